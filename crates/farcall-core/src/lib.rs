@@ -1,0 +1,11 @@
+//! The decisions of farcall: what may start, when, what an answer means, and what must be on disk first.
+//!
+//! No I/O, no clock, no chance: time and a seeded generator are arguments, so that everything here can be tested on a
+//! virtual clock and replayed from a seed. Bodies, headers and URLs never come here.
+
+pub mod attempt;
+pub mod call;
+pub mod id;
+pub mod policy;
+pub mod retry;
+pub mod time;

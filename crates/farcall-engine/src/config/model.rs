@@ -1,0 +1,186 @@
+//! The configuration once it is known to be right: resolved, typed, with every default filled in.
+//!
+//! Made by the loader next door; everything else only reads it. Secret references stay references here and are
+//! resolved when a request is sent.
+
+use std::collections::BTreeMap;
+use std::num::NonZeroU32;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use farcall_core::policy::UpstreamPolicy;
+use farcall_core::retry::StatusSet;
+use url::Url;
+
+use crate::secret::Template;
+
+/// Everything a directory's configuration says.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// The file it was read from, if there is one.
+    pub path: Option<PathBuf>,
+    pub server: Server,
+    pub store: StoreSettings,
+    pub inbox: Inbox,
+    /// Declared upstreams by name.
+    pub upstreams: BTreeMap<String, Upstream>,
+    /// The policy of every undeclared upstream.
+    pub undeclared: Upstream,
+    /// The file is Kofaf's: its defaults hold.
+    pub is_kofaf: bool,
+}
+
+/// The HTTP face.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Server {
+    pub listen: Listen,
+    /// Resolved at load; without any the server listens on loopback only.
+    pub tokens: Vec<String>,
+    pub drain_timeout: Duration,
+    /// Largest call document, in bytes.
+    pub max_body: u64,
+}
+
+/// Where the API is served beside the socket.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Listen {
+    /// The socket only.
+    None,
+    /// `host:port`.
+    Address(String),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoreSettings {
+    /// Relative to the working directory.
+    pub path: PathBuf,
+    /// Intake refuses below this many free bytes.
+    pub min_free: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Inbox {
+    /// How long a file that does not parse is left alone after its last change.
+    pub settle: Duration,
+}
+
+/// One upstream with its policy and what only the executor needs.
+#[derive(Debug, Clone)]
+pub struct Upstream {
+    /// Nothing for the template of undeclared upstreams.
+    pub base_url: Option<Url>,
+    pub policy: UpstreamPolicy,
+    /// From acceptance, for calls that set none.
+    pub deadline: Option<Duration>,
+    pub connect_timeout: Duration,
+    /// Header names in lower case.
+    pub headers: Vec<(String, Template)>,
+    pub success: Success,
+    /// A certificate authority file beside the platform's roots.
+    pub tls_ca: Option<PathBuf>,
+    /// Largest decoded answer body, in bytes.
+    pub max_response: u64,
+    pub max_headers: HeaderCaps,
+    /// The name of the idempotency header; empty sends none.
+    pub idempotency_header: String,
+    pub callback_success: Option<CommandLine>,
+    pub callback_fail: Option<CommandLine>,
+}
+
+/// What counts as success.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Success {
+    pub statuses: StatusSet,
+    /// A media type without parameters, lower case; nothing allows any.
+    pub content_type: Option<String>,
+}
+
+/// Caps on the head of an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HeaderCaps {
+    pub bytes: u32,
+    pub fields: u16,
+}
+
+/// A callback's command, split into words by shell quoting rules; placeholders not yet put in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CommandLine {
+    pub words: Vec<String>,
+}
+
+impl Default for Server {
+    fn default() -> Self {
+        Self {
+            listen: Listen::Address("127.0.0.1:8888".to_owned()),
+            tokens: Vec::new(),
+            drain_timeout: Duration::from_secs(30),
+            max_body: 16 << 20,
+        }
+    }
+}
+
+impl Default for StoreSettings {
+    fn default() -> Self {
+        Self { path: PathBuf::from(".farcall"), min_free: 256 << 20 }
+    }
+}
+
+impl Default for Inbox {
+    fn default() -> Self {
+        Self { settle: Duration::from_secs(2) }
+    }
+}
+
+impl Default for HeaderCaps {
+    fn default() -> Self {
+        Self { bytes: 64 << 10, fields: 100 }
+    }
+}
+
+impl Default for Success {
+    fn default() -> Self {
+        Self { statuses: StatusSet::success(), content_type: None }
+    }
+}
+
+impl Default for Upstream {
+    fn default() -> Self {
+        Self {
+            base_url: None,
+            policy: UpstreamPolicy::default(),
+            deadline: None,
+            connect_timeout: Duration::from_secs(5),
+            headers: Vec::new(),
+            success: Success::default(),
+            tls_ca: None,
+            max_response: 16 << 20,
+            max_headers: HeaderCaps::default(),
+            idempotency_header: "Idempotency-Key".to_owned(),
+            callback_success: None,
+            callback_fail: None,
+        }
+    }
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            path: None,
+            server: Server::default(),
+            store: StoreSettings::default(),
+            inbox: Inbox::default(),
+            upstreams: BTreeMap::new(),
+            undeclared: Upstream::default(),
+            is_kofaf: false,
+        }
+    }
+}
+
+impl Upstream {
+    /// The concurrency bound in force for durable calls.
+    pub fn durable_concurrency(&self) -> NonZeroU32 {
+        self.policy
+            .concurrency
+            .unwrap_or(const { NonZeroU32::new(UpstreamPolicy::DURABLE_CONCURRENCY).expect("16 is not zero") })
+    }
+}

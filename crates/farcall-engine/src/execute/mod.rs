@@ -1,0 +1,40 @@
+//! Making an attempt: what goes in, what comes out, whatever carries it.
+//!
+//! An executor decides nothing: it sends once, reports once, and tells on the way when the request has left and when
+//! the answer begins. Retries, redirects and limits are the engine's.
+
+use bytes::Bytes;
+use farcall_core::attempt::AttemptResult;
+use farcall_core::time::Instant;
+use farcall_store::record::ResponseRecord;
+
+/// What an attempt tells before it ends. Called from the executor's task; must not block.
+pub trait Milestones: Send + Sync + 'static {
+    /// The last byte of the request left our buffers.
+    fn sent(&self, at: Instant);
+    /// The first byte of the answer's head is here: the arrival lies in the past.
+    fn first_byte(&self, at: Instant);
+}
+
+/// One request, ready to send: secrets resolved, headers complete but for those of the connection.
+#[derive(Debug, Clone)]
+pub struct HttpRequest {
+    pub method: http::Method,
+    pub url: url::Url,
+    pub headers: http::HeaderMap,
+    pub body: Bytes,
+    /// A media type the answer must have to be `content_ok`; lower case, without parameters.
+    pub content_type: Option<String>,
+    /// Largest decoded body, in bytes.
+    pub max_response: u64,
+}
+
+/// How one attempt ended.
+#[derive(Debug, Clone)]
+pub struct Report {
+    pub result: AttemptResult,
+    /// One sentence for people, when something went wrong.
+    pub message: Option<String>,
+    /// The complete answer, or its head and what came of the body when that broke off or grew too large.
+    pub response: Option<ResponseRecord>,
+}

@@ -1,0 +1,145 @@
+//! The port: what the engine asks of any store.
+//!
+//! One writer, who commits batches: all of a batch is durable when [`Store::commit`] returns, or none of it is. Readers
+//! are separate and may be slow without holding the writer up. A store decides nothing; it refuses what contradicts
+//! what it holds ([`CommitError::Conflict`]), because that is a bug or another engine.
+
+use bytes::Bytes;
+use farcall_core::attempt::{AttemptKind, AttemptOutcome};
+use farcall_core::id::CallId;
+use farcall_core::time::Timestamp;
+
+use crate::record::{AttemptRecord, CallRecord, ErrorRecord, GrantRecord, Progress, Recovery, ResponseRecord};
+
+/// One change that must be durable before what rests on it happens.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Write {
+    /// A new call and the document it came as.
+    Insert(Box<Insert>),
+    /// An attempt is about to be made; the call runs.
+    Start(Start),
+    /// An attempt ended, or a waiting call did.
+    Settle(Box<Settle>),
+    /// A call's response file and request file are in place.
+    Filed(CallId),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Insert {
+    pub call: CallRecord,
+    pub request: Bytes,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Start {
+    pub call: CallId,
+    pub number: u32,
+    pub kind: AttemptKind,
+    pub started_at: Timestamp,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settle {
+    pub call: CallId,
+    /// Nothing when a waiting call ends (expired).
+    pub attempt: Option<AttemptEnd>,
+    pub progress: Progress,
+    /// Kept when this attempt ended the call and there was an answer.
+    pub response: Option<ResponseRecord>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AttemptEnd {
+    pub number: u32,
+    pub outcome: AttemptOutcome,
+    pub status: Option<u16>,
+    pub proved_at: Option<Timestamp>,
+    pub ended_at: Timestamp,
+    pub error: Option<ErrorRecord>,
+}
+
+/// Why a batch was not committed; none of it is durable.
+#[derive(Debug, thiserror::Error)]
+pub enum CommitError {
+    /// No space is left, or a quota is used up.
+    #[error("the store's file system is full")]
+    Full,
+    /// A write contradicts what is stored: the call is unknown, has ended, or another engine has taken over.
+    #[error("write refused: {what} of {call}")]
+    Conflict { call: CallId, what: &'static str },
+    #[error("cannot write to the store")]
+    Io(#[source] Box<dyn std::error::Error + Send + Sync>),
+}
+
+/// Why a read failed.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot read {what} from the store")]
+pub struct ReadError {
+    pub what: &'static str,
+    #[source]
+    pub source: Box<dyn std::error::Error + Send + Sync>,
+}
+
+/// The one writer.
+pub trait Store: Send + 'static {
+    /// Takes over whatever an earlier engine left; its epoch ends here.
+    ///
+    /// # Errors
+    /// When the store cannot be read or the new epoch not written.
+    fn take_over(&mut self) -> Result<Recovery, ReadError>;
+
+    /// Makes a batch durable, all or nothing.
+    ///
+    /// # Errors
+    /// When any write of it is refused or cannot be made durable.
+    fn commit(&mut self, writes: &[Write]) -> Result<(), CommitError>;
+
+    /// Another reader of the same data.
+    ///
+    /// # Errors
+    /// When the store cannot be opened for reading.
+    fn reader(&self) -> Result<Box<dyn Reader>, ReadError>;
+
+    /// Bytes free where the store lies.
+    ///
+    /// # Errors
+    /// When the file system does not say.
+    fn free_bytes(&self) -> Result<u64, ReadError>;
+}
+
+/// A view of committed data. Methods take `&mut self`: one reader serves one request at a time.
+pub trait Reader: Send {
+    /// # Errors
+    /// When the store cannot be read; so for all of these.
+    fn call(&mut self, id: CallId) -> Result<Option<CallRecord>, ReadError>;
+
+    /// The attempts of a call by number; empty for an unknown call.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    fn attempts(&mut self, id: CallId) -> Result<Vec<AttemptRecord>, ReadError>;
+
+    /// The document a call came as.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    fn request(&mut self, id: CallId) -> Result<Option<Bytes>, ReadError>;
+
+    /// The answer kept for a call.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    fn response(&mut self, id: CallId) -> Result<Option<ResponseRecord>, ReadError>;
+
+    /// The call that holds an idempotency key in a scope.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    fn keyed(&mut self, scope: &str, key: &str) -> Result<Option<CallRecord>, ReadError>;
+
+    /// At most `count` attempts of a limit key, newest first, of those that started or were proved after `since`.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    fn grants(&mut self, limit_key: &str, since: Timestamp, count: u32) -> Result<Vec<GrantRecord>, ReadError>;
+}

@@ -1,0 +1,145 @@
+//! What the store keeps: calls, attempts, requests, responses, as plain rows.
+//!
+//! A record says what happened; what follows from it is decided in `farcall-core`. Bodies stand apart from metadata:
+//! a request is the bytes of the call document as it came, a response its head and decoded body.
+
+use bytes::Bytes;
+use farcall_core::attempt::{AttemptKind, AttemptOutcome};
+use farcall_core::call::{ErrorKind, Source, State};
+use farcall_core::id::CallId;
+use farcall_core::time::Timestamp;
+
+/// Which file a call came from. The same four values after a crash are the same call.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct FileIdentity {
+    /// The name in the inbox, as bytes: names need not be UTF-8.
+    pub name: Vec<u8>,
+    pub device: u64,
+    pub inode: u64,
+    /// Change time (ctime) in nanoseconds.
+    pub changed_ns: i64,
+}
+
+/// An error as users read it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ErrorRecord {
+    pub kind: ErrorKind,
+    pub message: String,
+}
+
+/// What changes while a call lives.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Progress {
+    pub state: State,
+    /// When it may go on, where that is known.
+    pub next_at: Option<Timestamp>,
+    /// Retries used in the present round.
+    pub retries: u32,
+    /// Rounds begun after the first.
+    pub requeues: u32,
+    /// Waits for Retry-After so far.
+    pub throttles: u32,
+    pub finished_at: Option<Timestamp>,
+    /// The status of the answer that decided, when there was one.
+    pub status: Option<u16>,
+    pub error: Option<ErrorRecord>,
+}
+
+/// A call's metadata.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CallRecord {
+    pub id: CallId,
+    pub source: Source,
+    /// The name of a declared upstream.
+    pub upstream: Option<String>,
+    /// What limits are counted by: the declared name, or the origin of an undeclared upstream.
+    pub limit_key: String,
+    /// Upper case; empty for a process.
+    pub method: String,
+    pub url: String,
+    pub tags: Vec<String>,
+    pub priority: u8,
+    pub tenant: Option<String>,
+    pub cost: u32,
+    pub accepted_at: Timestamp,
+    pub not_before: Option<Timestamp>,
+    pub deadline: Option<Timestamp>,
+    /// When its first attempt started.
+    pub started_at: Option<Timestamp>,
+    /// Attempts made.
+    pub attempts: u32,
+    pub progress: Progress,
+    /// The call's own settings over its upstream's policy, as JSON that only the engine reads.
+    pub overrides: Option<String>,
+    pub callback_of: Option<CallId>,
+    pub retry_of: Option<CallId>,
+    pub file: Option<FileIdentity>,
+    /// Its response file and request file are in place; true for calls that came from no file.
+    pub filed: bool,
+    pub idempotency: Option<IdempotencyRecord>,
+}
+
+/// A key that names at most one call of its scope.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct IdempotencyRecord {
+    /// Whose keys these are; the empty scope is the user's own.
+    pub scope: String,
+    pub key: String,
+    /// A digest of the content, to tell the same call from another with its key.
+    pub digest: [u8; 32],
+}
+
+/// One attempt of a call.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AttemptRecord {
+    pub number: u32,
+    pub kind: AttemptKind,
+    pub outcome: AttemptOutcome,
+    pub status: Option<u16>,
+    pub started_at: Timestamp,
+    /// When its arrival was known to lie in the past: first response byte, or end.
+    pub proved_at: Option<Timestamp>,
+    pub ended_at: Option<Timestamp>,
+    pub error: Option<ErrorRecord>,
+}
+
+/// The answer that is kept: that of the attempt which ended the call.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ResponseRecord {
+    pub status: u16,
+    /// In the order received, names in lower case; values as received, which need not be UTF-8.
+    pub headers: Vec<(String, Vec<u8>)>,
+    /// Decoded.
+    pub body: Bytes,
+    /// A content coding was removed, so length and coding headers no longer hold.
+    pub decoded: bool,
+}
+
+/// A slot taken by an attempt, for rebuilding limits after a restart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct GrantRecord {
+    pub started_at: Timestamp,
+    pub proved_at: Option<Timestamp>,
+    pub cost: u32,
+}
+
+/// Counters of durable calls: `accepted = pruned + sum of calls`.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Totals {
+    pub accepted: u64,
+    pub pruned: u64,
+    /// Calls by state, in the order of [`State::ALL`].
+    pub calls: [u64; State::ALL.len()],
+}
+
+/// What a store holds that still needs the engine, taken over at open.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Recovery {
+    /// Every call that has not ended, oldest first.
+    pub live: Vec<CallRecord>,
+    /// Attempts still marked running: the engine died while they were out.
+    pub open_attempts: Vec<(CallId, AttemptRecord)>,
+    /// Ended calls from files whose files are not in place yet, oldest first.
+    pub unfiled: Vec<CallRecord>,
+    pub totals: Totals,
+}
