@@ -6,7 +6,7 @@ use std::num::NonZeroU32;
 use std::time::Duration;
 
 use crate::id::CallId;
-use crate::retry::{OnUnknown, RetryPolicy};
+use crate::retry::{OnUnknown, RetryPolicy, StatusSet};
 use crate::time::Timestamp;
 
 /// Defines a closed set of words, the same in code, storage and answers.
@@ -133,6 +133,21 @@ impl Method {
         }
     }
 
+    /// Its name, for the methods that have one here.
+    pub const fn name(self) -> Option<&'static str> {
+        Some(match self {
+            Self::Get => "GET",
+            Self::Head => "HEAD",
+            Self::Put => "PUT",
+            Self::Delete => "DELETE",
+            Self::Options => "OPTIONS",
+            Self::Trace => "TRACE",
+            Self::Post => "POST",
+            Self::Patch => "PATCH",
+            Self::Other => return None,
+        })
+    }
+
     /// Whether RFC 9110, section 9.2.2 calls it idempotent.
     pub const fn is_idempotent(self) -> bool {
         matches!(self, Self::Get | Self::Head | Self::Put | Self::Delete | Self::Options | Self::Trace)
@@ -180,6 +195,7 @@ pub struct Overrides {
     pub retry: Option<RetryPolicy>,
     pub on_unknown: Option<OnUnknown>,
     pub idempotent: Option<bool>,
+    pub success_statuses: Option<StatusSet>,
 }
 
 /// A callback waits for its parent to be filed when the parent came from a file.

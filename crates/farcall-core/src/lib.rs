@@ -5,7 +5,15 @@
 
 pub mod attempt;
 pub mod call;
+pub mod classify;
+pub mod dispatcher;
+pub mod gate;
 pub mod id;
+pub mod lane;
+pub mod lifecycle;
+pub mod limit;
 pub mod policy;
 pub mod retry;
+pub mod settle;
 pub mod time;
+pub mod timers;

@@ -3,6 +3,7 @@
 use std::num::NonZeroU32;
 use std::time::Duration;
 
+use crate::call::{Method, Overrides};
 use crate::retry::{OnUnknown, RetryPolicy, StatusSet};
 
 /// At most `count` arrivals in any window of this length.
@@ -63,5 +64,61 @@ impl Default for UpstreamPolicy {
             success_statuses: StatusSet::success(),
             callbacks: CallbackPolicy::default(),
         }
+    }
+}
+
+/// The terms that hold for one call: its own settings, else its upstream's.
+#[derive(Debug, Clone, Copy)]
+pub struct Terms<'a> {
+    policy: &'a UpstreamPolicy,
+    overrides: Option<&'a Overrides>,
+    method: Method,
+}
+
+impl<'a> Terms<'a> {
+    pub const fn new(policy: &'a UpstreamPolicy, overrides: Option<&'a Overrides>, method: Method) -> Self {
+        Self { policy, overrides, method }
+    }
+
+    pub const fn method(&self) -> Method {
+        self.method
+    }
+
+    /// The longest one attempt may take.
+    pub fn timeout(&self) -> Duration {
+        self.overrides.and_then(|own| own.timeout).unwrap_or(self.policy.timeout)
+    }
+
+    pub fn retry(&self) -> &'a RetryPolicy {
+        self.overrides.and_then(|own| own.retry.as_ref()).unwrap_or(&self.policy.retry)
+    }
+
+    pub fn success_statuses(&self) -> &'a StatusSet {
+        self.overrides.and_then(|own| own.success_statuses.as_ref()).unwrap_or(&self.policy.success_statuses)
+    }
+
+    /// What an unanswered attempt means: the call's word, then the upstream's, then by the method.
+    pub fn on_unknown(&self) -> OnUnknown {
+        let by_idempotence = |idempotent| if idempotent { OnUnknown::Retry } else { OnUnknown::Stop };
+        self.overrides
+            .and_then(|own| own.on_unknown.or(own.idempotent.map(by_idempotence)))
+            .or(self.policy.on_unknown)
+            .unwrap_or_else(|| by_idempotence(self.policy.idempotent || self.method.is_idempotent()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_calls_own_word_on_unknown_comes_first() {
+        let stop = UpstreamPolicy { on_unknown: Some(OnUnknown::Stop), idempotent: true, ..UpstreamPolicy::default() };
+        let plain = UpstreamPolicy::default();
+        let own = Overrides { idempotent: Some(true), ..Overrides::default() };
+        assert_eq!(Terms::new(&plain, None, Method::Get).on_unknown(), OnUnknown::Retry);
+        assert_eq!(Terms::new(&plain, None, Method::Post).on_unknown(), OnUnknown::Stop);
+        assert_eq!(Terms::new(&stop, None, Method::Get).on_unknown(), OnUnknown::Stop);
+        assert_eq!(Terms::new(&stop, Some(&own), Method::Post).on_unknown(), OnUnknown::Retry);
     }
 }

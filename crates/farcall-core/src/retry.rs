@@ -5,6 +5,8 @@
 
 use std::time::Duration;
 
+use crate::call::Method;
+
 /// The longest backoff we ever compute; longer ones are the same to everybody.
 const DELAY_MAX: Duration = Duration::from_secs(365 * 86_400);
 
@@ -99,6 +101,15 @@ impl StatusSet {
     /// The ranges, as given.
     pub fn ranges(&self) -> &[(u16, u16)] {
         &self.0
+    }
+}
+
+impl MethodSet {
+    pub fn contains(&self, method: Method) -> bool {
+        match self {
+            Self::All => true,
+            Self::Only(names) => method.name().is_some_and(|own| names.iter().any(|name| name == own)),
+        }
     }
 }
 

@@ -1,0 +1,162 @@
+//! What one attempt's result means under a policy. Pure tables, in the order of the contract's section 3.
+
+use std::time::Duration;
+
+use crate::attempt::{AttemptOutcome, AttemptResult, BytesSent};
+use crate::call::ErrorKind;
+use crate::policy::Terms;
+
+/// The meaning of a result.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    Success,
+    /// The upstream asked everybody to wait (429 or 503 with Retry-After).
+    Throttled {
+        wait: Duration,
+    },
+    /// Known not to have worked, and worth another try.
+    Retryable(ErrorKind),
+    /// Bytes were sent and no complete answer came.
+    Unknown(ErrorKind),
+    /// Another try would end the same.
+    Failure(ErrorKind),
+}
+
+impl Verdict {
+    /// How the attempt is stored.
+    pub const fn outcome(self) -> AttemptOutcome {
+        match self {
+            Self::Success => AttemptOutcome::Success,
+            Self::Throttled { .. } => AttemptOutcome::Throttled,
+            Self::Retryable(_) => AttemptOutcome::Retryable,
+            Self::Unknown(_) => AttemptOutcome::Unknown,
+            Self::Failure(_) => AttemptOutcome::Failure,
+        }
+    }
+
+    /// The error that goes with it.
+    pub const fn error(self) -> Option<ErrorKind> {
+        match self {
+            Self::Success => None,
+            Self::Throttled { .. } => Some(ErrorKind::HttpStatus),
+            Self::Retryable(kind) | Self::Unknown(kind) | Self::Failure(kind) => Some(kind),
+        }
+    }
+}
+
+/// Judges a result by the terms that hold for its call.
+pub fn classify(terms: &Terms<'_>, result: &AttemptResult) -> Verdict {
+    match result.error {
+        Some(kind) => classify_error(kind, result.bytes_sent),
+        None => classify_answer(terms, result),
+    }
+}
+
+fn classify_answer(terms: &Terms<'_>, result: &AttemptResult) -> Verdict {
+    let Some(status) = result.status else {
+        return Verdict::Unknown(ErrorKind::Internal);
+    };
+    if terms.success_statuses().contains(status) && result.content_ok {
+        return Verdict::Success;
+    }
+    if let (429 | 503, Some(wait)) = (status, result.retry_after) {
+        return Verdict::Throttled { wait };
+    }
+    let retry = terms.retry();
+    if retry.statuses.contains(status) && retry.methods.contains(terms.method()) {
+        return Verdict::Retryable(ErrorKind::HttpStatus);
+    }
+    Verdict::Failure(ErrorKind::HttpStatus)
+}
+
+const fn classify_error(kind: ErrorKind, bytes_sent: BytesSent) -> Verdict {
+    match (kind, bytes_sent) {
+        (ErrorKind::TooLarge | ErrorKind::Decode | ErrorKind::Invalid | ErrorKind::BlockedAddress, _) => {
+            Verdict::Failure(kind)
+        }
+        // A process that ended has an outcome, however bad.
+        (ErrorKind::ProcessExit | ErrorKind::ProcessSignal | ErrorKind::ProcessMemory, _) => Verdict::Retryable(kind),
+        (_, BytesSent::No) => Verdict::Retryable(kind),
+        (_, BytesSent::Maybe) => Verdict::Unknown(kind),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::call::{Method, Overrides};
+    use crate::policy::UpstreamPolicy;
+    use crate::retry::{MethodSet, RetryPolicy};
+
+    fn answer(status: u16) -> AttemptResult {
+        AttemptResult {
+            status: Some(status),
+            error: None,
+            retry_after: None,
+            content_ok: true,
+            bytes_sent: BytesSent::Maybe,
+            latency: Duration::ZERO,
+            size: 0,
+        }
+    }
+
+    fn check(result: AttemptResult, expected: Verdict) {
+        let policy = UpstreamPolicy::default();
+        let terms = Terms::new(&policy, None, Method::Post);
+        assert_eq!(classify(&terms, &result), expected, "{result:?}");
+    }
+
+    #[test]
+    fn answers_are_judged_by_status() {
+        check(answer(200), Verdict::Success);
+        check(answer(299), Verdict::Success);
+        check(answer(302), Verdict::Failure(ErrorKind::HttpStatus));
+        check(answer(404), Verdict::Failure(ErrorKind::HttpStatus));
+        check(answer(429), Verdict::Retryable(ErrorKind::HttpStatus));
+        check(answer(503), Verdict::Retryable(ErrorKind::HttpStatus));
+        check(answer(501), Verdict::Failure(ErrorKind::HttpStatus));
+    }
+
+    #[test]
+    fn the_wrong_content_type_is_no_success() {
+        check(AttemptResult { content_ok: false, ..answer(200) }, Verdict::Failure(ErrorKind::HttpStatus));
+    }
+
+    #[test]
+    fn retry_after_counts_for_429_and_503_only() {
+        let wait = Duration::from_secs(7);
+        for status in [429, 503] {
+            check(AttemptResult { retry_after: Some(wait), ..answer(status) }, Verdict::Throttled { wait });
+        }
+        let other = AttemptResult { retry_after: Some(wait), ..answer(500) };
+        check(other, Verdict::Retryable(ErrorKind::HttpStatus));
+    }
+
+    #[test]
+    fn errors_are_unknown_once_a_byte_may_be_out() {
+        let failed = |kind, bytes_sent| AttemptResult { status: None, error: Some(kind), bytes_sent, ..answer(0) };
+        for kind in
+            [ErrorKind::Timeout, ErrorKind::Reset, ErrorKind::Truncated, ErrorKind::Protocol, ErrorKind::Unknown]
+        {
+            check(failed(kind, BytesSent::Maybe), Verdict::Unknown(kind));
+        }
+        for kind in [ErrorKind::Connect, ErrorKind::Dns, ErrorKind::Tls, ErrorKind::Secret, ErrorKind::Timeout] {
+            check(failed(kind, BytesSent::No), Verdict::Retryable(kind));
+        }
+        for kind in [ErrorKind::TooLarge, ErrorKind::Decode, ErrorKind::Invalid, ErrorKind::BlockedAddress] {
+            check(failed(kind, BytesSent::Maybe), Verdict::Failure(kind));
+        }
+        check(failed(ErrorKind::ProcessExit, BytesSent::Maybe), Verdict::Retryable(ErrorKind::ProcessExit));
+    }
+
+    #[test]
+    fn methods_restrict_which_statuses_are_retried() {
+        let methods = MethodSet::Only(vec!["GET".to_owned()]);
+        let retry = Some(RetryPolicy { methods, ..RetryPolicy::durable() });
+        let overrides = Overrides { retry, ..Overrides::default() };
+        let policy = UpstreamPolicy::default();
+        let judged = |method| classify(&Terms::new(&policy, Some(&overrides), method), &answer(500));
+        assert_eq!(judged(Method::Get), Verdict::Retryable(ErrorKind::HttpStatus));
+        assert_eq!(judged(Method::Post), Verdict::Failure(ErrorKind::HttpStatus));
+    }
+}

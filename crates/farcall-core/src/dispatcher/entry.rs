@@ -1,0 +1,55 @@
+//! A call that has not ended, in memory, and its attempts that are out.
+
+use crate::call::{CallSpec, State, WaitReason};
+use crate::limit::Grant;
+use crate::settle::Tries;
+use crate::time::Instant;
+
+/// One live call.
+#[derive(Debug, Clone)]
+pub(super) struct Entry {
+    pub(super) spec: CallSpec,
+    pub(super) state: State,
+    pub(super) place: Place,
+    pub(super) tries: Tries,
+    /// Attempts made, over its whole life.
+    pub(super) attempts: u32,
+    pub(super) deadline: Option<Instant>,
+    /// Attempts that are out.
+    pub(super) live: Vec<Live>,
+}
+
+/// Where the call is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Place {
+    /// In its upstream's lanes.
+    Lane,
+    /// Waiting for a time.
+    Asleep { until: Instant, reason: WaitReason },
+    /// A callback whose parent is not filed yet.
+    Held,
+    /// Attempts are out.
+    Running,
+    /// It has ended, and attempts that lost are still to report.
+    Ended,
+}
+
+/// One attempt that is out.
+#[derive(Debug, Clone)]
+pub(super) struct Live {
+    pub(super) number: u32,
+    pub(super) grant: Grant,
+    pub(super) times_out_at: Instant,
+    /// Why it is being cut off, if it is.
+    pub(super) cut: Option<Cut>,
+}
+
+/// Why an attempt is cut off.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Cut {
+    Timeout,
+    Deadline,
+    /// Another attempt of the call has won.
+    Lost,
+    Drain,
+}

@@ -1,0 +1,25 @@
+//! What the dispatcher is told.
+
+use crate::attempt::{AttemptResult, BytesSent};
+use crate::call::CallSpec;
+use crate::id::{AttemptId, CallId};
+use crate::time::Instant;
+
+/// Something that happened outside.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Event {
+    /// A new call. Whoever offers it waits for `Effect::Acknowledge`.
+    Offered(Box<CallSpec>),
+    /// The last byte of an attempt's request left our buffers.
+    Sent { attempt: AttemptId, at: Instant },
+    /// The first byte of its answer arrived.
+    FirstByte { attempt: AttemptId, at: Instant },
+    /// An attempt ended by itself.
+    Finished { attempt: AttemptId, result: AttemptResult },
+    /// An attempt was cut off after `Effect::Abort`.
+    Aborted { attempt: AttemptId, wrote: BytesSent },
+    /// The response file and the request file of a call are in place.
+    Filed { call: CallId },
+    /// Start nothing more; cut off at `until` what is still out.
+    Drain { until: Instant },
+}

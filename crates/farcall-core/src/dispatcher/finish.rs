@@ -1,0 +1,300 @@
+//! Attempts that end, calls that end with them, and deadlines that pass.
+
+use super::entry::{Cut, Live, Place};
+use super::{AttemptEnd, Dispatcher, Effect, Progress, Write};
+use crate::attempt::{AttemptOutcome, AttemptResult, BytesSent};
+use crate::call::{CallSpec, CallbackOf, ErrorKind, Method, Priority, Source, State, TenantId};
+use crate::classify::{Verdict, classify};
+use crate::id::{AttemptId, CallId};
+use crate::lifecycle::{self, Step};
+use crate::policy::Terms;
+use crate::settle::{Decision, Tries, decide, decide_interrupted};
+use crate::time::{Instant, Now};
+use crate::timers::Timer;
+
+/// An attempt that is over, and what follows for its call.
+struct Over {
+    end: AttemptEnd,
+    decision: Decision,
+}
+
+impl Dispatcher {
+    pub(super) fn note_sent(&mut self, attempt: AttemptId, at: Instant) {
+        let Some(entry) = self.calls.get_mut(&attempt.call) else { return };
+        let id = entry.spec.upstream;
+        if let Some(live) = entry.live.iter_mut().find(|live| live.number == attempt.number) {
+            self.upstreams[id.0 as usize].limits.sent(&mut live.grant, at);
+            self.wake(id);
+        }
+    }
+
+    pub(super) fn note_first_byte(&mut self, attempt: AttemptId, at: Instant) {
+        let Some(entry) = self.calls.get_mut(&attempt.call) else { return };
+        let id = entry.spec.upstream;
+        if let Some(live) = entry.live.iter_mut().find(|live| live.number == attempt.number) {
+            self.upstreams[id.0 as usize].limits.answered(&mut live.grant, at);
+            self.wake(id);
+        }
+    }
+
+    pub(super) fn finished(&mut self, now: Now, attempt: AttemptId, result: &AttemptResult) {
+        let Some(live) = self.release(now, attempt, result.bytes_sent) else { return };
+        if live.cut == Some(Cut::Lost) {
+            return self.settle_loser(now, attempt, &live);
+        }
+        let verdict = self.with_terms(attempt.call, |terms| classify(terms, result));
+        self.conclude(now, attempt, &live, verdict, result.status);
+    }
+
+    pub(super) fn aborted(&mut self, now: Now, attempt: AttemptId, wrote: BytesSent) {
+        let Some(live) = self.release(now, attempt, wrote) else { return };
+        match live.cut {
+            Some(Cut::Lost) => self.settle_loser(now, attempt, &live),
+            Some(Cut::Deadline) => {
+                let decision = Decision::End { state: State::Expired, error: Some(ErrorKind::Deadline) };
+                self.conclude_cut(now, attempt, &live, wrote, ErrorKind::Deadline, decision);
+            }
+            Some(Cut::Drain) => {
+                let tries = self.calls[&attempt.call].tries;
+                let decision = match wrote {
+                    BytesSent::No => Decision::Requeue { tries },
+                    BytesSent::Maybe => {
+                        self.with_terms(attempt.call, |t| decide_interrupted(t, tries, ErrorKind::Reset))
+                    }
+                };
+                self.conclude_cut(now, attempt, &live, wrote, ErrorKind::Reset, decision);
+            }
+            Some(Cut::Timeout) | None => {
+                let verdict = match wrote {
+                    BytesSent::No => Verdict::Retryable(ErrorKind::Timeout),
+                    BytesSent::Maybe => Verdict::Unknown(ErrorKind::Timeout),
+                };
+                self.conclude(now, attempt, &live, verdict, None);
+            }
+        }
+    }
+
+    /// A call's deadline has passed: a waiting call ends, a running one is cut off.
+    pub(super) fn expire(&mut self, now: Now, call: CallId) {
+        let Some(entry) = self.calls.get(&call) else { return };
+        match entry.place {
+            Place::Running => return self.cut(call, None, Cut::Deadline),
+            Place::Ended => return,
+            Place::Lane => {
+                let (priority, tenant, id) = (entry.spec.priority, entry.spec.tenant, entry.spec.upstream);
+                self.upstream(id).lanes.remove(priority, tenant, call);
+                // The call may have been the one that its upstream was blocked for.
+                self.wake(id);
+            }
+            Place::Asleep { until, .. } => self.timers.cancel(until, Timer::Wake(call)),
+            Place::Held => self.held.retain(|_, held| *held != call),
+        }
+        self.end(now, call, State::Expired, Some(ErrorKind::Deadline), None, None);
+    }
+
+    /// Cuts off one attempt of a call, or all of them; their reports settle them.
+    pub(super) fn cut(&mut self, call: CallId, number: Option<u32>, cut: Cut) {
+        let Some(entry) = self.calls.get_mut(&call) else { return };
+        for live in entry.live.iter_mut().filter(|live| number.is_none_or(|number| number == live.number)) {
+            if live.cut.is_none() {
+                live.cut = Some(cut);
+                let attempt = AttemptId { call, number: live.number };
+                self.turn.effects_now.push(Effect::Abort { attempt });
+            }
+        }
+    }
+
+    pub(super) fn cut_all(&mut self, cut: Cut) {
+        let mut running: Vec<CallId> =
+            self.calls.iter().filter(|(_, entry)| !entry.live.is_empty()).map(|(&call, _)| call).collect();
+        running.sort_unstable();
+        for call in running {
+            self.cut(call, None, cut);
+        }
+    }
+
+    /// Takes an attempt that is over off the books of its upstream.
+    fn release(&mut self, now: Now, attempt: AttemptId, wrote: BytesSent) -> Option<Live> {
+        let entry = self.calls.get_mut(&attempt.call)?;
+        let place = entry.live.iter().position(|live| live.number == attempt.number)?;
+        let mut live = entry.live.swap_remove(place);
+        let id = entry.spec.upstream;
+        self.timers.cancel(live.times_out_at, Timer::Timeout(attempt));
+        let upstream = &mut self.upstreams[id.0 as usize];
+        upstream.in_flight -= 1;
+        self.in_flight -= 1;
+        match wrote {
+            BytesSent::No => upstream.limits.give_back(&live.grant),
+            BytesSent::Maybe => upstream.limits.ended(&mut live.grant, now.instant),
+        }
+        self.wake(id);
+        if let Some(crowded_out) = self.crowded_out.pop_front() {
+            self.wake(crowded_out);
+        }
+        Some(live)
+    }
+
+    fn with_terms<T>(&self, call: CallId, decide: impl FnOnce(&Terms<'_>) -> T) -> T {
+        let spec = &self.calls[&call].spec;
+        let policy = &self.upstreams[spec.upstream.0 as usize].policy;
+        decide(&Terms::new(policy, spec.overrides.as_deref(), spec.method))
+    }
+
+    fn conclude(&mut self, now: Now, attempt: AttemptId, live: &Live, verdict: Verdict, status: Option<u16>) {
+        if let Verdict::Throttled { wait } = verdict {
+            let longest = self.with_terms(attempt.call, |terms| terms.retry().retry_after_max);
+            let id = self.calls[&attempt.call].spec.upstream;
+            self.upstream(id).close_until(now.instant + wait.min(longest));
+        }
+        let tries = self.calls[&attempt.call].tries;
+        let chance = self.chance();
+        let decision = self.with_terms(attempt.call, |terms| decide(terms, tries, verdict, now.instant, chance));
+        let end = attempt_end(now, live, verdict.outcome(), status, verdict.error());
+        self.follow(now, attempt.call, &Over { end, decision });
+    }
+
+    fn conclude_cut(
+        &mut self,
+        now: Now,
+        attempt: AttemptId,
+        live: &Live,
+        wrote: BytesSent,
+        kind: ErrorKind,
+        decision: Decision,
+    ) {
+        let outcome = match wrote {
+            BytesSent::No => AttemptOutcome::Cancelled,
+            BytesSent::Maybe => AttemptOutcome::Unknown,
+        };
+        let end = attempt_end(now, live, outcome, None, Some(kind));
+        self.follow(now, attempt.call, &Over { end, decision });
+    }
+
+    fn settle_loser(&mut self, now: Now, attempt: AttemptId, live: &Live) {
+        let end = attempt_end(now, live, AttemptOutcome::Cancelled, None, None);
+        self.turn.writes.push(Write::Settle { call: attempt.call, attempt: Some(end), progress: None });
+        if self.calls.get(&attempt.call).is_some_and(|entry| entry.live.is_empty()) {
+            self.calls.remove(&attempt.call);
+        }
+    }
+
+    /// Carries a decision out.
+    fn follow(&mut self, now: Now, call: CallId, over: &Over) {
+        let entry = &self.calls[&call];
+        let others_are_out = !entry.live.is_empty();
+        let is_late = entry.deadline.is_some_and(|deadline| deadline <= now.instant);
+        let (status, error) = (over.end.status, over.end.error);
+        match over.decision {
+            Decision::End { state: State::Succeeded, error } => {
+                self.end(now, call, State::Succeeded, error, status, Some(over.end));
+            }
+            // Another attempt may still bring the answer; the last one to end decides.
+            _ if others_are_out => {
+                self.turn.writes.push(Write::Settle { call, attempt: Some(over.end), progress: None });
+            }
+            Decision::End { state, error } => self.end(now, call, state, error, status, Some(over.end)),
+            Decision::Wait { .. } | Decision::Requeue { .. } if is_late => {
+                self.end(now, call, State::Expired, Some(ErrorKind::Deadline), status, Some(over.end));
+            }
+            Decision::Wait { until, reason, tries } => {
+                let progress = self.wait(now, call, Some(until), tries, status, error);
+                self.turn.writes.push(Write::Settle { call, attempt: Some(over.end), progress: Some(progress) });
+                self.sleep(call, until, reason);
+            }
+            Decision::Requeue { tries } => {
+                let progress = self.wait(now, call, None, tries, status, error);
+                self.turn.writes.push(Write::Settle { call, attempt: Some(over.end), progress: Some(progress) });
+                self.enqueue(call);
+            }
+        }
+    }
+
+    fn wait(
+        &mut self,
+        now: Now,
+        call: CallId,
+        until: Option<Instant>,
+        tries: Tries,
+        status: Option<u16>,
+        error: Option<ErrorKind>,
+    ) -> Progress {
+        let entry = self.calls.get_mut(&call).expect("a call that waits is known");
+        let state = lifecycle::next(entry.state, Step::Wait).expect("only a running call comes to wait");
+        self.census.change(entry.state, state);
+        entry.state = state;
+        entry.tries = tries;
+        let next_at = until.map(|until| now.timestamp_of(until));
+        Progress { state, next_at, tries, status, error, finished_at: None }
+    }
+
+    /// Ends a call: its outcome is written, what still runs of it cut off, its callback inserted.
+    fn end(
+        &mut self,
+        now: Now,
+        call: CallId,
+        end: State,
+        error: Option<ErrorKind>,
+        status: Option<u16>,
+        attempt: Option<AttemptEnd>,
+    ) {
+        self.cut(call, None, Cut::Lost);
+        let entry = self.calls.get_mut(&call).expect("a call that ends is known");
+        let state = lifecycle::next(entry.state, Step::End(end)).expect("the table allows this end");
+        self.census.change(entry.state, state);
+        entry.state = state;
+        entry.place = Place::Ended;
+        if let Some(deadline) = entry.deadline.take() {
+            self.timers.cancel(deadline, Timer::Deadline(call));
+        }
+        let finished_at = Some(now.timestamp);
+        let progress = Progress { state, next_at: None, tries: entry.tries, status, error, finished_at };
+        let spec = entry.spec.clone();
+        if entry.live.is_empty() {
+            self.calls.remove(&call);
+        }
+        self.turn.writes.push(Write::Settle { call, attempt, progress: Some(progress) });
+        self.turn.effects_after.push(Effect::Ended { call });
+        self.insert_callback(now, &spec, state);
+    }
+
+    pub(super) fn insert_callback(&mut self, now: Now, parent: &CallSpec, end: State) {
+        let wanted = self.upstream(parent.upstream).policy.callbacks;
+        let wants = if end == State::Succeeded { wanted.on_success } else { wanted.on_fail };
+        if !wants || parent.source == Source::Callback {
+            return;
+        }
+        let spec = CallSpec {
+            id: CallId::new(now.timestamp, self.rng.u128(..)),
+            upstream: self.callbacks,
+            source: Source::Callback,
+            method: Method::Other,
+            priority: Priority::default(),
+            tenant: TenantId::default(),
+            cost: std::num::NonZeroU32::MIN,
+            accepted_at: now.timestamp,
+            not_before: None,
+            deadline: None,
+            overrides: None,
+            has_file: false,
+            callback_of: Some(CallbackOf { parent: parent.id, held: parent.has_file }),
+        };
+        self.accept(now, spec);
+    }
+}
+
+fn attempt_end(
+    now: Now,
+    live: &Live,
+    outcome: AttemptOutcome,
+    status: Option<u16>,
+    error: Option<ErrorKind>,
+) -> AttemptEnd {
+    AttemptEnd {
+        number: live.number,
+        outcome,
+        status,
+        error,
+        proved_at: live.grant.proved_at().map(|at| now.timestamp_of(at)),
+        ended_at: now.timestamp,
+    }
+}

@@ -1,0 +1,272 @@
+//! The heart: a state machine that decides what starts when, and what must be durable first.
+//!
+//! It is told what happened ([`Dispatcher::handle`]), asked for a turn ([`Dispatcher::turn`]) and says when it wants to
+//! be asked again ([`Dispatcher::next_wakeup`]). It knows no clock and no I/O: time comes in, writes and effects go
+//! out. The engine commits a turn's writes before it lets the effects that rest on them happen (`gate`).
+
+mod census;
+mod entry;
+mod event;
+mod finish;
+mod restore;
+mod standing;
+mod start;
+mod turn;
+mod upstream;
+
+use std::collections::{HashMap, VecDeque};
+
+pub use census::Census;
+pub use event::Event;
+pub use restore::{OpenAttempt, Recovered};
+pub use standing::{Standing, UpstreamStanding, Waiters};
+pub use turn::{AttemptEnd, Effect, Progress, Seq, Turn, Write};
+
+use crate::call::{CallSpec, State, UpstreamId, WaitReason};
+use crate::id::CallId;
+use crate::lane::Waiting;
+use crate::lifecycle::{self, Step};
+use crate::limit::{Limits, PastGrant};
+use crate::policy::UpstreamPolicy;
+use crate::retry::Fraction;
+use crate::settle::Tries;
+use crate::time::{Instant, Now};
+use crate::timers::{Timer, Timers};
+use entry::{Cut, Entry, Place};
+use upstream::Upstream;
+
+/// Writes that one turn may hold.
+const TURN_WRITES_MAX: usize = 1_000;
+/// Attempts that may be out at once over all upstreams, beside one of each upstream.
+const ATTEMPTS_MAX: u32 = 1_024;
+
+/// All decisions of one engine.
+#[derive(Debug, Clone)]
+pub struct Dispatcher {
+    upstreams: Vec<Upstream>,
+    calls: HashMap<CallId, Entry>,
+    /// Callbacks that wait until their parent is filed, by parent.
+    held: HashMap<CallId, CallId>,
+    callbacks: UpstreamId,
+    timers: Timers,
+    /// Upstreams that may have something to start, in turns.
+    ready: VecDeque<UpstreamId>,
+    /// Upstreams kept from starting more because too many attempts are out over all.
+    crowded_out: VecDeque<UpstreamId>,
+    /// Attempts that are out.
+    in_flight: u32,
+    census: Census,
+    draining: bool,
+    rng: fastrand::Rng,
+    turn: Turn,
+}
+
+impl Dispatcher {
+    /// An empty dispatcher. `callbacks` is the policy of callbacks, `seed` the source of all chance.
+    pub fn new(callbacks: UpstreamPolicy, seed: u64) -> Self {
+        let mut dispatcher = Self {
+            upstreams: Vec::new(),
+            calls: HashMap::new(),
+            held: HashMap::new(),
+            callbacks: UpstreamId(0),
+            timers: Timers::default(),
+            ready: VecDeque::new(),
+            crowded_out: VecDeque::new(),
+            in_flight: 0,
+            census: Census::default(),
+            draining: false,
+            rng: fastrand::Rng::with_seed(seed),
+            turn: Turn::default(),
+        };
+        let limits = Limits::new(&callbacks);
+        dispatcher.callbacks = dispatcher.add_upstream(callbacks, limits);
+        dispatcher
+    }
+
+    /// The upstream that callbacks go to.
+    pub const fn callback_upstream(&self) -> UpstreamId {
+        self.callbacks
+    }
+
+    /// Adds an upstream to which nothing was sent before.
+    pub fn declare(&mut self, policy: UpstreamPolicy) -> UpstreamId {
+        let limits = Limits::new(&policy);
+        self.add_upstream(policy, limits)
+    }
+
+    /// Adds an upstream as an earlier process left its limits.
+    pub fn declare_restored(&mut self, policy: UpstreamPolicy, past: &[PastGrant], now: Now) -> UpstreamId {
+        let limits = Limits::restore(&policy, past, now.instant);
+        self.add_upstream(policy, limits)
+    }
+
+    /// Takes in what happened.
+    pub fn handle(&mut self, now: Now, event: Event) {
+        match event {
+            Event::Offered(spec) => self.accept(now, *spec),
+            Event::Sent { attempt, at } => self.note_sent(attempt, at),
+            Event::FirstByte { attempt, at } => self.note_first_byte(attempt, at),
+            Event::Finished { attempt, result } => self.finished(now, attempt, &result),
+            Event::Aborted { attempt, wrote } => self.aborted(now, attempt, wrote),
+            Event::Filed { call } => self.filed(call),
+            Event::Drain { until } => self.drain(until),
+        }
+    }
+
+    /// Fires what is due, starts what may start, and hands over all that was decided since the last turn.
+    pub fn turn(&mut self, now: Now) -> Turn {
+        while let Some(timer) = self.timers.pop(now.instant) {
+            self.fire(now, timer);
+        }
+        self.start_ready(now);
+        let seq = Seq(self.turn.seq.0 + 1);
+        let next = Turn { seq, ..Turn::default() };
+        let done = std::mem::replace(&mut self.turn, next);
+        Turn { seq, ..done }
+    }
+
+    /// When the next turn may have something to do without any event; `now` itself when it has already.
+    pub fn next_wakeup(&self, now: Instant) -> Option<Instant> {
+        if !self.ready.is_empty() || !self.turn.writes.is_empty() {
+            return Some(now);
+        }
+        self.timers.next()
+    }
+
+    /// Whether no attempt is out.
+    pub const fn is_drained(&self) -> bool {
+        self.in_flight == 0
+    }
+
+    fn add_upstream(&mut self, policy: UpstreamPolicy, limits: Limits) -> UpstreamId {
+        let id = UpstreamId(u32::try_from(self.upstreams.len()).expect("fewer than 2^32 upstreams"));
+        self.upstreams.push(Upstream::new(policy, limits));
+        id
+    }
+
+    fn upstream(&mut self, id: UpstreamId) -> &mut Upstream {
+        &mut self.upstreams[id.0 as usize]
+    }
+
+    fn accept(&mut self, now: Now, spec: CallSpec) {
+        let call = spec.id;
+        let acknowledges = spec.callback_of.is_none();
+        let not_before = spec.not_before.map(|at| now.instant_of(at)).filter(|&at| at > now.instant);
+        let state = if not_before.is_some() { State::Scheduled } else { State::Queued };
+        let write = Write::Insert {
+            call,
+            state,
+            next_at: not_before.map(|at| now.timestamp_of(at)),
+            callback_of: spec.callback_of.map(|of| of.parent),
+        };
+        self.turn.writes.push(write);
+        if acknowledges {
+            self.turn.effects_after.push(Effect::Acknowledge { call });
+        }
+        self.census.accept(state);
+        let asleep = not_before.map(|until| (until, WaitReason::NotBefore));
+        self.place_new(now, Entry::new(spec, state, Tries::default(), 0), asleep);
+    }
+
+    /// Puts a call that waits where it belongs, and sets its deadline.
+    fn place_new(&mut self, now: Now, mut entry: Entry, asleep: Option<(Instant, WaitReason)>) {
+        let call = entry.spec.id;
+        if let Some(deadline) = entry.spec.deadline.map(|at| now.instant_of(at)) {
+            entry.deadline = Some(deadline);
+            self.timers.set(deadline, Timer::Deadline(call));
+        }
+        if let Some(of) = entry.spec.callback_of.filter(|of| of.held) {
+            entry.place = Place::Held;
+            self.held.insert(of.parent, call);
+        }
+        let is_held = entry.place == Place::Held;
+        let previous = self.calls.insert(call, entry);
+        assert!(previous.is_none(), "call {call} was offered twice");
+        match asleep {
+            _ if is_held => {}
+            Some((until, reason)) => self.sleep(call, until, reason),
+            None => self.enqueue(call),
+        }
+    }
+
+    fn sleep(&mut self, call: CallId, until: Instant, reason: WaitReason) {
+        let Some(entry) = self.calls.get_mut(&call) else { return };
+        entry.place = Place::Asleep { until, reason };
+        self.timers.set(until, Timer::Wake(call));
+    }
+
+    /// To the back of its lane.
+    fn enqueue(&mut self, call: CallId) {
+        let Some(entry) = self.calls.get_mut(&call) else { return };
+        entry.place = Place::Lane;
+        let (id, priority, tenant) = (entry.spec.upstream, entry.spec.priority, entry.spec.tenant);
+        let upstream = &mut self.upstreams[id.0 as usize];
+        let cost = upstream.capped_cost(entry.spec.cost.get());
+        upstream.lanes.push(priority, tenant, Waiting { call, cost });
+        // A blocked upstream is woken by what unblocks it, or by a call that goes before the one it is blocked for.
+        if upstream.blocked.is_none() || upstream.lanes.peek().is_some_and(|next| next.call == call) {
+            self.wake(id);
+        }
+    }
+
+    /// Asks an upstream for its next call in the coming turn.
+    fn wake(&mut self, id: UpstreamId) {
+        if self.draining {
+            return;
+        }
+        let upstream = self.upstream(id);
+        upstream.blocked = None;
+        if !upstream.is_ready && !upstream.lanes.is_empty() {
+            upstream.is_ready = true;
+            self.ready.push_back(id);
+        }
+    }
+
+    fn fire(&mut self, now: Now, timer: Timer) {
+        match timer {
+            Timer::Upstream(id) => {
+                self.upstream(id).wake_at = None;
+                self.wake(id);
+            }
+            Timer::Wake(call) => self.wake_call(call),
+            Timer::Deadline(call) => self.expire(now, call),
+            Timer::Timeout(attempt) => self.cut(attempt.call, Some(attempt.number), Cut::Timeout),
+            Timer::Drain => self.cut_all(Cut::Drain),
+        }
+    }
+
+    fn wake_call(&mut self, call: CallId) {
+        let Some(entry) = self.calls.get_mut(&call) else { return };
+        if let Some(state) = lifecycle::next(entry.state, Step::Due) {
+            self.census.change(entry.state, state);
+            entry.state = state;
+        }
+        self.enqueue(call);
+    }
+
+    fn filed(&mut self, call: CallId) {
+        self.turn.writes.push(Write::Filed { call });
+        if let Some(callback) = self.held.remove(&call) {
+            self.enqueue(callback);
+        }
+    }
+
+    fn drain(&mut self, until: Instant) {
+        self.draining = true;
+        self.ready.clear();
+        for upstream in &mut self.upstreams {
+            upstream.is_ready = false;
+        }
+        self.timers.set(until, Timer::Drain);
+    }
+
+    fn chance(&mut self) -> Fraction {
+        Fraction(self.rng.f64())
+    }
+}
+
+impl Entry {
+    const fn new(spec: CallSpec, state: State, tries: Tries, attempts: u32) -> Self {
+        Self { spec, state, place: Place::Lane, tries, attempts, deadline: None, live: Vec::new() }
+    }
+}

@@ -1,0 +1,86 @@
+//! Why things wait: of one call, of one upstream, of all.
+
+use std::collections::BTreeMap;
+
+use super::entry::Place;
+use super::{Census, Dispatcher};
+use crate::call::{State, UpstreamId, WaitReason};
+use crate::id::CallId;
+use crate::limit::Usage;
+use crate::time::Instant;
+
+/// Where a live call stands just now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Standing {
+    pub state: State,
+    pub wait_reason: Option<WaitReason>,
+    /// Until when at least, where that is known.
+    pub next_at: Option<Instant>,
+}
+
+/// How an upstream stands just now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UpstreamStanding {
+    pub waiting: usize,
+    pub in_flight: u32,
+    pub blocked: Option<WaitReason>,
+    pub limits: Vec<Usage>,
+}
+
+/// How many calls wait, by reason, and the earliest moment at which one may go on.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Waiters {
+    pub by_reason: BTreeMap<WaitReason, u64>,
+    pub next_at: Option<Instant>,
+}
+
+impl Dispatcher {
+    /// The counts of all calls.
+    pub const fn census(&self) -> Census {
+        self.census
+    }
+
+    /// Attempts that are out.
+    pub const fn in_flight(&self) -> u32 {
+        self.in_flight
+    }
+
+    /// Why a call waits; nothing for calls that have ended or were never here.
+    pub fn standing(&self, call: CallId) -> Option<Standing> {
+        let entry = self.calls.get(&call)?;
+        let (wait_reason, next_at) = match entry.place {
+            Place::Asleep { until, reason } => (Some(reason), Some(until)),
+            Place::Lane => match self.upstreams[entry.spec.upstream.0 as usize].blocked {
+                Some(block) => (Some(block.reason), block.until),
+                None => (Some(WaitReason::Fairness), None),
+            },
+            Place::Held | Place::Running | Place::Ended => (None, None),
+        };
+        Some(Standing { state: entry.state, wait_reason, next_at })
+    }
+
+    /// How an upstream stands.
+    pub fn upstream_standing(&mut self, id: UpstreamId, now: Instant) -> UpstreamStanding {
+        let upstream = self.upstream(id);
+        UpstreamStanding {
+            waiting: upstream.lanes.len(),
+            in_flight: upstream.in_flight,
+            blocked: upstream.blocked.map(|block| block.reason),
+            limits: upstream.limits.usage(now),
+        }
+    }
+
+    /// Why calls wait, counted over all of them; proportional to their number, so not for every turn.
+    pub fn waiters(&self) -> Waiters {
+        let mut waiters = Waiters::default();
+        for &call in self.calls.keys() {
+            let Some(standing) = self.standing(call) else { continue };
+            let Some(reason) = standing.wait_reason else { continue };
+            *waiters.by_reason.entry(reason).or_default() += 1;
+            if let Some(at) = standing.next_at {
+                waiters.next_at = Some(waiters.next_at.map_or(at, |next| next.min(at)));
+            }
+        }
+        waiters
+    }
+}

@@ -1,0 +1,84 @@
+//! Starting attempts: upstreams take turns, each starts its next call when every limit allows it.
+
+use super::entry::{Live, Place};
+use super::upstream::Block;
+use super::{ATTEMPTS_MAX, Dispatcher, Effect, TURN_WRITES_MAX, Write};
+use crate::attempt::AttemptKind;
+use crate::call::{State, UpstreamId, WaitReason};
+use crate::id::{AttemptId, CallId};
+use crate::lifecycle::{self, Step};
+use crate::policy::Terms;
+use crate::time::{Instant, Now};
+use crate::timers::Timer;
+
+impl Dispatcher {
+    /// Starts what may start, one call per upstream and round, until nothing more may or the turn is full.
+    pub(super) fn start_ready(&mut self, now: Now) {
+        while self.turn.writes.len() < TURN_WRITES_MAX {
+            let Some(id) = self.ready.pop_front() else { return };
+            let is_full = self.in_flight >= ATTEMPTS_MAX;
+            let upstream = self.upstream(id);
+            let Some(waiting) = upstream.lanes.peek() else {
+                upstream.is_ready = false;
+                continue;
+            };
+            // However many are out in all, an upstream with none may start one: no other can hold it up.
+            if is_full && upstream.in_flight > 0 {
+                self.crowded_out.push_back(id);
+                self.block(id, Block { reason: WaitReason::Concurrency, until: None });
+                continue;
+            }
+            if let Some(block) = upstream.obstacle(now.instant, waiting.cost) {
+                self.block(id, block);
+                continue;
+            }
+            upstream.lanes.take();
+            self.start(now, waiting.call, waiting.cost);
+            self.ready.push_back(id);
+        }
+    }
+
+    /// Takes an upstream out of the ring until a timer or an attempt's report wakes it.
+    fn block(&mut self, id: UpstreamId, block: Block) {
+        let upstream = self.upstream(id);
+        upstream.is_ready = false;
+        upstream.blocked = Some(block);
+        if let Some(until) = block.until {
+            self.wake_upstream_at(id, until);
+        }
+    }
+
+    fn wake_upstream_at(&mut self, id: UpstreamId, at: Instant) {
+        let previous = self.upstream(id).wake_at.replace(at);
+        if let Some(previous) = previous {
+            self.timers.cancel(previous, Timer::Upstream(id));
+        }
+        self.timers.set(at, Timer::Upstream(id));
+    }
+
+    /// Starts an attempt of a call that waits, or one more of a call that runs.
+    pub(super) fn start(&mut self, now: Now, call: CallId, cost: u32) {
+        let Some(entry) = self.calls.get_mut(&call) else { return };
+        let id = entry.spec.upstream;
+        let upstream = &mut self.upstreams[id.0 as usize];
+        let grant = upstream.limits.grant(now.instant, cost);
+        upstream.in_flight += 1;
+        self.in_flight += 1;
+
+        entry.attempts += 1;
+        let attempt = AttemptId { call, number: entry.attempts };
+        let kind = if entry.attempts == 1 { AttemptKind::First } else { AttemptKind::Retry };
+        let terms = Terms::new(&upstream.policy, entry.spec.overrides.as_deref(), entry.spec.method);
+        let times_out_at = now.instant + terms.timeout();
+        entry.live.push(Live { number: attempt.number, grant, times_out_at, cut: None });
+        entry.place = Place::Running;
+        let state = lifecycle::next(entry.state, Step::Start).expect("only calls that wait or run are started");
+        debug_assert_eq!(state, State::Running, "a started call runs");
+        self.census.change(entry.state, state);
+        entry.state = state;
+
+        self.timers.set(times_out_at, Timer::Timeout(attempt));
+        self.turn.writes.push(Write::Start { attempt, kind, at: now.timestamp });
+        self.turn.effects_after.push(Effect::Launch { attempt, upstream: id });
+    }
+}

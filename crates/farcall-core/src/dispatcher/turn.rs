@@ -1,0 +1,86 @@
+//! What a turn decides: writes that must be durable, and effects that may happen then.
+
+use crate::attempt::{AttemptKind, AttemptOutcome};
+use crate::call::{ErrorKind, State, UpstreamId};
+use crate::id::{AttemptId, CallId};
+use crate::settle::Tries;
+use crate::time::Timestamp;
+
+/// The number of a turn; they count up by one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Seq(pub u64);
+
+/// Everything decided at one moment.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Turn {
+    pub seq: Seq,
+    /// To be committed together, in this order.
+    pub writes: Vec<Write>,
+    /// Rest on no write.
+    pub effects_now: Vec<Effect>,
+    /// Rest on the writes of this turn and all before it.
+    pub effects_after: Vec<Effect>,
+}
+
+/// A change that must be durable before what rests on it happens.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Write {
+    Insert {
+        call: CallId,
+        state: State,
+        next_at: Option<Timestamp>,
+        callback_of: Option<CallId>,
+    },
+    Start {
+        attempt: AttemptId,
+        kind: AttemptKind,
+        at: Timestamp,
+    },
+    /// An attempt ended, a waiting call did, or both an attempt and its call.
+    Settle {
+        call: CallId,
+        attempt: Option<AttemptEnd>,
+        progress: Option<Progress>,
+    },
+    /// A call's files are in place.
+    Filed {
+        call: CallId,
+    },
+}
+
+/// How an attempt ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AttemptEnd {
+    pub number: u32,
+    pub outcome: AttemptOutcome,
+    pub status: Option<u16>,
+    pub error: Option<ErrorKind>,
+    /// From when its slots cool; nothing when it sent nothing.
+    pub proved_at: Option<Timestamp>,
+    pub ended_at: Timestamp,
+}
+
+/// Where the call stands from now on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Progress {
+    pub state: State,
+    pub next_at: Option<Timestamp>,
+    pub tries: Tries,
+    /// The status and error of the attempt that decided.
+    pub status: Option<u16>,
+    pub error: Option<ErrorKind>,
+    pub finished_at: Option<Timestamp>,
+}
+
+/// Something for the shell to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Effect {
+    /// Tell whoever offered it that the call is accepted.
+    Acknowledge { call: CallId },
+    /// Make an attempt.
+    Launch { attempt: AttemptId, upstream: UpstreamId },
+    /// Cut an attempt off; only its report settles it.
+    Abort { attempt: AttemptId },
+    /// The call has ended, durably.
+    Ended { call: CallId },
+}
