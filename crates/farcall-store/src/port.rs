@@ -43,7 +43,8 @@ pub struct Settle {
     pub call: CallId,
     /// Nothing when a waiting call ends (expired).
     pub attempt: Option<AttemptEnd>,
-    pub progress: Progress,
+    /// Where the call stands from now on; nothing when only the attempt ended.
+    pub progress: Option<Progress>,
     /// Kept when this attempt ended the call and there was an answer.
     pub response: Option<ResponseRecord>,
 }
@@ -99,12 +100,6 @@ pub trait Store: Send + 'static {
     /// # Errors
     /// When the store cannot be opened for reading.
     fn reader(&self) -> Result<Box<dyn Reader>, ReadError>;
-
-    /// Bytes free where the store lies.
-    ///
-    /// # Errors
-    /// When the file system does not say.
-    fn free_bytes(&self) -> Result<u64, ReadError>;
 }
 
 /// A view of committed data. Methods take `&mut self`: one reader serves one request at a time.
@@ -142,4 +137,10 @@ pub trait Reader: Send {
     /// # Errors
     /// When the store cannot be read.
     fn grants(&mut self, limit_key: &str, since: Timestamp, count: u32) -> Result<Vec<GrantRecord>, ReadError>;
+
+    /// Bytes free where the store lies.
+    ///
+    /// # Errors
+    /// When the file system does not say.
+    fn free_bytes(&mut self) -> Result<u64, ReadError>;
 }

@@ -69,8 +69,8 @@ pub struct CallRecord {
     /// Attempts made.
     pub attempts: u32,
     pub progress: Progress,
-    /// The call's own settings over its upstream's policy, as JSON that only the engine reads.
-    pub overrides: Option<String>,
+    /// Its document has settings of its own over its upstream's policy.
+    pub has_overrides: bool,
     pub callback_of: Option<CallId>,
     pub retry_of: Option<CallId>,
     pub file: Option<FileIdentity>,

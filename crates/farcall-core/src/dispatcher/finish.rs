@@ -1,7 +1,7 @@
 //! Attempts that end, calls that end with them, and deadlines that pass.
 
 use super::entry::{Cut, Live, Place};
-use super::{AttemptEnd, Dispatcher, Effect, Progress, Write};
+use super::{AttemptEnd, Callback, Dispatcher, Effect, Progress, Write};
 use crate::attempt::{AttemptOutcome, AttemptResult, BytesSent};
 use crate::call::{CallSpec, CallbackOf, ErrorKind, Method, Priority, Source, State, TenantId};
 use crate::classify::{Verdict, classify};
@@ -172,10 +172,15 @@ impl Dispatcher {
 
     fn settle_loser(&mut self, now: Now, attempt: AttemptId, live: &Live) {
         let end = attempt_end(now, live, AttemptOutcome::Cancelled, None, None);
-        self.turn.writes.push(Write::Settle { call: attempt.call, attempt: Some(end), progress: None });
+        self.push_settle(attempt.call, Some(end), None);
         if self.calls.get(&attempt.call).is_some_and(|entry| entry.live.is_empty()) {
             self.calls.remove(&attempt.call);
         }
+    }
+
+    fn push_settle(&mut self, call: CallId, attempt: Option<AttemptEnd>, progress: Option<Progress>) {
+        let upstream = self.calls[&call].spec.upstream;
+        self.turn.writes.push(Write::Settle { call, upstream, attempt, progress });
     }
 
     /// Carries a decision out.
@@ -190,7 +195,7 @@ impl Dispatcher {
             }
             // Another attempt may still bring the answer; the last one to end decides.
             _ if others_are_out => {
-                self.turn.writes.push(Write::Settle { call, attempt: Some(over.end), progress: None });
+                self.push_settle(call, Some(over.end), None);
             }
             Decision::End { state, error } => self.end(now, call, state, error, status, Some(over.end)),
             Decision::Wait { .. } | Decision::Requeue { .. } if is_late => {
@@ -198,12 +203,12 @@ impl Dispatcher {
             }
             Decision::Wait { until, reason, tries } => {
                 let progress = self.wait(now, call, Some(until), tries, status, error);
-                self.turn.writes.push(Write::Settle { call, attempt: Some(over.end), progress: Some(progress) });
+                self.push_settle(call, Some(over.end), Some(progress));
                 self.sleep(call, until, reason);
             }
             Decision::Requeue { tries } => {
                 let progress = self.wait(now, call, None, tries, status, error);
-                self.turn.writes.push(Write::Settle { call, attempt: Some(over.end), progress: Some(progress) });
+                self.push_settle(call, Some(over.end), Some(progress));
                 self.enqueue(call);
             }
         }
@@ -252,8 +257,8 @@ impl Dispatcher {
         if entry.live.is_empty() {
             self.calls.remove(&call);
         }
-        self.turn.writes.push(Write::Settle { call, attempt, progress: Some(progress) });
-        self.turn.effects_after.push(Effect::Ended { call });
+        self.turn.writes.push(Write::Settle { call, upstream: spec.upstream, attempt, progress: Some(progress) });
+        self.turn.effects_after.push(Effect::Ended { call, has_file: spec.has_file });
         self.insert_callback(now, &spec, state);
     }
 
@@ -278,7 +283,8 @@ impl Dispatcher {
             has_file: false,
             callback_of: Some(CallbackOf { parent: parent.id, held: parent.has_file }),
         };
-        self.accept(now, spec);
+        let callback = Callback { parent: parent.id, parent_upstream: parent.upstream, parent_end: end };
+        self.accept(now, spec, Some(callback));
     }
 }
 

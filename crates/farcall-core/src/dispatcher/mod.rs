@@ -20,7 +20,7 @@ pub use census::Census;
 pub use event::Event;
 pub use restore::{OpenAttempt, Recovered};
 pub use standing::{Standing, UpstreamStanding, Waiters};
-pub use turn::{AttemptEnd, Effect, Progress, Seq, Turn, Write};
+pub use turn::{AttemptEnd, Callback, Effect, Progress, Seq, Turn, Write};
 
 use crate::call::{CallSpec, State, UpstreamId, WaitReason};
 use crate::id::CallId;
@@ -100,10 +100,15 @@ impl Dispatcher {
         self.add_upstream(policy, limits)
     }
 
+    /// Starts nothing at an upstream from now on.
+    pub fn pause(&mut self, id: UpstreamId) {
+        self.upstream(id).is_paused = true;
+    }
+
     /// Takes in what happened.
     pub fn handle(&mut self, now: Now, event: Event) {
         match event {
-            Event::Offered(spec) => self.accept(now, *spec),
+            Event::Offered(spec) => self.accept(now, *spec, None),
             Event::Sent { attempt, at } => self.note_sent(attempt, at),
             Event::FirstByte { attempt, at } => self.note_first_byte(attempt, at),
             Event::Finished { attempt, result } => self.finished(now, attempt, &result),
@@ -133,6 +138,16 @@ impl Dispatcher {
         self.timers.next()
     }
 
+    /// Whether everything decided has been handed over.
+    pub const fn is_settled(&self) -> bool {
+        self.turn.writes.is_empty() && self.turn.effects_now.is_empty()
+    }
+
+    /// The upstream of a live call.
+    pub fn upstream_of(&self, call: CallId) -> Option<UpstreamId> {
+        self.calls.get(&call).map(|entry| entry.spec.upstream)
+    }
+
     /// Whether no attempt is out.
     pub const fn is_drained(&self) -> bool {
         self.in_flight == 0
@@ -148,17 +163,12 @@ impl Dispatcher {
         &mut self.upstreams[id.0 as usize]
     }
 
-    fn accept(&mut self, now: Now, spec: CallSpec) {
+    fn accept(&mut self, now: Now, spec: CallSpec, callback: Option<Callback>) {
         let call = spec.id;
-        let acknowledges = spec.callback_of.is_none();
+        let acknowledges = callback.is_none();
         let not_before = spec.not_before.map(|at| now.instant_of(at)).filter(|&at| at > now.instant);
         let state = if not_before.is_some() { State::Scheduled } else { State::Queued };
-        let write = Write::Insert {
-            call,
-            state,
-            next_at: not_before.map(|at| now.timestamp_of(at)),
-            callback_of: spec.callback_of.map(|of| of.parent),
-        };
+        let write = Write::Insert { call, state, next_at: not_before.map(|at| now.timestamp_of(at)), callback };
         self.turn.writes.push(write);
         if acknowledges {
             self.turn.effects_after.push(Effect::Acknowledge { call });

@@ -70,7 +70,7 @@ impl Dispatcher {
         let mut ends = open.iter().map(|open| unknown_end(now, open.number, proved_at)).collect::<Vec<_>>();
         let last = ends.pop();
         for end in ends {
-            self.turn.writes.push(Write::Settle { call, attempt: Some(end), progress: None });
+            self.turn.writes.push(Write::Settle { call, upstream: id, attempt: Some(end), progress: None });
         }
         let (state, error) = match decision {
             Decision::End { state, error } => (state, error),
@@ -79,9 +79,9 @@ impl Dispatcher {
         self.census.change(State::Running, state);
         let finished_at = state.is_end().then_some(now.timestamp);
         let progress = Progress { state, next_at: None, tries, status: None, error, finished_at };
-        self.turn.writes.push(Write::Settle { call, attempt: last, progress: Some(progress) });
+        self.turn.writes.push(Write::Settle { call, upstream: id, attempt: last, progress: Some(progress) });
         if state.is_end() {
-            self.turn.effects_after.push(Effect::Ended { call });
+            self.turn.effects_after.push(Effect::Ended { call, has_file: spec.has_file });
             self.insert_callback(now, &spec, state);
         } else {
             self.place_new(now, Entry::new(spec, state, tries, attempts), None::<(Instant, WaitReason)>);

@@ -24,6 +24,7 @@ pub struct UpstreamStanding {
     pub waiting: usize,
     pub in_flight: u32,
     pub blocked: Option<WaitReason>,
+    pub is_paused: bool,
     pub limits: Vec<Usage>,
 }
 
@@ -66,6 +67,7 @@ impl Dispatcher {
             waiting: upstream.lanes.len(),
             in_flight: upstream.in_flight,
             blocked: upstream.blocked.map(|block| block.reason),
+            is_paused: upstream.is_paused,
             limits: upstream.limits.usage(now),
         }
     }

@@ -29,7 +29,7 @@ pub enum Write {
         call: CallId,
         state: State,
         next_at: Option<Timestamp>,
-        callback_of: Option<CallId>,
+        callback: Option<Callback>,
     },
     Start {
         attempt: AttemptId,
@@ -39,6 +39,7 @@ pub enum Write {
     /// An attempt ended, a waiting call did, or both an attempt and its call.
     Settle {
         call: CallId,
+        upstream: UpstreamId,
         attempt: Option<AttemptEnd>,
         progress: Option<Progress>,
     },
@@ -46,6 +47,14 @@ pub enum Write {
     Filed {
         call: CallId,
     },
+}
+
+/// What a callback that is inserted is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Callback {
+    pub parent: CallId,
+    pub parent_upstream: UpstreamId,
+    pub parent_end: State,
 }
 
 /// How an attempt ended.
@@ -82,5 +91,5 @@ pub enum Effect {
     /// Cut an attempt off; only its report settles it.
     Abort { attempt: AttemptId },
     /// The call has ended, durably.
-    Ended { call: CallId },
+    Ended { call: CallId, has_file: bool },
 }

@@ -19,6 +19,8 @@ pub(super) struct Upstream {
     pub(super) blocked: Option<Block>,
     /// It stands in the ring of upstreams to ask.
     pub(super) is_ready: bool,
+    /// Nothing is started, whatever the limits say.
+    pub(super) is_paused: bool,
     /// The timer that is set for it.
     pub(super) wake_at: Option<Instant>,
 }
@@ -40,6 +42,7 @@ impl Upstream {
             closed_until: None,
             blocked: None,
             is_ready: false,
+            is_paused: false,
             wake_at: None,
         }
     }
@@ -51,6 +54,9 @@ impl Upstream {
 
     /// What keeps an attempt of this cost from starting now, if anything does.
     pub(super) fn obstacle(&mut self, now: Instant, cost: u32) -> Option<Block> {
+        if self.is_paused {
+            return Some(Block { reason: WaitReason::Paused, until: None });
+        }
         if let Some(until) = self.closed_until.filter(|&until| until > now) {
             return Some(Block { reason: WaitReason::Cooldown, until: Some(until) });
         }
