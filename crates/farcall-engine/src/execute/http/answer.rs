@@ -1,4 +1,7 @@
-//! An answer as it grows: its head, then its body, kept so that a broken one can still be shown.
+//! An answer as it grows: its head, then its body.
+//!
+//! What has come is kept even when the rest does not, because users are shown it. What the head says about itself
+//! (media type, Retry-After) is read here; what follows from it is not.
 
 use std::time::Duration;
 

@@ -107,6 +107,36 @@ mod tests {
         assert_eq!(tcp.peer_addr().expect("a connected socket has a peer"), address);
     }
 
+    /// An address whose queue of connections is full, so that it answers nothing at all.
+    async fn silent() -> (SocketAddr, tokio::net::TcpListener, TcpStream) {
+        let socket = tokio::net::TcpSocket::new_v4().expect("sockets can be made");
+        socket.bind(([127, 0, 0, 1], 0).into()).expect("loopback can be bound");
+        let listener = socket.listen(0).expect("a bound socket can listen");
+        let address = listener.local_addr().expect("a bound socket has an address");
+        let filler = TcpStream::connect(address).await.expect("the queue has one place");
+        (address, listener, filler)
+    }
+
+    #[tokio::test]
+    async fn an_address_that_is_silent_does_not_hold_up_the_next() {
+        let (silent, _listener, _filler) = silent().await;
+        let (_, alive) = dead_and_alive().await;
+        let address = alive.local_addr().expect("a bound socket has an address");
+        let raced = tokio::time::timeout(STAGGER * 20, race(vec![silent, address])).await;
+        let tcp = raced.expect("not held up").expect("the second address answers");
+        assert_eq!(tcp.peer_addr().expect("a connected socket has a peer"), address);
+    }
+
+    #[tokio::test]
+    async fn waiting_for_an_address_is_bounded_and_the_message_says_so() {
+        let (silent, _listener, _filler) = silent().await;
+        let origin = Origin { secure: false, host: url::Host::Ipv4([127, 0, 0, 1].into()), port: silent.port() };
+        let opened = open(&origin, &Trust::default(), Duration::from_millis(20)).await;
+        let failure = opened.expect_err("nobody answers");
+        assert_eq!(failure.kind, ErrorKind::Connect);
+        assert!(failure.message.ends_with("no address answered within 20 ms"), "{}", failure.message);
+    }
+
     #[tokio::test]
     async fn when_all_refuse_the_error_is_that_of_the_first() {
         let (dead, _alive) = dead_and_alive().await;

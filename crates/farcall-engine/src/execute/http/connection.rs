@@ -36,7 +36,10 @@ pub(super) struct Connection {
 
 /// Nothing once the connection has ended.
 #[derive(Debug)]
-struct Driver(Option<Pin<Box<http1::Connection<TokioIo<Wire>, Payload>>>>);
+struct Driver(Option<Pin<Box<Protocol>>>);
+
+/// Hyper's state machine over our stream.
+type Protocol = http1::Connection<TokioIo<Wire>, Payload>;
 
 impl Connection {
     /// HTTP on a stream that is open.

@@ -1,4 +1,7 @@
-//! The way to one upstream, and the course of one attempt on it.
+//! The way to one upstream, and the course of one attempt on it: an idle connection or a new one, the request, the
+//! head, the body, the report.
+//!
+//! Nothing is decided here about what an answer or a failure means; how long to wait is the caller's business too.
 
 use std::path::PathBuf;
 use std::sync::Arc;

@@ -1,14 +1,16 @@
 //! The byte stream under hyper: TCP or TLS, with the meter on it.
 //!
 //! Two things are done here that no layer above can do. A reused connection is looked at with a system call before
-//! anything is written, because the runtime may not have heard yet that the other side closed it. And a failed write
-//! is not reported at once: an upstream that refuses an upload answers and closes, and the answer is still to be read.
+//! anything is written, because the runtime may not have heard yet that the other side closed it or said something
+//! that could be taken for the answer. And a failed write is not reported at once: an upstream that refuses an upload
+//! answers and closes, and the answer is still to be read.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
+use rustix::io::Errno;
 use rustix::net::{RecvFlags, recv};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
@@ -51,17 +53,14 @@ impl Wire {
 }
 
 impl Stream {
-    /// Whether the kernel already knows that the other side has closed.
-    fn is_closed(&self) -> bool {
+    /// Whether the kernel holds anything to read: bytes, an end, an error. On an idle connection each means its end.
+    fn has_news(&self) -> bool {
         let tcp = match self {
             Self::Plain(tcp) => tcp,
             Self::Tls(tls) => tls.get_ref().0,
         };
-        let mut byte = [0u8; 1];
-        match recv(tcp, &mut byte, RecvFlags::PEEK | RecvFlags::DONTWAIT) {
-            Ok((_, bytes)) => bytes == 0,
-            Err(error) => error != rustix::io::Errno::AGAIN && error != rustix::io::Errno::INTR,
-        }
+        let peeked = recv(tcp, &mut [0u8; 1], RecvFlags::PEEK | RecvFlags::DONTWAIT);
+        !matches!(peeked, Err(Errno::AGAIN | Errno::INTR))
     }
 
     fn poll_read(&mut self, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
@@ -111,7 +110,7 @@ impl AsyncRead for Wire {
         match &read {
             Poll::Ready(Ok(())) => this.meter.received(buffer.filled().len() - before),
             Poll::Ready(Err(_)) => {}
-            Poll::Pending if this.meter.take_doubt() && this.stream.is_closed() => return Poll::Ready(Ok(())),
+            Poll::Pending if this.meter.take_doubt() && this.stream.has_news() => return Poll::Ready(Ok(())),
             Poll::Pending => {}
         }
         read
