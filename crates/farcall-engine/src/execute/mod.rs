@@ -8,6 +8,8 @@ use farcall_core::attempt::AttemptResult;
 use farcall_core::time::Instant;
 use farcall_store::record::ResponseRecord;
 
+pub mod http;
+
 /// What an attempt tells before it ends. Called from the executor's task; must not block.
 pub trait Milestones: Send + Sync + 'static {
     /// The last byte of the request left our buffers.
@@ -19,9 +21,9 @@ pub trait Milestones: Send + Sync + 'static {
 /// One request, ready to send: secrets resolved, headers complete but for those of the connection.
 #[derive(Debug, Clone)]
 pub struct HttpRequest {
-    pub method: http::Method,
+    pub method: ::http::Method,
     pub url: url::Url,
-    pub headers: http::HeaderMap,
+    pub headers: ::http::HeaderMap,
     pub body: Bytes,
     /// A media type the answer must have to be `content_ok`; lower case, without parameters.
     pub content_type: Option<String>,
@@ -33,6 +35,10 @@ pub struct HttpRequest {
 #[derive(Debug, Clone)]
 pub struct Report {
     pub result: AttemptResult,
+    /// The engine gave the attempt up before it ended; then there is no error, and `result` tells how far it came.
+    pub aborted: bool,
+    /// When the answer's first byte came: the arrival lies in the past.
+    pub first_byte_at: Option<Instant>,
     /// One sentence for people, when something went wrong.
     pub message: Option<String>,
     /// The complete answer, or its head and what came of the body when that broke off or grew too large.

@@ -1,0 +1,146 @@
+//! From an origin to an open connection: name, address, TCP, TLS, all within one timeout.
+//!
+//! Addresses are tried a quarter of a second apart, or at once when the one before has failed, and the first that
+//! answers wins (RFC 8305). Nothing of a request is sent here.
+
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use farcall_core::call::ErrorKind;
+use tokio::net::TcpStream;
+use tokio::task::JoinSet;
+
+use super::classify::Failure;
+use super::dns;
+use super::outgoing::Origin;
+use super::tls::{self, Trust};
+use super::wire::Stream;
+
+/// The wait before the next address is tried beside those before it.
+const STAGGER: Duration = Duration::from_millis(250);
+
+/// Where connecting stands, for the message when its time is up.
+#[derive(Clone, Copy)]
+enum Phase {
+    Resolve,
+    Connect,
+    Secure,
+}
+
+/// Opens a stream to the origin.
+///
+/// # Errors
+/// `dns`, `connect` or `tls`; when `timeout` passes it is `connect`, whatever took so long.
+pub(super) async fn open(origin: &Origin, trust: &Trust, timeout: Duration) -> Result<Stream, Failure> {
+    let mut phase = Phase::Resolve;
+    let opened = tokio::time::timeout(timeout, open_in_time(origin, trust, &mut phase)).await;
+    opened.unwrap_or_else(|_| Err(timed_out(origin, phase, timeout)))
+}
+
+async fn open_in_time(origin: &Origin, trust: &Trust, phase: &mut Phase) -> Result<Stream, Failure> {
+    let config = if origin.secure { Some(trust.config().await?) } else { None };
+    let addresses = dns::resolve(origin).await?;
+    *phase = Phase::Connect;
+    let tcp = race(addresses)
+        .await
+        .and_then(|tcp| tcp.set_nodelay(true).map(|()| tcp))
+        .map_err(|error| Failure::new(ErrorKind::Connect, format!("no connection to {origin}: {error}")))?;
+    *phase = Phase::Secure;
+    match config {
+        Some(config) => Ok(Stream::Tls(Box::new(tls::handshake(config, origin, tcp).await?))),
+        None => Ok(Stream::Plain(tcp)),
+    }
+}
+
+/// The first connection that comes about; else the first error.
+async fn race(addresses: Vec<SocketAddr>) -> io::Result<TcpStream> {
+    if let [only] = addresses[..] {
+        return TcpStream::connect(only).await;
+    }
+    let mut waiting = addresses.into_iter();
+    let mut attempts = JoinSet::new();
+    let mut first_error = None;
+    loop {
+        if let Some(address) = waiting.next() {
+            attempts.spawn(TcpStream::connect(address));
+        }
+        let ended = tokio::select! {
+            ended = attempts.join_next() => ended,
+            () = tokio::time::sleep(STAGGER), if waiting.len() > 0 => continue,
+        };
+        match ended.map(|joined| joined.unwrap_or_else(|stopped| Err(io::Error::other(stopped)))) {
+            Some(Ok(tcp)) => return Ok(tcp),
+            Some(Err(error)) => drop(first_error.get_or_insert(error)),
+            None => return Err(first_error.unwrap_or_else(|| io::ErrorKind::AddrNotAvailable.into())),
+        }
+    }
+}
+
+fn timed_out(origin: &Origin, phase: Phase, timeout: Duration) -> Failure {
+    let slow = match phase {
+        Phase::Resolve => "its name was not resolved",
+        Phase::Connect => "no address answered",
+        Phase::Secure => "the TLS handshake did not end",
+    };
+    Failure::new(ErrorKind::Connect, format!("no connection to {origin}: {slow} within {} ms", timeout.as_millis()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// An address of this machine where nobody listens, and one where somebody does.
+    async fn dead_and_alive() -> (SocketAddr, tokio::net::TcpListener) {
+        let gone = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("loopback can be bound");
+        let dead = gone.local_addr().expect("a bound socket has an address");
+        let alive = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("loopback can be bound");
+        drop(gone);
+        (dead, alive)
+    }
+
+    #[tokio::test]
+    async fn an_address_that_refuses_gives_way_to_the_next() {
+        let (dead, alive) = dead_and_alive().await;
+        let address = alive.local_addr().expect("a bound socket has an address");
+        let tcp = race(vec![dead, address]).await.expect("the second address answers");
+        assert_eq!(tcp.peer_addr().expect("a connected socket has a peer"), address);
+    }
+
+    /// An address whose queue of connections is full, so that it answers nothing at all.
+    async fn silent() -> (SocketAddr, tokio::net::TcpListener, TcpStream) {
+        let socket = tokio::net::TcpSocket::new_v4().expect("sockets can be made");
+        socket.bind(([127, 0, 0, 1], 0).into()).expect("loopback can be bound");
+        let listener = socket.listen(0).expect("a bound socket can listen");
+        let address = listener.local_addr().expect("a bound socket has an address");
+        let filler = TcpStream::connect(address).await.expect("the queue has one place");
+        (address, listener, filler)
+    }
+
+    #[tokio::test]
+    async fn an_address_that_is_silent_does_not_hold_up_the_next() {
+        let (silent, _listener, _filler) = silent().await;
+        let (_, alive) = dead_and_alive().await;
+        let address = alive.local_addr().expect("a bound socket has an address");
+        let raced = tokio::time::timeout(STAGGER * 20, race(vec![silent, address])).await;
+        let tcp = raced.expect("not held up").expect("the second address answers");
+        assert_eq!(tcp.peer_addr().expect("a connected socket has a peer"), address);
+    }
+
+    #[tokio::test]
+    async fn waiting_for_an_address_is_bounded_and_the_message_says_so() {
+        let (silent, _listener, _filler) = silent().await;
+        let origin = Origin { secure: false, host: url::Host::Ipv4([127, 0, 0, 1].into()), port: silent.port() };
+        let opened = open(&origin, &Trust::default(), Duration::from_millis(20)).await;
+        let failure = opened.expect_err("nobody answers");
+        assert_eq!(failure.kind, ErrorKind::Connect);
+        assert!(failure.message.ends_with("no address answered within 20 ms"), "{}", failure.message);
+    }
+
+    #[tokio::test]
+    async fn when_all_refuse_the_error_is_that_of_the_first() {
+        let (dead, _alive) = dead_and_alive().await;
+        let error = race(vec![dead, dead]).await.expect_err("nobody listens");
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
+    }
+}

@@ -1,0 +1,239 @@
+//! The request as it goes out: target, framing headers, body.
+//!
+//! The caller's headers go as they are, in their order, except those of connection and framing, which belong to the
+//! connection in use. Added are `host`, `accept-encoding: gzip` (unless the caller has its own) and `content-length`.
+
+use std::convert::Infallible;
+use std::fmt;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use farcall_core::call::ErrorKind;
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use http::{Method, Request, Uri};
+use http_body::{Body, Frame, SizeHint};
+use url::{Host, Url};
+
+use super::super::HttpRequest;
+use super::classify::Failure;
+use super::meter::{Carrying, Meter};
+
+/// Fields of one connection (RFC 9110, section 7.6.1) and of framing: never the caller's.
+const OURS: [HeaderName; 8] = [
+    header::CONNECTION,
+    header::CONTENT_LENGTH,
+    header::TRANSFER_ENCODING,
+    header::TE,
+    header::TRAILER,
+    header::UPGRADE,
+    HeaderName::from_static("keep-alive"),
+    HeaderName::from_static("proxy-connection"),
+];
+
+/// What a connection leads to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Origin {
+    pub(super) secure: bool,
+    pub(super) host: Host,
+    pub(super) port: u16,
+}
+
+/// A request that can be put on any connection to its origin.
+#[derive(Debug)]
+pub(super) struct Outgoing {
+    pub(super) origin: Origin,
+    method: Method,
+    target: Uri,
+    headers: HeaderMap,
+    body: Bytes,
+}
+
+/// A body in one piece that tells the meter when it is taken.
+#[derive(Debug)]
+pub(super) struct Payload {
+    rest: Bytes,
+    meter: Arc<Meter>,
+}
+
+impl Outgoing {
+    /// # Errors
+    /// `invalid` for what cannot be sent as HTTP/1.1 to an origin.
+    pub(super) fn prepare(request: HttpRequest) -> Result<Self, Failure> {
+        let invalid = |message: &str| Failure::new(ErrorKind::Invalid, message);
+        if request.method == Method::CONNECT {
+            return Err(invalid("CONNECT asks for a tunnel, not for an answer"));
+        }
+        let origin = Origin::of(&request.url).ok_or_else(|| invalid("the URL is not http or https, or has no host"))?;
+        let target = request.url[url::Position::BeforePath..url::Position::AfterQuery]
+            .parse()
+            .map_err(|_| invalid("the URL has a path or query that HTTP cannot carry"))?;
+        let headers = headers(&request, &origin).ok_or_else(|| invalid("the URL's host cannot be sent as a header"))?;
+        Ok(Self { origin, method: request.method, target, headers, body: request.body })
+    }
+
+    pub(super) fn carrying(&self) -> Carrying {
+        if self.body.is_empty() { Carrying::HeadOnly } else { Carrying::HeadAndBody }
+    }
+
+    /// The request for one connection.
+    pub(super) fn request(&self, meter: &Arc<Meter>) -> Request<Payload> {
+        let mut request = Request::new(Payload { rest: self.body.clone(), meter: Arc::clone(meter) });
+        *request.method_mut() = self.method.clone();
+        *request.uri_mut() = self.target.clone();
+        *request.headers_mut() = self.headers.clone();
+        let interim = Arc::clone(meter);
+        hyper::ext::on_informational(&mut request, move |_| interim.interim_answer());
+        request
+    }
+}
+
+impl Origin {
+    fn of(url: &Url) -> Option<Self> {
+        let secure = match url.scheme() {
+            "http" => false,
+            "https" => true,
+            _ => return None,
+        };
+        Some(Self { secure, host: url.host()?.to_owned(), port: url.port_or_known_default()? })
+    }
+
+    fn default_port(&self) -> u16 {
+        if self.secure { 443 } else { 80 }
+    }
+}
+
+fn headers(request: &HttpRequest, origin: &Origin) -> Option<HeaderMap> {
+    let given = &request.headers;
+    let mut headers = HeaderMap::with_capacity(given.len() + 3);
+    if !given.contains_key(header::HOST) {
+        headers.insert(header::HOST, host(origin)?);
+    }
+    for (name, value) in given {
+        if !OURS.contains(name) {
+            headers.append(name, value.clone());
+        }
+    }
+    if !given.contains_key(header::ACCEPT_ENCODING) {
+        headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("gzip"));
+    }
+    // RFC 9110, section 8.6: methods that expect content say so even when there is none.
+    let expects_content = [Method::POST, Method::PUT, Method::PATCH].contains(&request.method);
+    if expects_content || !request.body.is_empty() {
+        headers.insert(header::CONTENT_LENGTH, HeaderValue::from(request.body.len()));
+    }
+    Some(headers)
+}
+
+fn host(origin: &Origin) -> Option<HeaderValue> {
+    let text = if origin.port == origin.default_port() { origin.host.to_string() } else { origin.to_string() };
+    HeaderValue::try_from(text).ok()
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.host, self.port)
+    }
+}
+
+impl Body for Payload {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        let this = self.get_mut();
+        if this.rest.is_empty() {
+            return Poll::Ready(None);
+        }
+        this.meter.body_taken();
+        Poll::Ready(Some(Ok(Frame::data(std::mem::take(&mut this.rest)))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.rest.is_empty()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.rest.len() as u64)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn prepare(method: Method, url: &str, headers: &[(&'static str, &str)], body: &'static str) -> Outgoing {
+        let headers = headers
+            .iter()
+            .map(|(name, value)| (HeaderName::from_static(name), value.parse().expect("a header value")))
+            .collect();
+        let url = url.parse().expect("a URL");
+        let body = Bytes::from_static(body.as_bytes());
+        let request = HttpRequest { method, url, headers, body, content_type: None, max_response: 0 };
+        Outgoing::prepare(request).expect("a request that can be sent")
+    }
+
+    fn lines(outgoing: &Outgoing) -> Vec<String> {
+        let text = |value: &HeaderValue| value.to_str().expect("text").to_owned();
+        outgoing.headers.iter().map(|(name, value)| format!("{name}: {}", text(value))).collect()
+    }
+
+    #[test]
+    fn the_callers_headers_keep_their_order_between_host_and_length() {
+        let sent = prepare(Method::PUT, "http://a.test/", &[("x-b", "1"), ("x-a", "2")], "hi");
+        assert_eq!(lines(&sent), ["host: a.test", "x-b: 1", "x-a: 2", "accept-encoding: gzip", "content-length: 2"]);
+    }
+
+    #[test]
+    fn the_host_has_its_port_unless_it_is_the_schemes_own() {
+        for (url, expected) in [
+            ("http://a.test:8080/", "host: a.test:8080"),
+            ("https://a.test:443/", "host: a.test"),
+            ("https://a.test:80/", "host: a.test:80"),
+            ("http://[::1]:9/", "host: [::1]:9"),
+        ] {
+            assert_eq!(lines(&prepare(Method::GET, url, &[], ""))[0], expected, "{url}");
+        }
+    }
+
+    #[test]
+    fn framing_is_never_the_callers() {
+        let given = [("content-length", "9"), ("transfer-encoding", "chunked"), ("connection", "close"), ("te", "x")];
+        let sent = prepare(Method::GET, "http://a.test/", &given, "");
+        assert_eq!(lines(&sent), ["host: a.test", "accept-encoding: gzip"]);
+    }
+
+    #[test]
+    fn methods_with_content_say_that_there_is_none() {
+        for (method, expected) in [(Method::POST, true), (Method::PATCH, true), (Method::GET, false)] {
+            let sent = lines(&prepare(method.clone(), "http://a.test/", &[], ""));
+            assert_eq!(sent.contains(&"content-length: 0".to_owned()), expected, "{method}");
+        }
+    }
+
+    #[test]
+    fn an_own_accept_encoding_stays() {
+        let sent = prepare(Method::GET, "http://a.test/", &[("accept-encoding", "identity")], "");
+        assert_eq!(lines(&sent), ["host: a.test", "accept-encoding: identity"]);
+    }
+
+    #[test]
+    fn the_target_is_path_and_query_without_fragment() {
+        let sent = prepare(Method::GET, "http://a.test/p%20q/{x}|y?a=b'c&d=^#f", &[], "");
+        assert_eq!(sent.target.to_string(), "/p%20q/%7Bx%7D|y?a=b%27c&d=^");
+    }
+
+    #[test]
+    fn what_is_no_request_is_invalid() {
+        for (method, url) in
+            [(Method::CONNECT, "http://a.test/"), (Method::GET, "ftp://a.test/"), (Method::GET, "data:x")]
+        {
+            let url = url.parse().expect("a URL");
+            let (headers, body) = (HeaderMap::new(), Bytes::new());
+            let request = HttpRequest { method, url, headers, body, content_type: None, max_response: 0 };
+            let failure = Outgoing::prepare(request).expect_err("not sendable");
+            assert_eq!(failure.kind, ErrorKind::Invalid);
+        }
+    }
+}
