@@ -3,6 +3,7 @@
 //! Everything that waits, reads or writes is here; everything that chooses is in `farcall-core`. Servers and programs
 //! talk to the engine through its `Handle` only. The engine names no database: a store is handed in.
 
+pub mod callback;
 pub mod clock;
 pub mod config;
 pub mod document;

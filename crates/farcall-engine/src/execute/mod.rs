@@ -3,6 +3,8 @@
 //! An executor decides nothing: it sends once, reports once, and tells on the way when the request has left and when
 //! the answer begins. Retries, redirects and limits are the engine's.
 
+pub mod process;
+
 use bytes::Bytes;
 use farcall_core::attempt::AttemptResult;
 use farcall_core::time::Instant;
