@@ -1,5 +1,124 @@
 //! What the user configures: the typed result here, how it is read in the modules below.
+//!
+//! The way of a file: [`load`] finds and reads it, `tree` makes values with places of the text, `root`, `settings` and
+//! `upstream` interpret them by tables of keys through `reader`, `layer` lays an upstream over the defaults, and
+//! every mistake on the way is a [`Diagnostics`] entry. A new key is one line in a table.
 
+pub mod base_url;
+mod callback;
+mod diagnostic;
+pub mod duration;
+pub(crate) mod file;
+mod headers;
+mod layer;
+mod limits;
+mod load;
 mod model;
+mod reader;
+mod retry;
+mod root;
+mod settings;
+mod size;
+mod statuses;
+mod suggest;
+mod tree;
+mod upstream;
 
+pub use diagnostic::{Diagnostics, Finding, Severity};
+pub use load::{CONFIG_BYTES_MAX, LoadError, LoadOptions, Loaded, load};
 pub use model::{CommandLine, Config, HeaderCaps, Inbox, Listen, Server, StoreSettings, Success, Upstream};
+pub use settings::{Override, SETTINGS};
+
+/// The commented configuration that `farcall init` writes: every key with its unit and default. Valid as it is.
+pub fn init_text() -> &'static str {
+    include_str!("init.yml")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The explained text with its examples in force.
+    fn with_examples() -> String {
+        let uncomment = |line: &str| match line.trim_start().strip_prefix('#') {
+            Some(example) if !example.starts_with(' ') && !example.is_empty() => {
+                let indent = line.len() - line.trim_start().len();
+                format!("{}{example}\n", " ".repeat(indent))
+            }
+            _ => format!("{line}\n"),
+        };
+        init_text().lines().map(uncomment).collect()
+    }
+
+    #[test]
+    fn the_explained_configuration_holds_the_defaults() -> Result<(), Box<dyn std::error::Error>> {
+        let dir = tempfile::tempdir()?;
+        std::fs::write(dir.path().join("farcall.yml"), init_text())?;
+        let loaded = load(dir.path(), &LoadOptions::default())?;
+        assert!(loaded.warnings.is_empty() && loaded.config.upstreams.is_empty());
+        assert_eq!(loaded.config.server, Server::default());
+        Ok(())
+    }
+
+    #[test]
+    fn its_examples_are_valid_and_show_the_defaults() -> Result<(), Box<dyn std::error::Error>> {
+        let dir = tempfile::tempdir()?;
+        std::fs::write(dir.path().join("farcall.yml"), with_examples())?;
+        let config = load(dir.path(), &LoadOptions::default())?.config;
+        assert_eq!((config.server, config.store), (Server::default(), StoreSettings::default()));
+        assert_eq!(config.inbox, Inbox::default());
+        let (shown, default) = (&config.upstreams["etsy"], Upstream::default());
+        let mut retry = shown.policy.retry.clone();
+        let ranges = farcall_core::retry::StatusSet::retryable();
+        assert!((100..600).all(|status| retry.statuses.contains(status) == ranges.contains(status)));
+        retry.statuses = ranges;
+        assert_eq!(retry, default.policy.retry);
+        assert_eq!((shown.policy.timeout, shown.connect_timeout), (default.policy.timeout, default.connect_timeout));
+        assert_eq!((shown.max_response, shown.max_headers), (default.max_response, default.max_headers));
+        assert_eq!(
+            (shown.policy.jitter, &shown.idempotency_header),
+            (default.policy.jitter, &default.idempotency_header)
+        );
+        assert_eq!(shown.policy.success_statuses, default.policy.success_statuses);
+        Ok(())
+    }
+
+    /// The keys of every mapping, as the hints for an unknown one list them.
+    fn known_keys() -> Result<Vec<String>, Box<dyn std::error::Error>> {
+        let dir = tempfile::tempdir()?;
+        let sections =
+            "zzzzzzzzzzzz: 1\nserver: {zzzzzzzzzzzz: 1}\nstore: {zzzzzzzzzzzz: 1}\ninbox: {zzzzzzzzzzzz: 1}\n";
+        let upstream = "defaults: {zzzzzzzzzzzz: 1, retry: {zzzzzzzzzzzz: 1}, tls: {zzzzzzzzzzzz: 1}, \
+                        success: {zzzzzzzzzzzz: 1}, max_headers: {zzzzzzzzzzzz: 1}}\n";
+        std::fs::write(dir.path().join("farcall.yml"), format!("{sections}{upstream}"))?;
+        let Err(LoadError::Invalid(diagnostics)) = load(dir.path(), &LoadOptions::default()) else {
+            return Err("unknown keys were accepted".into());
+        };
+        assert_eq!(diagnostics.len(), 9, "{diagnostics}");
+        let lists = diagnostics.iter().filter_map(|finding| finding.hint?.strip_prefix("known here: "));
+        Ok(lists.flat_map(|list| list.split(", ")).map(str::to_owned).collect())
+    }
+
+    #[test]
+    fn it_explains_every_available_key() -> Result<(), Box<dyn std::error::Error>> {
+        const LATER: [&str; 11] = [
+            "addresses",
+            "breaker",
+            "budget",
+            "functions",
+            "hedge",
+            "keep",
+            "proxy",
+            "redirects",
+            "retention",
+            "routes",
+            "url",
+        ];
+        let keys = known_keys()?;
+        assert!(keys.len() > 50);
+        for key in keys.iter().filter(|key| !LATER.contains(&key.as_str())) {
+            assert!(init_text().contains(&format!("{key}:")), "{key} is not explained");
+        }
+        Ok(())
+    }
+}

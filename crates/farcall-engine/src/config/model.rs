@@ -4,6 +4,7 @@
 //! resolved when a request is sent.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -12,10 +13,11 @@ use farcall_core::policy::UpstreamPolicy;
 use farcall_core::retry::StatusSet;
 use url::Url;
 
+use super::base_url;
 use crate::secret::Template;
 
 /// Everything a directory's configuration says.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Config {
     /// The file it was read from, if there is one.
     pub path: Option<PathBuf>,
@@ -30,8 +32,8 @@ pub struct Config {
     pub is_kofaf: bool,
 }
 
-/// The HTTP face.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// The HTTP face. `Debug` leaves the tokens out.
+#[derive(Clone, PartialEq, Eq)]
 pub struct Server {
     pub listen: Listen,
     /// Resolved at load; without any the server listens on loopback only.
@@ -108,6 +110,17 @@ pub struct CommandLine {
     pub words: Vec<String>,
 }
 
+impl fmt::Debug for Server {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Server")
+            .field("listen", &self.listen)
+            .field("tokens", &self.tokens.len())
+            .field("drain_timeout", &self.drain_timeout)
+            .field("max_body", &self.max_body)
+            .finish()
+    }
+}
+
 impl Default for Server {
     fn default() -> Self {
         Self {
@@ -162,17 +175,31 @@ impl Default for Upstream {
     }
 }
 
-impl Default for Config {
-    fn default() -> Self {
-        Self {
-            path: None,
-            server: Server::default(),
-            store: StoreSettings::default(),
-            inbox: Inbox::default(),
-            upstreams: BTreeMap::new(),
-            undeclared: Upstream::default(),
-            is_kofaf: false,
-        }
+impl Config {
+    /// The declared upstream that a URL belongs to: the one with the longest `base_url` that the URL equals or lies
+    /// below, whole path segments and the same origin.
+    ///
+    /// # Example
+    /// ```
+    /// # use farcall_engine::config::{Config, Upstream};
+    /// # use url::Url;
+    /// let mut config = Config::default();
+    /// for (name, base_url) in [("shop", "https://shop.example"), ("admin", "https://shop.example/admin")] {
+    ///     config.upstreams.insert(name.into(), Upstream { base_url: Some(Url::parse(base_url)?), ..Upstream::default() });
+    /// }
+    /// let name_for = |url| config.upstream_for(&url).map(|(name, _)| name);
+    /// assert_eq!(name_for(Url::parse("https://shop.example/admin/orders")?), Some("admin"));
+    /// assert_eq!(name_for(Url::parse("https://shop.example/administrator")?), Some("shop"));
+    /// assert_eq!(name_for(Url::parse("https://other.example/admin")?), None);
+    /// # Ok::<(), url::ParseError>(())
+    /// ```
+    pub fn upstream_for(&self, url: &Url) -> Option<(&str, &Upstream)> {
+        let declared =
+            self.upstreams.iter().filter_map(|(name, upstream)| Some((name, upstream, upstream.base_url.as_ref()?)));
+        declared
+            .filter(|(_, _, base)| base_url::lies_below(base, url))
+            .max_by_key(|(_, _, base)| base_url::depth(base))
+            .map(|(name, upstream, _)| (name.as_str(), upstream))
     }
 }
 

@@ -1,0 +1,149 @@
+//! What one mapping says about an upstream, before it lies over the defaults.
+//!
+//! `defaults` and every upstream are read into a [`Layer`]. The upper layer's keys win, key by key; only `retry` is
+//! merged inside. What no layer says has the default of the contract.
+
+use std::num::NonZeroU32;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use farcall_core::policy::{CallbackPolicy, LimitSpec, UpstreamPolicy};
+use farcall_core::retry::{OnUnknown, RetryPolicy};
+use url::Url;
+
+use super::diagnostic::Span;
+use super::limits;
+use super::model::{CommandLine, HeaderCaps, Success, Upstream};
+use super::retry::RetryLayer;
+use crate::secret::Template;
+
+/// The windows of `rate_second`, `rate_minute`, `rate_hour` and `rate_day`.
+const RATE_WINDOWS: [Duration; 4] =
+    [Duration::from_secs(1), Duration::from_secs(60), Duration::from_secs(3_600), Duration::from_secs(86_400)];
+
+/// The upstream keys of one mapping; nothing where a key is not given.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Layer {
+    pub base_url: Option<(Url, Span)>,
+    /// By the windows above.
+    pub rates: [Option<NonZeroU32>; 4],
+    pub limits: Option<Vec<LimitSpec>>,
+    pub retry: RetryLayer,
+    pub timeout: Option<Duration>,
+    pub connect_timeout: Option<Duration>,
+    /// `Some(None)` is `deadline: none`.
+    pub deadline: Option<Option<Duration>>,
+    pub concurrency: Option<NonZeroU32>,
+    pub jitter: Option<Duration>,
+    pub smooth: Option<bool>,
+    pub strict: Option<bool>,
+    pub success: Option<Success>,
+    pub headers: Option<Vec<(String, Template)>>,
+    pub tls_ca: Option<PathBuf>,
+    pub max_response: Option<u64>,
+    pub max_headers: Option<HeaderCaps>,
+    pub idempotent: Option<bool>,
+    pub idempotency_header: Option<String>,
+    pub callback_success: Option<CommandLine>,
+    pub callback_fail: Option<CommandLine>,
+}
+
+/// Whose defaults hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Dialect {
+    Farcall,
+    /// No retries unless `retry` is given, and then unknown attempts are repeated.
+    Kofaf,
+}
+
+impl Layer {
+    /// This layer's keys, and the lower one's where it has none.
+    pub(super) fn over(self, below: &Self) -> Self {
+        let [second, minute, hour, day] = self.rates;
+        let [second_below, minute_below, hour_below, day_below] = below.rates;
+        Self {
+            base_url: self.base_url,
+            rates: [second.or(second_below), minute.or(minute_below), hour.or(hour_below), day.or(day_below)],
+            limits: self.limits.or_else(|| below.limits.clone()),
+            retry: self.retry.over(&below.retry),
+            timeout: self.timeout.or(below.timeout),
+            connect_timeout: self.connect_timeout.or(below.connect_timeout),
+            deadline: self.deadline.or(below.deadline),
+            concurrency: self.concurrency.or(below.concurrency),
+            jitter: self.jitter.or(below.jitter),
+            smooth: self.smooth.or(below.smooth),
+            strict: self.strict.or(below.strict),
+            success: self.success.or_else(|| below.success.clone()),
+            headers: self.headers.or_else(|| below.headers.clone()),
+            tls_ca: self.tls_ca.or_else(|| below.tls_ca.clone()),
+            max_response: self.max_response.or(below.max_response),
+            max_headers: self.max_headers.or(below.max_headers),
+            idempotent: self.idempotent.or(below.idempotent),
+            idempotency_header: self.idempotency_header.or_else(|| below.idempotency_header.clone()),
+            callback_success: self.callback_success.or_else(|| below.callback_success.clone()),
+            callback_fail: self.callback_fail.or_else(|| below.callback_fail.clone()),
+        }
+    }
+
+    /// For undeclared upstreams: headers that hold secrets stay with the declared ones, whose user chose the other side.
+    pub(super) fn without_secrets(mut self) -> Self {
+        if let Some(headers) = &mut self.headers {
+            headers.retain(|(_, value)| !value.has_references());
+        }
+        self
+    }
+
+    /// The upstream, with the contract's default for what was not given.
+    pub(super) fn resolve(self, dialect: Dialect) -> Upstream {
+        let default = Upstream::default();
+        Upstream {
+            policy: self.policy(dialect),
+            base_url: self.base_url.map(|(url, _)| url),
+            deadline: self.deadline.flatten(),
+            connect_timeout: self.connect_timeout.unwrap_or(default.connect_timeout),
+            headers: self.headers.unwrap_or_default(),
+            success: self.success.unwrap_or_default(),
+            tls_ca: self.tls_ca,
+            max_response: self.max_response.unwrap_or(default.max_response),
+            max_headers: self.max_headers.unwrap_or_default(),
+            idempotency_header: self.idempotency_header.unwrap_or(default.idempotency_header),
+            callback_success: self.callback_success,
+            callback_fail: self.callback_fail,
+        }
+    }
+
+    fn policy(&self, dialect: Dialect) -> UpstreamPolicy {
+        let default = UpstreamPolicy::default();
+        let retry = self.retry.resolve(match dialect {
+            Dialect::Farcall => RetryPolicy::durable(),
+            Dialect::Kofaf => RetryPolicy::none(),
+        });
+        UpstreamPolicy {
+            limits: self.all_limits(),
+            smooth: self.smooth.unwrap_or(default.smooth),
+            strict: self.strict.unwrap_or(default.strict),
+            jitter: self.jitter.unwrap_or(default.jitter),
+            concurrency: self.concurrency,
+            timeout: self.timeout.unwrap_or(default.timeout),
+            on_unknown: self.on_unknown(dialect, &retry),
+            retry,
+            idempotent: self.idempotent.unwrap_or(default.idempotent),
+            success_statuses: self.success.clone().unwrap_or_default().statuses,
+            callbacks: CallbackPolicy {
+                on_success: self.callback_success.is_some(),
+                on_fail: self.callback_fail.is_some(),
+            },
+        }
+    }
+
+    fn all_limits(&self) -> Vec<LimitSpec> {
+        let rates = self.rates.iter().zip(RATE_WINDOWS);
+        let rates = rates.filter_map(|(count, window)| count.map(|count| LimitSpec { count, window }));
+        limits::combined(rates.chain(self.limits.iter().flatten().copied()))
+    }
+
+    fn on_unknown(&self, dialect: Dialect, retry: &RetryPolicy) -> Option<OnUnknown> {
+        let kofaf_retries = dialect == Dialect::Kofaf && self.retry.is_given() && !retry.is_none();
+        self.retry.on_unknown().or(kofaf_retries.then_some(OnUnknown::Retry))
+    }
+}
