@@ -7,4 +7,5 @@ pub mod clock;
 pub mod config;
 pub mod document;
 pub mod execute;
+pub mod quantity;
 pub mod secret;
