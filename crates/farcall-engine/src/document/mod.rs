@@ -1,8 +1,19 @@
 //! The call document: the one JSON object that a call is, whichever way it comes in.
 //!
 //! [`parse`] reads and checks it against the declared upstreams. The same bytes are stored with the call and read
-//! again when an attempt is made, so a call means the same before and after a restart.
+//! again when an attempt is made, so a call means the same before and after a restart. Nothing is sent or looked up
+//! here; secret references in a call are text like any other.
 
+mod address;
+mod characters;
+mod field;
+mod json;
+mod nearest;
+mod parse;
+mod request;
+mod retry;
+
+use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 use std::time::Duration;
 
@@ -11,6 +22,20 @@ use farcall_core::call::{Overrides, Priority};
 use farcall_core::retry::StatusSet;
 use farcall_core::time::Timestamp;
 use url::Url;
+
+use crate::config::{Config, Upstream};
+
+pub use parse::parse;
+pub use retry::{DelayOverride, RetryOverride};
+
+/// The longest tenant and the longest tag, in bytes.
+pub const LABEL_BYTES_MAX: usize = 128;
+/// The most tags of a call.
+pub const TAGS_MAX: usize = 32;
+/// The longest idempotency key, in bytes.
+pub const IDEMPOTENCY_KEY_BYTES_MAX: usize = 255;
+/// The most slots of a window that one call may take.
+pub const COST_MAX: u32 = 10_000;
 
 /// A call document that was understood.
 #[derive(Debug, Clone)]
@@ -30,7 +55,17 @@ pub struct Document {
     pub overrides: Overrides,
     /// Over the upstream's.
     pub success: SuccessOverride,
+    /// Largest decoded answer body, in bytes.
     pub max_response: Option<u64>,
+}
+
+/// What a call's upstream is found among.
+#[derive(Debug, Clone, Copy)]
+pub struct Routing<'c> {
+    /// Declared upstreams by name; each has a base URL.
+    pub upstreams: &'c BTreeMap<String, Upstream>,
+    /// The policy of all others.
+    pub undeclared: &'c Upstream,
 }
 
 /// Which upstream a call belongs to.
@@ -96,4 +131,38 @@ pub enum RejectionKind {
     Invalid,
     /// It asks for something a later version brings.
     NotAvailableYet,
+}
+
+impl<'c> From<&'c Config> for Routing<'c> {
+    fn from(config: &'c Config) -> Self {
+        Self { upstreams: &config.upstreams, undeclared: &config.undeclared }
+    }
+}
+
+impl RejectionKind {
+    /// The status that says the same over HTTP.
+    pub const fn status(self) -> u16 {
+        match self {
+            Self::Syntax => 400,
+            Self::Invalid | Self::NotAvailableYet => 422,
+        }
+    }
+
+    /// The `code` of a problem document.
+    pub const fn code(self) -> &'static str {
+        match self {
+            Self::Syntax => "malformed_document",
+            Self::Invalid => "invalid_call",
+            Self::NotAvailableYet => "not_available_yet",
+        }
+    }
+
+    /// The `title` of a problem document.
+    pub const fn title(self) -> &'static str {
+        match self {
+            Self::Syntax => "The document is not one JSON object",
+            Self::Invalid => "The document is no valid call",
+            Self::NotAvailableYet => "The call asks for something that is not available yet",
+        }
+    }
 }
