@@ -6,11 +6,14 @@
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use farcall_core::call::State;
 use farcall_core::id::CallId;
 use farcall_core::time::Timestamp;
+use farcall_store::record::CallRecord;
+
+use crate::execute::process::Command;
 
 /// How a call ended, as its callback is told; the same on every try.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,6 +38,24 @@ enum Variable {
     Status,
     State,
     Response,
+}
+
+/// The command of a callback, ready to run in the working directory.
+pub(crate) fn command(words: &[String], parent: &CallRecord, response: Option<PathBuf>, directory: &Path) -> Command {
+    let values = CallbackValues {
+        file: parent.file.as_ref().map(|file| OsString::from_vec(file.name.clone())),
+        ended_at: parent.progress.finished_at.unwrap_or(parent.accepted_at),
+        id: parent.id,
+        status: parent.progress.status,
+        state: parent.progress.state,
+        response,
+    };
+    Command {
+        words: expand(words, &values),
+        dir: directory.to_owned(),
+        env: environment(&values),
+        grace: Command::GRACE,
+    }
 }
 
 /// The words of a command with every `$variable` replaced, in one pass: what a value holds is never looked at again.

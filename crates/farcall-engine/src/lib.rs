@@ -7,6 +7,20 @@ pub mod callback;
 pub mod clock;
 pub mod config;
 pub mod document;
+mod engine;
 pub mod execute;
+mod filing;
+mod handle;
+mod inbox;
+mod journal;
 pub mod quantity;
+mod reads;
+mod request;
+mod run;
 pub mod secret;
+mod upstreams;
+
+pub use engine::{Engine, Options, StartError};
+pub use handle::{
+    Accepted, CallView, Handle, Overview, Snapshot, StoreHealth, Submission, SubmitError, UpstreamOverview,
+};

@@ -120,6 +120,8 @@ pub struct ResponseRecord {
 pub struct GrantRecord {
     pub started_at: Timestamp,
     pub proved_at: Option<Timestamp>,
+    /// Nothing while the attempt is open. One that ended without proof gave its slots back.
+    pub ended_at: Option<Timestamp>,
     pub cost: u32,
 }
 

@@ -140,6 +140,7 @@ fn tags(keys: &CallKeys<'_>) -> Result<Vec<String>, Fault> {
 fn overrides(keys: &CallKeys<'_>, policy: &RetryPolicy) -> Result<Overrides, Fault> {
     let retry = optional(&keys.retry, retry::retry)?;
     Ok(Overrides {
+        success_statuses: None,
         timeout: optional(&keys.timeout, Field::positive_duration)?,
         on_unknown: retry::either_on_unknown(keys.on_unknown.as_ref(), retry.as_ref())?,
         retry: retry.map(|own| own.over(policy)),

@@ -1,0 +1,196 @@
+//! The engine as everybody else sees it: a cheap handle with methods.
+//!
+//! Servers, the command line and the inbox submit calls and look at them through this; none of them touches the store
+//! or the dispatcher. Reads go to readers of their own and never hold the engine up.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use farcall_core::call::{Source, State, WaitReason};
+use farcall_core::dispatcher::Census;
+use farcall_core::id::CallId;
+use farcall_core::time::Timestamp;
+use farcall_store::port::ReadError;
+use farcall_store::record::{AttemptRecord, CallRecord, FileIdentity, ResponseRecord};
+use tokio::sync::{mpsc, oneshot, watch};
+
+use crate::config::Config;
+use crate::document::{Document, Rejection};
+use crate::reads::Reads;
+use crate::run::Message;
+
+/// A call to be accepted.
+#[derive(Debug)]
+pub struct Submission {
+    pub document: Box<Document>,
+    /// The document's bytes; stored, and parsed again when an attempt is made.
+    pub bytes: Bytes,
+    pub source: Source,
+    /// The file it came from.
+    pub file: Option<FileIdentity>,
+    /// Whose idempotency keys count; empty for the user.
+    pub scope: String,
+}
+
+/// A call that is durable.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Accepted {
+    pub id: CallId,
+    /// An earlier call had the same key and content: this is that one.
+    pub is_replay: bool,
+}
+
+/// Why a call was not accepted. Nothing of it is kept.
+#[derive(Debug, thiserror::Error)]
+pub enum SubmitError {
+    #[error(transparent)]
+    Rejected(#[from] Rejection),
+    /// The key names an earlier call with other content.
+    #[error("the idempotency key {key:?} belongs to call {holder}, which has other content")]
+    KeyReused { key: String, holder: CallId },
+    #[error("the store is full: {free_bytes} bytes are free and {min_free} must stay free")]
+    StoreFull { free_bytes: u64, min_free: u64 },
+    #[error("the store cannot be written")]
+    StoreFailed,
+    #[error("farcall is stopping and accepts no more calls")]
+    Draining,
+}
+
+/// Everything that is known of one call.
+#[derive(Debug, Clone)]
+pub struct CallView {
+    pub record: CallRecord,
+    pub wait_reason: Option<WaitReason>,
+    pub next_at: Option<Timestamp>,
+    /// The headers of the request as given, names in lower case, secrets masked.
+    pub request_headers: Vec<(String, String)>,
+    /// Kept when the call has ended with an answer.
+    pub response: Option<ResponseRecord>,
+}
+
+/// The engine as a whole, consistent in itself: taken after a commit.
+#[derive(Debug, Clone, Default)]
+pub struct Snapshot {
+    pub census: Census,
+    pub in_flight: u32,
+    pub is_draining: bool,
+    pub store: StoreHealth,
+    /// Ended calls whose files are not in place yet.
+    pub unfiled: u64,
+    /// Attempts made since the start.
+    pub attempts: u64,
+}
+
+/// How the store does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum StoreHealth {
+    #[default]
+    Ok,
+    /// A commit failed; the engine stops.
+    Failed,
+}
+
+/// One line per upstream, for people who watch.
+#[derive(Debug, Clone, Default)]
+pub struct Overview {
+    pub upstreams: Vec<UpstreamOverview>,
+    /// Waiting calls by reason.
+    pub waiting: Vec<(WaitReason, u64)>,
+    /// The earliest moment at which a waiting call may go on.
+    pub next_at: Option<Timestamp>,
+}
+
+/// What one upstream has done since the start, and what waits for it.
+#[derive(Debug, Clone, Default)]
+pub struct UpstreamOverview {
+    pub name: String,
+    /// Ended calls, by end.
+    pub ended: Vec<(State, u64)>,
+    pub attempts: u64,
+    /// Calls that may start and wait for a permit.
+    pub waiting: u64,
+    pub in_flight: u32,
+    pub is_paused: bool,
+    /// Sum and maximum of the attempts' latencies.
+    pub latency_ms_sum: u64,
+    pub latency_ms_max: u64,
+}
+
+/// A handle to a running engine.
+#[derive(Debug, Clone)]
+pub struct Handle {
+    pub(crate) messages: mpsc::Sender<Message>,
+    pub(crate) snapshots: watch::Receiver<Snapshot>,
+    pub(crate) reads: Arc<Reads>,
+    pub(crate) config: Arc<Config>,
+}
+
+impl Handle {
+    /// The configuration the engine runs on.
+    pub fn config(&self) -> &Arc<Config> {
+        &self.config
+    }
+
+    /// Hands a call to the engine and waits until it is durable.
+    ///
+    /// # Errors
+    /// When the call is not accepted; nothing of it is kept then.
+    pub async fn submit(&self, submission: Submission) -> Result<Accepted, SubmitError> {
+        let (reply, answer) = oneshot::channel();
+        let message = Message::Submit { submission: Box::new(submission), reply };
+        self.messages.send(message).await.map_err(|_| SubmitError::Draining)?;
+        answer.await.unwrap_or(Err(SubmitError::StoreFailed))
+    }
+
+    /// Everything known of a call; nothing for an unknown id.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub async fn call(&self, id: CallId) -> Result<Option<CallView>, ReadError> {
+        let (reply, standing) = oneshot::channel();
+        // An engine that is gone has no standing to tell; the store still knows the call.
+        let _ = self.messages.send(Message::Standing { call: id, reply }).await;
+        let standing = standing.await.ok().flatten();
+        self.reads.call_view(id, standing).await
+    }
+
+    /// The attempts of a call by number; nothing for an unknown id.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub async fn attempts(&self, id: CallId) -> Result<Option<Vec<AttemptRecord>>, ReadError> {
+        self.reads.attempts(id).await
+    }
+
+    /// The latest consistent counts.
+    pub fn snapshot(&self) -> Snapshot {
+        self.snapshots.borrow().clone()
+    }
+
+    /// Told whenever the counts change.
+    pub fn snapshots(&self) -> watch::Receiver<Snapshot> {
+        self.snapshots.clone()
+    }
+
+    /// Free bytes where the store lies.
+    ///
+    /// # Errors
+    /// When the file system does not say.
+    pub fn free_bytes(&self) -> Result<u64, ReadError> {
+        self.reads.free_bytes()
+    }
+
+    /// What each upstream does; costs time in proportion to the waiting calls.
+    pub async fn overview(&self) -> Overview {
+        let (reply, overview) = oneshot::channel();
+        if self.messages.send(Message::Overview { reply }).await.is_err() {
+            return Overview::default();
+        }
+        overview.await.unwrap_or_default()
+    }
+
+    /// Starts nothing more. Attempts in flight have `drain_timeout` to finish; what waits stays.
+    pub async fn drain(&self) {
+        let _ = self.messages.send(Message::Drain).await;
+    }
+}

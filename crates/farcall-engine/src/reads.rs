@@ -1,0 +1,165 @@
+//! Reading what is stored, for everybody but the engine's own loop.
+//!
+//! A few readers are shared; each read runs on a blocking thread with one of them to itself, so a slow read holds up
+//! nobody but its caller.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::Bytes;
+use farcall_core::dispatcher::Standing;
+use farcall_core::id::CallId;
+use farcall_store::port::{ReadError, Reader};
+use farcall_store::record::{AttemptRecord, CallRecord, ResponseRecord};
+use tokio::sync::Semaphore;
+
+use crate::clock;
+use crate::config::Config;
+use crate::document::{self, Routing};
+use crate::handle::CallView;
+
+/// The readers, and what it takes to show what they read.
+pub(crate) struct Reads {
+    readers: Mutex<Vec<Box<dyn Reader>>>,
+    free: Semaphore,
+    config: Arc<Config>,
+}
+
+impl std::fmt::Debug for Reads {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Reads").field("free", &self.free.available_permits()).finish_non_exhaustive()
+    }
+}
+
+impl Reads {
+    pub(crate) fn new(readers: Vec<Box<dyn Reader>>, config: Arc<Config>) -> Self {
+        let free = Semaphore::new(readers.len());
+        Self { readers: Mutex::new(readers), free, config }
+    }
+
+    /// Runs `read` with a reader of its own on a blocking thread.
+    pub(crate) async fn with<T: Send + 'static>(
+        self: &Arc<Self>,
+        read: impl FnOnce(&mut dyn Reader) -> T + Send + 'static,
+    ) -> T {
+        let _permit = self.free.acquire().await.expect("the semaphore is never closed");
+        let reads = Arc::clone(self);
+        let task = tokio::task::spawn_blocking(move || {
+            let mut reader = reads.lock().pop().expect("a permit stands for a reader");
+            let result = read(reader.as_mut());
+            reads.lock().push(reader);
+            result
+        });
+        match task.await {
+            Ok(result) => result,
+            Err(error) => std::panic::resume_unwind(error.into_panic()),
+        }
+    }
+
+    pub(crate) async fn call_view(
+        self: &Arc<Self>,
+        id: CallId,
+        standing: Option<Standing>,
+    ) -> Result<Option<CallView>, ReadError> {
+        let now = clock::now();
+        let config = Arc::clone(&self.config);
+        self.with(move |reader| {
+            let Some(record) = reader.call(id)? else { return Ok(None) };
+            let request = reader.request(id)?.unwrap_or_default();
+            let response = if record.progress.state.is_end() { reader.response(id)? } else { None };
+            // The store is the truth; the standing tells why a call waits, if it still does.
+            let standing = standing.filter(|_| !record.progress.state.is_end());
+            Ok(Some(CallView {
+                wait_reason: standing.and_then(|standing| standing.wait_reason),
+                next_at: standing
+                    .and_then(|standing| standing.next_at)
+                    .map(|at| now.timestamp_of(at))
+                    .or(record.progress.next_at),
+                request_headers: masked_headers(&config, &request),
+                record,
+                response,
+            }))
+        })
+        .await
+    }
+
+    pub(crate) async fn attempts(self: &Arc<Self>, id: CallId) -> Result<Option<Vec<AttemptRecord>>, ReadError> {
+        self.with(move |reader| {
+            if reader.call(id)?.is_none() {
+                return Ok(None);
+            }
+            reader.attempts(id).map(Some)
+        })
+        .await
+    }
+
+    /// The document a call came as.
+    pub(crate) async fn request(self: &Arc<Self>, id: CallId) -> Result<Option<Bytes>, ReadError> {
+        self.with(move |reader| reader.request(id)).await
+    }
+
+    /// A call and its document.
+    pub(crate) async fn call_and_request(
+        self: &Arc<Self>,
+        id: CallId,
+    ) -> Result<Option<(CallRecord, Bytes)>, ReadError> {
+        self.with(move |reader| {
+            let Some(record) = reader.call(id)? else { return Ok(None) };
+            Ok(Some((record, reader.request(id)?.unwrap_or_default())))
+        })
+        .await
+    }
+
+    /// A call and its answer.
+    pub(crate) async fn outcome(
+        self: &Arc<Self>,
+        id: CallId,
+    ) -> Result<Option<(CallRecord, Option<ResponseRecord>)>, ReadError> {
+        self.with(move |reader| {
+            let Some(record) = reader.call(id)? else { return Ok(None) };
+            Ok(Some((record, reader.response(id)?)))
+        })
+        .await
+    }
+
+    pub(crate) fn free_bytes(&self) -> Result<u64, ReadError> {
+        self.lock().last_mut().map_or(Ok(u64::MAX), |reader| reader.free_bytes())
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Box<dyn Reader>>> {
+        self.readers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The call's own headers as users may read them back: values that carry rights are masked.
+fn masked_headers(config: &Config, request: &Bytes) -> Vec<(String, String)> {
+    let Ok(document) = document::parse(request, &Routing::from(config)) else { return Vec::new() };
+    document
+        .headers
+        .iter()
+        .map(|(name, value)| {
+            let text = String::from_utf8_lossy(value.as_bytes()).into_owned();
+            (name.as_str().to_owned(), if is_secret(name.as_str()) { "***".to_owned() } else { text })
+        })
+        .collect()
+}
+
+/// authorization, cookie, and whatever ends in -key or -token, but for the idempotency key.
+fn is_secret(name: &str) -> bool {
+    let by_ending = (name.ends_with("-key") || name.ends_with("-token")) && name != "idempotency-key";
+    matches!(name, "authorization" | "proxy-authorization" | "cookie") || by_ending
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn headers_that_carry_rights_are_masked() {
+        for name in ["authorization", "cookie", "x-api-key", "x-auth-token"] {
+            assert!(is_secret(name), "{name}");
+        }
+        for name in ["idempotency-key", "accept", "x-keyed", "token"] {
+            assert!(!is_secret(name), "{name}");
+        }
+    }
+}

@@ -1,0 +1,213 @@
+//! Making attempts: each is a task that loads what it needs, sends once and reports once.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use farcall_core::attempt::{AttemptResult, BytesSent};
+use farcall_core::call::{ErrorKind, UpstreamId};
+use farcall_core::dispatcher::Event;
+use farcall_core::id::AttemptId;
+use farcall_core::time::Instant;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use super::{Message, Run};
+use crate::callback;
+use crate::clock;
+use crate::config::{Config, Upstream};
+use crate::document::{self, Document, Routing};
+use crate::execute::http::Transport;
+use crate::execute::process::Spawner;
+use crate::execute::{Milestones, Report};
+use crate::reads::Reads;
+use crate::request;
+
+/// What an attempt's task works with.
+struct Attempt {
+    id: AttemptId,
+    directory: PathBuf,
+    config: Arc<Config>,
+    reads: Arc<Reads>,
+    abort: CancellationToken,
+    messages: mpsc::Sender<Message>,
+}
+
+/// Where an attempt goes.
+enum Target {
+    Http { document: Option<Arc<Document>>, settings: Arc<Upstream>, transport: Arc<Transport>, wants_milestones: bool },
+    Callback { spawner: Arc<Spawner> },
+}
+
+/// Passes an attempt's milestones on to the loop.
+struct Told {
+    id: AttemptId,
+    messages: mpsc::Sender<Message>,
+}
+
+impl Run {
+    pub(super) fn launch(&mut self, id: AttemptId, upstream: UpstreamId) {
+        if self.cut_early.remove(&id) {
+            self.dispatcher.handle(clock::now(), Event::Aborted { attempt: id, wrote: BytesSent::No });
+            return;
+        }
+        let abort = CancellationToken::new();
+        self.running.insert(id, abort.clone());
+        let attempt = Attempt {
+            id,
+            directory: self.directory.clone(),
+            config: Arc::clone(&self.config),
+            reads: Arc::clone(&self.reads),
+            abort,
+            messages: self.sender.clone(),
+        };
+        let target = match self.upstreams.get(upstream) {
+            Some(known) => Target::Http {
+                document: self.documents.get(id.call),
+                settings: Arc::clone(&known.settings),
+                transport: Arc::clone(&known.transport),
+                wants_milestones: !known.settings.policy.limits.is_empty(),
+            },
+            None => Target::Callback { spawner: Arc::clone(&self.spawner) },
+        };
+        self.tasks.spawn(attempt.make(target));
+    }
+
+    pub(super) fn abort(&mut self, id: AttemptId) {
+        match self.running.get(&id) {
+            Some(token) => token.cancel(),
+            None => drop(self.cut_early.insert(id)),
+        }
+    }
+
+    pub(super) fn reported(&mut self, id: AttemptId, report: Box<Report>) {
+        self.running.remove(&id);
+        let now = clock::now();
+        if let Some(upstream) = self.dispatcher.upstream_of(id.call) {
+            self.stats.note_attempt(upstream, report.result.latency);
+        }
+        if let Some(at) = report.first_byte_at {
+            self.dispatcher.handle(now, Event::FirstByte { attempt: id, at });
+        }
+        let event = if report.aborted {
+            Event::Aborted { attempt: id, wrote: report.result.bytes_sent }
+        } else {
+            Event::Finished { attempt: id, result: report.result }
+        };
+        self.reports.insert(id, report);
+        self.dispatcher.handle(now, event);
+    }
+}
+
+impl Attempt {
+    async fn make(self, target: Target) {
+        let started = clock::now().instant;
+        let report = match target {
+            Target::Http { document, settings, transport, wants_milestones } => {
+                match self.prepare(document, &settings).await {
+                    Ok(request) => {
+                        let milestones = wants_milestones.then(|| self.milestones());
+                        transport.execute(request, milestones, self.abort.clone()).await
+                    }
+                    Err(report) => *report,
+                }
+            }
+            Target::Callback { spawner } => self.call_back(&spawner, started).await,
+        };
+        // A loop that is gone has cut everything off; its successor finds the attempt open.
+        let _ = self.messages.send(Message::Reported { attempt: self.id, report: Box::new(report) }).await;
+    }
+
+    fn milestones(&self) -> Arc<dyn Milestones> {
+        Arc::new(Told { id: self.id, messages: self.messages.clone() })
+    }
+
+    async fn prepare(
+        &self,
+        document: Option<Arc<Document>>,
+        settings: &Upstream,
+    ) -> Result<crate::execute::HttpRequest, Box<Report>> {
+        let document = match document {
+            Some(document) => document,
+            None => Arc::new(self.load().await?),
+        };
+        request::build(self.id.call, &document, settings, &self.directory)
+            .map_err(|error| Box::new(unsent(ErrorKind::Secret, error.to_string())))
+    }
+
+    /// The document as it was stored, read under the present configuration.
+    async fn load(&self) -> Result<Document, Box<Report>> {
+        let failed = |message: String| Box::new(unsent(ErrorKind::Internal, message));
+        let bytes = match self.reads.request(self.id.call).await {
+            Ok(Some(bytes)) => bytes,
+            Ok(None) => return Err(failed("the stored document is gone".to_owned())),
+            Err(error) => return Err(failed(error.to_string())),
+        };
+        document::parse(&bytes, &Routing::from(self.config.as_ref()))
+            .map_err(|rejection| Box::new(unsent(ErrorKind::Invalid, rejection.to_string())))
+    }
+
+    async fn call_back(&self, spawner: &Spawner, started: Instant) -> Report {
+        match self.command().await {
+            Ok(command) => {
+                let process = spawner.run(command, self.abort.clone()).await;
+                crate::execute::process::outcome::report(&process, clock::now().instant.since(started))
+            }
+            Err(message) => unsent(ErrorKind::Internal, message),
+        }
+    }
+
+    async fn command(&self) -> Result<crate::execute::process::Command, String> {
+        let stored = self.reads.call_and_request(self.id.call).await.map_err(|error| error.to_string())?;
+        let (record, request) = stored.ok_or("the callback is gone")?;
+        let parent = record.callback_of.ok_or("the callback has no call it is for")?;
+        let outcome = self.reads.outcome(parent).await.map_err(|error| error.to_string())?;
+        let (parent, _) = outcome.ok_or("the call it is for is gone")?;
+        let words = callback_words(&request)?;
+        Ok(callback::command(&words, &parent, None, &self.directory))
+    }
+}
+
+impl Milestones for Told {
+    fn sent(&self, at: Instant) {
+        // Only makes a slot cool earlier; a loop too busy to hear it hears the end of the attempt.
+        let _ = self.messages.try_send(Message::Sent { attempt: self.id, at });
+    }
+
+    fn first_byte(&self, at: Instant) {
+        let _ = self.messages.try_send(Message::FirstByte { attempt: self.id, at });
+    }
+}
+
+/// How a callback's words are stored: as its document.
+pub(super) fn callback_document(words: &[String]) -> Bytes {
+    let words: Vec<serde_json::Value> = words.iter().map(|word| word.as_str().into()).collect();
+    serde_json::json!({ "command": words }).to_string().into()
+}
+
+fn callback_words(document: &[u8]) -> Result<Vec<String>, String> {
+    #[derive(serde::Deserialize)]
+    struct Stored {
+        command: Vec<String>,
+    }
+    serde_json::from_slice::<Stored>(document).map(|stored| stored.command).map_err(|error| error.to_string())
+}
+
+/// An attempt that came to nothing before anything was sent.
+fn unsent(kind: ErrorKind, message: String) -> Report {
+    Report {
+        result: AttemptResult {
+            status: None,
+            error: Some(kind),
+            retry_after: None,
+            content_ok: false,
+            bytes_sent: BytesSent::No,
+            latency: std::time::Duration::ZERO,
+            size: 0,
+        },
+        aborted: false,
+        first_byte_at: None,
+        message: Some(message),
+        response: None,
+    }
+}

@@ -1,0 +1,54 @@
+//! What the loop is told, by whom.
+
+use farcall_core::dispatcher::{Seq, Standing};
+use farcall_core::id::{AttemptId, CallId};
+use farcall_core::time::Instant;
+use farcall_store::port::CommitError;
+use tokio::sync::oneshot;
+
+use crate::execute::Report;
+use crate::handle::{Accepted, Overview, Submission, SubmitError};
+
+/// A message to the loop.
+#[derive(Debug)]
+pub(crate) enum Message {
+    /// From a handle.
+    Submit {
+        submission: Box<Submission>,
+        reply: oneshot::Sender<Result<Accepted, SubmitError>>,
+    },
+    Standing {
+        call: CallId,
+        reply: oneshot::Sender<Option<Standing>>,
+    },
+    Overview {
+        reply: oneshot::Sender<Overview>,
+    },
+    Drain,
+    /// From an attempt.
+    Sent {
+        attempt: AttemptId,
+        at: Instant,
+    },
+    FirstByte {
+        attempt: AttemptId,
+        at: Instant,
+    },
+    Reported {
+        attempt: AttemptId,
+        report: Box<Report>,
+    },
+    /// From the journal.
+    Committed {
+        seq: Seq,
+        result: Result<(), CommitError>,
+    },
+    /// From the inbox: the file of this call has left it.
+    Removed {
+        call: CallId,
+    },
+    /// From the filer: the files of these calls are in place.
+    Filed {
+        calls: Vec<CallId>,
+    },
+}

@@ -1,0 +1,311 @@
+//! The loop: gathers what happened, takes a turn, has its writes committed, and lets the effects happen then.
+//!
+//! It owns the dispatcher and everything that goes with it; all others send it messages. One commit is in flight at a
+//! time: what comes meanwhile is gathered, so that one fsync serves everybody. It decides nothing and waits for
+//! nothing but its messages and the next wake-up.
+
+mod attempts;
+mod documents;
+mod message;
+mod recover;
+mod stats;
+mod submit;
+mod writes;
+
+use std::collections::{HashMap, HashSet};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use farcall_core::call::State;
+use farcall_core::dispatcher::{Dispatcher, Effect, Event, Seq};
+use farcall_core::gate::Gate;
+use farcall_core::id::{AttemptId, CallId};
+use farcall_core::time::Instant;
+use farcall_store::port::{CommitError, Insert, Reader};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+pub(crate) use message::Message;
+
+use crate::clock;
+use crate::config::Config;
+use crate::execute::Report;
+use crate::execute::process::Spawner;
+use crate::filing::FilingQueue;
+use crate::handle::{Accepted, Overview, Snapshot, StoreHealth, SubmitError, UpstreamOverview};
+use crate::journal::Journal;
+use crate::reads::Reads;
+use crate::upstreams::{Upstreams, limit_key};
+use documents::Documents;
+use stats::Stats;
+use submit::Tenants;
+
+pub(crate) use recover::start;
+pub use recover::{Options, StartError};
+
+/// Messages gathered before a turn is taken.
+const GATHER_MAX: usize = 1_024;
+/// The longest sleep without a look at the timers.
+const SLEEP_MAX: Duration = Duration::from_secs(3_600);
+
+type Acknowledgement = (oneshot::Sender<Result<Accepted, SubmitError>>, Accepted);
+
+/// The state of the loop.
+pub(crate) struct Run {
+    config: Arc<Config>,
+    directory: PathBuf,
+    dispatcher: Dispatcher,
+    gate: Gate,
+    journal: Journal,
+    in_commit: Option<Seq>,
+    messages: mpsc::Receiver<Message>,
+    sender: mpsc::Sender<Message>,
+    snapshots: watch::Sender<Snapshot>,
+    upstreams: Upstreams,
+    reader: Box<dyn Reader>,
+    reads: Arc<Reads>,
+    spawner: Arc<Spawner>,
+    filing: FilingQueue,
+    tasks: TaskTracker,
+    rng: fastrand::Rng,
+    tenants: Tenants,
+    documents: Documents,
+    /// Inserts whose write has not been made yet, and those who wait for their commit.
+    inserts: HashMap<CallId, Box<Insert>>,
+    unacknowledged: HashMap<CallId, Vec<Acknowledgement>>,
+    /// Idempotency keys of calls that are not durable yet.
+    keys: HashMap<(String, String), (CallId, [u8; 32])>,
+    /// Reports whose settlement has not been written yet.
+    reports: HashMap<AttemptId, Box<Report>>,
+    /// Attempts that are out, and how to cut them off.
+    running: HashMap<AttemptId, CancellationToken>,
+    /// Cut off before they were launched.
+    cut_early: HashSet<AttemptId>,
+    /// Calls whose file is still in the inbox; they are filed when it has left.
+    in_inbox: HashSet<CallId>,
+    ended_in_inbox: HashSet<CallId>,
+    unfiled: u64,
+    /// Free bytes of the store, and when that was asked.
+    free_bytes: Option<(u64, Instant)>,
+    stats: Stats,
+    is_draining: bool,
+    store_failure: Option<CommitError>,
+}
+
+impl std::fmt::Debug for Run {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Run").field("in_commit", &self.in_commit).finish_non_exhaustive()
+    }
+}
+
+impl Run {
+    /// Runs until drained, or until the store fails.
+    ///
+    /// # Errors
+    /// When a commit failed; what was not durable was never acted on.
+    pub(crate) async fn run(mut self) -> Result<(), CommitError> {
+        self.take_turn();
+        while !self.is_over() {
+            let wakeup = self.sleep_duration();
+            let message = tokio::select! {
+                message = self.messages.recv() => message,
+                () = tokio::time::sleep(wakeup), if self.in_commit.is_none() => None,
+            };
+            if let Some(message) = message {
+                self.receive(message);
+                self.receive_pending();
+            }
+            self.take_turn();
+        }
+        self.stop().await
+    }
+
+    fn receive_pending(&mut self) {
+        for _ in 0..GATHER_MAX {
+            let Ok(message) = self.messages.try_recv() else { return };
+            self.receive(message);
+        }
+    }
+
+    /// Drained: nothing is out, nothing is being written. Or the store is gone.
+    fn is_over(&self) -> bool {
+        let is_idle = self.in_commit.is_none() && self.dispatcher.is_drained() && self.gate.is_empty();
+        self.store_failure.is_some() || (self.is_draining && is_idle && self.dispatcher.is_settled())
+    }
+
+    fn sleep_duration(&self) -> Duration {
+        let now = clock::now().instant;
+        self.dispatcher.next_wakeup(now).map_or(SLEEP_MAX, |at| at.since(now)).min(SLEEP_MAX)
+    }
+
+    async fn stop(self) -> Result<(), CommitError> {
+        self.messages_closed();
+        for token in self.running.values() {
+            token.cancel();
+        }
+        self.tasks.close();
+        let Self { journal, messages, tasks, store_failure, filing, .. } = self;
+        drop(messages);
+        tasks.wait().await;
+        let close = tokio::task::spawn_blocking(move || {
+            filing.close();
+            journal.close();
+        });
+        if let Err(error) = close.await {
+            std::panic::resume_unwind(error.into_panic());
+        }
+        store_failure.map_or(Ok(()), Err)
+    }
+
+    fn messages_closed(&self) {
+        self.snapshots.send_modify(|snapshot| snapshot.is_draining = true);
+    }
+
+    fn receive(&mut self, message: Message) {
+        let now = clock::now();
+        match message {
+            Message::Submit { submission, reply } => self.submit(*submission, reply),
+            Message::Standing { call, reply } => drop(reply.send(self.dispatcher.standing(call))),
+            Message::Overview { reply } => drop(reply.send(self.overview())),
+            Message::Drain => self.drain(),
+            Message::Sent { attempt, at } => self.dispatcher.handle(now, Event::Sent { attempt, at }),
+            Message::FirstByte { attempt, at } => self.dispatcher.handle(now, Event::FirstByte { attempt, at }),
+            Message::Reported { attempt, report } => self.reported(attempt, report),
+            Message::Committed { seq, result } => self.committed(seq, result),
+            Message::Removed { call } => self.removed(call),
+            Message::Filed { calls } => self.filed(&calls),
+        }
+    }
+
+    fn take_turn(&mut self) {
+        if self.in_commit.is_some() || self.store_failure.is_some() {
+            return;
+        }
+        let mut turn = self.dispatcher.turn(clock::now());
+        let effects = self.gate.hold(&mut turn);
+        if !turn.writes.is_empty() {
+            let writes = turn.writes.into_iter().map(|write| self.translate(write)).collect();
+            self.in_commit = Some(turn.seq);
+            self.journal.commit(turn.seq, writes);
+        }
+        self.perform(effects);
+    }
+
+    fn committed(&mut self, seq: Seq, result: Result<(), CommitError>) {
+        self.in_commit = None;
+        if let Err(error) = result {
+            tracing::error!(error = %error, "cannot write to the store, stopping; what was accepted stays on disk");
+            self.fail(error);
+            return;
+        }
+        let effects = self.gate.committed(seq);
+        self.publish();
+        self.perform(effects);
+    }
+
+    /// The store is gone: whoever waits for an acknowledgement is told so.
+    fn fail(&mut self, error: CommitError) {
+        for (_, waiting) in self.unacknowledged.drain() {
+            for (reply, _) in waiting {
+                let _ = reply.send(Err(SubmitError::StoreFailed));
+            }
+        }
+        self.store_failure = Some(error);
+        self.snapshots.send_modify(|snapshot| snapshot.store = StoreHealth::Failed);
+    }
+
+    fn perform(&mut self, effects: Vec<Effect>) {
+        for effect in effects {
+            match effect {
+                Effect::Acknowledge { call } => self.acknowledge(call),
+                Effect::Launch { attempt, upstream } => self.launch(attempt, upstream),
+                Effect::Abort { attempt } => self.abort(attempt),
+                Effect::Ended { call, has_file } => self.ended(call, has_file),
+            }
+        }
+    }
+
+    fn acknowledge(&mut self, call: CallId) {
+        self.keys.retain(|_, (holder, _)| *holder != call);
+        for (reply, accepted) in self.unacknowledged.remove(&call).unwrap_or_default() {
+            let _ = reply.send(Ok(accepted));
+        }
+    }
+
+    fn ended(&mut self, call: CallId, has_file: bool) {
+        self.documents.forget(call);
+        if !has_file {
+            return;
+        }
+        self.unfiled += 1;
+        if self.in_inbox.contains(&call) {
+            self.ended_in_inbox.insert(call);
+        } else {
+            self.filing.push(call);
+        }
+    }
+
+    fn removed(&mut self, call: CallId) {
+        self.in_inbox.remove(&call);
+        if self.ended_in_inbox.remove(&call) {
+            self.filing.push(call);
+        }
+    }
+
+    fn filed(&mut self, calls: &[CallId]) {
+        let now = clock::now();
+        for &call in calls {
+            self.unfiled = self.unfiled.saturating_sub(1);
+            self.dispatcher.handle(now, Event::Filed { call });
+        }
+    }
+
+    fn drain(&mut self) {
+        if !self.is_draining {
+            self.is_draining = true;
+            let now = clock::now();
+            let until = now.instant + self.config.server.drain_timeout;
+            self.dispatcher.handle(now, Event::Drain { until });
+            self.publish();
+        }
+    }
+
+    fn publish(&self) {
+        self.snapshots.send_replace(Snapshot {
+            census: self.dispatcher.census(),
+            in_flight: self.dispatcher.in_flight(),
+            is_draining: self.is_draining,
+            store: StoreHealth::Ok,
+            unfiled: self.unfiled,
+            attempts: self.stats.attempts(),
+        });
+    }
+
+    fn overview(&mut self) -> Overview {
+        let now = clock::now();
+        let waiters = self.dispatcher.waiters();
+        let ids: Vec<_> =
+            self.upstreams.iter().map(|(id, known)| (id, limit_key(&known.reference).to_owned())).collect();
+        let upstreams = ids
+            .into_iter()
+            .map(|(id, name)| {
+                let standing = self.dispatcher.upstream_standing(id, now.instant);
+                let tally = self.stats.tally(id);
+                UpstreamOverview {
+                    name,
+                    ended: tally.ended.into_iter().collect::<Vec<(State, u64)>>(),
+                    attempts: tally.attempts,
+                    waiting: u64::try_from(standing.waiting).unwrap_or(u64::MAX),
+                    in_flight: standing.in_flight,
+                    is_paused: standing.is_paused,
+                    latency_ms_sum: tally.latency_ms_sum,
+                    latency_ms_max: tally.latency_ms_max,
+                }
+            })
+            .collect();
+        let next_at = waiters.next_at.map(|at| now.timestamp_of(at));
+        Overview { upstreams, waiting: waiters.by_reason.into_iter().collect(), next_at }
+    }
+}

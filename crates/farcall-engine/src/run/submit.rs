@@ -1,0 +1,220 @@
+//! Taking a call in: from a submission to a record, a spec for the dispatcher, and an answer once it is durable.
+
+use farcall_core::call::{CallSpec, Method, Overrides, State, TenantId, UpstreamId};
+use farcall_core::dispatcher::Event;
+use farcall_core::id::CallId;
+use farcall_core::time::{Now, Timestamp};
+use farcall_store::port::Insert;
+use farcall_store::record::{CallRecord, IdempotencyRecord, Progress};
+use sha2::{Digest, Sha256};
+use tokio::sync::oneshot;
+
+use super::Run;
+use crate::clock;
+use crate::document::{Document, Rejection, RejectionKind, UpstreamRef, When};
+use crate::handle::{Accepted, Submission, SubmitError};
+use crate::upstreams::limit_key;
+
+type Reply = oneshot::Sender<Result<Accepted, SubmitError>>;
+
+impl Run {
+    pub(super) fn submit(&mut self, submission: Submission, reply: Reply) {
+        match self.offer(submission) {
+            Ok(accepted) if self.unacknowledged.contains_key(&accepted.id) => {
+                self.unacknowledged.entry(accepted.id).or_default().push((reply, accepted));
+            }
+            result => drop(reply.send(result)),
+        }
+    }
+
+    /// Offers a call to the dispatcher; it is accepted only when the commit of its insert says so.
+    fn offer(&mut self, submission: Submission) -> Result<Accepted, SubmitError> {
+        if self.is_draining {
+            return Err(SubmitError::Draining);
+        }
+        let now = clock::now();
+        let key = self.idempotency(&submission);
+        if let Some(key) = &key
+            && let Some(accepted) = self.replay(key)?
+        {
+            return Ok(accepted);
+        }
+        self.check_space(now)?;
+        let upstream = self.upstream_of(&submission.document, now)?;
+        self.check_cost(upstream, &submission.document)?;
+        let id = CallId::new(now.timestamp, self.rng.u128(..));
+        let spec = self.spec(id, upstream, &submission, now);
+        let record = new_record(&spec, &submission, key.clone());
+        let insert = Insert { call: record, request: submission.bytes };
+        if let Some(key) = key {
+            self.keys.insert((key.scope, key.key), (id, key.digest));
+        }
+        if spec.has_file {
+            self.in_inbox.insert(id);
+        }
+        self.documents.keep(id, *submission.document, insert.request.len());
+        self.inserts.insert(id, Box::new(insert));
+        self.unacknowledged.insert(id, Vec::new());
+        self.dispatcher.handle(now, Event::Offered(Box::new(spec)));
+        Ok(Accepted { id, is_replay: false })
+    }
+
+    fn idempotency(&self, submission: &Submission) -> Option<IdempotencyRecord> {
+        let key = submission.document.idempotency_key.clone()?;
+        let digest = Sha256::digest(&submission.bytes).into();
+        Some(IdempotencyRecord { scope: submission.scope.clone(), key, digest })
+    }
+
+    /// The call that holds this key already, if its content is the same.
+    fn replay(&mut self, key: &IdempotencyRecord) -> Result<Option<Accepted>, SubmitError> {
+        let pending = self.keys.get(&(key.scope.clone(), key.key.clone())).copied();
+        let holder = match pending {
+            Some(holder) => Some(holder),
+            None => self.reader.keyed(&key.scope, &key.key).map_err(|_| SubmitError::StoreFailed)?.and_then(|record| {
+                let digest = record.idempotency.map(|held| held.digest)?;
+                Some((record.id, digest))
+            }),
+        };
+        match holder {
+            None => Ok(None),
+            Some((id, digest)) if digest == key.digest => Ok(Some(Accepted { id, is_replay: true })),
+            Some((holder, _)) => Err(SubmitError::KeyReused { key: key.key.clone(), holder }),
+        }
+    }
+
+    /// Refuses while too little space is free. Asking costs a system call, so not for every call of a batch.
+    fn check_space(&mut self, now: Now) -> Result<(), SubmitError> {
+        const LOOK_EVERY: std::time::Duration = std::time::Duration::from_millis(100);
+        if self.free_bytes.is_none_or(|(_, at)| now.instant.since(at) >= LOOK_EVERY) {
+            let free = self.reader.free_bytes().map_err(|_| SubmitError::StoreFailed)?;
+            self.free_bytes = Some((free, now.instant));
+        }
+        let min_free = self.config.store.min_free;
+        match self.free_bytes {
+            Some((free_bytes, _)) if free_bytes < min_free => Err(SubmitError::StoreFull { free_bytes, min_free }),
+            _ => Ok(()),
+        }
+    }
+
+    /// A call that takes more slots than a window has could never start.
+    fn check_cost(&self, upstream: UpstreamId, document: &Document) -> Result<(), SubmitError> {
+        let limits = self.upstreams.get(upstream).map_or(&[][..], |known| &known.settings.policy.limits);
+        let Some(spec) = limits.iter().find(|spec| spec.count < document.cost) else { return Ok(()) };
+        let message = format!(
+            "a cost of {} never fits the upstream's limit of {} in {:?}",
+            document.cost, spec.count, spec.window
+        );
+        let key = Some("cost".to_owned());
+        Err(Rejection { kind: RejectionKind::Invalid, message, key, line: None, column: None }.into())
+    }
+
+    fn upstream_of(&mut self, document: &Document, now: Now) -> Result<UpstreamId, SubmitError> {
+        self.upstreams.resolve(&document.upstream, &mut self.dispatcher, self.reader.as_mut(), now).map_err(|error| {
+            tracing::error!(error = %error, "cannot use an upstream");
+            SubmitError::StoreFailed
+        })
+    }
+
+    fn spec(&mut self, id: CallId, upstream: UpstreamId, submission: &Submission, now: Now) -> CallSpec {
+        let document = &submission.document;
+        let known = self.upstreams.get(upstream).expect("a resolved upstream is known");
+        let time = |when: When| match when {
+            When::At(at) => at,
+            When::After(wait) => now.timestamp + wait,
+        };
+        let deadline = document.schedule.deadline.map(time);
+        let overrides = overrides(document);
+        CallSpec {
+            id,
+            upstream,
+            source: submission.source,
+            method: Method::of(document.method.as_str()),
+            priority: document.priority,
+            tenant: self.tenants.id(document.tenant.as_deref()),
+            cost: document.cost,
+            accepted_at: now.timestamp,
+            not_before: document.schedule.not_before.map(time),
+            deadline: deadline.or_else(|| known.settings.deadline.map(|limit| now.timestamp + limit)),
+            overrides: overrides.map(Box::new),
+            has_file: submission.file.is_some(),
+            callback_of: None,
+        }
+    }
+}
+
+/// The document's own settings, over its upstream's; nothing when it has none.
+pub(super) fn overrides(document: &Document) -> Option<Overrides> {
+    let success_statuses = document.success.statuses.clone();
+    let overrides = Overrides { success_statuses, ..document.overrides.clone() };
+    (overrides != Overrides::default()).then_some(overrides)
+}
+
+fn new_record(spec: &CallSpec, submission: &Submission, idempotency: Option<IdempotencyRecord>) -> CallRecord {
+    let document = &submission.document;
+    CallRecord {
+        id: spec.id,
+        source: spec.source,
+        upstream: match &document.upstream {
+            UpstreamRef::Declared(name) => Some(name.clone()),
+            UpstreamRef::Undeclared(_) => None,
+        },
+        limit_key: limit_key(&document.upstream).to_owned(),
+        method: document.method.as_str().to_owned(),
+        url: document.url.as_str().to_owned(),
+        tags: document.tags.clone(),
+        priority: spec.priority.level(),
+        tenant: document.tenant.clone(),
+        cost: spec.cost.get(),
+        accepted_at: spec.accepted_at,
+        not_before: spec.not_before,
+        deadline: spec.deadline,
+        started_at: None,
+        attempts: 0,
+        progress: waiting(State::Queued, None),
+        has_overrides: spec.overrides.is_some(),
+        callback_of: None,
+        retry_of: None,
+        filed: submission.file.is_none(),
+        file: submission.file.clone(),
+        idempotency,
+    }
+}
+
+/// The progress of a call that was never tried.
+pub(super) const fn waiting(state: State, next_at: Option<Timestamp>) -> Progress {
+    Progress { state, next_at, retries: 0, requeues: 0, throttles: 0, finished_at: None, status: None, error: None }
+}
+
+/// Tenants by name; the numbers live as long as the process.
+#[derive(Debug, Default)]
+pub(super) struct Tenants {
+    ids: std::collections::HashMap<String, TenantId>,
+}
+
+impl Tenants {
+    pub(super) fn id(&mut self, name: Option<&str>) -> TenantId {
+        let Some(name) = name else { return TenantId::default() };
+        if let Some(&id) = self.ids.get(name) {
+            return id;
+        }
+        let id = TenantId(u32::try_from(self.ids.len() + 1).expect("fewer than 2^32 tenants"));
+        self.ids.insert(name.to_owned(), id);
+        id
+    }
+}
+
+impl From<SubmitError> for Rejection {
+    /// As a file's response tells it.
+    fn from(error: SubmitError) -> Self {
+        match error {
+            SubmitError::Rejected(rejection) => rejection,
+            other => Self {
+                kind: RejectionKind::Invalid,
+                message: other.to_string(),
+                key: matches!(other, SubmitError::KeyReused { .. }).then(|| "idempotency_key".to_owned()),
+                line: None,
+                column: None,
+            },
+        }
+    }
+}

@@ -1,0 +1,138 @@
+//! From what the dispatcher decided to what the store keeps: the decision's numbers, the report's words and bytes.
+
+use farcall_core::attempt::AttemptOutcome;
+use farcall_core::call::{ErrorKind, Priority, Source, State};
+use farcall_core::dispatcher::{AttemptEnd, Callback, Progress, Write};
+use farcall_core::id::{AttemptId, CallId};
+use farcall_core::time::Timestamp;
+use farcall_store::port;
+use farcall_store::record::{self, CallRecord, ErrorRecord};
+
+use super::Run;
+use super::attempts::callback_document;
+use super::submit::waiting;
+use crate::clock;
+use crate::execute::Report;
+
+/// What callbacks are counted by; no upstream can have an empty name.
+const CALLBACK_KEY: &str = "";
+
+impl Run {
+    pub(super) fn translate(&mut self, write: Write) -> port::Write {
+        match write {
+            Write::Insert { call, state, next_at, callback } => self.insert(call, state, next_at, callback),
+            Write::Start { attempt, kind, at } => {
+                port::Write::Start(port::Start { call: attempt.call, number: attempt.number, kind, started_at: at })
+            }
+            Write::Settle { call, upstream, attempt, progress } => {
+                if let Some(end) = progress.map(|progress| progress.state).filter(|state| state.is_end()) {
+                    self.stats.note_end(upstream, end);
+                }
+                self.settle(call, attempt, progress)
+            }
+            Write::Filed { call } => port::Write::Filed(call),
+        }
+    }
+
+    fn insert(
+        &mut self,
+        call: CallId,
+        state: State,
+        next_at: Option<Timestamp>,
+        callback: Option<Callback>,
+    ) -> port::Write {
+        let mut insert = match callback {
+            Some(callback) => self.callback_insert(call, callback),
+            None => self.inserts.remove(&call).expect("an offered call has its insert"),
+        };
+        insert.call.progress = waiting(state, next_at);
+        port::Write::Insert(insert)
+    }
+
+    /// A callback as a call: its document is the command of its parent's upstream for this end.
+    fn callback_insert(&self, call: CallId, callback: Callback) -> Box<port::Insert> {
+        let settings = self.upstreams.get(callback.parent_upstream).map(|known| &known.settings);
+        let line = settings.and_then(|settings| match callback.parent_end {
+            State::Succeeded => settings.callback_success.as_ref(),
+            _ => settings.callback_fail.as_ref(),
+        });
+        let words = line.map(|line| line.words.as_slice()).unwrap_or_default();
+        let record = CallRecord {
+            id: call,
+            source: Source::Callback,
+            upstream: None,
+            limit_key: CALLBACK_KEY.to_owned(),
+            method: String::new(),
+            url: String::new(),
+            tags: Vec::new(),
+            priority: Priority::default().level(),
+            tenant: None,
+            cost: 1,
+            accepted_at: clock::now().timestamp,
+            not_before: None,
+            deadline: None,
+            started_at: None,
+            attempts: 0,
+            progress: waiting(State::Queued, None),
+            has_overrides: false,
+            callback_of: Some(callback.parent),
+            retry_of: None,
+            file: None,
+            filed: true,
+            idempotency: None,
+        };
+        Box::new(port::Insert { call: record, request: callback_document(words) })
+    }
+
+    fn settle(&mut self, call: CallId, attempt: Option<AttemptEnd>, progress: Option<Progress>) -> port::Write {
+        let report = attempt.and_then(|end| self.reports.remove(&AttemptId { call, number: end.number }));
+        let has_ended = progress.is_some_and(|progress| progress.state.is_end());
+        let message = report.as_ref().and_then(|report| report.message.clone());
+        let progress = progress.map(|progress| stored_progress(progress, message.as_deref()));
+        let attempt = attempt.map(|end| port::AttemptEnd {
+            number: end.number,
+            outcome: end.outcome,
+            status: end.status.or_else(|| answered_status(report.as_deref())),
+            proved_at: end.proved_at,
+            ended_at: end.ended_at,
+            error: end.error.map(|kind| error(kind, message.as_deref(), end.status, Some(end.outcome))),
+        });
+        let response = report.and_then(|report| report.response).filter(|_| has_ended);
+        port::Write::Settle(Box::new(port::Settle { call, attempt, progress, response }))
+    }
+}
+
+/// An answer whose body broke off still had a status.
+fn answered_status(report: Option<&Report>) -> Option<u16> {
+    report.and_then(|report| report.result.status)
+}
+
+fn stored_progress(progress: Progress, message: Option<&str>) -> record::Progress {
+    record::Progress {
+        state: progress.state,
+        next_at: progress.next_at,
+        retries: progress.tries.retries,
+        requeues: progress.tries.requeues,
+        throttles: progress.tries.throttles,
+        finished_at: progress.finished_at,
+        status: progress.status,
+        error: progress.error.map(|kind| error(kind, message, progress.status, None)),
+    }
+}
+
+/// The error as users read it: what the executor said, else what the kind means.
+fn error(kind: ErrorKind, message: Option<&str>, status: Option<u16>, outcome: Option<AttemptOutcome>) -> ErrorRecord {
+    let message = match (kind, status, message) {
+        (ErrorKind::RetryAfterTooLong, _, _) => "the upstream asks to wait longer than retry_after_max".to_owned(),
+        (ErrorKind::Deadline, _, _) => "the deadline passed".to_owned(),
+        (ErrorKind::Timeout, _, _) => "no complete answer within the timeout".to_owned(),
+        (_, _, Some(message)) => message.to_owned(),
+        (ErrorKind::HttpStatus, Some(status), None) => format!("the upstream answered {status}"),
+        (ErrorKind::Unknown, _, None) => "farcall stopped while the attempt was out".to_owned(),
+        (ErrorKind::Reset, _, None) if outcome.is_none() || outcome == Some(AttemptOutcome::Unknown) => {
+            "cut off when farcall was stopped".to_owned()
+        }
+        (kind, _, None) => kind.as_str().replace('_', " "),
+    };
+    ErrorRecord { kind, message }
+}

@@ -1,0 +1,149 @@
+//! Upstreams as the engine knows them: the dispatcher's number, the configuration, the way there.
+//!
+//! Declared ones exist from the start; an undeclared one is made when the first call for its origin comes.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use farcall_core::call::UpstreamId;
+use farcall_core::dispatcher::Dispatcher;
+use farcall_core::limit::PastGrant;
+use farcall_core::policy::UpstreamPolicy;
+use farcall_core::time::Now;
+use farcall_store::port::{ReadError, Reader};
+
+use crate::config::{Config, Upstream};
+use crate::document::UpstreamRef;
+use crate::execute::http::{Transport, TransportError, TransportSettings};
+
+/// Attempts read beyond N, for those that were out at once when the process died.
+const GRANTS_EXTRA: u32 = 4_096;
+
+/// One upstream.
+#[derive(Debug)]
+pub(crate) struct Known {
+    pub(crate) reference: UpstreamRef,
+    pub(crate) settings: Arc<Upstream>,
+    pub(crate) transport: Arc<Transport>,
+}
+
+/// All upstreams, by the dispatcher's number and by name.
+#[derive(Debug)]
+pub(crate) struct Upstreams {
+    config: Arc<Config>,
+    undeclared: Arc<Upstream>,
+    by_id: HashMap<UpstreamId, Known>,
+    by_reference: HashMap<UpstreamRef, UpstreamId>,
+}
+
+/// Why an upstream cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum UpstreamError {
+    #[error("upstream {name:?}")]
+    Transport {
+        name: String,
+        #[source]
+        source: TransportError,
+    },
+    #[error(transparent)]
+    Read(#[from] ReadError),
+}
+
+impl Upstreams {
+    pub(crate) fn new(config: Arc<Config>) -> Self {
+        let undeclared = Arc::new(config.undeclared.clone());
+        Self { config, undeclared, by_id: HashMap::new(), by_reference: HashMap::new() }
+    }
+
+    /// Makes every declared upstream, with its limits as an earlier process left them.
+    pub(crate) fn declare_all(
+        &mut self,
+        dispatcher: &mut Dispatcher,
+        reader: &mut dyn Reader,
+        now: Now,
+    ) -> Result<(), UpstreamError> {
+        let names: Vec<String> = self.config.upstreams.keys().cloned().collect();
+        for name in names {
+            self.resolve(&UpstreamRef::Declared(name), dispatcher, reader, now)?;
+        }
+        Ok(())
+    }
+
+    /// The upstream of this name or origin, made when it is not there yet. A declared one that the configuration no
+    /// longer has is made too, paused: its calls wait until it is declared again.
+    pub(crate) fn resolve(
+        &mut self,
+        reference: &UpstreamRef,
+        dispatcher: &mut Dispatcher,
+        reader: &mut dyn Reader,
+        now: Now,
+    ) -> Result<UpstreamId, UpstreamError> {
+        if let Some(&id) = self.by_reference.get(reference) {
+            return Ok(id);
+        }
+        let declared = match reference {
+            UpstreamRef::Declared(name) => self.config.upstreams.get(name),
+            UpstreamRef::Undeclared(_) => None,
+        };
+        let is_missing = declared.is_none() && matches!(reference, UpstreamRef::Declared(_));
+        let settings = declared.map_or_else(|| Arc::clone(&self.undeclared), |upstream| Arc::new(upstream.clone()));
+        let transport = transport(&settings).map_err(|source| {
+            let name = limit_key(reference).to_owned();
+            UpstreamError::Transport { name, source }
+        })?;
+        let past = past_grants(reader, limit_key(reference), &settings.policy, now)?;
+        let id = dispatcher.declare_restored(settings.policy.clone(), &past, now);
+        if is_missing {
+            tracing::warn!(upstream = limit_key(reference), "calls wait for an upstream that is no longer configured");
+            dispatcher.pause(id);
+        }
+        self.by_reference.insert(reference.clone(), id);
+        self.by_id.insert(id, Known { reference: reference.clone(), settings, transport: Arc::new(transport) });
+        Ok(id)
+    }
+
+    pub(crate) fn get(&self, id: UpstreamId) -> Option<&Known> {
+        self.by_id.get(&id)
+    }
+
+    /// All of them, in the order of their numbers.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (UpstreamId, &Known)> {
+        let mut known: Vec<_> = self.by_id.iter().map(|(&id, known)| (id, known)).collect();
+        known.sort_unstable_by_key(|&(id, _)| id);
+        known.into_iter()
+    }
+}
+
+/// What the limits of an upstream are counted by.
+pub(crate) fn limit_key(reference: &UpstreamRef) -> &str {
+    match reference {
+        UpstreamRef::Declared(name) => name,
+        UpstreamRef::Undeclared(origin) => origin,
+    }
+}
+
+fn transport(settings: &Upstream) -> Result<Transport, TransportError> {
+    Transport::new(&TransportSettings {
+        connect_timeout: settings.connect_timeout,
+        ca_file: settings.tls_ca.clone(),
+        max_headers: settings.max_headers,
+        ..TransportSettings::default()
+    })
+}
+
+/// What was sent to an upstream within its longest window, by the store's account.
+fn past_grants(
+    reader: &mut dyn Reader,
+    limit_key: &str,
+    policy: &UpstreamPolicy,
+    now: Now,
+) -> Result<Vec<PastGrant>, ReadError> {
+    let Some(longest) = policy.limits.iter().map(|spec| spec.window).max() else { return Ok(Vec::new()) };
+    let most = policy.limits.iter().map(|spec| spec.count.get()).max().unwrap_or(0);
+    let since = now.timestamp - (longest + longest / 1_000 + policy.jitter);
+    let grants = reader.grants(limit_key, since, most + GRANTS_EXTRA)?;
+    let counted = grants.into_iter().filter(|grant| grant.ended_at.is_none() || grant.proved_at.is_some());
+    Ok(counted
+        .map(|grant| PastGrant { cost: grant.cost, proved_at: grant.proved_at.map(|at| now.instant_of(at)) })
+        .collect())
+}
