@@ -37,7 +37,7 @@ impl Wire {
         Self { stream, meter }
     }
 
-    /// Counts a write; a broken one counts nothing and pretends to have taken `offered`, see the top of the file.
+    /// Counts a write. A broken one pretends to have taken what it was `offered`: see the top of the file.
     fn account(&self, written: io::Result<usize>, offered: usize) -> usize {
         match written {
             Ok(bytes) => {
@@ -45,6 +45,10 @@ impl Wire {
                 bytes
             }
             Err(error) => {
+                // TLS may have written whole records before the one that failed; a plain socket has written nothing.
+                if matches!(self.stream, Stream::Tls(_)) {
+                    self.meter.wrote(offered);
+                }
                 self.meter.write_failed(&error);
                 offered
             }

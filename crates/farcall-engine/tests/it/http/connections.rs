@@ -1,6 +1,7 @@
 //! Connections: reused, replaced when that is harmless, closed when an attempt is given up, never used to send twice.
 
-use std::sync::Arc;
+use std::io::{Read, Write};
+use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use farcall_core::attempt::BytesSent::{self, Maybe, No};
@@ -49,7 +50,9 @@ async fn calls_at_once_have_a_connection_each_and_share_them_later() {
     for _ in 0..4 {
         assert_eq!(answer(&execute(&transport, get(upstream.url("/"))).await).1, b"ho");
     }
+    let carried_by = carried_by(&upstream);
     assert_eq!(upstream.connections(), 2);
+    assert!(carried_by[2..].iter().all(|&connection| connection == carried_by[2]), "the one used last: {carried_by:?}");
 }
 
 #[tokio::test]
@@ -78,6 +81,46 @@ async fn a_connection_that_spoke_while_idle_is_not_used_again() {
         }
         assert_eq!(carried_by(&upstream), [0, 1, 2]);
     }
+}
+
+/// One runtime thread, blocked while the other side acts, so that the runtime cannot have heard of it.
+#[tokio::test]
+async fn what_the_runtime_has_not_heard_of_is_seen_before_anything_is_written() {
+    for stray in ["", "HTTP/1.1 500 Not Yours\r\ncontent-length: 0\r\n\r\n"] {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("loopback can be bound");
+        let url = format!("http://{}/", listener.local_addr().expect("a bound socket has an address"));
+        let (go, told_to) = mpsc::channel();
+        let (acted, has_acted) = mpsc::channel();
+        let upstream = std::thread::spawn(move || -> std::io::Result<()> {
+            let mut first = listener.accept()?.0;
+            first.read(&mut [0; 1024]).and_then(|_| first.write_all(&ok("first")))?;
+            told_to.recv().map_err(std::io::Error::other)?;
+            first.write_all(stray.as_bytes())?;
+            if stray.is_empty() {
+                first.shutdown(std::net::Shutdown::Both)?;
+            }
+            acted.send(()).map_err(std::io::Error::other)?;
+            let mut second = listener.accept()?.0;
+            second.read(&mut [0; 1024]).and_then(|_| second.write_all(&ok("second")))
+        });
+        let transport = transport();
+        let url: url::Url = url.parse().expect("a URL");
+        assert_eq!(answer(&execute(&transport, post(url.clone(), "order")).await).1, b"first");
+        go.send(()).expect("the upstream waits");
+        has_acted.recv().expect("the upstream acts");
+        assert_eq!(answer(&execute(&transport, post(url, "order")).await).1, b"second");
+        upstream.join().expect("the upstream does not panic").expect("nor fails");
+    }
+}
+
+#[tokio::test]
+async fn a_connection_answered_in_the_middle_of_an_upload_is_closed() {
+    let script = vec![Step::RequestHead, Step::Send(ok("enough")), Step::AwaitClose];
+    let upstream = Upstream::always(script).await;
+    let transport = transport();
+    let report = execute(&transport, post(upstream.url("/"), vec![0; 64 << 20])).await;
+    assert_eq!(answer(&report), (200, b"enough".as_slice()));
+    upstream.until(|seen| seen.closed == 1).await;
 }
 
 #[tokio::test]

@@ -37,25 +37,29 @@ async fn sent_is_told_before_the_answer_comes_and_both_lie_in_order() {
 
 #[tokio::test]
 async fn a_request_that_stands_in_our_buffers_is_not_sent() {
-    let gate = Arc::new(Semaphore::new(0));
-    let script = vec![Step::Gate(Arc::clone(&gate)), Step::Serve(ok("hi"))];
-    let upstream = Upstream::always(script).await;
-    let (transport, recorder) = (transport(), Arc::<Recorder>::default());
-    // More than all the buffers between the two can hold.
-    let request = post(upstream.url("/"), vec![b'z'; 64 << 20]);
-    let attempt = transport.execute(request, Some(recorder.clone()), CancellationToken::new());
-    let answering = async {
-        upstream.until(|seen| seen.connections == 1).await;
-        for _ in 0..1_000 {
-            tokio::task::yield_now().await;
-        }
-        assert_eq!(recorder.told(), Told::default());
-        gate.add_permits(1);
-        recorder.until(|told| told.sent.len() == 1).await;
-    };
-    let (report, ()) = bounded(async { tokio::join!(attempt, answering) }).await;
-    assert_eq!(answer(&report).1, b"hi");
-    assert_eq!(upstream.arrivals()[0].body.len(), 64 << 20);
+    // A head larger than what is written at once is flushed before the body is taken.
+    for head_bytes in [0, 200_000] {
+        let gate = Arc::new(Semaphore::new(0));
+        let script = vec![Step::Gate(Arc::clone(&gate)), Step::Serve(ok("hi"))];
+        let upstream = Upstream::always(script).await;
+        let (transport, recorder) = (transport(), Arc::<Recorder>::default());
+        // More than all the buffers between the two can hold.
+        let mut request = post(upstream.url("/"), vec![b'z'; 64 << 20]);
+        request.headers.insert("x-long", "y".repeat(head_bytes).parse().expect("a header value"));
+        let attempt = transport.execute(request, Some(recorder.clone()), CancellationToken::new());
+        let answering = async {
+            upstream.until(|seen| seen.connections == 1).await;
+            for _ in 0..1_000 {
+                tokio::task::yield_now().await;
+            }
+            assert_eq!(recorder.told(), Told::default());
+            gate.add_permits(1);
+            recorder.until(|told| told.sent.len() == 1).await;
+        };
+        let (report, ()) = bounded(async { tokio::join!(attempt, answering) }).await;
+        assert_eq!(answer(&report).1, b"hi");
+        assert_eq!(upstream.arrivals()[0].body.len(), 64 << 20);
+    }
 }
 
 #[tokio::test]
