@@ -1,4 +1,7 @@
-//! What a memory store holds, and how a batch changes it: in place, with the rows as they were to go back to.
+//! What a memory store holds, and how a batch changes it.
+//!
+//! Writes change the rows in place, one after the other; the rows as they were before are kept aside until the batch is
+//! through, to go back to when one is refused. Rows are shared between snapshots and copied when one side changes them.
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;

@@ -202,7 +202,7 @@ impl Reader for MemoryReader {
 }
 
 impl Disk {
-    /// A panic of another user leaves whole batches only: each is undone before anything can fail.
+    /// A poisoned lock is taken all the same: nobody panics in the middle of a batch.
     fn content(&self) -> MutexGuard<'_, Arc<Content>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -4,8 +4,10 @@
 //! process dies. Nothing in the directory is written before it is held, nor before the database is known to be ours and
 //! of a version we know.
 
+use std::ffi::OsStr;
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -137,13 +139,30 @@ fn probe(path: &Path) -> Result<(), OpenError> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         Err(source) => return Err(OpenError::Directory { path: path.to_owned(), source }),
     }
-    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let kind = Connection::open_with_flags(path, flags).and_then(|connection| schema::kind(&connection));
-    match kind {
+    match onlooker(path).and_then(|connection| schema::kind(&connection)) {
         // A crash in the very first transaction left a journal, and only a writer may roll it back.
         Err(error) if extended_code(&error) == Some(ffi::SQLITE_READONLY_ROLLBACK) => Ok(()),
         kind => known_version(path, kind).map(drop),
     }
+}
+
+/// A connection that cannot write, and that makes no log beside a database that has none: for want of a log the
+/// file cannot change, so SQLite may be told that it is immutable, which only a URI can tell it.
+fn onlooker(path: &Path) -> rusqlite::Result<Connection> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let beside = |extension| path.with_extension(extension).exists();
+    if beside("db-wal") || beside("db-journal") {
+        return Connection::open_with_flags(path, flags);
+    }
+    let mut uri = b"file:".to_vec();
+    for &byte in path.as_os_str().as_bytes() {
+        match byte {
+            b'?' | b'#' | b'%' => uri.extend(format!("%{byte:02x}").into_bytes()),
+            _ => uri.push(byte),
+        }
+    }
+    uri.extend(b"?immutable=1");
+    Connection::open_with_flags(OsStr::from_bytes(&uri), flags | OpenFlags::SQLITE_OPEN_URI)
 }
 
 /// The schema version of a database that is ours or empty (0).

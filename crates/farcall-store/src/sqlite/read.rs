@@ -62,8 +62,10 @@ impl SqliteReader {
     /// Both statements see one snapshot, so that no attempt is missed by ending between them.
     fn stored_grants(&mut self, limit_key: &str, since: i64, count: u32) -> rusqlite::Result<Vec<GrantRecord>> {
         let snapshot = self.connection.transaction()?;
-        let open = snapshot.prepare_cached(GRANTS_OPEN)?.query_map(params![limit_key, count], grant)?.collect();
-        let mut grants: Vec<GrantRecord> = Result::from_iter::<Vec<rusqlite::Result<_>>>(open)?;
+        let mut grants = Vec::new();
+        for open in snapshot.prepare_cached(GRANTS_OPEN)?.query_map(params![limit_key, count], grant)? {
+            grants.push(open?);
+        }
         let rest = count.saturating_sub(u32::try_from(grants.len()).unwrap_or(u32::MAX));
         for ended in snapshot.prepare_cached(GRANTS_ENDED)?.query_map(params![limit_key, since, rest], grant)? {
             grants.push(ended?);

@@ -37,7 +37,8 @@ pub(super) fn sweep(connection: &Connection, bodies: &Bodies) -> Result<(), Box<
     })
 }
 
-const LIVE: &str = concat!("SELECT ", call_columns!(), " FROM calls INDEXED BY calls_live WHERE ended = 0 ORDER BY seq");
+const LIVE: &str =
+    concat!("SELECT ", call_columns!(), " FROM calls INDEXED BY calls_live WHERE ended = 0 ORDER BY seq");
 
 const UNFILED: &str = concat!(
     "SELECT ",

@@ -157,10 +157,8 @@ fn tags(stored: Option<String>) -> Option<Vec<String>> {
 
 /// The headers as they are stored: JSON, each value as ISO 8859-1 (RFC 9110, section 5.5: what it was in history).
 pub(super) fn headers_json(headers: &[(String, Vec<u8>)]) -> String {
-    let latin: Vec<(&str, String)> = headers
-        .iter()
-        .map(|(name, value)| (name.as_str(), value.iter().copied().map(char::from).collect()))
-        .collect();
+    let latin: Vec<(&str, String)> =
+        headers.iter().map(|(name, value)| (name.as_str(), value.iter().copied().map(char::from).collect())).collect();
     serde_json::to_string(&latin).expect("strings are always JSON")
 }
 
@@ -185,7 +183,8 @@ fn file(columns: &mut Columns<'_>) -> rusqlite::Result<Option<FileIdentity>> {
 }
 
 fn idempotency(columns: &mut Columns<'_>) -> rusqlite::Result<Option<IdempotencyRecord>> {
-    let (scope, key, digest) = (columns.take::<Option<_>>()?, columns.take::<Option<_>>()?, columns.take::<Option<_>>()?);
+    let (scope, key, digest) =
+        (columns.take::<Option<_>>()?, columns.take::<Option<_>>()?, columns.take::<Option<_>>()?);
     Ok(match (scope, key, digest) {
         (Some(scope), Some(key), Some(digest)) => Some(IdempotencyRecord { scope, key, digest }),
         _ => None,

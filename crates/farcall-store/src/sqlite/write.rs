@@ -16,7 +16,9 @@ use super::bodies::{Bodies, INLINE_BYTES_MAX, Part};
 use super::row::{self, blob, call_columns, headers_json, tags_json};
 use crate::port::{AttemptEnd, CommitError, Insert, Settle, Start, Write};
 use crate::record::{CallRecord, ErrorRecord, Progress, ResponseRecord, Totals};
-use crate::transition::{KEY_TAKEN, SECOND_END, SECOND_INSERT, SUPERSEDED, Settlement, Standing, UNKNOWN_CALL, UNMATCHED_END};
+use crate::transition::{
+    KEY_TAKEN, SECOND_END, SECOND_INSERT, SUPERSEDED, Settlement, Standing, UNKNOWN_CALL, UNMATCHED_END,
+};
 
 /// A batch being applied. Dropped without a commit of its transaction, it has done nothing but leave body files.
 pub(super) struct Batch<'c> {
