@@ -1,4 +1,6 @@
 //! The whole file: its top-level keys, and the layers of its upstreams put together.
+//!
+//! `kofaf.yml` has its upstreams at the top level and Kofaf's defaults; from there on both files go the same way.
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,6 @@
 //! The keys of an upstream: one table, read into a [`Layer`].
+//!
+//! Keys that a later version brings are in the table too and refused; what lies over what is `layer`'s matter.
 
 use std::path::PathBuf;
 
