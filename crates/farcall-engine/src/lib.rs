@@ -8,4 +8,5 @@ pub mod config;
 pub mod document;
 pub mod execute;
 pub mod quantity;
+pub mod result_file;
 pub mod secret;

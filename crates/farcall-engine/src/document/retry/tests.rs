@@ -56,12 +56,7 @@ fn a_delay_of_another_form_brings_its_own_jitter() {
     check(r#""backoff_factor":2"#, &durable, Backoff::Factor(2.0), Jitter::None);
     check(r#""base":"500ms""#, &durable, geometric(500, 2.0), Jitter::Full);
     check(r#""factor":3"#, &durable, geometric(1_000, 3.0), Jitter::Full);
-    check(
-        r#""factor":3"#,
-        &RetryPolicy { jitter: Jitter::None, ..durable },
-        geometric(1_000, 3.0),
-        Jitter::None,
-    );
+    check(r#""factor":3"#, &RetryPolicy { jitter: Jitter::None, ..durable }, geometric(1_000, 3.0), Jitter::None);
     check(r#""base":4"#, &constant, geometric(4_000, 2.0), Jitter::Full);
     check(r#""max":1"#, &constant, constant.backoff, Jitter::None);
 }
