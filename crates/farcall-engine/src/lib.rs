@@ -17,6 +17,7 @@ pub mod quantity;
 mod reads;
 mod request;
 mod run;
+pub mod result_file;
 pub mod secret;
 mod upstreams;
 

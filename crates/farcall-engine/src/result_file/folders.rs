@@ -1,0 +1,260 @@
+//! The folders, opened, and the few operations on them that everything here is made of.
+//!
+//! Opened anew for every batch, so that a folder which was removed or replaced meanwhile is found again. Each operation
+//! is relative to a folder's descriptor; none overwrites.
+
+use std::fs::File;
+use std::io::Write;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+
+use farcall_core::time::Timestamp;
+use farcall_store::record::FileIdentity;
+use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, RenameFlags, Stat, XattrFlags};
+use rustix::io::Errno;
+
+use super::FileError;
+
+/// Up to this many files are synced one by one; for more, the whole file system is.
+const FILES_SYNCED_SINGLY_MAX: usize = 8;
+/// The extended attribute that tells which call a request file belongs to.
+const CALL_ATTRIBUTE: &str = "user.farcall.call";
+
+/// One of the folders.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Folder {
+    Requests,
+    Responses,
+    Rejected,
+}
+
+/// The working directory and its folders.
+#[derive(Debug)]
+pub(super) struct Folders {
+    inbox: OwnedFd,
+    requests: OwnedFd,
+    responses: OwnedFd,
+    rejected: OwnedFd,
+}
+
+/// What came of putting a file under a name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Placed {
+    Done,
+    /// The name is taken; nothing was changed.
+    Occupied,
+    /// There is no such file to put anywhere.
+    Gone,
+}
+
+impl Folder {
+    pub(super) const ALL: [Self; 3] = [Self::Requests, Self::Responses, Self::Rejected];
+
+    pub(super) const fn name(self) -> &'static str {
+        match self {
+            Self::Requests => "requests",
+            Self::Responses => "responses",
+            Self::Rejected => "rejected",
+        }
+    }
+}
+
+impl Folders {
+    pub(super) fn open(dir: &Path) -> Result<Self, FileError> {
+        let inbox = open_dir(CWD, dir).map_err(FileError::of("open the working directory", "."))?;
+        let folder = |folder: Folder| open_or_make(&inbox, folder);
+        let (requests, responses, rejected) =
+            (folder(Folder::Requests)?, folder(Folder::Responses)?, folder(Folder::Rejected)?);
+        Ok(Self { inbox, requests, responses, rejected })
+    }
+
+    pub(super) fn inbox(&self) -> BorrowedFd<'_> {
+        self.inbox.as_fd()
+    }
+
+    pub(super) fn fd(&self, folder: Folder) -> BorrowedFd<'_> {
+        match folder {
+            Folder::Requests => self.requests.as_fd(),
+            Folder::Responses => self.responses.as_fd(),
+            Folder::Rejected => self.rejected.as_fd(),
+        }
+    }
+
+    /// Writes a new file, not yet durable. Nothing is left of it when that fails.
+    pub(super) fn write(&self, folder: Folder, name: &[u8], contents: &[u8]) -> Result<File, FileError> {
+        let failed = FileError::of("write a file", folder.name());
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let mode = Mode::RUSR | Mode::WUSR | Mode::RGRP | Mode::WGRP | Mode::ROTH | Mode::WOTH;
+        let mut file = File::from(rustix::fs::openat(self.fd(folder), name, flags, mode).map_err(failed)?);
+        if let Err(error) = file.write_all(contents) {
+            self.discard(folder, name);
+            return Err(failed(Errno::from_io_error(&error).unwrap_or(Errno::IO)));
+        }
+        Ok(file)
+    }
+
+    /// Makes the contents of files durable that were written into these folders.
+    pub(super) fn sync_files(&self, files: &[(Folder, File)]) -> Result<(), FileError> {
+        if files.len() <= FILES_SYNCED_SINGLY_MAX {
+            return files.iter().try_for_each(|(folder, file)| {
+                rustix::fs::fdatasync(file).map_err(FileError::of("sync a file", folder.name()))
+            });
+        }
+        let mut synced_devices = Vec::new();
+        for folder in Folder::ALL.into_iter().filter(|folder| files.iter().any(|(used, _)| used == folder)) {
+            let failed = FileError::of("sync the file system", folder.name());
+            let device = rustix::fs::fstat(self.fd(folder)).map_err(failed)?.st_dev;
+            if !synced_devices.contains(&device) {
+                rustix::fs::syncfs(self.fd(folder)).map_err(failed)?;
+                synced_devices.push(device);
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes the names of a folder durable.
+    pub(super) fn sync_names(&self, folder: Folder) -> Result<(), FileError> {
+        rustix::fs::fsync(self.fd(folder)).map_err(FileError::of("sync names", folder.name()))
+    }
+
+    /// Gives a file another name in its folder, if that is free.
+    pub(super) fn rename(&self, folder: Folder, from: &[u8], to: &[u8]) -> Result<Placed, FileError> {
+        place((self.fd(folder), from), (self.fd(folder), to)).map_err(FileError::of("rename a file", folder.name()))
+    }
+
+    /// Removes a file that nobody needs; one that stays is swept at the next start.
+    pub(super) fn discard(&self, folder: Folder, name: &[u8]) {
+        let _ = rustix::fs::unlinkat(self.fd(folder), name, AtFlags::empty());
+    }
+
+    pub(super) fn exists(&self, folder: Folder, name: &[u8]) -> Result<bool, FileError> {
+        Ok(self.changed_at(folder, name)?.is_some())
+    }
+
+    /// When a file's contents were last changed; nothing when there is no such file.
+    pub(super) fn changed_at(&self, folder: Folder, name: &[u8]) -> Result<Option<Timestamp>, FileError> {
+        match rustix::fs::statat(self.fd(folder), name, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(stat) => {
+                let nanos = i64::try_from(stat.st_mtime_nsec).unwrap_or(0);
+                Ok(Some(Timestamp::from_micros(stat.st_mtime.saturating_mul(1_000_000).saturating_add(nanos / 1_000))))
+            }
+            Err(Errno::NOENT) => Ok(None),
+            Err(error) => Err(FileError::of("look at a file", folder.name())(error)),
+        }
+    }
+
+    /// At most the first `bytes_max` bytes of a regular file; nothing when there is no such file.
+    pub(super) fn read(&self, folder: Folder, name: &[u8], bytes_max: usize) -> Result<Option<Vec<u8>>, FileError> {
+        let Some(file) = self.open_regular(folder, name)? else { return Ok(None) };
+        let mut contents = Vec::new();
+        let read = std::io::Read::read_to_end(&mut std::io::Read::take(file, bytes_max as u64), &mut contents);
+        match read {
+            Ok(_) => Ok(Some(contents)),
+            Err(error) => {
+                let errno = Errno::from_io_error(&error).unwrap_or(Errno::IO);
+                Err(FileError::of("read a file", folder.name())(errno))
+            }
+        }
+    }
+
+    /// Whether a file has exactly these contents.
+    pub(super) fn holds(&self, folder: Folder, name: &[u8], contents: &[u8]) -> Result<bool, FileError> {
+        Ok(self.read(folder, name, contents.len() + 1)?.is_some_and(|found| found == contents))
+    }
+
+    /// Notes whose file this is, where the file system can keep that; what reads it has another way without.
+    pub(super) fn mark(file: &File, call: &str) {
+        let _ = rustix::fs::fsetxattr(file, CALL_ATTRIBUTE, call.as_bytes(), XattrFlags::empty());
+    }
+
+    /// Whose file it is, when that was noted.
+    pub(super) fn marked(&self, folder: Folder, name: &[u8]) -> Result<Option<String>, FileError> {
+        let Some(file) = self.open_regular(folder, name)? else { return Ok(None) };
+        let mut value = [0u8; 64];
+        match rustix::fs::fgetxattr(&file, CALL_ATTRIBUTE, &mut value[..]) {
+            Ok(length) => Ok(std::str::from_utf8(&value[..length]).ok().map(str::to_owned)),
+            Err(_) => Ok(None),
+        }
+    }
+
+    /// Removes the files whose names the condition holds for.
+    pub(super) fn sweep(&self, is_leftover: impl Fn(&[u8]) -> bool) -> Result<(), FileError> {
+        for folder in Folder::ALL {
+            let failed = FileError::of("sweep leftovers", folder.name());
+            for entry in Dir::read_from(self.fd(folder)).map_err(failed)? {
+                let entry = entry.map_err(failed)?;
+                let name = entry.file_name().to_bytes();
+                if is_leftover(name) {
+                    rustix::fs::unlinkat(self.fd(folder), name, AtFlags::empty()).map_err(failed)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn open_regular(&self, folder: Folder, name: &[u8]) -> Result<Option<File>, FileError> {
+        let failed = FileError::of("open a file", folder.name());
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        match rustix::fs::openat(self.fd(folder), name, flags, Mode::empty()) {
+            Ok(fd) => {
+                let mode = rustix::fs::fstat(&fd).map_err(failed)?.st_mode;
+                Ok((FileType::from_raw_mode(mode) == FileType::RegularFile).then(|| File::from(fd)))
+            }
+            // LOOP is a symbolic link, NXIO a socket: no file of ours.
+            Err(Errno::NOENT | Errno::LOOP | Errno::NXIO) => Ok(None),
+            Err(error) => Err(failed(error)),
+        }
+    }
+}
+
+/// Whether this is the very file, unchanged since it was looked at.
+pub(crate) fn is_file(stat: &Stat, file: &FileIdentity) -> bool {
+    stat.st_dev == file.device && stat.st_ino == file.inode && changed_ns(stat) == file.changed_ns
+}
+
+/// The change time (ctime) in nanoseconds.
+pub(crate) fn changed_ns(stat: &Stat) -> i64 {
+    stat.st_ctime.saturating_mul(1_000_000_000).saturating_add(i64::try_from(stat.st_ctime_nsec).unwrap_or(0))
+}
+
+/// Renames a file unless the new name is taken. Across file systems this fails with `XDEV`.
+pub(super) fn place(from: (BorrowedFd<'_>, &[u8]), to: (BorrowedFd<'_>, &[u8])) -> Result<Placed, Errno> {
+    match rustix::fs::renameat_with(from.0, from.1, to.0, to.1, RenameFlags::NOREPLACE) {
+        Ok(()) => Ok(Placed::Done),
+        Err(Errno::EXIST) => Ok(Placed::Occupied),
+        Err(Errno::NOENT) => Ok(Placed::Gone),
+        // A file system that cannot refuse to replace can link: that never replaces either.
+        Err(Errno::INVAL | Errno::NOSYS) => link_then_unlink(from, to),
+        Err(error) => Err(error),
+    }
+}
+
+fn link_then_unlink(from: (BorrowedFd<'_>, &[u8]), to: (BorrowedFd<'_>, &[u8])) -> Result<Placed, Errno> {
+    match rustix::fs::linkat(from.0, from.1, to.0, to.1, AtFlags::empty()) {
+        Ok(()) => {
+            rustix::fs::unlinkat(from.0, from.1, AtFlags::empty())?;
+            Ok(Placed::Done)
+        }
+        Err(Errno::EXIST) => Ok(Placed::Occupied),
+        Err(Errno::NOENT) => Ok(Placed::Gone),
+        Err(error) => Err(error),
+    }
+}
+
+fn open_or_make(inbox: &OwnedFd, folder: Folder) -> Result<OwnedFd, FileError> {
+    let failed = FileError::of("open the folder", folder.name());
+    match open_dir(inbox, folder.name()) {
+        Err(Errno::NOENT) => {}
+        opened => return opened.map_err(failed),
+    }
+    match rustix::fs::mkdirat(inbox, folder.name(), Mode::RWXU | Mode::RWXG | Mode::RWXO) {
+        Ok(()) => rustix::fs::fsync(inbox).map_err(failed)?,
+        Err(Errno::EXIST) => {}
+        Err(error) => return Err(FileError::of("make the folder", folder.name())(error)),
+    }
+    open_dir(inbox, folder.name()).map_err(failed)
+}
+
+fn open_dir(at: impl AsFd, path: impl rustix::path::Arg) -> Result<OwnedFd, Errno> {
+    rustix::fs::openat(at, path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+}

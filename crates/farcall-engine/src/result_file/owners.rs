@@ -1,0 +1,88 @@
+//! Whose a plain name is, among the calls that are not filed yet.
+//!
+//! Only names with a call still to be filed are remembered; the files themselves tell the rest.
+
+use std::collections::HashMap;
+
+use farcall_core::id::CallId;
+
+/// Plain names and the files taken under them.
+#[derive(Debug, Default)]
+pub(super) struct Owners {
+    names: HashMap<Vec<u8>, Claim>,
+}
+
+#[derive(Debug)]
+struct Claim {
+    /// The call taken last, or nothing when it was a rejected file.
+    last: Option<CallId>,
+    unfiled: Vec<CallId>,
+}
+
+impl Owners {
+    /// A call was taken under this name.
+    pub(super) fn claim(&mut self, name: &[u8], id: CallId) {
+        match self.names.get_mut(name) {
+            Some(claim) if claim.unfiled.contains(&id) => {}
+            Some(claim) => {
+                claim.last = Some(id);
+                claim.unfiled.push(id);
+            }
+            None => {
+                self.names.insert(name.to_vec(), Claim { last: Some(id), unfiled: vec![id] });
+            }
+        }
+    }
+
+    /// A file of this name was rejected.
+    pub(super) fn reject(&mut self, name: &[u8]) {
+        if let Some(claim) = self.names.get_mut(name) {
+            claim.last = None;
+        }
+    }
+
+    /// Whether no later file of this name is known.
+    pub(super) fn owns(&self, name: &[u8], id: CallId) -> bool {
+        self.names.get(name).is_none_or(|claim| claim.last == Some(id))
+    }
+
+    /// A call's files are in place.
+    pub(super) fn release(&mut self, name: &[u8], id: CallId) {
+        let Some(claim) = self.names.get_mut(name) else { return };
+        claim.unfiled.retain(|&unfiled| unfiled != id);
+        if claim.unfiled.is_empty() {
+            self.names.remove(name);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_taken_owns_until_all_are_filed() {
+        let (a, b, name) = (CallId::from_bits(1), CallId::from_bits(2), b"order.json");
+        let mut owners = Owners::default();
+        owners.claim(name, a);
+        assert!(owners.owns(name, a));
+        owners.claim(name, b);
+        owners.claim(name, a);
+        assert!(!owners.owns(name, a), "a claim repeated is no new one");
+        owners.release(name, b);
+        assert!(!owners.owns(name, a), "the later call stays the owner when it is filed first");
+        owners.release(name, a);
+        assert!(owners.names.is_empty());
+    }
+
+    #[test]
+    fn a_rejected_file_takes_the_name_from_a_waiting_call() {
+        let (a, name) = (CallId::from_bits(1), b"order.json");
+        let mut owners = Owners::default();
+        owners.reject(name);
+        assert!(owners.names.is_empty());
+        owners.claim(name, a);
+        owners.reject(name);
+        assert!(!owners.owns(name, a));
+    }
+}
