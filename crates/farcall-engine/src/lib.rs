@@ -4,6 +4,7 @@
 //! talk to the engine through its `Handle` only. The engine names no database: a store is handed in.
 
 pub mod callback;
+pub mod cause;
 pub mod clock;
 pub mod config;
 pub mod document;
@@ -12,12 +13,13 @@ pub mod execute;
 mod filing;
 mod handle;
 mod inbox;
+pub mod intake;
 mod journal;
 pub mod quantity;
 mod reads;
 mod request;
-mod run;
 pub mod result_file;
+mod run;
 pub mod secret;
 mod upstreams;
 

@@ -68,6 +68,23 @@ impl Folders {
         Ok(Self { inbox, requests, responses, rejected })
     }
 
+    /// Removes a file from the inbox unless another stands under its name by now.
+    pub(super) fn remove_from_inbox(&self, file: &FileIdentity) -> Result<(), FileError> {
+        let failed = FileError::of("remove the file of an accepted call", ".");
+        match rustix::fs::statat(&self.inbox, &file.name[..], AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(stat) if is_file(&stat, file) => {
+                rustix::fs::unlinkat(&self.inbox, &file.name[..], AtFlags::empty()).map_err(failed)
+            }
+            Ok(_) | Err(Errno::NOENT) => Ok(()),
+            Err(error) => Err(failed(error)),
+        }
+    }
+
+    /// Makes it durable which files are in the inbox.
+    pub(super) fn sync_inbox(&self) -> Result<(), FileError> {
+        rustix::fs::fsync(&self.inbox).map_err(FileError::of("sync the inbox", "."))
+    }
+
     pub(super) fn inbox(&self) -> BorrowedFd<'_> {
         self.inbox.as_fd()
     }

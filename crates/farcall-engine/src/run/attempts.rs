@@ -24,11 +24,13 @@ use crate::execute::process::Spawner;
 use crate::execute::{Milestones, Report};
 use crate::reads::Reads;
 use crate::request;
+use crate::result_file::Filing;
 
 /// What an attempt's task works with.
 struct Attempt {
     id: AttemptId,
     directory: PathBuf,
+    filing: Arc<Filing>,
     config: Arc<Config>,
     reads: Arc<Reads>,
     abort: CancellationToken,
@@ -58,6 +60,7 @@ impl Run {
         let attempt = Attempt {
             id,
             directory: self.directory.clone(),
+            filing: Arc::clone(&self.filing),
             config: Arc::clone(&self.config),
             reads: Arc::clone(&self.reads),
             abort,
@@ -166,7 +169,8 @@ impl Attempt {
         let outcome = self.reads.outcome(parent).await.map_err(|error| error.to_string())?;
         let (parent, _) = outcome.ok_or("the call it is for is gone")?;
         let words = callback_words(&request)?;
-        Ok(callback::command(&words, &parent, None, &self.directory))
+        let response = parent.file.as_ref().and_then(|file| self.filing.response_of(&file.name, parent.id));
+        Ok(callback::command(&words, &parent, response, &self.directory))
     }
 }
 

@@ -37,20 +37,27 @@ use crate::filing::FilingQueue;
 use crate::handle::{Accepted, Overview, Snapshot, StoreHealth, SubmitError, UpstreamOverview};
 use crate::journal::Journal;
 use crate::reads::Reads;
+use crate::result_file::Filing;
 use crate::upstreams::{Upstreams, limit_key};
 use documents::Documents;
 use stats::Stats;
 use submit::Tenants;
 
-pub(crate) use recover::start;
 pub use recover::{Options, StartError};
+pub(crate) use recover::{Started, start};
 
 /// Messages gathered before a turn is taken.
 const GATHER_MAX: usize = 1_024;
 /// The longest sleep without a look at the timers.
 const SLEEP_MAX: Duration = Duration::from_secs(3_600);
 
-type Acknowledgement = (oneshot::Sender<Result<Accepted, SubmitError>>, Accepted);
+/// A call that is not durable yet.
+#[derive(Debug, Default)]
+struct Unacknowledged {
+    /// Its idempotency scope and key.
+    key: Option<(String, String)>,
+    waiting: Vec<(oneshot::Sender<Result<Accepted, SubmitError>>, Accepted)>,
+}
 
 /// The state of the loop.
 pub(crate) struct Run {
@@ -67,14 +74,15 @@ pub(crate) struct Run {
     reader: Box<dyn Reader>,
     reads: Arc<Reads>,
     spawner: Arc<Spawner>,
-    filing: FilingQueue,
+    filing: Arc<Filing>,
+    filing_queue: FilingQueue,
     tasks: TaskTracker,
     rng: fastrand::Rng,
     tenants: Tenants,
     documents: Documents,
     /// Inserts whose write has not been made yet, and those who wait for their commit.
     inserts: HashMap<CallId, Box<Insert>>,
-    unacknowledged: HashMap<CallId, Vec<Acknowledgement>>,
+    unacknowledged: HashMap<CallId, Unacknowledged>,
     /// Idempotency keys of calls that are not durable yet.
     keys: HashMap<(String, String), (CallId, [u8; 32])>,
     /// Reports whose settlement has not been written yet.
@@ -83,9 +91,6 @@ pub(crate) struct Run {
     running: HashMap<AttemptId, CancellationToken>,
     /// Cut off before they were launched.
     cut_early: HashSet<AttemptId>,
-    /// Calls whose file is still in the inbox; they are filed when it has left.
-    in_inbox: HashSet<CallId>,
-    ended_in_inbox: HashSet<CallId>,
     unfiled: u64,
     /// Free bytes of the store, and when that was asked.
     free_bytes: Option<(u64, Instant)>,
@@ -146,11 +151,11 @@ impl Run {
             token.cancel();
         }
         self.tasks.close();
-        let Self { journal, messages, tasks, store_failure, filing, .. } = self;
+        let Self { journal, messages, tasks, store_failure, filing_queue, .. } = self;
         drop(messages);
         tasks.wait().await;
         let close = tokio::task::spawn_blocking(move || {
-            filing.close();
+            filing_queue.close();
             journal.close();
         });
         if let Err(error) = close.await {
@@ -174,7 +179,6 @@ impl Run {
             Message::FirstByte { attempt, at } => self.dispatcher.handle(now, Event::FirstByte { attempt, at }),
             Message::Reported { attempt, report } => self.reported(attempt, report),
             Message::Committed { seq, result } => self.committed(seq, result),
-            Message::Removed { call } => self.removed(call),
             Message::Filed { calls } => self.filed(&calls),
         }
     }
@@ -207,8 +211,8 @@ impl Run {
 
     /// The store is gone: whoever waits for an acknowledgement is told so.
     fn fail(&mut self, error: CommitError) {
-        for (_, waiting) in self.unacknowledged.drain() {
-            for (reply, _) in waiting {
+        for (_, call) in self.unacknowledged.drain() {
+            for (reply, _) in call.waiting {
                 let _ = reply.send(Err(SubmitError::StoreFailed));
             }
         }
@@ -228,8 +232,11 @@ impl Run {
     }
 
     fn acknowledge(&mut self, call: CallId) {
-        self.keys.retain(|_, (holder, _)| *holder != call);
-        for (reply, accepted) in self.unacknowledged.remove(&call).unwrap_or_default() {
+        let Some(call) = self.unacknowledged.remove(&call) else { return };
+        if let Some(key) = call.key {
+            self.keys.remove(&key);
+        }
+        for (reply, accepted) in call.waiting {
             let _ = reply.send(Ok(accepted));
         }
     }
@@ -240,18 +247,7 @@ impl Run {
             return;
         }
         self.unfiled += 1;
-        if self.in_inbox.contains(&call) {
-            self.ended_in_inbox.insert(call);
-        } else {
-            self.filing.push(call);
-        }
-    }
-
-    fn removed(&mut self, call: CallId) {
-        self.in_inbox.remove(&call);
-        if self.ended_in_inbox.remove(&call) {
-            self.filing.push(call);
-        }
+        self.filing_queue.push(call);
     }
 
     fn filed(&mut self, calls: &[CallId]) {

@@ -23,16 +23,16 @@ use tokio_util::task::TaskTracker;
 
 use super::documents::Documents;
 use super::submit::{Tenants, overrides};
-use super::{Message, Run, Stats};
+use super::{Run, Stats};
 use crate::clock;
 use crate::config::Config;
 use crate::document::{self, Routing, UpstreamRef};
 use crate::execute::process::Spawner;
 use crate::filing::FilingQueue;
 use crate::handle::{Handle, Snapshot};
-use crate::inbox::left_behind;
 use crate::journal::Journal;
 use crate::reads::Reads;
+use crate::result_file::{FileError, Filing};
 use crate::upstreams::{UpstreamError, Upstreams};
 
 /// Messages that may wait for the loop.
@@ -61,6 +61,8 @@ pub enum StartError {
     Read(#[from] ReadError),
     #[error(transparent)]
     Upstream(#[from] UpstreamError),
+    #[error(transparent)]
+    File(#[from] FileError),
     #[error("cannot {what}")]
     Io {
         what: &'static str,
@@ -73,7 +75,7 @@ pub enum StartError {
 pub(crate) struct Started {
     pub(crate) run: Run,
     pub(crate) handle: Handle,
-    pub(crate) messages: mpsc::Sender<Message>,
+    pub(crate) filing: Arc<Filing>,
 }
 
 /// What recovery works on.
@@ -94,7 +96,16 @@ pub(crate) fn start(mut store: Box<dyn Store>, options: Options) -> Result<Start
     let now = clock::now();
     let mut rng = fastrand::Rng::new();
     // Before anything is filed: a file whose call is durable must be gone, or it would be a new call next time.
-    left_behind(&options.directory, &recovery).map_err(io("remove files of accepted calls from the inbox"))?;
+    let filing = Filing::new(&options.directory, now.timestamp.as_micros().unsigned_abs());
+    let mut from_files: Vec<&CallRecord> = recovery.live.iter().chain(&recovery.unfiled).collect();
+    from_files.sort_unstable_by_key(|record| record.id);
+    let files = from_files.iter().filter_map(|record| Some((record.file.as_ref()?, record.id)));
+    filing.clear_inbox(files.clone().map(|(file, _)| file))?;
+    filing.sweep()?;
+    for (file, id) in files {
+        filing.claim(&file.name, id);
+    }
+    let filing = Arc::new(filing);
 
     let config = Arc::clone(&options.config);
     let mut dispatcher = Dispatcher::new(callback_policy(), rng.u64(..));
@@ -109,16 +120,21 @@ pub(crate) fn start(mut store: Box<dyn Store>, options: Options) -> Result<Start
     let readers = (0..READERS).map(|_| store.reader()).collect::<Result<Vec<_>, _>>()?;
     let reads = Arc::new(Reads::new(readers, Arc::clone(&config)));
     let (sender, messages) = mpsc::channel(MESSAGES_MAX);
-    let filing = FilingQueue::start(options.directory.clone(), store.reader()?, sender.clone())
+    let filing_queue = FilingQueue::start(Arc::clone(&filing), store.reader()?, sender.clone())
         .map_err(io("start the filing thread"))?;
     for call in &recovery.unfiled {
-        filing.push(call.id);
+        filing_queue.push(call.id);
     }
     let journal = Journal::start(store, sender.clone()).map_err(io("start the store's thread"))?;
     let spawner = Spawner::new(options.launcher).map_err(io("start the spawning thread"))?;
     let (snapshots, watched) = watch::channel(Snapshot { census: dispatcher.census(), ..Snapshot::default() });
-    let handle =
-        Handle { messages: sender.clone(), snapshots: watched, reads: Arc::clone(&reads), config: Arc::clone(&config) };
+    let handle = Handle {
+        messages: sender.clone(),
+        snapshots: watched,
+        reads: Arc::clone(&reads),
+        config: Arc::clone(&config),
+        inbox: None,
+    };
     let run = Run {
         config,
         directory: options.directory,
@@ -133,7 +149,8 @@ pub(crate) fn start(mut store: Box<dyn Store>, options: Options) -> Result<Start
         reader,
         reads,
         spawner: Arc::new(spawner),
-        filing,
+        filing: Arc::clone(&filing),
+        filing_queue,
         tasks: TaskTracker::new(),
         rng,
         tenants,
@@ -144,15 +161,13 @@ pub(crate) fn start(mut store: Box<dyn Store>, options: Options) -> Result<Start
         reports: HashMap::new(),
         running: HashMap::new(),
         cut_early: HashSet::new(),
-        in_inbox: HashSet::new(),
-        ended_in_inbox: HashSet::new(),
         unfiled: u64::try_from(recovery.unfiled.len()).unwrap_or(u64::MAX),
         free_bytes: None,
         stats: Stats::default(),
         is_draining: false,
         store_failure: None,
     };
-    Ok(Started { run, handle, messages: sender })
+    Ok(Started { run, handle, filing })
 }
 
 impl Rebuild<'_> {

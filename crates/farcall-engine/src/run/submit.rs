@@ -11,7 +11,7 @@ use farcall_store::record::{CallRecord, IdempotencyRecord, Progress};
 use sha2::{Digest, Sha256};
 use tokio::sync::oneshot;
 
-use super::Run;
+use super::{Run, Unacknowledged};
 use crate::clock;
 use crate::document::{Document, Rejection, RejectionKind, UpstreamRef, When};
 use crate::handle::{Accepted, Submission, SubmitError};
@@ -23,7 +23,7 @@ impl Run {
     pub(super) fn submit(&mut self, submission: Submission, reply: Reply) {
         match self.offer(submission) {
             Ok(accepted) if self.unacknowledged.contains_key(&accepted.id) => {
-                self.unacknowledged.entry(accepted.id).or_default().push((reply, accepted));
+                self.unacknowledged.entry(accepted.id).or_default().waiting.push((reply, accepted));
             }
             result => drop(reply.send(result)),
         }
@@ -48,15 +48,17 @@ impl Run {
         let spec = self.spec(id, upstream, &submission, now);
         let record = new_record(&spec, &submission, key.clone());
         let insert = Insert { call: record, request: submission.bytes };
-        if let Some(key) = key {
-            self.keys.insert((key.scope, key.key), (id, key.digest));
-        }
-        if spec.has_file {
-            self.in_inbox.insert(id);
+        let key = key.map(|key| {
+            let name = (key.scope, key.key);
+            self.keys.insert(name.clone(), (id, key.digest));
+            name
+        });
+        if let Some(file) = &submission.file {
+            self.filing.claim(&file.name, id);
         }
         self.documents.keep(id, *submission.document, insert.request.len());
         self.inserts.insert(id, Box::new(insert));
-        self.unacknowledged.insert(id, Vec::new());
+        self.unacknowledged.insert(id, Unacknowledged { key, waiting: Vec::new() });
         self.dispatcher.handle(now, Event::Offered(Box::new(spec)));
         Ok(Accepted { id, is_replay: false })
     }
