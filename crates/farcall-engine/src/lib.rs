@@ -16,8 +16,8 @@ mod journal;
 pub mod quantity;
 mod reads;
 mod request;
-mod run;
 pub mod result_file;
+mod run;
 pub mod secret;
 mod upstreams;
 
