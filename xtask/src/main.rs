@@ -1,1 +1,44 @@
-fn main() {}
+//! The project's own tools: `cargo xtask tidy` checks how the code looks, `cargo xtask test` everything.
+//!
+//! Nothing here is part of the product. One module per command; a command that finds something wrong says so on
+//! stderr and ends with status 1.
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "tools talk to a terminal")]
+
+mod test;
+mod tidy;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Parser;
+
+/// Tools for working on farcall.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+enum Task {
+    /// Check what rustfmt and clippy cannot: lengths, directions of imports, names, documents.
+    Tidy,
+    /// Check formatting, tidiness and lints, and run every test.
+    Test,
+}
+
+fn main() -> ExitCode {
+    let done = match Task::parse() {
+        Task::Tidy => tidy::run(&root()),
+        Task::Test => test::run(&root()),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// The folder of the whole workspace.
+fn root() -> PathBuf {
+    let mut dir = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
+    dir.pop();
+    dir
+}

@@ -1,4 +1,6 @@
 //! One try of a call: its kind, its stored outcome, and what the executor reports of it.
+//!
+//! What a result means for its call is decided in `classify` and `settle`.
 
 use std::time::Duration;
 

@@ -1,4 +1,6 @@
 //! What one attempt's result means under a policy. Pure tables, in the order of the contract's section 3.
+//!
+//! What follows for the call, a retry or its end, is decided in `settle`.
 
 use std::time::Duration;
 

@@ -1,4 +1,6 @@
 //! The one table of how a call's state may change. Every change of state in the dispatcher goes through [`next`].
+//!
+//! Why a step is taken is decided elsewhere; here stands only which steps there are.
 
 use crate::call::State;
 

@@ -1,4 +1,6 @@
 //! The resolved policy of one upstream: what the dispatcher needs to know of its configuration.
+//!
+//! Names, URLs, headers and secrets stay with the engine.
 
 use std::num::NonZeroU32;
 use std::time::Duration;

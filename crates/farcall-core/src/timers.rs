@@ -1,4 +1,6 @@
 //! Everything that becomes due, in order of time. Each owner keeps the instant it set, so a timer can be taken back.
+//!
+//! It does not wait: the dispatcher asks for the earliest and says so as its next wake-up.
 
 use std::collections::BTreeSet;
 

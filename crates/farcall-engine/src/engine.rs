@@ -1,4 +1,6 @@
 //! Starting and stopping an engine.
+//!
+//! The store comes from outside. Everything else that is wanted of an engine goes through its [`Handle`].
 
 use farcall_store::port::{CommitError, Store};
 use tokio::task::JoinHandle;

@@ -1,4 +1,6 @@
 //! The inbox of a running engine: files found in the working directory become calls, and leave it.
+//!
+//! A file is removed only when its call is durable, and only if it still is the file that the call came from.
 
 use std::path::Path;
 

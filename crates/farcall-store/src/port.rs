@@ -2,7 +2,8 @@
 //!
 //! One writer, who commits batches: all of a batch is durable when [`Store::commit`] returns, or none of it is. Readers
 //! are separate and may be slow without holding the writer up. A store decides nothing; it refuses what contradicts
-//! what it holds ([`CommitError::Conflict`]), because that is a bug or another engine.
+//! what it holds ([`CommitError::Conflict`]), because that is a bug or another engine. What may follow what is written
+//! once, in `transition.rs`, for every store.
 
 use bytes::Bytes;
 use farcall_core::attempt::{AttemptKind, AttemptOutcome};
@@ -14,14 +15,27 @@ use crate::record::{AttemptRecord, CallRecord, ErrorRecord, GrantRecord, Progres
 /// One change that must be durable before what rests on it happens.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Write {
-    /// A new call and the document it came as.
+    /// A new call and the document it came as. Neither its id nor its idempotency key is known yet.
     Insert(Box<Insert>),
-    /// An attempt is about to be made; the call runs.
+    /// An attempt is about to be made; the call runs, and waits for nothing (`next_at`). The call has not ended, and
+    /// the number is one above that of its last attempt.
     Start(Start),
     /// An attempt ended, or a waiting call did.
     Settle(Box<Settle>),
-    /// A call's response file and request file are in place.
+    /// A call's response file and request file are in place. The call has ended, and was not filed before.
     Filed(CallId),
+}
+
+impl Write {
+    /// The call it changes.
+    pub const fn call(&self) -> CallId {
+        match self {
+            Self::Insert(insert) => insert.call.id,
+            Self::Start(start) => start.call,
+            Self::Settle(settle) => settle.call,
+            Self::Filed(call) => *call,
+        }
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,6 +52,10 @@ pub struct Start {
     pub started_at: Timestamp,
 }
 
+/// The end of an attempt that runs, of a call that has not ended, or both.
+///
+/// An end is final. When other attempts of the call are still out (hedges that lost), each is settled later without a
+/// progress; anything else is refused.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settle {
     pub call: CallId,
@@ -45,7 +63,7 @@ pub struct Settle {
     pub attempt: Option<AttemptEnd>,
     /// Where the call stands from now on; nothing when only the attempt ended.
     pub progress: Option<Progress>,
-    /// Kept when this attempt ended the call and there was an answer.
+    /// Kept when this attempt ended the call and there was an answer; refused without an end.
     pub response: Option<ResponseRecord>,
 }
 
@@ -83,13 +101,14 @@ pub struct ReadError {
 
 /// The one writer.
 pub trait Store: Send + 'static {
-    /// Takes over whatever an earlier engine left; its epoch ends here.
+    /// Takes over whatever an earlier engine left; its epoch ends here, and what it still commits is refused. Comes
+    /// before the first commit.
     ///
     /// # Errors
     /// When the store cannot be read or the new epoch not written.
     fn take_over(&mut self) -> Result<Recovery, ReadError>;
 
-    /// Makes a batch durable, all or nothing.
+    /// Makes a batch durable, all or nothing. The writes take effect in the order given.
     ///
     /// # Errors
     /// When any write of it is refused or cannot be made durable.
@@ -132,7 +151,11 @@ pub trait Reader: Send {
     /// When the store cannot be read.
     fn keyed(&mut self, scope: &str, key: &str) -> Result<Option<CallRecord>, ReadError>;
 
-    /// At most `count` attempts of a limit key, newest first, of those that started or were proved after `since`.
+    /// At most `count` attempts of a limit key: those that are still open, and those that started or were proved at
+    /// `since` or later.
+    ///
+    /// Open ones come first, the latest start leading, then the others by the later of start and proof, newest first:
+    /// the first N of them are those that hold the N slots of a limit longest.
     ///
     /// # Errors
     /// When the store cannot be read.

@@ -134,14 +134,27 @@ pub struct Totals {
     pub calls: [u64; State::ALL.len()],
 }
 
+impl Totals {
+    /// Calls in this state.
+    pub const fn of(&self, state: State) -> u64 {
+        self.calls[state as usize]
+    }
+
+    /// The count of calls in this state, to change.
+    pub const fn of_mut(&mut self, state: State) -> &mut u64 {
+        &mut self.calls[state as usize]
+    }
+}
+
 /// What a store holds that still needs the engine, taken over at open.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Recovery {
-    /// Every call that has not ended, oldest first.
+    /// Every call that has not ended, in the order of acceptance.
     pub live: Vec<CallRecord>,
-    /// Attempts still marked running: the engine died while they were out.
+    /// Attempts still marked running, oldest call first: the engine died while they were out. Their call may have
+    /// ended meanwhile by another attempt, and then stands in neither list.
     pub open_attempts: Vec<(CallId, AttemptRecord)>,
-    /// Ended calls from files whose files are not in place yet, oldest first.
+    /// Ended calls whose files are not in place yet, in the order of acceptance.
     pub unfiled: Vec<CallRecord>,
     pub totals: Totals,
 }

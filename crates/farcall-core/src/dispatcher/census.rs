@@ -1,4 +1,6 @@
 //! How many calls there are, by state: `accepted = pruned + sum of calls` at every moment.
+//!
+//! Every change of state is counted where it is made; nothing is ever counted anew.
 
 use crate::call::State;
 

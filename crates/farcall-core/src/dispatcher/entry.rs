@@ -1,4 +1,6 @@
 //! A call that has not ended, in memory, and its attempts that are out.
+//!
+//! Plain data: what happens to an entry stands with what makes it happen.
 
 use crate::call::{CallSpec, State, WaitReason};
 use crate::limit::Grant;

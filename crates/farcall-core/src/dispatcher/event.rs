@@ -1,4 +1,6 @@
 //! What the dispatcher is told.
+//!
+//! Events report and decide nothing; each carries the time at which it happened where that matters to the limits.
 
 use crate::attempt::{AttemptResult, BytesSent};
 use crate::call::CallSpec;

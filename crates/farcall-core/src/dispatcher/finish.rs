@@ -1,4 +1,7 @@
 //! Attempts that end, calls that end with them, and deadlines that pass.
+//!
+//! What a result means is asked of `classify` and `settle`; here it is carried out: slots, counts, writes, the
+//! callback.
 
 use super::entry::{Cut, Live, Place};
 use super::{AttemptEnd, Callback, Dispatcher, Effect, Progress, Write};

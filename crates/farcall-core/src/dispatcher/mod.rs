@@ -11,6 +11,8 @@ mod finish;
 mod restore;
 mod standing;
 mod start;
+#[cfg(test)]
+mod tests;
 mod turn;
 mod upstream;
 

@@ -1,4 +1,6 @@
 //! Taking over what an earlier process left: calls that wait, and attempts that were out when it died.
+//!
+//! An attempt without an end may have arrived, so it ends `unknown` and its slots cool from now. Nothing is sent here.
 
 use super::entry::Entry;
 use super::{AttemptEnd, Census, Dispatcher, Effect, Progress, Write};

@@ -1,4 +1,6 @@
 //! Why things wait: of one call, of one upstream, of all.
+//!
+//! Answers for people and for progress bars; nothing is decided by them.
 
 use std::collections::BTreeMap;
 

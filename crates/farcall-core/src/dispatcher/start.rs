@@ -1,4 +1,6 @@
 //! Starting attempts: upstreams take turns, each starts its next call when every limit allows it.
+//!
+//! A start is a write; its launch follows when that is durable. Who goes next within an upstream is the lanes' choice.
 
 use super::entry::{Live, Place};
 use super::upstream::Block;

@@ -1,4 +1,6 @@
 //! What a turn decides: writes that must be durable, and effects that may happen then.
+//!
+//! Plain data that crosses the border of the core: numbers and words, no text and no bytes.
 
 use crate::attempt::{AttemptKind, AttemptOutcome};
 use crate::call::{ErrorKind, State, UpstreamId};

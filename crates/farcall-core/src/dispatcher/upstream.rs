@@ -1,4 +1,6 @@
 //! One upstream: its lanes, its limits, and why it does not start more just now.
+//!
+//! What it may start is decided in `start`; here is what there is to know for that.
 
 use crate::call::WaitReason;
 use crate::lane::Lanes;

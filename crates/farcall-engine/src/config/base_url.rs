@@ -1,4 +1,6 @@
 //! Base URLs: reading one, and whether another URL lies at or below it.
+//!
+//! Below means on a boundary of path segments: `/admin` holds `/admin/orders` and not `/administrator`.
 
 use url::Url;
 

@@ -54,19 +54,17 @@ fn words(reader: &mut Reader<'_>, node: &Node, text: &str) -> Option<Vec<String>
 
 fn check_program(reader: &mut Reader<'_>, place: Span, words: &[String]) -> bool {
     let program = &words[0];
-    if program.is_empty() || !CommandLine::placeholders(program).is_empty() {
-        reader
-            .error(place, "a command line begins with the name of a program")
-            .hint("a placeholder cannot be the program");
-        return false;
-    }
     if ["http://", "https://"].iter().any(|scheme| program.starts_with(scheme)) {
-        reader
-            .error(place, "a command line begins with the name of a program, not with a URL")
-            .hint("for example `curl -d @$response URL`");
-        return false;
+        let message = "a command line begins with the name of a program, not with a URL";
+        reader.error(place, message).hint("for example `curl -d @$response URL`");
+    } else if !CommandLine::placeholders(program).is_empty() {
+        reader.error(place, "a placeholder cannot be the program that is run");
+    } else if program.is_empty() {
+        reader.error(place, "a command line begins with the name of a program");
+    } else {
+        return true;
     }
-    true
+    false
 }
 
 fn check_shell(reader: &mut Reader<'_>, place: Span, words: &[String]) -> bool {
@@ -77,7 +75,7 @@ fn check_shell(reader: &mut Reader<'_>, place: Span, words: &[String]) -> bool {
     };
     reader
         .error(place, format!("`${name}` stands in a word that a shell would execute"))
-        .label("a file's name could run commands here")
+        .label("a value put in here could run commands")
         .hint(format!("use the environment variable there: \"$FARCALL_{}\"", name.to_uppercase()));
     false
 }

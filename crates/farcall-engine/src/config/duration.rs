@@ -12,11 +12,11 @@ pub const DURATION_MAX: Duration = Duration::from_secs(100 * 365 * 86_400);
 pub enum DurationError {
     #[error("not a length of time")]
     Malformed,
-    #[error("a number in quotes has no unit")]
+    #[error("a number without a unit")]
     NoUnit,
-    #[error("a length of time cannot be negative")]
+    #[error("negative, which no length of time is")]
     Negative,
-    #[error("a length of time is a finite number")]
+    #[error("not a finite number")]
     NotFinite,
     #[error("longer than 100 years")]
     TooLong,

@@ -1,4 +1,6 @@
 //! Reading small files that a configuration names, never more than a stated number of bytes.
+//!
+//! A FIFO or a device in the place of a file is an error; nothing here ever waits for one.
 
 use std::fs::{File, Metadata};
 use std::io::{self, Read};

@@ -1,4 +1,6 @@
 //! Headers that an upstream's calls carry: names checked, values templates of secrets.
+//!
+//! Those of the connection and of framing are refused; values are resolved when a request is sent.
 
 use super::diagnostic::{References, Span};
 use super::reader::Reader;

@@ -1,4 +1,6 @@
 //! Limits: `rate_second` and its like, and the general form `"10/1s"`.
+//!
+//! What a limit means is the core's matter; here it becomes a number and a window, and never zero.
 
 use std::num::NonZeroU32;
 use std::time::Duration;

@@ -1,4 +1,6 @@
 //! Finding a directory's configuration and reading it, from bytes to [`Config`].
+//!
+//! Nothing is guessed: two files, a misnamed one, or one that everyone may write are errors.
 
 use std::fs::Metadata;
 use std::io;

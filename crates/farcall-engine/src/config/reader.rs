@@ -3,6 +3,7 @@
 //! A mapping is read by a table of its keys ([`Reader::keys`]), so that the names that are known, the hint for one that
 //! is not, and what is read are the same list. Reading goes on after a mistake, to report as many as possible at once.
 
+use std::collections::HashMap;
 use std::num::NonZeroU32;
 use std::ops::RangeInclusive;
 use std::path::Path;
@@ -15,6 +16,9 @@ use super::{size, suggest};
 
 /// A key that a mapping may have, and how its value is read into a `T`.
 pub(super) type KeyReader<T> = (&'static str, fn(&mut Reader<'_>, &Entry, &mut T));
+
+/// The largest size anybody may ask for, in bytes: 1 PiB.
+pub(super) const SIZE_MAX: u64 = 1 << 50;
 
 /// Whether a length of time may be nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,11 +59,15 @@ impl Reader<'_> {
                 return None;
             }
         };
-        let mut distinct: Vec<&Entry> = Vec::with_capacity(entries.len());
+        let mut first_places: HashMap<&str, Span> = HashMap::with_capacity(entries.len());
+        let mut distinct = Vec::with_capacity(entries.len());
         for entry in entries {
-            match distinct.iter().find(|earlier| earlier.key.name == entry.key.name) {
-                Some(earlier) => self.duplicate(&entry.key, earlier.key.span),
-                None => distinct.push(entry),
+            match first_places.get(entry.key.name.as_str()) {
+                Some(first) => self.duplicate(&entry.key, *first),
+                None => {
+                    first_places.insert(&entry.key.name, entry.key.span);
+                    distinct.push(entry);
+                }
             }
         }
         Some(distinct)
@@ -235,14 +243,21 @@ impl Reader<'_> {
             }
             Ok(duration) => Some(duration),
             Err(mistake) => {
-                let hint = if mistake == DurationError::NoUnit { DURATION_NUMBER_HINT } else { DURATION_HINT };
-                self.error(node.span, mistake.to_string()).hint(hint);
+                let written = self.diagnostics.written(node.span).to_owned();
+                let diagnostic = self.error(node.span, format!("{written} is {mistake}"));
+                match mistake {
+                    DurationError::Malformed => diagnostic.hint(DURATION_HINT),
+                    DurationError::NoUnit => {
+                        diagnostic.hint("write seconds as a number, or every number with its unit: `1h30m`")
+                    }
+                    DurationError::Negative | DurationError::NotFinite | DurationError::TooLong => diagnostic,
+                };
                 None
             }
         }
     }
 
-    /// A number of bytes, at least `bytes_min`.
+    /// A number of bytes within a range.
     pub(super) fn size(&mut self, node: &Node, range: &RangeInclusive<u64>) -> Option<u64> {
         let bytes = match &node.value {
             Value::Text(text) => size::from_text(text),
@@ -278,4 +293,3 @@ fn misplaced<'k>(entry: &Entry, mut known: impl Iterator<Item = &'k str> + Clone
 }
 
 const DURATION_HINT: &str = "write seconds as a number, or a text such as `300ms`, `1m30s`, `1h` or `2d`";
-const DURATION_NUMBER_HINT: &str = "write seconds as a number without quotes, or with a unit: `30s`";

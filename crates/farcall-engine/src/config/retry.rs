@@ -232,7 +232,7 @@ fn choice<T: Copy>(reader: &mut Reader<'_>, node: &Node, choices: &[(&str, T)]) 
     };
     let found = choices.iter().find(|(word, _)| word == text).map(|(_, value)| *value);
     if found.is_none() {
-        reader.error(node.span, format!("`{text}` is neither of {words}"));
+        reader.error(node.span, format!("`{text}` is not {words}"));
     }
     found
 }

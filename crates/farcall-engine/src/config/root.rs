@@ -1,4 +1,6 @@
 //! The whole file: its top-level keys, and the layers of its upstreams put together.
+//!
+//! `kofaf.yml` has its upstreams at the top level and Kofaf's defaults; from there on both files go the same way.
 
 use std::collections::BTreeMap;
 
@@ -48,8 +50,25 @@ pub(super) fn read_farcall(reader: &mut Reader<'_>, root: &Node) -> Config {
 pub(super) fn read_kofaf(reader: &mut Reader<'_>, root: &Node, overrides: &Node) -> Config {
     let mut parts = Parts::default();
     reader.keys(overrides, SECTIONS, &mut parts.settings);
-    parts.upstreams = read_upstreams(reader, root);
+    parts.upstreams = match first_section(root) {
+        None => read_upstreams(reader, root),
+        Some(section) => {
+            reader
+                .error(section.span, format!("`{}` is no upstream", section.name))
+                .hint("kofaf.yml has nothing but upstreams at its top level; sections belong to farcall.yml");
+            Vec::new()
+        }
+    };
     assemble(reader, parts, Dialect::Kofaf)
+}
+
+/// A section of farcall.yml, which tells that the whole file is meant as one.
+fn first_section(root: &Node) -> Option<&Key> {
+    let Value::Map(entries) = &root.value else { return None };
+    let is_section = |entry: &&Entry| {
+        PARTS.iter().any(|(name, _)| *name == entry.key.name) && entry_of(&entry.node, "base_url").is_none()
+    };
+    entries.iter().find(is_section).map(|entry| &entry.key)
 }
 
 fn read_section(reader: &mut Reader<'_>, entry: &Entry, parts: &mut Parts) {
@@ -126,7 +145,7 @@ fn check_distinct(reader: &mut Reader<'_>, upstreams: &[(Key, Layer)]) {
 
 fn warn_of_withheld_secrets(reader: &mut Reader<'_>, root: &Node, defaults: &Layer) {
     let has_secrets = defaults.headers.iter().flatten().any(|(_, value)| value.has_references());
-    let place = place_of(root, "defaults").and_then(|entry| place_of(&entry.node, "headers"));
+    let place = entry_of(root, "defaults").and_then(|entry| entry_of(&entry.node, "headers"));
     if let (true, Some(entry)) = (has_secrets, place) {
         reader
             .diagnostics
@@ -135,7 +154,7 @@ fn warn_of_withheld_secrets(reader: &mut Reader<'_>, root: &Node, defaults: &Lay
     }
 }
 
-fn place_of<'n>(node: &'n Node, name: &str) -> Option<&'n Entry> {
+fn entry_of<'n>(node: &'n Node, name: &str) -> Option<&'n Entry> {
     match &node.value {
         Value::Map(entries) => entries.iter().find(|entry| entry.key.name == name),
         _ => None,

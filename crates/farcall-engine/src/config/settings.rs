@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use super::diagnostic::{Diagnostics, References, Span};
 use super::headers;
 use super::model::{Inbox, Listen, Server, StoreSettings};
-use super::reader::{KeyReader, Reader, Zero};
+use super::reader::{KeyReader, Reader, SIZE_MAX, Zero};
 use super::tree::{self, Entry, Key, Node, Value};
 
 /// Every setting that a flag or the environment may give, as section and key.
@@ -65,7 +65,7 @@ const SERVER_KEYS: &[KeyReader<Settings>] = &[
     }),
     ("max_body", |reader, entry, settings| {
         let server = &mut settings.server;
-        server.max_body = reader.size(&entry.node, &(1..=u64::MAX)).unwrap_or(server.max_body);
+        server.max_body = reader.size(&entry.node, &(1..=SIZE_MAX)).unwrap_or(server.max_body);
     }),
 ];
 
@@ -77,7 +77,7 @@ const STORE_KEYS: &[KeyReader<Settings>] = &[
     }),
     ("min_free", |reader, entry, settings| {
         let store = &mut settings.store;
-        store.min_free = reader.size(&entry.node, &(0..=u64::MAX)).unwrap_or(store.min_free);
+        store.min_free = reader.size(&entry.node, &(0..=SIZE_MAX)).unwrap_or(store.min_free);
     }),
     ("url", |reader, entry, settings| reader.later(entry, settings)),
 ];

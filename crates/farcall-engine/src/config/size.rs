@@ -1,4 +1,6 @@
 //! Numbers of bytes as people write them: `16MiB`, `64KiB`, `10MB`, or a plain number.
+//!
+//! Units are exact: `MB` is a million bytes, `MiB` is 2^20. Nothing is rounded, and there are no fractions.
 
 /// Reads a text of digits and a unit: `B`, `KB`, `MB`, `GB`, `TB` (thousands) or `KiB`, `MiB`, `GiB`, `TiB` (1,024).
 pub(super) fn from_text(text: &str) -> Option<u64> {

@@ -1,4 +1,6 @@
 //! Sets of status codes: `[408, "500-599"]`.
+//!
+//! Codes lie between 100 and 599; a range that ends before it begins is a mistake with a hint.
 
 use std::ops::RangeInclusive;
 

@@ -1,4 +1,6 @@
 //! The known name nearest to a mistyped one.
+//!
+//! It only suggests: a mistyped key is an error all the same.
 
 /// The candidate that takes the fewest edits, if they are few for its length.
 pub(super) fn nearest<'a>(written: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {

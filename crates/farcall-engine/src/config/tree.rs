@@ -4,7 +4,7 @@
 //! what could grow without bound: nesting, the number of values (copies made by aliases included), tags. Duplicate
 //! keys are kept: their reader reports them.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 
 use granit_parser::{Event, Parser, ScalarStyle, ScanError, StructureStyle, Tag};
@@ -274,8 +274,15 @@ impl<'t> Builder<'t> {
         let start = error.marker().byte_offset().unwrap_or(0).min(self.text.len());
         let rest = self.text.get(start..).unwrap_or_default();
         let length = rest.chars().next().filter(|c| *c != '\n').map_or(0, char::len_utf8);
-        let hint = rest.starts_with('\t').then_some("YAML is indented with spaces, never with tabs");
-        self.fail(start..start + length, &format!("no valid YAML: {}", error.info()), hint)
+        let message = error.info();
+        let hint = if message.contains("tab") {
+            Some("YAML is indented with spaces, never with tabs")
+        } else if message.contains("did not find expected key") {
+            Some("is this line indented like its neighbours?")
+        } else {
+            None
+        };
+        self.fail(start..start + length, &format!("no valid YAML: {message}"), hint)
     }
 
     fn fail(&self, range: Range<usize>, message: &str, hint: Option<&'static str>) -> SyntaxError {
@@ -285,11 +292,11 @@ impl<'t> Builder<'t> {
 
 /// A mapping's own keys win over merged ones, and earlier merged ones over later.
 fn merge(entries: &mut Vec<Entry>, merged: Vec<Entry>) {
-    for entry in merged {
-        if !entries.iter().any(|own| own.key.name == entry.key.name) {
-            entries.push(entry);
-        }
+    let mut known: HashSet<String> = HashSet::new();
+    if !merged.is_empty() {
+        known.extend(entries.iter().map(|entry| entry.key.name.clone()));
     }
+    entries.extend(merged.into_iter().filter(|entry| known.insert(entry.key.name.clone())));
 }
 
 #[cfg(test)]

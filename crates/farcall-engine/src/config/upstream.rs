@@ -1,4 +1,6 @@
 //! The keys of an upstream: one table, read into a [`Layer`].
+//!
+//! Keys that a later version brings are in the table too and refused; what lies over what is `layer`'s matter.
 
 use std::path::PathBuf;
 
@@ -7,7 +9,7 @@ use rustls::pki_types::pem::PemObject;
 
 use super::layer::Layer;
 use super::model::{HeaderCaps, Success};
-use super::reader::{KeyReader, Reader, Zero};
+use super::reader::{KeyReader, Reader, SIZE_MAX, Zero};
 use super::tree::{Entry, Node, Value};
 use super::{base_url, callback, file, headers, limits, statuses};
 
@@ -37,7 +39,7 @@ const KEYS: &[KeyReader<Layer>] = &[
     ("success", |reader, entry, layer| layer.success = read_success(reader, &entry.node)),
     ("headers", |reader, entry, layer| layer.headers = headers::read(reader, &entry.node)),
     ("tls", |reader, entry, layer| reader.keys(&entry.node, TLS_KEYS, layer)),
-    ("max_response", |reader, entry, layer| layer.max_response = reader.size(&entry.node, &(1..=u64::MAX))),
+    ("max_response", |reader, entry, layer| layer.max_response = reader.size(&entry.node, &(1..=SIZE_MAX))),
     ("max_headers", |reader, entry, layer| layer.max_headers = read_max_headers(reader, &entry.node)),
     ("idempotent", |reader, entry, layer| layer.idempotent = reader.boolean(&entry.node)),
     ("idempotency_header", |reader, entry, layer| {
@@ -81,11 +83,9 @@ pub(super) fn read(reader: &mut Reader<'_>, entry: &Entry) -> Layer {
         _ => false,
     };
     if is_missing {
-        let hint = match entry.key.name.as_str() {
-            "upstreams" | "server" | "defaults" => "kofaf.yml is made of upstreams; sections belong to farcall.yml",
-            _ => "for example `base_url: https://api.example.com`",
-        };
-        reader.error(entry.key.span, format!("upstream `{}` has no `base_url`", entry.key.name)).hint(hint);
+        reader
+            .error(entry.key.span, format!("upstream `{}` has no `base_url`", entry.key.name))
+            .hint("for example `base_url: https://api.example.com`");
     }
     layer
 }
@@ -190,7 +190,7 @@ fn read_addresses(reader: &mut Reader<'_>, entry: &Entry, _: &mut Layer) {
             reader.not_available_yet(entry.node.span, "`addresses: public`").hint("write `any`, or leave the key out");
         }
         Some(text) => {
-            let message = format!("`{text}` is neither of `any` or `public`");
+            let message = format!("`{text}` is not `any` or `public`");
             reader.error(entry.node.span, message);
         }
     }

@@ -1,4 +1,6 @@
 //! The characters of JSON strings, escapes undone.
+//!
+//! A lone surrogate is no character: it is told and never replaced.
 
 use std::borrow::Cow;
 

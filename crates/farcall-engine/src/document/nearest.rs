@@ -1,4 +1,6 @@
 //! The known name that a mistyped one is closest to.
+//!
+//! It only suggests: a mistyped key is rejected all the same.
 
 /// Longer names than this are not compared.
 const NAME_BYTES_MAX: usize = 64;

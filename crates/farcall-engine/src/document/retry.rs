@@ -1,4 +1,6 @@
 //! A call's own `retry` and `success`: partial settings, laid over those of its upstream.
+//!
+//! What a call leaves out is its upstream's; how retries are made is the core's matter.
 
 use std::time::Duration;
 

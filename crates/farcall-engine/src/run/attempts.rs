@@ -1,4 +1,6 @@
 //! Making attempts: each is a task that loads what it needs, sends once and reports once.
+//!
+//! Cutting an attempt off closes its connection, or ends its program; the report says whether anything was sent.
 
 use std::path::PathBuf;
 use std::sync::Arc;

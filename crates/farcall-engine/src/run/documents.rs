@@ -1,4 +1,6 @@
 //! Documents of calls that wait, kept in memory while there is room, so that most attempts need no read.
+//!
+//! Only a cache: the store holds every document, byte for byte.
 
 use std::collections::HashMap;
 use std::sync::Arc;

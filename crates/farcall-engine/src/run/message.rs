@@ -1,4 +1,6 @@
 //! What the loop is told, by whom.
+//!
+//! The one way into the loop: handles, attempts, the journal and the filer all send messages and own nothing of it.
 
 use farcall_core::dispatcher::{Seq, Standing};
 use farcall_core::id::{AttemptId, CallId};

@@ -1,4 +1,6 @@
 //! Starting: takes over what the store holds, rebuilds the dispatcher from it, and sets the loop up around it.
+//!
+//! What was out when an earlier process died is settled by the dispatcher before anything new is started.
 
 use std::collections::{HashMap, HashSet};
 use std::num::NonZeroU32;

@@ -1,4 +1,6 @@
 //! What each upstream has done since the start, for people who watch.
+//!
+//! Not stored: after a restart it begins at zero. What is exact over restarts is the dispatcher's census.
 
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;

@@ -1,4 +1,6 @@
 //! Taking a call in: from a submission to a record, a spec for the dispatcher, and an answer once it is durable.
+//!
+//! Nothing is acknowledged before its commit, and an idempotency key names one call from the moment it is offered.
 
 use farcall_core::call::{CallSpec, Method, Overrides, State, TenantId, UpstreamId};
 use farcall_core::dispatcher::Event;

@@ -1,4 +1,6 @@
 //! From what the dispatcher decided to what the store keeps: the decision's numbers, the report's words and bytes.
+//!
+//! Nothing is decided here. A callback's document is made here too, because its words are the configuration's.
 
 use farcall_core::attempt::AttemptOutcome;
 use farcall_core::call::{ErrorKind, Priority, Source, State};

@@ -1,4 +1,5 @@
-//! The engine from the outside, against a real loopback network and a real file system.
+//! The engine from the outside, against a real loopback network and a real file system; one module per part.
 
+mod config;
 mod http;
 mod upstream;

@@ -1,4 +1,6 @@
-//! The end of a stream of bytes, in bounded memory: a program may write gigabytes, we keep its last words.
+//! The end of a stream of bytes, in bounded memory.
+//!
+//! A program may write gigabytes; all of it is read, so that it never blocks on us, and its last words are kept.
 
 use tokio::io::{AsyncRead, AsyncReadExt};
 

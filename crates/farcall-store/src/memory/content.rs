@@ -1,0 +1,224 @@
+//! What a memory store holds, and how a batch changes it.
+//!
+//! Writes change the rows in place, one after the other; the rows as they were before are kept aside until the batch is
+//! through, to go back to when one is refused. Rows are shared between snapshots and copied when one side changes them.
+
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use farcall_core::attempt::AttemptOutcome;
+use farcall_core::call::State;
+use farcall_core::id::CallId;
+use farcall_core::time::Timestamp;
+
+use crate::port::{AttemptEnd, CommitError, Insert, Settle, Start, Write};
+use crate::record::{AttemptRecord, CallRecord, GrantRecord, Recovery, ResponseRecord, Totals};
+use crate::transition::{KEY_TAKEN, Refusal, SECOND_INSERT, Standing, UNKNOWN_CALL, UNMATCHED_END};
+
+/// Everything that was committed.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Content {
+    epoch: u64,
+    accepted: u64,
+    rows: BTreeMap<CallId, Arc<Row>>,
+    keys: BTreeMap<(String, String), CallId>,
+}
+
+/// A call and all that belongs to it.
+#[derive(Debug, Clone)]
+pub(super) struct Row {
+    /// Its place in the order of acceptance.
+    seq: u64,
+    pub(super) call: CallRecord,
+    pub(super) request: Bytes,
+    pub(super) attempts: Vec<AttemptRecord>,
+    pub(super) response: Option<ResponseRecord>,
+}
+
+/// The rows a batch has changed, as they were before; nothing for those it inserted.
+type Before = Vec<(CallId, Option<Arc<Row>>)>;
+
+impl Content {
+    pub(super) const fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
+    pub(super) fn row(&self, id: CallId) -> Option<&Row> {
+        self.rows.get(&id).map(Arc::as_ref)
+    }
+
+    pub(super) fn keyed(&self, scope: &str, key: &str) -> Option<&Row> {
+        self.keys.get(&(scope.to_owned(), key.to_owned())).and_then(|&id| self.row(id))
+    }
+
+    pub(super) fn take_over(&mut self) -> (u64, Recovery) {
+        self.epoch += 1;
+        let mut rows: Vec<&Row> = self.rows.values().map(Arc::as_ref).collect();
+        rows.sort_by_key(|row| row.seq);
+        let calls = |wanted: fn(&CallRecord) -> bool| {
+            rows.iter().map(|row| &row.call).filter(|call| wanted(call)).cloned().collect()
+        };
+        let recovery = Recovery {
+            live: calls(|call| !call.progress.state.is_end()),
+            open_attempts: rows.iter().flat_map(|row| row.open_attempts()).collect(),
+            unfiled: calls(|call| call.progress.state.is_end() && !call.filed),
+            totals: self.totals(),
+        };
+        (self.epoch, recovery)
+    }
+
+    pub(super) fn grants(&self, limit_key: &str, since: Timestamp, count: u32) -> Vec<GrantRecord> {
+        let rows = self.rows.values().filter(|row| row.call.limit_key == limit_key);
+        let attempts = rows.flat_map(|row| row.attempts.iter().map(move |attempt| (row, attempt)));
+        let mut grants: Vec<_> = attempts
+            .filter(|(_, attempt)| attempt.ended_at.is_none() || latest_at(attempt) >= since)
+            .map(|(row, attempt)| {
+                let open = attempt.ended_at.is_none();
+                let AttemptRecord { started_at, proved_at, ended_at, .. } = *attempt;
+                let grant = GrantRecord { started_at, proved_at, ended_at, cost: row.call.cost };
+                (Reverse((open, latest_at(attempt), row.seq, attempt.number)), grant)
+            })
+            .collect();
+        grants.sort_by_key(|&(order, _)| order);
+        grants.into_iter().map(|(_, grant)| grant).take(usize::try_from(count).unwrap_or(usize::MAX)).collect()
+    }
+
+    /// All writes in order, or none.
+    pub(super) fn apply(&mut self, writes: &[Write]) -> Result<(), CommitError> {
+        let accepted = self.accepted;
+        let mut before = Before::new();
+        for write in writes {
+            let applied = match write {
+                Write::Insert(insert) => self.insert(insert, &mut before),
+                Write::Start(start) => self.change(start.call, &mut before, |row| row.start(start)),
+                Write::Settle(settle) => self.change(settle.call, &mut before, |row| row.settle(settle)),
+                Write::Filed(call) => self.change(*call, &mut before, Row::file),
+            };
+            if let Err(refusal) = applied {
+                self.undo(before);
+                self.accepted = accepted;
+                return Err(refusal.of(write.call()));
+            }
+        }
+        Ok(())
+    }
+
+    fn insert(&mut self, insert: &Insert, before: &mut Before) -> Result<(), Refusal> {
+        let call = insert.call.clone();
+        if self.rows.contains_key(&call.id) {
+            return Err(SECOND_INSERT);
+        }
+        if let Some(key) = key_of(&call) {
+            if self.keys.contains_key(&key) {
+                return Err(KEY_TAKEN);
+            }
+            self.keys.insert(key, call.id);
+        }
+        before.push((call.id, None));
+        let request = insert.request.clone();
+        let row = Row { seq: self.accepted, call, request, attempts: Vec::new(), response: None };
+        self.rows.insert(row.call.id, Arc::new(row));
+        self.accepted += 1;
+        Ok(())
+    }
+
+    fn change(
+        &mut self,
+        call: CallId,
+        before: &mut Before,
+        change: impl FnOnce(&mut Row) -> Result<(), Refusal>,
+    ) -> Result<(), Refusal> {
+        let row = self.rows.get_mut(&call).ok_or(UNKNOWN_CALL)?;
+        before.push((call, Some(Arc::clone(row))));
+        change(Arc::make_mut(row))
+    }
+
+    fn undo(&mut self, before: Before) {
+        for (call, row) in before.into_iter().rev() {
+            let replaced = match row {
+                Some(row) => self.rows.insert(call, row),
+                None => self.rows.remove(&call).inspect(|inserted| {
+                    key_of(&inserted.call).map(|key| self.keys.remove(&key));
+                }),
+            };
+            assert!(replaced.is_some(), "a batch changed a row that is not there");
+        }
+    }
+
+    fn totals(&self) -> Totals {
+        let mut totals = Totals { accepted: self.accepted, ..Totals::default() };
+        for row in self.rows.values() {
+            *totals.of_mut(row.call.progress.state) += 1;
+        }
+        totals
+    }
+}
+
+impl Row {
+    const fn standing(&self) -> Standing {
+        let ended = self.call.progress.state.is_end();
+        Standing { ended, filed: self.call.filed, attempts: self.call.attempts }
+    }
+
+    fn start(&mut self, start: &Start) -> Result<(), Refusal> {
+        self.standing().start(start)?;
+        self.call.attempts = start.number;
+        self.call.started_at.get_or_insert(start.started_at);
+        self.call.progress.state = State::Running;
+        self.call.progress.next_at = None;
+        self.attempts.push(AttemptRecord {
+            number: start.number,
+            kind: start.kind,
+            outcome: AttemptOutcome::Running,
+            status: None,
+            started_at: start.started_at,
+            proved_at: None,
+            ended_at: None,
+            error: None,
+        });
+        Ok(())
+    }
+
+    fn settle(&mut self, settle: &Settle) -> Result<(), Refusal> {
+        self.standing().settle(settle)?;
+        if let Some(end) = &settle.attempt {
+            self.end_attempt(end)?;
+        }
+        if let Some(progress) = &settle.progress {
+            self.call.progress = progress.clone();
+            self.response.clone_from(&settle.response);
+        }
+        Ok(())
+    }
+
+    fn end_attempt(&mut self, end: &AttemptEnd) -> Result<(), Refusal> {
+        let running = |attempt: &&mut AttemptRecord| attempt.number == end.number && attempt.ended_at.is_none();
+        let attempt = self.attempts.iter_mut().find(running).ok_or(UNMATCHED_END)?;
+        let (number, kind, started_at) = (attempt.number, attempt.kind, attempt.started_at);
+        let AttemptEnd { outcome, status, proved_at, ended_at, ref error, .. } = *end;
+        let (ended_at, error) = (Some(ended_at), error.clone());
+        *attempt = AttemptRecord { number, kind, outcome, status, started_at, proved_at, ended_at, error };
+        Ok(())
+    }
+
+    fn file(&mut self) -> Result<(), Refusal> {
+        self.standing().file()?;
+        self.call.filed = true;
+        Ok(())
+    }
+
+    fn open_attempts(&self) -> impl Iterator<Item = (CallId, AttemptRecord)> {
+        let open = self.attempts.iter().filter(|attempt| attempt.ended_at.is_none());
+        open.map(|attempt| (self.call.id, attempt.clone()))
+    }
+}
+
+fn key_of(call: &CallRecord) -> Option<(String, String)> {
+    call.idempotency.as_ref().map(|record| (record.scope.clone(), record.key.clone()))
+}
+
+fn latest_at(attempt: &AttemptRecord) -> Timestamp {
+    attempt.proved_at.map_or(attempt.started_at, |proved_at| proved_at.max(attempt.started_at))
+}

@@ -1,0 +1,209 @@
+//! The store in memory, for the simulator, tests and engines without a directory.
+//!
+//! A commit is durable at once: [`MemoryStore::crash`] gives the store as a fresh process finds it. A test can let a
+//! commit fail, or the process die on either side of it ([`MemoryStore::inject`]). Snapshots share their rows until one
+//! side changes them. No clock, no chance, no order that depends on hashing.
+
+mod content;
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
+use farcall_core::id::CallId;
+use farcall_core::time::Timestamp;
+
+use self::content::Content;
+use crate::port::{CommitError, ReadError, Reader, Store, Write};
+use crate::record::{AttemptRecord, CallRecord, GrantRecord, Recovery, ResponseRecord};
+use crate::transition::SUPERSEDED;
+
+/// What goes wrong with one commit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// The process dies before it: nothing of the batch is kept.
+    CrashBefore,
+    /// The process dies after it: the batch is kept, but nobody learns of it.
+    CrashAfter,
+    /// There is no space for it; the store lives on.
+    Full,
+}
+
+/// The process that used this store has died; only [`MemoryStore::crash`] leads on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the store's process has crashed")]
+pub struct Crashed;
+
+/// Calls in memory.
+#[derive(Debug)]
+pub struct MemoryStore {
+    disk: Disk,
+    /// What [`Store::take_over`] began.
+    epoch: Option<u64>,
+    crashed: bool,
+    /// The fault, and the commits that still succeed before it.
+    fault: Option<(Fault, u64)>,
+    free_bytes: u64,
+}
+
+/// What outlives a process. The inner `Arc` lets a snapshot share everything until the next commit.
+#[derive(Debug, Clone, Default)]
+struct Disk(Arc<Mutex<Arc<Content>>>);
+
+#[derive(Debug)]
+struct MemoryReader {
+    disk: Disk,
+    free_bytes: u64,
+}
+
+impl MemoryStore {
+    /// An empty store.
+    ///
+    /// # Example
+    /// ```
+    /// use farcall_store::memory::MemoryStore;
+    /// use farcall_store::port::Store;
+    ///
+    /// let mut store = MemoryStore::new();
+    /// let recovery = store.take_over()?;
+    /// assert_eq!(recovery.totals.accepted, 0);
+    /// # Ok::<(), farcall_store::port::ReadError>(())
+    /// ```
+    pub fn new() -> Self {
+        Self::on(Disk::default())
+    }
+
+    /// The store as a fresh process finds it: committed batches, no epoch, no fault to come.
+    pub fn crash(self) -> Self {
+        Self { free_bytes: self.free_bytes, ..Self::on(self.disk) }
+    }
+
+    /// An independent copy of what is committed now, as a fresh process would find it.
+    pub fn snapshot(&self) -> Self {
+        let content = Arc::clone(&self.disk.content());
+        Self { free_bytes: self.free_bytes, ..Self::on(Disk(Arc::new(Mutex::new(content)))) }
+    }
+
+    /// Another engine on the same data. Whoever takes over last may write.
+    pub fn attach(&self) -> Self {
+        Self { free_bytes: self.free_bytes, ..Self::on(self.disk.clone()) }
+    }
+
+    /// Lets this happen to the commit that comes after `commits` more have succeeded. It replaces an earlier fault.
+    pub const fn inject(&mut self, fault: Fault, commits: u64) {
+        self.fault = Some((fault, commits));
+    }
+
+    /// What [`Reader::free_bytes`] answers for readers made from now on; at first it is all there can be.
+    pub const fn set_free_bytes(&mut self, free_bytes: u64) {
+        self.free_bytes = free_bytes;
+    }
+
+    const fn on(disk: Disk) -> Self {
+        Self { disk, epoch: None, crashed: false, fault: None, free_bytes: u64::MAX }
+    }
+
+    /// The fault of the present commit, if its time has come.
+    const fn strike(&mut self) -> Option<Fault> {
+        match self.fault {
+            Some((fault, 0)) => {
+                self.fault = None;
+                Some(fault)
+            }
+            Some((fault, commits)) => {
+                self.fault = Some((fault, commits - 1));
+                None
+            }
+            None => None,
+        }
+    }
+
+    fn apply(&self, writes: &[Write], first: CallId) -> Result<(), CommitError> {
+        let mut content = self.disk.content();
+        if self.epoch != Some(content.epoch()) {
+            return Err(SUPERSEDED.of(first));
+        }
+        Arc::make_mut(&mut content).apply(writes)
+    }
+
+    fn die(&mut self) -> CommitError {
+        self.crashed = true;
+        CommitError::Io(Box::new(Crashed))
+    }
+
+    fn alive(&self, what: &'static str) -> Result<(), ReadError> {
+        if self.crashed { Err(ReadError { what, source: Box::new(Crashed) }) } else { Ok(()) }
+    }
+}
+
+impl Default for MemoryStore {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Store for MemoryStore {
+    fn take_over(&mut self) -> Result<Recovery, ReadError> {
+        self.alive("what was left")?;
+        let (epoch, recovery) = Arc::make_mut(&mut self.disk.content()).take_over();
+        self.epoch = Some(epoch);
+        Ok(recovery)
+    }
+
+    fn commit(&mut self, writes: &[Write]) -> Result<(), CommitError> {
+        if self.crashed {
+            return Err(self.die());
+        }
+        let Some(first) = writes.first().map(Write::call) else { return Ok(()) };
+        match self.strike() {
+            None => self.apply(writes, first),
+            Some(Fault::Full) => Err(CommitError::Full),
+            Some(Fault::CrashBefore) => Err(self.die()),
+            Some(Fault::CrashAfter) => {
+                self.apply(writes, first)?;
+                Err(self.die())
+            }
+        }
+    }
+
+    fn reader(&self) -> Result<Box<dyn Reader>, ReadError> {
+        self.alive("anything")?;
+        Ok(Box::new(MemoryReader { disk: self.disk.clone(), free_bytes: self.free_bytes }))
+    }
+}
+
+impl Reader for MemoryReader {
+    fn call(&mut self, id: CallId) -> Result<Option<CallRecord>, ReadError> {
+        Ok(self.disk.content().row(id).map(|row| row.call.clone()))
+    }
+
+    fn attempts(&mut self, id: CallId) -> Result<Vec<AttemptRecord>, ReadError> {
+        Ok(self.disk.content().row(id).map(|row| row.attempts.clone()).unwrap_or_default())
+    }
+
+    fn request(&mut self, id: CallId) -> Result<Option<Bytes>, ReadError> {
+        Ok(self.disk.content().row(id).map(|row| row.request.clone()))
+    }
+
+    fn response(&mut self, id: CallId) -> Result<Option<ResponseRecord>, ReadError> {
+        Ok(self.disk.content().row(id).and_then(|row| row.response.clone()))
+    }
+
+    fn keyed(&mut self, scope: &str, key: &str) -> Result<Option<CallRecord>, ReadError> {
+        Ok(self.disk.content().keyed(scope, key).map(|row| row.call.clone()))
+    }
+
+    fn grants(&mut self, limit_key: &str, since: Timestamp, count: u32) -> Result<Vec<GrantRecord>, ReadError> {
+        Ok(self.disk.content().grants(limit_key, since, count))
+    }
+
+    fn free_bytes(&mut self) -> Result<u64, ReadError> {
+        Ok(self.free_bytes)
+    }
+}
+
+impl Disk {
+    /// A poisoned lock is taken all the same: nobody panics in the middle of a batch.
+    fn content(&self) -> MutexGuard<'_, Arc<Content>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,98 @@
+-- Calls, their attempts, and their bodies apart from them.
+--
+-- Times are microseconds since 1970 in UTC. Words (state, source, outcome, ...) are those of the API. An id is the 16
+-- bytes of its UUID; inside, calls are known by `seq`, the order of acceptance: ids only nearly ascend, wide rows do
+-- not belong in the interior pages of a table keyed by them, and every table below keys by the small number.
+
+-- One row. Each commit updates it once, which also checks that the epoch is still the writer's own.
+-- accepted = pruned + calls that have not ended + the six ends.
+CREATE TABLE meta (
+    one       INTEGER PRIMARY KEY CHECK (one = 1),
+    epoch     INTEGER NOT NULL,
+    accepted  INTEGER NOT NULL,
+    pruned    INTEGER NOT NULL,
+    succeeded INTEGER NOT NULL,
+    failed    INTEGER NOT NULL,
+    cancelled INTEGER NOT NULL,
+    expired   INTEGER NOT NULL,
+    unknown   INTEGER NOT NULL,
+    poisoned  INTEGER NOT NULL
+) STRICT;
+INSERT INTO meta VALUES (1, 0, 0, 0, 0, 0, 0, 0, 0, 0);
+
+CREATE TABLE calls (
+    seq             INTEGER PRIMARY KEY,
+    id              BLOB    NOT NULL,
+    ended           INTEGER NOT NULL,
+    filed           INTEGER NOT NULL,
+    attempts        INTEGER NOT NULL,
+    state           TEXT    NOT NULL,
+    next_at         INTEGER,
+    retries         INTEGER NOT NULL,
+    requeues        INTEGER NOT NULL,
+    throttles       INTEGER NOT NULL,
+    started_at      INTEGER,
+    finished_at     INTEGER,
+    status          INTEGER,
+    error_kind      TEXT,
+    error_message   TEXT,
+    source          TEXT    NOT NULL,
+    upstream        TEXT,
+    limit_key       TEXT    NOT NULL,
+    method          TEXT    NOT NULL,
+    url             TEXT    NOT NULL,
+    tags            TEXT,    -- a JSON array of strings; NULL when there are none
+    priority        INTEGER NOT NULL,
+    tenant          TEXT,
+    cost            INTEGER NOT NULL,
+    accepted_at     INTEGER NOT NULL,
+    not_before      INTEGER,
+    deadline        INTEGER,
+    has_overrides   INTEGER NOT NULL,
+    callback_of     BLOB,
+    retry_of        BLOB,
+    file_name       BLOB,
+    file_device     INTEGER, -- device and inode: the bits of an unsigned number
+    file_inode      INTEGER,
+    file_changed_ns INTEGER,
+    key_scope       TEXT,
+    key             TEXT,
+    key_digest      BLOB
+) STRICT;
+CREATE UNIQUE INDEX calls_by_id ON calls (id);
+CREATE UNIQUE INDEX calls_by_key ON calls (key_scope, key) WHERE key IS NOT NULL;
+CREATE INDEX calls_live ON calls (ended) WHERE ended = 0;
+CREATE INDEX calls_unfiled ON calls (filed) WHERE ended = 1 AND filed = 0;
+
+CREATE TABLE attempts (
+    call          INTEGER NOT NULL,
+    number        INTEGER NOT NULL,
+    kind          TEXT    NOT NULL,
+    outcome       TEXT    NOT NULL,
+    status        INTEGER,
+    started_at    INTEGER NOT NULL,
+    proved_at     INTEGER,
+    ended_at      INTEGER, -- NULL exactly while the outcome is 'running'
+    error_kind    TEXT,
+    error_message TEXT,
+    limit_key     TEXT    NOT NULL,
+    cost          INTEGER NOT NULL,
+    latest_at     INTEGER, -- the later of started_at and proved_at; NULL while it runs
+    PRIMARY KEY (call, number)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX attempts_open ON attempts (call) WHERE ended_at IS NULL;
+CREATE INDEX attempts_by_limit ON attempts (limit_key, latest_at) WHERE latest_at IS NOT NULL;
+
+-- A body that is NULL stands in a file of its own: bodies/<uuid>.request, bodies/<uuid>.response.
+CREATE TABLE requests (
+    call INTEGER PRIMARY KEY,
+    body BLOB
+) STRICT;
+
+CREATE TABLE responses (
+    call    INTEGER PRIMARY KEY,
+    status  INTEGER NOT NULL,
+    headers TEXT    NOT NULL, -- a JSON array of [name, value]; values as ISO 8859-1, so that any bytes come back
+    decoded INTEGER NOT NULL,
+    body    BLOB
+) STRICT;

@@ -1,0 +1,138 @@
+//! The reader: a connection of its own that cannot write, and the files of large bodies.
+//!
+//! Each query is one snapshot. None is held between queries, so a slow client never keeps the log from being
+//! checkpointed.
+
+use bytes::Bytes;
+use farcall_core::id::CallId;
+use farcall_core::time::Timestamp;
+use rusqlite::{Connection, OptionalExtension, Row, params};
+
+use super::bodies::{Bodies, Part};
+use super::error::unread;
+use super::row::{self, Columns, attempt_columns, blob, call_columns};
+use crate::port::{ReadError, Reader};
+use crate::record::{AttemptRecord, CallRecord, GrantRecord, ResponseRecord};
+
+/// Reads committed data of one store.
+#[derive(Debug)]
+pub(super) struct SqliteReader {
+    connection: Connection,
+    bodies: Bodies,
+}
+
+type Failure = Box<dyn std::error::Error + Send + Sync>;
+
+impl SqliteReader {
+    pub(super) const fn new(connection: Connection, bodies: Bodies) -> Self {
+        Self { connection, bodies }
+    }
+
+    /// The body of a row, or that of the file it stands in.
+    fn body(&self, id: CallId, part: Part, inline: Option<Vec<u8>>) -> Result<Bytes, Failure> {
+        Ok(match inline {
+            Some(body) => body.into(),
+            None => self.bodies.read(id, part)?.into(),
+        })
+    }
+
+    fn stored_request(&self, id: CallId) -> Result<Option<Bytes>, Failure> {
+        let stored: Option<Option<Vec<u8>>> = self
+            .connection
+            .prepare_cached("SELECT body FROM requests WHERE call = (SELECT seq FROM calls WHERE id = ?1)")?
+            .query_row([blob(id)], |row| row.get(0))
+            .optional()?;
+        stored.map(|inline| self.body(id, Part::Request, inline)).transpose()
+    }
+
+    fn stored_response(&self, id: CallId) -> Result<Option<ResponseRecord>, Failure> {
+        let read = |row: &Row<'_>| Ok((row.get(0)?, row.get::<_, String>(1)?, row.get(2)?, row.get(3)?));
+        let stored = self.connection.prepare_cached(RESPONSE)?.query_row([blob(id)], read).optional()?;
+        let Some((status, headers, decoded, inline)) = stored else { return Ok(None) };
+        let headers = row::headers(&headers).ok_or("the stored headers are damaged")?;
+        let body = self.body(id, Part::Response, inline)?;
+        Ok(Some(ResponseRecord { status, headers, body, decoded }))
+    }
+
+    fn stored_attempts(&self, id: CallId) -> rusqlite::Result<Vec<AttemptRecord>> {
+        let mut statement = self.connection.prepare_cached(ATTEMPTS)?;
+        statement.query_map([blob(id)], |row| row::attempt(&mut Columns::new(row)))?.collect()
+    }
+
+    /// Both statements see one snapshot, so that no attempt is missed by ending between them.
+    fn stored_grants(&mut self, limit_key: &str, since: i64, count: u32) -> rusqlite::Result<Vec<GrantRecord>> {
+        let snapshot = self.connection.transaction()?;
+        let mut grants = Vec::new();
+        for open in snapshot.prepare_cached(GRANTS_OPEN)?.query_map(params![limit_key, count], grant)? {
+            grants.push(open?);
+        }
+        let rest = count.saturating_sub(u32::try_from(grants.len()).unwrap_or(u32::MAX));
+        for ended in snapshot.prepare_cached(GRANTS_ENDED)?.query_map(params![limit_key, since, rest], grant)? {
+            grants.push(ended?);
+        }
+        Ok(grants)
+    }
+}
+
+impl Reader for SqliteReader {
+    fn call(&mut self, id: CallId) -> Result<Option<CallRecord>, ReadError> {
+        const SQL: &str = concat!("SELECT ", call_columns!(), " FROM calls WHERE id = ?1");
+        self.connection
+            .prepare_cached(SQL)
+            .and_then(|mut statement| statement.query_row([blob(id)], row::call).optional())
+            .map_err(unread("a call"))
+    }
+
+    fn attempts(&mut self, id: CallId) -> Result<Vec<AttemptRecord>, ReadError> {
+        self.stored_attempts(id).map_err(unread("attempts"))
+    }
+
+    fn request(&mut self, id: CallId) -> Result<Option<Bytes>, ReadError> {
+        self.stored_request(id).map_err(unread("a request"))
+    }
+
+    fn response(&mut self, id: CallId) -> Result<Option<ResponseRecord>, ReadError> {
+        self.stored_response(id).map_err(unread("a response"))
+    }
+
+    fn keyed(&mut self, scope: &str, key: &str) -> Result<Option<CallRecord>, ReadError> {
+        const SQL: &str = concat!("SELECT ", call_columns!(), " FROM calls WHERE key_scope = ?1 AND key = ?2");
+        self.connection
+            .prepare_cached(SQL)
+            .and_then(|mut statement| statement.query_row([scope, key], row::call).optional())
+            .map_err(unread("the call of a key"))
+    }
+
+    fn grants(&mut self, limit_key: &str, since: Timestamp, count: u32) -> Result<Vec<GrantRecord>, ReadError> {
+        self.stored_grants(limit_key, since.as_micros(), count).map_err(unread("grants"))
+    }
+
+    fn free_bytes(&mut self) -> Result<u64, ReadError> {
+        self.bodies.free_bytes().map_err(unread("the free space"))
+    }
+}
+
+const ATTEMPTS: &str = concat!(
+    "SELECT ",
+    attempt_columns!(),
+    " FROM attempts WHERE call = (SELECT seq FROM calls WHERE id = ?1) ORDER BY number"
+);
+
+const RESPONSE: &str =
+    "SELECT status, headers, decoded, body FROM responses WHERE call = (SELECT seq FROM calls WHERE id = ?1)";
+
+const GRANTS_OPEN: &str = "SELECT started_at, proved_at, ended_at, cost FROM attempts INDEXED BY attempts_open \
+    WHERE ended_at IS NULL AND limit_key = ?1 ORDER BY started_at DESC, call DESC, number DESC LIMIT ?2";
+
+const GRANTS_ENDED: &str = "SELECT started_at, proved_at, ended_at, cost FROM attempts INDEXED BY attempts_by_limit \
+    WHERE limit_key = ?1 AND latest_at >= ?2 ORDER BY latest_at DESC, call DESC, number DESC LIMIT ?3";
+
+fn grant(row: &Row<'_>) -> rusqlite::Result<GrantRecord> {
+    let mut columns = Columns::new(row);
+    Ok(GrantRecord {
+        started_at: columns.time()?,
+        proved_at: columns.optional_time()?,
+        ended_at: columns.optional_time()?,
+        cost: columns.take()?,
+    })
+}

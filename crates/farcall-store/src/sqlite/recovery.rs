@@ -1,0 +1,90 @@
+//! Taking over: a new epoch, and everything an earlier engine left, read in the same transaction.
+//!
+//! What it costs grows with the calls that have not ended, not with those that have: the ends are counted by every
+//! commit, and partial indexes lead to the rest.
+
+use farcall_core::call::State;
+use farcall_core::id::CallId;
+use rusqlite::{Connection, OptionalExtension, TransactionBehavior};
+
+use super::bodies::{Bodies, Part};
+use super::row::{self, Columns, attempt_columns, blob, call_columns};
+use crate::record::{AttemptRecord, CallRecord, Recovery, Totals};
+
+/// Begins a new epoch: its number, and what it takes over.
+pub(super) fn take_over(connection: &mut Connection) -> rusqlite::Result<(i64, Recovery)> {
+    let tx = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    let epoch = tx.query_row("UPDATE meta SET epoch = epoch + 1 RETURNING epoch", [], |row| row.get(0))?;
+    let live = calls(&tx, LIVE)?;
+    let recovery = Recovery {
+        open_attempts: open_attempts(&tx)?,
+        unfiled: calls(&tx, UNFILED)?,
+        totals: totals(&tx, &live)?,
+        live,
+    };
+    tx.commit()?;
+    Ok((epoch, recovery))
+}
+
+/// Removes body files without a row: what a crash left between file and commit.
+pub(super) fn sweep(connection: &Connection, bodies: &Bodies) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+    bodies.sweep(|call, part| {
+        let table = match part {
+            Part::Request => REQUEST_IN_FILE,
+            Part::Response => RESPONSE_IN_FILE,
+        };
+        Ok(connection.prepare_cached(table)?.query_row([blob(call)], |_| Ok(())).optional()?.is_some())
+    })
+}
+
+const LIVE: &str =
+    concat!("SELECT ", call_columns!(), " FROM calls INDEXED BY calls_live WHERE ended = 0 ORDER BY seq");
+
+const UNFILED: &str = concat!(
+    "SELECT ",
+    call_columns!(),
+    " FROM calls INDEXED BY calls_unfiled WHERE ended = 1 AND filed = 0 ORDER BY seq"
+);
+
+const OPEN_ATTEMPTS: &str = concat!(
+    "SELECT (SELECT id FROM calls WHERE seq = call), ",
+    attempt_columns!(),
+    " FROM attempts INDEXED BY attempts_open WHERE ended_at IS NULL ORDER BY call, number"
+);
+
+const TOTALS: &str = "SELECT accepted, pruned, succeeded, failed, cancelled, expired, unknown, poisoned FROM meta";
+
+const REQUEST_IN_FILE: &str =
+    "SELECT 1 FROM requests WHERE call = (SELECT seq FROM calls WHERE id = ?1) AND body IS NULL";
+
+const RESPONSE_IN_FILE: &str =
+    "SELECT 1 FROM responses WHERE call = (SELECT seq FROM calls WHERE id = ?1) AND body IS NULL";
+
+fn calls(connection: &Connection, sql: &str) -> rusqlite::Result<Vec<CallRecord>> {
+    connection.prepare(sql)?.query_map([], row::call)?.collect()
+}
+
+fn open_attempts(connection: &Connection) -> rusqlite::Result<Vec<(CallId, AttemptRecord)>> {
+    let mut statement = connection.prepare(OPEN_ATTEMPTS)?;
+    let read = |row: &rusqlite::Row<'_>| {
+        let mut columns = Columns::new(row);
+        Ok((columns.id()?, row::attempt(&mut columns)?))
+    };
+    statement.query_map([], read)?.collect()
+}
+
+fn totals(connection: &Connection, live: &[CallRecord]) -> rusqlite::Result<Totals> {
+    let mut totals = connection.query_row(TOTALS, [], |row| {
+        let mut columns = Columns::new(row);
+        let mut next = || columns.take::<i64>().map(i64::cast_unsigned);
+        let mut totals = Totals { accepted: next()?, pruned: next()?, ..Totals::default() };
+        for &state in State::ALL.iter().filter(|state| state.is_end()) {
+            *totals.of_mut(state) = next()?;
+        }
+        Ok(totals)
+    })?;
+    for call in live {
+        *totals.of_mut(call.progress.state) += 1;
+    }
+    Ok(totals)
+}

@@ -1,0 +1,196 @@
+//! Records as rows: the columns of a call and of an attempt, written and read in one order.
+//!
+//! A word or an id that does not read back is reported as damage of its column, never replaced by a default.
+
+use farcall_core::attempt::{AttemptKind, AttemptOutcome};
+use farcall_core::call::{ErrorKind, Source, State};
+use farcall_core::id::CallId;
+use farcall_core::time::Timestamp;
+use rusqlite::Row;
+use rusqlite::types::{FromSql, Type};
+
+use crate::record::{AttemptRecord, CallRecord, ErrorRecord, FileIdentity, IdempotencyRecord, Progress};
+
+/// The columns [`call`] reads, in its order.
+macro_rules! call_columns {
+    () => {
+        "id, state, next_at, retries, requeues, throttles, started_at, finished_at, status, error_kind, error_message, \
+         attempts, filed, source, upstream, limit_key, method, url, tags, priority, tenant, cost, accepted_at, \
+         not_before, deadline, has_overrides, callback_of, retry_of, file_name, file_device, file_inode, \
+         file_changed_ns, key_scope, key, key_digest"
+    };
+}
+pub(super) use call_columns;
+
+/// The columns [`attempt`] reads, in its order.
+macro_rules! attempt_columns {
+    () => {
+        "number, kind, outcome, status, started_at, proved_at, ended_at, error_kind, error_message"
+    };
+}
+pub(super) use attempt_columns;
+
+/// A row, read column by column from the left.
+pub(super) struct Columns<'row> {
+    row: &'row Row<'row>,
+    next: usize,
+}
+
+impl<'row> Columns<'row> {
+    pub(super) const fn new(row: &'row Row<'row>) -> Self {
+        Self { row, next: 0 }
+    }
+
+    /// The next column.
+    pub(super) fn take<T: FromSql>(&mut self) -> rusqlite::Result<T> {
+        let index = self.next;
+        self.next += 1;
+        self.row.get(index)
+    }
+
+    fn take_as<S: FromSql, T>(&mut self, read: impl FnOnce(S) -> Option<T>) -> rusqlite::Result<T> {
+        let index = self.next;
+        let stored = self.take()?;
+        read(stored).ok_or_else(|| damaged(index))
+    }
+
+    pub(super) fn id(&mut self) -> rusqlite::Result<CallId> {
+        self.take().map(id_of)
+    }
+
+    fn optional_id(&mut self) -> rusqlite::Result<Option<CallId>> {
+        Ok(self.take::<Option<_>>()?.map(id_of))
+    }
+
+    pub(super) fn time(&mut self) -> rusqlite::Result<Timestamp> {
+        self.take().map(Timestamp::from_micros)
+    }
+
+    pub(super) fn optional_time(&mut self) -> rusqlite::Result<Option<Timestamp>> {
+        Ok(self.take::<Option<_>>()?.map(Timestamp::from_micros))
+    }
+
+    fn word<T>(&mut self, from_word: impl FnOnce(&str) -> Option<T>) -> rusqlite::Result<T> {
+        let index = self.next;
+        self.next += 1;
+        from_word(self.row.get_ref(index)?.as_str()?).ok_or_else(|| damaged(index))
+    }
+
+    fn error(&mut self) -> rusqlite::Result<Option<ErrorRecord>> {
+        let Some(message) = self.row.get(self.next + 1)? else {
+            self.next += 2;
+            return Ok(None);
+        };
+        let kind = self.word(ErrorKind::from_word)?;
+        self.next += 1;
+        Ok(Some(ErrorRecord { kind, message }))
+    }
+}
+
+/// An id as it is stored.
+pub(super) const fn blob(id: CallId) -> [u8; 16] {
+    id.bits().to_be_bytes()
+}
+
+const fn id_of(blob: [u8; 16]) -> CallId {
+    CallId::from_bits(u128::from_be_bytes(blob))
+}
+
+/// Reads a call from the columns of `call_columns!`.
+pub(super) fn call(row: &Row<'_>) -> rusqlite::Result<CallRecord> {
+    let mut columns = Columns::new(row);
+    let id = columns.id()?;
+    let state = columns.word(State::from_word)?;
+    let next_at = columns.optional_time()?;
+    let (retries, requeues, throttles) = (columns.take()?, columns.take()?, columns.take()?);
+    let started_at = columns.optional_time()?;
+    let finished_at = columns.optional_time()?;
+    let (status, error) = (columns.take()?, columns.error()?);
+    Ok(CallRecord {
+        id,
+        started_at,
+        attempts: columns.take()?,
+        filed: columns.take()?,
+        progress: Progress { state, next_at, retries, requeues, throttles, finished_at, status, error },
+        source: columns.word(Source::from_word)?,
+        upstream: columns.take()?,
+        limit_key: columns.take()?,
+        method: columns.take()?,
+        url: columns.take()?,
+        tags: columns.take_as(tags)?,
+        priority: columns.take()?,
+        tenant: columns.take()?,
+        cost: columns.take()?,
+        accepted_at: columns.time()?,
+        not_before: columns.optional_time()?,
+        deadline: columns.optional_time()?,
+        has_overrides: columns.take()?,
+        callback_of: columns.optional_id()?,
+        retry_of: columns.optional_id()?,
+        file: file(&mut columns)?,
+        idempotency: idempotency(&mut columns)?,
+    })
+}
+
+/// Reads an attempt from the columns of `attempt_columns!`.
+pub(super) fn attempt(columns: &mut Columns<'_>) -> rusqlite::Result<AttemptRecord> {
+    Ok(AttemptRecord {
+        number: columns.take()?,
+        kind: columns.word(AttemptKind::from_word)?,
+        outcome: columns.word(AttemptOutcome::from_word)?,
+        status: columns.take()?,
+        started_at: columns.time()?,
+        proved_at: columns.optional_time()?,
+        ended_at: columns.optional_time()?,
+        error: columns.error()?,
+    })
+}
+
+/// The tags as they are stored.
+pub(super) fn tags_json(tags: &[String]) -> Option<String> {
+    (!tags.is_empty()).then(|| serde_json::to_string(tags).expect("strings are always JSON"))
+}
+
+fn tags(stored: Option<String>) -> Option<Vec<String>> {
+    stored.map_or_else(|| Some(Vec::new()), |json| serde_json::from_str(&json).ok())
+}
+
+/// The headers as they are stored: JSON, each value as ISO 8859-1 (RFC 9110, section 5.5: what it was in history).
+pub(super) fn headers_json(headers: &[(String, Vec<u8>)]) -> String {
+    let latin: Vec<(&str, String)> =
+        headers.iter().map(|(name, value)| (name.as_str(), value.iter().copied().map(char::from).collect())).collect();
+    serde_json::to_string(&latin).expect("strings are always JSON")
+}
+
+/// The headers that were stored so, or nothing for anything else.
+pub(super) fn headers(json: &str) -> Option<Vec<(String, Vec<u8>)>> {
+    let latin: Vec<(String, String)> = serde_json::from_str(json).ok()?;
+    let bytes = |value: String| value.chars().map(|byte| u8::try_from(byte).ok()).collect::<Option<Vec<u8>>>();
+    latin.into_iter().map(|(name, value)| Some((name, bytes(value)?))).collect()
+}
+
+fn file(columns: &mut Columns<'_>) -> rusqlite::Result<Option<FileIdentity>> {
+    let name = columns.take::<Option<_>>()?;
+    let device = columns.take::<Option<i64>>()?;
+    let inode = columns.take::<Option<i64>>()?;
+    let changed_ns = columns.take::<Option<i64>>()?;
+    Ok(match (name, device, inode, changed_ns) {
+        (Some(name), Some(device), Some(inode), Some(changed_ns)) => {
+            Some(FileIdentity { name, device: device.cast_unsigned(), inode: inode.cast_unsigned(), changed_ns })
+        }
+        _ => None,
+    })
+}
+
+fn idempotency(columns: &mut Columns<'_>) -> rusqlite::Result<Option<IdempotencyRecord>> {
+    let (scope, key, digest) =
+        (columns.take::<Option<_>>()?, columns.take::<Option<_>>()?, columns.take::<Option<_>>()?);
+    Ok(match (scope, key, digest) {
+        (Some(scope), Some(key), Some(digest)) => Some(IdempotencyRecord { scope, key, digest }),
+        _ => None,
+    })
+}
+
+fn damaged(index: usize) -> rusqlite::Error {
+    rusqlite::Error::FromSqlConversionFailure(index, Type::Text, "not a value that farcall writes".into())
+}

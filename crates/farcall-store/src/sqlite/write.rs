@@ -1,0 +1,367 @@
+//! One batch inside its transaction: every write checked against what is stored, then made.
+//!
+//! The start of a call that the same batch inserts is made part of its insert, so that the row is written once. The
+//! last step, [`Batch::seal`], counts what the batch did and checks in the same statement that the epoch still is ours.
+
+use std::collections::HashMap;
+
+use bytes::Bytes;
+use farcall_core::attempt::AttemptOutcome;
+use farcall_core::call::State;
+use farcall_core::id::CallId;
+use farcall_core::time::Timestamp;
+use rusqlite::{CachedStatement, Connection, ErrorCode, OptionalExtension, params};
+
+use super::bodies::{Bodies, INLINE_BYTES_MAX, Part};
+use super::row::{blob, call_columns, headers_json, tags_json};
+use crate::port::{AttemptEnd, CommitError, Insert, Settle, Start, Write};
+use crate::record::{CallRecord, ErrorRecord, Progress, ResponseRecord, Totals};
+use crate::transition::{KEY_TAKEN, SECOND_INSERT, SUPERSEDED, Settlement, Standing, UNKNOWN_CALL, UNMATCHED_END};
+
+/// A batch being applied. Dropped without a commit of its transaction, it has done nothing but leave body files.
+pub(super) struct Batch<'c> {
+    connection: &'c Connection,
+    statements: Statements<'c>,
+    bodies: &'c Bodies,
+    /// Body files written so far.
+    written: Vec<(CallId, Part)>,
+    /// What the batch adds.
+    totals: Totals,
+}
+
+/// A write, or two of one call that need one row only.
+enum Step<'w> {
+    Insert { insert: &'w Insert, first: Option<&'w Start> },
+    Start(&'w Start),
+    Settle(&'w Settle),
+    Filed(CallId),
+}
+
+struct Statements<'c> {
+    insert_call: CachedStatement<'c>,
+    insert_request: CachedStatement<'c>,
+    insert_attempt: CachedStatement<'c>,
+    insert_response: CachedStatement<'c>,
+    standing: CachedStatement<'c>,
+    start: CachedStatement<'c>,
+    end_attempt: CachedStatement<'c>,
+    progress: CachedStatement<'c>,
+    end: CachedStatement<'c>,
+    file: CachedStatement<'c>,
+    seal: CachedStatement<'c>,
+}
+
+impl<'c> Batch<'c> {
+    /// A batch of this connection's open transaction.
+    pub(super) fn new(connection: &'c Connection, bodies: &'c Bodies) -> rusqlite::Result<Self> {
+        let statements = Statements::prepare(connection)?;
+        Ok(Self { connection, statements, bodies, written: Vec::new(), totals: Totals::default() })
+    }
+
+    /// Makes all writes, in order. Stops at the first that is refused.
+    pub(super) fn apply(&mut self, writes: &[Write]) -> Result<(), CommitError> {
+        for step in plan(writes) {
+            match step {
+                Step::Insert { insert, first } => self.insert(insert, first)?,
+                Step::Start(start) => self.start(start)?,
+                Step::Settle(settle) => self.settle(settle)?,
+                Step::Filed(call) => self.file(call)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes the batch ready to be committed, as a batch of this epoch; `call` is named when the epoch has passed.
+    pub(super) fn seal(&mut self, epoch: i64, call: CallId) -> Result<(), CommitError> {
+        if !self.written.is_empty() {
+            self.bodies.sync()?;
+        }
+        let count = |state| self.totals.of(state).cast_signed();
+        let sealed = self.statements.seal.execute(params![
+            epoch,
+            self.totals.accepted.cast_signed(),
+            count(State::Succeeded),
+            count(State::Failed),
+            count(State::Cancelled),
+            count(State::Expired),
+            count(State::Unknown),
+            count(State::Poisoned),
+        ])?;
+        if sealed == 1 { Ok(()) } else { Err(SUPERSEDED.of(call)) }
+    }
+
+    /// The body files it wrote, to be removed when it is rolled back.
+    pub(super) fn into_files(self) -> Vec<(CallId, Part)> {
+        self.written
+    }
+
+    fn insert(&mut self, insert: &Insert, first: Option<&Start>) -> Result<(), CommitError> {
+        let call = &insert.call;
+        match self.statements.insert_call(call, first) {
+            Err(error) if error.sqlite_error_code() == Some(ErrorCode::ConstraintViolation) => {
+                let known = self.statements.standing(call.id)?.is_some();
+                return Err(if known { SECOND_INSERT } else { KEY_TAKEN }.of(call.id));
+            }
+            done => done?,
+        }
+        let seq = self.connection.last_insert_rowid();
+        let body = self.place(call.id, Part::Request, &insert.request)?;
+        self.statements.insert_request.execute(params![seq, body])?;
+        if let Some(start) = first {
+            self.statements.insert_attempt(seq, start)?;
+        }
+        self.totals.accepted += 1;
+        if call.progress.state.is_end() {
+            *self.totals.of_mut(call.progress.state) += 1;
+        }
+        Ok(())
+    }
+
+    fn start(&mut self, start: &Start) -> Result<(), CommitError> {
+        let (seq, standing) = self.stored(start.call)?;
+        standing.start(start).map_err(|refusal| refusal.of(start.call))?;
+        self.statements.start.execute(params![
+            seq,
+            start.number,
+            start.started_at.as_micros(),
+            State::Running.as_str()
+        ])?;
+        Ok(self.statements.insert_attempt(seq, start)?)
+    }
+
+    fn settle(&mut self, settle: &Settle) -> Result<(), CommitError> {
+        let (seq, standing) = self.stored(settle.call)?;
+        let settlement = standing.settle(settle).map_err(|refusal| refusal.of(settle.call))?;
+        if let Some(end) = &settle.attempt
+            && !self.statements.end_attempt(seq, end)?
+        {
+            return Err(UNMATCHED_END.of(settle.call));
+        }
+        match (settlement, &settle.progress) {
+            (Settlement::Ends, Some(progress)) => self.end(seq, settle, progress)?,
+            (Settlement::GoesOn, Some(progress)) => self.statements.progress(seq, progress)?,
+            (Settlement::Stays | Settlement::GoesOn | Settlement::Ends, _) => {}
+        }
+        Ok(())
+    }
+
+    fn end(&mut self, seq: i64, settle: &Settle, progress: &Progress) -> Result<(), CommitError> {
+        self.statements.end(seq, progress)?;
+        *self.totals.of_mut(progress.state) += 1;
+        let Some(response) = &settle.response else { return Ok(()) };
+        let body = self.place(settle.call, Part::Response, &response.body)?;
+        Ok(self.statements.insert_response(seq, response, body)?)
+    }
+
+    fn file(&mut self, call: CallId) -> Result<(), CommitError> {
+        let (seq, standing) = self.stored(call)?;
+        standing.file().map_err(|refusal| refusal.of(call))?;
+        self.statements.file.execute([seq])?;
+        Ok(())
+    }
+
+    fn stored(&mut self, call: CallId) -> Result<(i64, Standing), CommitError> {
+        self.statements.standing(call)?.ok_or_else(|| UNKNOWN_CALL.of(call))
+    }
+
+    /// What goes into the row: the body, or nothing when it now stands in a file.
+    fn place<'b>(&mut self, call: CallId, part: Part, body: &'b Bytes) -> std::io::Result<Option<&'b [u8]>> {
+        if body.len() <= INLINE_BYTES_MAX {
+            return Ok(Some(body));
+        }
+        self.written.push((call, part));
+        self.bodies.write(call, part, body)?;
+        Ok(None)
+    }
+}
+
+/// The steps of a batch: a start goes with the insert of its call when nothing stands between the two.
+fn plan(writes: &[Write]) -> Vec<Step<'_>> {
+    let mut steps = Vec::with_capacity(writes.len());
+    let mut untouched: HashMap<CallId, usize> = HashMap::new();
+    for write in writes {
+        let inserted = untouched.remove(&write.call());
+        match write {
+            Write::Insert(insert) => {
+                untouched.insert(insert.call.id, steps.len());
+                steps.push(Step::Insert { insert, first: None });
+            }
+            Write::Start(start) => match inserted.and_then(|place| steps.get_mut(place)) {
+                Some(Step::Insert { insert, first }) if may_start(&insert.call, start) => *first = Some(start),
+                _ => steps.push(Step::Start(start)),
+            },
+            Write::Settle(settle) => steps.push(Step::Settle(settle)),
+            Write::Filed(call) => steps.push(Step::Filed(*call)),
+        }
+    }
+    steps
+}
+
+fn may_start(call: &CallRecord, start: &Start) -> bool {
+    let standing = Standing { ended: call.progress.state.is_end(), filed: call.filed, attempts: call.attempts };
+    standing.start(start).is_ok()
+}
+
+impl<'c> Statements<'c> {
+    fn prepare(connection: &'c Connection) -> rusqlite::Result<Self> {
+        Ok(Self {
+            insert_call: connection.prepare_cached(INSERT_CALL)?,
+            insert_request: connection.prepare_cached("INSERT INTO requests (call, body) VALUES (?1, ?2)")?,
+            insert_attempt: connection.prepare_cached(INSERT_ATTEMPT)?,
+            insert_response: connection.prepare_cached(INSERT_RESPONSE)?,
+            standing: connection.prepare_cached("SELECT seq, ended, filed, attempts FROM calls WHERE id = ?1")?,
+            start: connection.prepare_cached(START)?,
+            end_attempt: connection.prepare_cached(END_ATTEMPT)?,
+            progress: connection.prepare_cached(PROGRESS)?,
+            end: connection.prepare_cached(END)?,
+            file: connection.prepare_cached("UPDATE calls SET filed = 1 WHERE seq = ?1")?,
+            seal: connection.prepare_cached(SEAL)?,
+        })
+    }
+
+    fn standing(&mut self, call: CallId) -> rusqlite::Result<Option<(i64, Standing)>> {
+        let read = |row: &rusqlite::Row<'_>| {
+            Ok((row.get(0)?, Standing { ended: row.get(1)?, filed: row.get(2)?, attempts: row.get(3)? }))
+        };
+        self.standing.query_row([blob(call)], read).optional()
+    }
+
+    /// Inserts a call, running when its first attempt is given.
+    fn insert_call(&mut self, call: &CallRecord, first: Option<&Start>) -> rusqlite::Result<()> {
+        let progress = &call.progress;
+        let (error_kind, error_message) = error_columns(progress.error.as_ref());
+        let (file, key) = (call.file.as_ref(), call.idempotency.as_ref());
+        self.insert_call
+            .execute(params![
+                blob(call.id),
+                first.map_or(progress.state, |_| State::Running).as_str(),
+                micros(progress.next_at.filter(|_| first.is_none())),
+                progress.retries,
+                progress.requeues,
+                progress.throttles,
+                micros(call.started_at.or(first.map(|start| start.started_at))),
+                micros(progress.finished_at),
+                progress.status,
+                error_kind,
+                error_message,
+                first.map_or(call.attempts, |start| start.number),
+                call.filed,
+                call.source.as_str(),
+                call.upstream,
+                call.limit_key,
+                call.method,
+                call.url,
+                tags_json(&call.tags),
+                call.priority,
+                call.tenant,
+                call.cost,
+                call.accepted_at.as_micros(),
+                micros(call.not_before),
+                micros(call.deadline),
+                call.has_overrides,
+                call.callback_of.map(blob),
+                call.retry_of.map(blob),
+                file.map(|file| file.name.as_slice()),
+                file.map(|file| file.device.cast_signed()),
+                file.map(|file| file.inode.cast_signed()),
+                file.map(|file| file.changed_ns),
+                key.map(|key| key.scope.as_str()),
+                key.map(|key| key.key.as_str()),
+                key.map(|key| key.digest),
+                progress.state.is_end(),
+            ])
+            .map(drop)
+    }
+
+    fn insert_attempt(&mut self, seq: i64, start: &Start) -> rusqlite::Result<()> {
+        let running = AttemptOutcome::Running.as_str();
+        let started_at = start.started_at.as_micros();
+        self.insert_attempt.execute(params![seq, start.number, start.kind.as_str(), running, started_at]).map(drop)
+    }
+
+    /// Ends a running attempt; says whether there was one.
+    fn end_attempt(&mut self, seq: i64, end: &AttemptEnd) -> rusqlite::Result<bool> {
+        let (error_kind, error_message) = error_columns(end.error.as_ref());
+        let ended = self.end_attempt.execute(params![
+            seq,
+            end.number,
+            end.outcome.as_str(),
+            end.status,
+            micros(end.proved_at),
+            end.ended_at.as_micros(),
+            error_kind,
+            error_message,
+        ])?;
+        Ok(ended == 1)
+    }
+
+    fn progress(&mut self, seq: i64, progress: &Progress) -> rusqlite::Result<()> {
+        set_progress(&mut self.progress, seq, progress)
+    }
+
+    fn end(&mut self, seq: i64, progress: &Progress) -> rusqlite::Result<()> {
+        set_progress(&mut self.end, seq, progress)
+    }
+
+    fn insert_response(&mut self, seq: i64, response: &ResponseRecord, body: Option<&[u8]>) -> rusqlite::Result<()> {
+        let headers = headers_json(&response.headers);
+        self.insert_response.execute(params![seq, response.status, headers, response.decoded, body]).map(drop)
+    }
+}
+
+const INSERT_CALL: &str = concat!(
+    "INSERT INTO calls (",
+    call_columns!(),
+    ", ended) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, \
+     ?22, ?23, ?24, ?25, ?26, ?27, ?28, ?29, ?30, ?31, ?32, ?33, ?34, ?35, ?36)"
+);
+
+const INSERT_ATTEMPT: &str = "INSERT INTO attempts (call, number, kind, outcome, started_at, limit_key, cost) \
+    SELECT seq, ?2, ?3, ?4, ?5, limit_key, cost FROM calls WHERE seq = ?1";
+
+const INSERT_RESPONSE: &str =
+    "INSERT INTO responses (call, status, headers, decoded, body) VALUES (?1, ?2, ?3, ?4, ?5)";
+
+const START: &str = "UPDATE calls SET attempts = ?2, started_at = coalesce(started_at, ?3), state = ?4, \
+    next_at = NULL WHERE seq = ?1";
+
+const END_ATTEMPT: &str = "UPDATE attempts SET outcome = ?3, status = ?4, proved_at = ?5, ended_at = ?6, \
+    error_kind = ?7, error_message = ?8, latest_at = max(started_at, coalesce(?5, started_at)) \
+    WHERE call = ?1 AND number = ?2 AND ended_at IS NULL";
+
+/// Leaves `ended` alone, and with it the indexes.
+const PROGRESS: &str = "UPDATE calls SET state = ?2, next_at = ?3, retries = ?4, requeues = ?5, throttles = ?6, \
+    finished_at = ?7, status = ?8, error_kind = ?9, error_message = ?10 WHERE seq = ?1";
+
+const END: &str = "UPDATE calls SET state = ?2, next_at = ?3, retries = ?4, requeues = ?5, throttles = ?6, \
+    finished_at = ?7, status = ?8, error_kind = ?9, error_message = ?10, ended = 1 WHERE seq = ?1";
+
+const SEAL: &str = "UPDATE meta SET accepted = accepted + ?2, succeeded = succeeded + ?3, failed = failed + ?4, \
+    cancelled = cancelled + ?5, expired = expired + ?6, unknown = unknown + ?7, poisoned = poisoned + ?8 \
+    WHERE one = 1 AND epoch = ?1";
+
+fn set_progress(statement: &mut CachedStatement<'_>, seq: i64, progress: &Progress) -> rusqlite::Result<()> {
+    let (error_kind, error_message) = error_columns(progress.error.as_ref());
+    statement
+        .execute(params![
+            seq,
+            progress.state.as_str(),
+            micros(progress.next_at),
+            progress.retries,
+            progress.requeues,
+            progress.throttles,
+            micros(progress.finished_at),
+            progress.status,
+            error_kind,
+            error_message,
+        ])
+        .map(drop)
+}
+
+fn error_columns(error: Option<&ErrorRecord>) -> (Option<&str>, Option<&str>) {
+    (error.map(|error| error.kind.as_str()), error.map(|error| error.message.as_str()))
+}
+
+fn micros(time: Option<Timestamp>) -> Option<i64> {
+    time.map(Timestamp::as_micros)
+}

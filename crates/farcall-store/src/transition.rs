@@ -1,0 +1,91 @@
+//! What may follow what: the conditions of every write, in one place for all stores.
+//!
+//! A store looks up where the call stands, asks here, and rolls its batch back when the answer is a refusal. Nothing
+//! here decides what should happen; it only recognises what cannot have happened.
+
+use farcall_core::attempt::AttemptOutcome;
+use farcall_core::id::CallId;
+
+use crate::port::{AttemptEnd, CommitError, Settle, Start};
+
+/// Where a stored call stands, as far as the conditions ask.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Standing {
+    pub(crate) ended: bool,
+    pub(crate) filed: bool,
+    /// Attempts made so far.
+    pub(crate) attempts: u32,
+}
+
+/// Why a write is refused: words that go before "of call_...".
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Refusal(&'static str);
+
+/// The call's id is stored already.
+pub(crate) const SECOND_INSERT: Refusal = Refusal("second insert");
+/// Another call of the scope holds the idempotency key.
+pub(crate) const KEY_TAKEN: Refusal = Refusal("insert under a taken idempotency key");
+/// The call is not stored.
+pub(crate) const UNKNOWN_CALL: Refusal = Refusal("change before the insert");
+/// The attempt is not stored, or ended before.
+pub(crate) const UNMATCHED_END: Refusal = Refusal("end without its running attempt");
+/// Another engine has taken over, or this one never has.
+pub(crate) const SUPERSEDED: Refusal = Refusal("superseded write");
+
+/// What a permitted settlement does to its call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Settlement {
+    /// Nothing: only the attempt changes, whether or not the call has ended.
+    Stays,
+    /// The call goes on, with the progress given.
+    GoesOn,
+    /// The call ends, with the progress given.
+    Ends,
+}
+
+impl Refusal {
+    pub(crate) const fn of(self, call: CallId) -> CommitError {
+        CommitError::Conflict { call, what: self.0 }
+    }
+}
+
+impl Standing {
+    /// Whether this attempt may start now.
+    pub(crate) const fn start(self, start: &Start) -> Result<(), Refusal> {
+        if self.ended {
+            return Err(Refusal("start after the end"));
+        }
+        match self.attempts.checked_add(1) {
+            Some(next) if next == start.number => Ok(()),
+            Some(_) | None => Err(Refusal("start out of order")),
+        }
+    }
+
+    /// What this settlement does. That its attempt runs is for the store to check.
+    pub(crate) fn settle(self, settle: &Settle) -> Result<Settlement, Refusal> {
+        if settle.attempt.as_ref().is_some_and(still_runs) {
+            return Err(Refusal("attempt end without an outcome"));
+        }
+        let ends = settle.progress.as_ref().map(|progress| progress.state.is_end());
+        match (self.ended, ends) {
+            (_, None) if settle.attempt.is_none() => Err(Refusal("settlement of nothing")),
+            (_, None | Some(false)) if settle.response.is_some() => Err(Refusal("response before the end")),
+            (_, None) => Ok(Settlement::Stays),
+            (false, Some(false)) => Ok(Settlement::GoesOn),
+            (false, Some(true)) => Ok(Settlement::Ends),
+            (true, Some(_)) => Err(Refusal("second end")),
+        }
+    }
+
+    /// Whether the call's files may be noted as in place.
+    pub(crate) const fn file(self) -> Result<(), Refusal> {
+        if !self.ended {
+            return Err(Refusal("filing before the end"));
+        }
+        if self.filed { Err(Refusal("second filing")) } else { Ok(()) }
+    }
+}
+
+fn still_runs(end: &AttemptEnd) -> bool {
+    end.outcome == AttemptOutcome::Running
+}

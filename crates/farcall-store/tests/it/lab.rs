@@ -1,0 +1,92 @@
+//! A store under test: opened, taken over, and given back as a fresh process finds it.
+//!
+//! Tests of both stores see [`Lab`] alone; those of one store may ask its lab for more.
+
+use std::error::Error;
+use std::path::PathBuf;
+
+use farcall_core::id::CallId;
+use farcall_store::memory::MemoryStore;
+use farcall_store::port::{CommitError, Reader, Store, Write};
+use farcall_store::record::{CallRecord, Recovery};
+use farcall_store::sqlite::SqliteStore;
+use tempfile::TempDir;
+
+pub(crate) trait Lab {
+    fn store(&mut self) -> &mut dyn Store;
+
+    /// Ends the store's process and takes over in a new one.
+    fn restart(&mut self) -> Result<Recovery, Box<dyn Error>>;
+}
+
+pub(crate) struct MemoryLab {
+    store: MemoryStore,
+}
+
+pub(crate) struct SqliteLab {
+    store: Option<SqliteStore>,
+    home: TempDir,
+}
+
+impl MemoryLab {
+    pub(crate) fn open() -> Result<Self, Box<dyn Error>> {
+        let mut store = MemoryStore::new();
+        store.take_over()?;
+        Ok(Self { store })
+    }
+}
+
+impl SqliteLab {
+    pub(crate) fn open() -> Result<Self, Box<dyn Error>> {
+        let mut lab = Self { store: None, home: tempfile::tempdir()? };
+        lab.restart()?;
+        Ok(lab)
+    }
+
+    /// The directory `.farcall`.
+    pub(crate) fn dir(&self) -> PathBuf {
+        self.home.path().join(".farcall")
+    }
+
+    /// Closes the store until the next restart.
+    pub(crate) fn close(&mut self) {
+        self.store = None;
+    }
+}
+
+impl Lab for MemoryLab {
+    fn store(&mut self) -> &mut dyn Store {
+        &mut self.store
+    }
+
+    fn restart(&mut self) -> Result<Recovery, Box<dyn Error>> {
+        self.store = std::mem::take(&mut self.store).crash();
+        Ok(self.store.take_over()?)
+    }
+}
+
+impl Lab for SqliteLab {
+    fn store(&mut self) -> &mut dyn Store {
+        self.store.as_mut().expect("opened by the last restart")
+    }
+
+    fn restart(&mut self) -> Result<Recovery, Box<dyn Error>> {
+        self.close();
+        Ok(self.store.insert(SqliteStore::open(&self.dir())?).take_over()?)
+    }
+}
+
+impl dyn Lab + '_ {
+    pub(crate) fn commit(&mut self, writes: &[Write]) -> Result<(), CommitError> {
+        self.store().commit(writes)
+    }
+
+    pub(crate) fn reader(&mut self) -> Result<Box<dyn Reader>, Box<dyn Error>> {
+        Ok(self.store().reader()?)
+    }
+
+    /// The stored call, which must be there.
+    pub(crate) fn call(&mut self, id: CallId) -> Result<CallRecord, Box<dyn Error>> {
+        Ok(self.reader()?.call(id)?.ok_or("the call is not stored")?)
+    }
+}

@@ -1,0 +1,130 @@
+//! `cargo xtask test`: every check there is, in the order that tells soonest what is wrong.
+//!
+//! Each step prints a heading and its time; the first that fails ends the run, and the last line names it. What CI
+//! runs is exactly this.
+
+use std::path::Path;
+use std::process::Command;
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail, ensure};
+
+use crate::tidy;
+
+/// What one step needs to know.
+struct Bench<'a> {
+    root: &'a Path,
+    /// A missing tool is an error rather than a warning.
+    is_ci: bool,
+}
+
+type Step = fn(&Bench<'_>) -> Result<()>;
+
+/// The cheapest first.
+const STEPS: [(&str, Step); 5] = [
+    ("C compiler", c_compiler),
+    ("format", format),
+    ("tidy", |bench| tidy::run(bench.root)),
+    ("lints", lints),
+    ("tests", tests),
+];
+
+/// Runs the steps.
+pub(crate) fn run(root: &Path) -> Result<()> {
+    let begun = Instant::now();
+    let is_ci = std::env::var_os("CI").is_some_and(|value| value == "true" || value == "1");
+    let bench = Bench { root, is_ci };
+    for (name, step) in STEPS {
+        println!("\n==== {name}");
+        let step_begun = Instant::now();
+        step(&bench).with_context(|| format!("FAILED: {name}"))?;
+        println!("---- {name}: ok, {:.1} s", step_begun.elapsed().as_secs_f64());
+    }
+    println!("\nAll {} steps passed in {:.0} s.", STEPS.len(), begun.elapsed().as_secs_f64());
+    Ok(())
+}
+
+/// SQLite and the cryptography are compiled from C.
+fn c_compiler(bench: &Bench<'_>) -> Result<()> {
+    const ADVICE: &str = "no C compiler: run `apt-get install build-essential`, or your system's equal, and try again";
+    if answers("cc", &["--version"]) {
+        return Ok(());
+    }
+    ensure!(std::env::var_os("USER").is_none_or(|user| user == "root") && answers("apt-get", &["--version"]), ADVICE);
+    println!("no C compiler: installing build-essential");
+    bench.run("apt-get", &["update"])?;
+    bench.run("apt-get", &["install", "--yes", "--no-install-recommends", "build-essential"])?;
+    ensure!(answers("cc", &["--version"]), ADVICE);
+    Ok(())
+}
+
+fn format(bench: &Bench<'_>) -> Result<()> {
+    if bench.has_component("fmt", "rustfmt")? { bench.cargo(&["fmt", "--all", "--check"]) } else { Ok(()) }
+}
+
+fn lints(bench: &Bench<'_>) -> Result<()> {
+    if !bench.has_component("clippy", "clippy")? {
+        return Ok(());
+    }
+    bench.cargo(&["clippy", "--locked", "--workspace", "--all-targets", "--", "-D", "warnings"])
+}
+
+fn tests(bench: &Bench<'_>) -> Result<()> {
+    bench.cargo(&["test", "--locked", "--workspace"])
+}
+
+impl Bench<'_> {
+    /// Whether a component of the toolchain is there; in CI it must be.
+    fn has_component(&self, command: &str, component: &str) -> Result<bool> {
+        if answers("cargo", &[command, "--version"]) {
+            return Ok(true);
+        }
+        ensure!(!self.is_ci, "{component} is missing: run `rustup component add {component}`");
+        eprintln!("WARNING: {component} is missing, so this step CHECKS NOTHING; `rustup component add {component}`");
+        Ok(false)
+    }
+
+    fn cargo(&self, args: &[&str]) -> Result<()> {
+        self.run("cargo", args)
+    }
+
+    /// Runs a program in the workspace, its output shown.
+    fn run(&self, program: &str, args: &[&str]) -> Result<()> {
+        println!("$ {program} {}", args.join(" "));
+        let status = Command::new(program)
+            .args(args)
+            .current_dir(self.root)
+            .status()
+            .with_context(|| format!("cannot run {program}"))?;
+        if !status.success() {
+            bail!("{program} ended with {status}");
+        }
+        Ok(())
+    }
+}
+
+/// Whether a program is there and works; its output is not shown.
+fn answers(program: &str, args: &[&str]) -> bool {
+    Command::new(program).args(args).output().is_ok_and(|output| output.status.success())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_program_that_fails_fails_its_step() {
+        let bench = Bench { root: Path::new("/"), is_ci: true };
+        assert!(bench.run("true", &[]).is_ok());
+        let error = bench.run("false", &[]).expect_err("false fails").to_string();
+        assert_eq!(error, "false ended with exit status: 1");
+        assert!(bench.run("/no/such/program", &[]).is_err());
+    }
+
+    #[test]
+    fn a_missing_component_is_an_error_in_ci_only() {
+        let has = |is_ci| Bench { root: Path::new("/"), is_ci }.has_component("no-such-subcommand", "nothing");
+        assert!(has(true).is_err());
+        assert!(matches!(has(false), Ok(false)));
+    }
+}
