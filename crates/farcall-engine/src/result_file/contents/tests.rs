@@ -38,7 +38,7 @@ fn call(state: State) -> CallRecord {
             status: None,
             error: None,
         },
-        overrides: None,
+        has_overrides: false,
         callback_of: None,
         retry_of: None,
         file: None,
