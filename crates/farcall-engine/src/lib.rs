@@ -7,6 +7,7 @@ pub mod clock;
 pub mod config;
 pub mod document;
 pub mod execute;
+pub mod intake;
 pub mod quantity;
 pub mod result_file;
 pub mod secret;
