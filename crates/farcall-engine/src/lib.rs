@@ -13,13 +13,18 @@ mod filing;
 mod handle;
 mod inbox;
 mod journal;
+pub mod outcome;
 pub mod quantity;
 mod reads;
 mod request;
-mod run;
 pub mod result_file;
+mod run;
 pub mod secret;
 mod upstreams;
+
+// What a handle's answers are made of.
+pub use farcall_store::port::ReadError;
+pub use farcall_store::record::{AttemptRecord, CallRecord, ErrorRecord, ResponseRecord};
 
 pub use engine::{Engine, Options, StartError};
 pub use handle::{
