@@ -2,7 +2,8 @@
 
 use bytes::Bytes;
 use farcall_core::call::{ErrorKind, Source, State};
-use farcall_store::record::Progress;
+use farcall_core::time::Timestamp;
+use farcall_store::record::{ErrorRecord, Progress};
 use serde_json::{Value, json};
 
 use super::*;
