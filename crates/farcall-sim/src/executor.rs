@@ -1,4 +1,6 @@
 //! Attempts that are out: what the executor sees of them, and what their upstream does.
+//!
+//! Every launch is checked here before it is made: stored, once, in time, within the concurrency.
 
 use std::time::Duration;
 

@@ -1,4 +1,6 @@
 //! From what a turn decides to what the store keeps, as the engine translates it.
+//!
+//! Nothing is decided here. The document of a call is its place in the plan.
 
 use bytes::Bytes;
 use farcall_core::call::{ErrorKind, Source, State};
@@ -13,12 +15,12 @@ use crate::facts::{Facts, Origin};
 use crate::plan::Plan;
 
 /// The store's form of a turn's writes. Callbacks that it inserts become known to the facts.
-pub(crate) fn translate(plan: &Plan, facts: &mut Facts, now: Now, writes: Vec<dispatcher::Write>) -> Vec<port::Write> {
-    writes.into_iter().map(|write| one(plan, facts, now, write)).collect()
+pub(crate) fn translate(plan: &Plan, facts: &mut Facts, now: Now, writes: &[dispatcher::Write]) -> Vec<port::Write> {
+    writes.iter().map(|write| one(plan, facts, now, write)).collect()
 }
 
-fn one(plan: &Plan, facts: &mut Facts, now: Now, write: dispatcher::Write) -> port::Write {
-    match write {
+fn one(plan: &Plan, facts: &mut Facts, now: Now, write: &dispatcher::Write) -> port::Write {
+    match *write {
         dispatcher::Write::Insert { call, state, next_at, callback } => {
             let progress = Progress { state, next_at, ..waiting() };
             let insert = match callback {

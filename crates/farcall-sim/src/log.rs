@@ -1,4 +1,6 @@
 //! What happened in a run, line by line, and one number that stands for all of it.
+//!
+//! Only the last lines are kept; the digest covers all of them.
 
 use std::collections::VecDeque;
 use std::fmt;

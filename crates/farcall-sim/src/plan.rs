@@ -1,4 +1,6 @@
 //! Everything about a run that its seed decides beforehand.
+//!
+//! What happens by chance while the world turns is drawn then, from the same seed.
 
 use std::time::Duration;
 
@@ -43,6 +45,9 @@ impl Plan {
         for place in 1..=count {
             let policy = policies::draw(dice, forms);
             upstreams.push(UpstreamPlan::new(dice, place, policy, changes_limits));
+        }
+        if dice.percent(15) {
+            upstreams[1].network.turn_hostile(dice);
         }
         let windows = upstreams.iter().flat_map(|upstream| &upstream.policy.limits).map(|limit| limit.window);
         let longest = windows.max().unwrap_or(Duration::from_secs(10));

@@ -75,6 +75,13 @@ impl Network {
         self.think_max = Duration::from_millis(10);
     }
 
+    /// It answers nobody, or asks everybody to wait for very long. No other upstream may feel it.
+    pub(crate) fn turn_hostile(&mut self, dice: &mut Dice) {
+        let answers = dice.percent(50);
+        self.weights = if answers { [0, 1, 0, 0, 0, 0] } else { [0, 0, 0, 0, 0, 1] };
+        self.retry_after_max = Duration::from_secs(300_000);
+    }
+
     /// How long an attempt takes at most once healed, from launch to its end.
     pub(crate) fn healthy_max(&self) -> Duration {
         self.connect_max + self.write_max + (self.base + self.spread) * 2 + Duration::from_millis(30)

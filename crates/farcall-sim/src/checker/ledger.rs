@@ -1,4 +1,6 @@
 //! The store, looked at after every commit: nothing unheard of, nothing lost, no end undone, every count right.
+//!
+//! It keeps its own copy of what it saw last, so that a row that changes by itself is found.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -117,6 +119,9 @@ impl Ledger {
         let Some(origin) = facts.origins.get(&id) else {
             return Err(violation(format!("{id} is stored and nobody offered it")));
         };
+        if let Origin::Callback { parent } = origin {
+            ensure(row.call.callback_of == Some(*parent), || format!("{id} calls back for another than {parent}"))?;
+        }
         check_row(&row)?;
         let previous = self.rows.get(&id);
         if let Some(previous) = previous {

@@ -1,4 +1,6 @@
 //! How long everything may take to end once nothing goes wrong any more. Generous, but finite and derived.
+//!
+//! A run that needs longer is a stall; one with nothing left to happen fails at once, in `world`.
 
 use std::time::Duration;
 

@@ -1,4 +1,6 @@
 //! What holds for one call, worked out anew from the contract: its own word, else its upstream's, else the default.
+//!
+//! Nothing here calls the code it checks; policies are used as data only.
 
 use std::time::Duration;
 

@@ -1,0 +1,215 @@
+//! Whatever is reported, however late, twice or wrong: the dispatcher neither panics nor forgets what it counted.
+
+use std::num::NonZeroU32;
+use std::time::Duration;
+
+use farcall_core::attempt::{AttemptResult, BytesSent};
+use farcall_core::call::{CallSpec, ErrorKind, Method, Priority, Source, State, TenantId, UpstreamId};
+use farcall_core::dispatcher::{Dispatcher, Effect, Event, Write};
+use farcall_core::id::{AttemptId, CallId};
+use farcall_core::policy::{CallbackPolicy, LimitSpec, UpstreamPolicy};
+use farcall_core::time::{Instant, Now, Timestamp};
+use proptest::collection::vec;
+use proptest::prelude::*;
+
+#[derive(Debug, Clone, Copy)]
+enum Act {
+    Offer {
+        upstream: u32,
+        cost: u32,
+        delay_ms: Option<u64>,
+        deadline_ms: Option<u64>,
+        has_file: bool,
+    },
+    /// A report on the call of this number, right or wrong.
+    Report {
+        call: u128,
+        number: u32,
+        what: What,
+    },
+    Pass {
+        ms: u64,
+    },
+    Turn,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum What {
+    Launched,
+    Sent { late_ms: u64 },
+    FirstByte { late_ms: u64 },
+    Finished(AttemptResult),
+    Aborted(BytesSent),
+    Filed,
+    Drain,
+}
+
+fn bytes_sent() -> impl Strategy<Value = BytesSent> {
+    prop_oneof![Just(BytesSent::No), Just(BytesSent::Maybe)]
+}
+
+fn result() -> impl Strategy<Value = AttemptResult> {
+    let status = prop_oneof![Just(200u16), Just(404), Just(429), Just(500), Just(503)];
+    let error = prop_oneof![Just(ErrorKind::Connect), Just(ErrorKind::Timeout), Just(ErrorKind::TooLarge)];
+    (prop::option::of(status), prop::option::of(error), prop::option::of(0u64..100_000), any::<bool>(), bytes_sent())
+        .prop_map(|(status, error, wait_ms, content_ok, bytes_sent)| AttemptResult {
+            status,
+            error,
+            retry_after: wait_ms.map(Duration::from_millis),
+            content_ok,
+            bytes_sent,
+            latency: Duration::ZERO,
+            size: 0,
+        })
+}
+
+fn what() -> impl Strategy<Value = What> {
+    prop_oneof![
+        20 => Just(What::Launched),
+        20 => (0u64..5_000).prop_map(|late_ms| What::Sent { late_ms }),
+        20 => (0u64..5_000).prop_map(|late_ms| What::FirstByte { late_ms }),
+        60 => result().prop_map(What::Finished),
+        20 => bytes_sent().prop_map(What::Aborted),
+        10 => Just(What::Filed),
+        1 => Just(What::Drain),
+    ]
+}
+
+fn act() -> impl Strategy<Value = Act> {
+    let offer = (1u32..=3, 1u32..=8, prop::option::of(0u64..10_000), prop::option::of(0u64..60_000), any::<bool>());
+    prop_oneof![
+        3 => offer.prop_map(|(upstream, cost, delay_ms, deadline_ms, has_file)| {
+            Act::Offer { upstream, cost, delay_ms, deadline_ms, has_file }
+        }),
+        6 => (0u128..12, 1u32..4, what()).prop_map(|(call, number, what)| Act::Report { call, number, what }),
+        2 => (0u64..5_000).prop_map(|ms| Act::Pass { ms }),
+        4 => Just(Act::Turn),
+    ]
+}
+
+/// Three upstreams: unlimited, limited in two ways, and one attempt at a time.
+fn dispatcher() -> Dispatcher {
+    let limit =
+        |count: u32, ms| LimitSpec { count: count.try_into().expect("not zero"), window: Duration::from_millis(ms) };
+    let callbacks = CallbackPolicy { on_success: true, on_fail: true };
+    let plain = UpstreamPolicy { callbacks, timeout: Duration::from_secs(2), ..UpstreamPolicy::default() };
+    let mut dispatcher = Dispatcher::new(UpstreamPolicy::default(), 1);
+    dispatcher.declare(plain.clone());
+    dispatcher.declare(UpstreamPolicy { limits: vec![limit(3, 500), limit(5, 70_000)], ..plain.clone() });
+    dispatcher.declare(UpstreamPolicy { concurrency: NonZeroU32::new(1), ..plain });
+    dispatcher
+}
+
+fn now(ms: u64) -> Now {
+    let micros = i64::try_from(ms * 1_000).expect("runs are short");
+    Now { instant: Instant::from_micros(micros), timestamp: Timestamp::from_micros(1_700_000_000_000_000 + micros) }
+}
+
+fn event(act: Act, offered: &mut u128, now: Now) -> Option<Event> {
+    match act {
+        Act::Offer { upstream, cost, delay_ms, deadline_ms, has_file } => {
+            let call = CallId::from_bits(*offered);
+            *offered += 1;
+            Some(Event::Offered(Box::new(CallSpec {
+                id: call,
+                upstream: UpstreamId(upstream),
+                source: if has_file { Source::Inbox } else { Source::Api },
+                method: Method::Get,
+                priority: Priority::default(),
+                tenant: TenantId::default(),
+                cost: cost.try_into().expect("drawn from one"),
+                accepted_at: now.timestamp,
+                not_before: delay_ms.map(|ms| now.timestamp + Duration::from_millis(ms)),
+                deadline: deadline_ms.map(|ms| now.timestamp + Duration::from_millis(ms)),
+                overrides: None,
+                has_file,
+                callback_of: None,
+            })))
+        }
+        Act::Report { call, number, what } => {
+            let attempt = AttemptId { call: CallId::from_bits(call), number };
+            let before = |ms| now.instant - Duration::from_millis(ms);
+            Some(match what {
+                What::Launched => Event::Launched { attempt },
+                What::Sent { late_ms } => Event::Sent { attempt, at: before(late_ms) },
+                What::FirstByte { late_ms } => Event::FirstByte { attempt, at: before(late_ms) },
+                What::Finished(result) => Event::Finished { attempt, result },
+                What::Aborted(wrote) => Event::Aborted { attempt, wrote },
+                What::Filed => Event::Filed { call: attempt.call },
+                What::Drain => Event::Drain { until: now.instant + Duration::from_secs(5) },
+            })
+        }
+        Act::Pass { .. } | Act::Turn => None,
+    }
+}
+
+/// What the writes alone say of each call.
+#[derive(Debug, Default)]
+struct Journal {
+    inserted: std::collections::BTreeSet<CallId>,
+    ended: std::collections::BTreeSet<CallId>,
+    started: std::collections::BTreeMap<CallId, u32>,
+    out: std::collections::BTreeSet<AttemptId>,
+}
+
+impl Journal {
+    fn read(&mut self, write: &Write) -> Result<(), TestCaseError> {
+        match *write {
+            Write::Insert { call, .. } => prop_assert!(self.inserted.insert(call), "{call} inserted twice"),
+            Write::Start { attempt, .. } => {
+                let started = self.started.entry(attempt.call).or_default();
+                *started += 1;
+                prop_assert_eq!(*started, attempt.number);
+                prop_assert!(self.inserted.contains(&attempt.call) && !self.ended.contains(&attempt.call));
+                prop_assert!(self.out.insert(attempt));
+            }
+            Write::Settle { call, attempt, progress, .. } => {
+                if let Some(end) = attempt {
+                    let attempt = AttemptId { call, number: end.number };
+                    prop_assert!(self.out.remove(&attempt), "{attempt:?} ended twice");
+                }
+                if progress.is_some_and(|progress| progress.state.is_end()) {
+                    prop_assert!(self.ended.insert(call), "{call} ended twice");
+                }
+            }
+            Write::Filed { .. } => {}
+        }
+        Ok(())
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 1_000, ..ProptestConfig::default() })]
+
+    #[test]
+    fn nonsense_is_survived_and_what_is_written_stays_consistent(acts in vec(act(), 1..150)) {
+        let mut dispatcher = dispatcher();
+        let mut journal = Journal::default();
+        let (mut ms, mut offered) = (0, 0);
+        for act in acts {
+            if let Act::Pass { ms: passed } = act {
+                ms += passed;
+            }
+            if let Some(event) = event(act, &mut offered, now(ms)) {
+                dispatcher.handle(now(ms), event);
+            }
+            if matches!(act, Act::Turn) {
+                let turn = dispatcher.turn(now(ms));
+                turn.writes.iter().try_for_each(|write| journal.read(write))?;
+                let is_out = |effect: &Effect| match effect {
+                    Effect::Launch { attempt, .. } => journal.out.contains(attempt),
+                    Effect::Ended { call, .. } => journal.ended.contains(call),
+                    Effect::Acknowledge { .. } | Effect::Abort { .. } => true,
+                };
+                prop_assert!(turn.effects_after.iter().all(is_out), "{turn:?}");
+            }
+            let census = dispatcher.census();
+            prop_assert_eq!(census.accepted, census.sum());
+            prop_assert_eq!(u64::from(dispatcher.in_flight()) >= census.calls(State::Running), true);
+        }
+        let turn = dispatcher.turn(now(ms));
+        turn.writes.iter().try_for_each(|write| journal.read(write))?;
+        prop_assert_eq!(dispatcher.census().accepted, journal.inserted.len() as u64);
+        prop_assert_eq!(dispatcher.in_flight() as usize, journal.out.len());
+    }
+}

@@ -1,0 +1,143 @@
+//! Limits hold at the upstream: for every schedule, delay, crash and changed count; and they admit what they may.
+
+use std::time::Duration;
+
+use farcall_core::limit::Admission;
+use farcall_core::policy::{LimitSpec, UpstreamPolicy};
+use proptest::collection::vec;
+use proptest::prelude::*;
+
+use crate::model::{Bench, Fate, Network, Wish, is_short};
+
+/// What happens next.
+#[derive(Debug, Clone)]
+enum Act {
+    Send(Wish),
+    Pass(Duration),
+    Crash { counts: Vec<u32>, downtime: Duration },
+}
+
+/// Every order of magnitude alike.
+fn duration(low_us: u64, high_us: u64) -> impl Strategy<Value = Duration> {
+    let (low, high) = (low_us as f64, high_us as f64);
+    (low.ln()..=high.ln()).prop_map(|exponent: f64| Duration::from_micros(exponent.exp() as u64))
+}
+
+fn limit() -> impl Strategy<Value = LimitSpec> {
+    let window = prop_oneof![duration(100_000, 2_000_000), duration(1_000_000, 7_200_000_000)];
+    (1u32..=12, window).prop_map(|(count, window)| LimitSpec { count: count.try_into().expect("from one"), window })
+}
+
+fn policy() -> impl Strategy<Value = UpstreamPolicy> {
+    (vec(limit(), 1..=3), any::<bool>(), prop::bool::weighted(0.2), duration(1_000, 3_000_000)).prop_map(
+        |(limits, strict, smooth, jitter)| UpstreamPolicy {
+            limits,
+            strict,
+            smooth,
+            jitter,
+            ..UpstreamPolicy::default()
+        },
+    )
+}
+
+fn wish() -> impl Strategy<Value = Wish> {
+    let fate = prop_oneof![
+        4 => duration(10, 20_000_000).prop_map(|after| Fate::Answered { after }),
+        1 => duration(10_000, 20_000_000).prop_map(|until| Fate::Silent { until }),
+        1 => Just(Fate::Unsent),
+    ];
+    let cost = prop_oneof![4 => Just(1u32), 1 => 1u32..=15];
+    (cost, prop_oneof![Just(0.0), Just(1.0), 0.0..=1.0], fate, prop::bool::weighted(0.8))
+        .prop_map(|(cost, slowness, fate, reports_sent)| Wish { cost, slowness, fate, reports_sent })
+}
+
+fn act() -> impl Strategy<Value = Act> {
+    let crash = (vec(1u32..=24, 3), duration(1, 10_000_000));
+    prop_oneof![
+        10 => wish().prop_map(Act::Send),
+        6 => duration(100, 1_000_000_000).prop_map(Act::Pass),
+        1 => crash.prop_map(|(counts, downtime)| Act::Crash { counts, downtime }),
+    ]
+}
+
+/// The widest network that the contract's conditions allow for a policy.
+fn network(policy: &UpstreamPolicy, base: Duration, wild: Duration) -> Network {
+    let is_steady = !policy.strict && policy.limits.iter().any(is_short);
+    let spread = if is_steady { policy.jitter - Duration::from_micros(1) } else { wild };
+    Network { base, spread }
+}
+
+/// Sends, and when told to wait, waits as long as told and sends then.
+fn insist(bench: &mut Bench, wish: Wish) {
+    if let Admission::NotBefore(at) = bench.send(wish) {
+        bench.pass(at.since(bench.now));
+        bench.send(wish);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 1_500, ..ProptestConfig::default() })]
+
+    #[test]
+    fn no_window_ever_holds_more_than_its_count(
+        policy in policy(),
+        base in duration(1, 5_000_000),
+        wild in duration(1, 20_000_000),
+        acts in vec(act(), 1..120),
+    ) {
+        let network = network(&policy, base, wild);
+        let mut bench = Bench::new(policy, network);
+        for act in acts {
+            match act {
+                Act::Send(wish) => insist(&mut bench, wish),
+                Act::Pass(time) => bench.pass(time),
+                Act::Crash { counts, downtime } => bench.crash(&counts, downtime),
+            }
+        }
+        bench.pass(Duration::from_secs(100_000));
+        prop_assert_eq!(bench.excess(), None);
+    }
+
+    #[test]
+    fn a_limiter_at_rest_for_its_longest_window_admits_anything_that_fits(
+        policy in policy(),
+        acts in vec(act(), 1..60),
+        cost in 1u32..=12,
+    ) {
+        let network = network(&policy, Duration::from_millis(1), Duration::from_millis(1));
+        let mut bench = Bench::new(policy, network);
+        for act in acts {
+            match act {
+                Act::Send(wish) => insist(&mut bench, wish),
+                Act::Pass(time) => bench.pass(time),
+                Act::Crash { counts, downtime } => bench.crash(&counts, downtime),
+            }
+        }
+        // Everything out has ended by then; smoothing may space a large cost by many intervals.
+        bench.pass(Duration::from_secs(41));
+        let policy = bench.policies.last().expect("there is one from the start").clone();
+        let longest = policy.limits.iter().map(|limit| limit.window).max().unwrap_or_default();
+        let spaced = if policy.smooth { longest * 15 } else { Duration::ZERO };
+        bench.pass(longest + longest / 1_000 + policy.jitter + spaced + Duration::from_micros(1));
+        let cost = bench.capped(cost);
+        prop_assert_eq!(bench.limits.admit(bench.now, cost), Admission::Ready);
+    }
+}
+
+#[test]
+fn prompt_answers_leave_a_hundred_per_second_almost_whole() {
+    let limit = LimitSpec { count: 100.try_into().expect("not zero"), window: Duration::from_secs(1) };
+    let policy = UpstreamPolicy { limits: vec![limit], ..UpstreamPolicy::default() };
+    let network = Network { base: Duration::from_millis(1), spread: Duration::from_millis(1) };
+    let mut bench = Bench::new(policy, network);
+    let fate = Fate::Answered { after: Duration::from_millis(3) };
+    let wish = Wish { cost: 1, slowness: 0.5, fate, reports_sent: true };
+    let start = bench.now;
+    while bench.now.since(start) < Duration::from_secs(100) {
+        let is_sent = bench.send(wish) == Admission::Ready;
+        bench.pass(Duration::from_micros(if is_sent { 10 } else { 1_000 }));
+    }
+    let used = f64::from(bench.arrived()) / 10_000.0;
+    assert!(used >= 0.99, "{used}");
+    assert_eq!(bench.excess(), None);
+}
