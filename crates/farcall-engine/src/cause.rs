@@ -1,4 +1,6 @@
 //! An error with everything that caused it, on one line: for logs and for people.
+//!
+//! Errors here name their sources apart (`source()`), so that each is told once; this is where they come together.
 
 use std::error::Error;
 

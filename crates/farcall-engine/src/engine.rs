@@ -1,4 +1,6 @@
 //! Starting and stopping an engine: the loop, and the inbox beside it.
+//!
+//! Whoever holds the [`Engine`] owns its threads and tasks; whoever wants to talk to it clones its handle.
 
 use std::sync::Arc;
 

@@ -186,8 +186,8 @@ impl Handle {
     ///
     /// # Errors
     /// When the file system does not say.
-    pub fn free_bytes(&self) -> Result<u64, ReadError> {
-        self.reads.free_bytes()
+    pub async fn free_bytes(&self) -> Result<u64, ReadError> {
+        self.reads.free_bytes().await
     }
 
     /// What each upstream does; costs time in proportion to the waiting calls.

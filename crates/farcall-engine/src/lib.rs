@@ -15,6 +15,7 @@ mod handle;
 mod inbox;
 pub mod intake;
 mod journal;
+pub mod outcome;
 pub mod quantity;
 mod reads;
 mod request;
@@ -22,6 +23,10 @@ pub mod result_file;
 mod run;
 pub mod secret;
 mod upstreams;
+
+// What a handle's answers are made of.
+pub use farcall_store::port::ReadError;
+pub use farcall_store::record::{AttemptRecord, CallRecord, ErrorRecord, ResponseRecord};
 
 pub use engine::{Engine, Options, StartError};
 pub use handle::{

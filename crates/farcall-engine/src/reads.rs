@@ -121,8 +121,8 @@ impl Reads {
         .await
     }
 
-    pub(crate) fn free_bytes(&self) -> Result<u64, ReadError> {
-        self.lock().last_mut().map_or(Ok(u64::MAX), |reader| reader.free_bytes())
+    pub(crate) async fn free_bytes(self: &Arc<Self>) -> Result<u64, ReadError> {
+        self.with(|reader| reader.free_bytes()).await
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Box<dyn Reader>>> {

@@ -144,7 +144,8 @@ impl RejectionKind {
     pub const fn status(self) -> u16 {
         match self {
             Self::Syntax => 400,
-            Self::Invalid | Self::NotAvailableYet => 422,
+            Self::Invalid => 422,
+            Self::NotAvailableYet => 501,
         }
     }
 

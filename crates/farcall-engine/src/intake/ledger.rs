@@ -36,7 +36,7 @@ pub(super) struct Stamp {
     /// ctime in nanoseconds.
     pub(super) changed_ns: i64,
     pub(super) size: u64,
-    pub(super) links: u64,
+    pub(super) has_other_names: bool,
 }
 
 /// What was seen under a name.
@@ -161,6 +161,11 @@ impl Ledger {
         }
     }
 
+    /// A scan begins; one that was given up leaves nothing behind.
+    pub(super) fn begin_scan(&mut self) {
+        self.scanned.clear();
+    }
+
     /// A scan met a name: whether to look at it now. Names with a look to come, or a writer, are not.
     pub(super) fn meets(&mut self, name: &[u8]) -> bool {
         if let Some((name, _)) = self.warned.get_key_value(name) {
@@ -258,7 +263,7 @@ impl Ledger {
     fn is_being_written(&mut self, name: &[u8], stamp: Stamp) -> bool {
         let Some(entry) = self.entries.get_mut(name) else { return false };
         // It was linked if it had contents before anybody wrote, or another name.
-        if entry.writer == Writer::Perhaps && (stamp.size > 0 || stamp.links > 1) {
+        if entry.writer == Writer::Perhaps && (stamp.size > 0 || stamp.has_other_names) {
             entry.writer = Writer::None;
         }
         entry.writer != Writer::None

@@ -4,6 +4,7 @@
 //! leaves the inbox only when the engine says that its call is durable; files that are no valid call go to `rejected/`.
 //! When to look at a file, and when to give it up, is decided in `ledger`; whether a call is accepted, by the engine.
 
+mod batch;
 mod directory;
 mod ledger;
 mod look;
@@ -12,7 +13,7 @@ mod watch;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -83,6 +84,8 @@ pub enum Verdict {
 pub struct Status {
     /// How often the directory has been read in full.
     pub scans: u64,
+    /// The last request of [`Intake::rescan`] that was made before the last full reading began.
+    pub answered: u64,
     /// It is being read in full.
     pub is_scanning: bool,
     /// Files seen that are neither taken nor rejected yet, of those that will be.
@@ -104,7 +107,7 @@ pub struct Intake {
 struct Control {
     wake: OwnedFd,
     stop: AtomicBool,
-    rescan: AtomicBool,
+    rescans_asked: AtomicU64,
 }
 
 impl Status {
@@ -121,7 +124,7 @@ impl Intake {
     /// When the thread cannot be started. A directory that cannot be read is tried again, with a warning.
     pub fn spawn(settings: Settings, filing: Arc<Filing>, offers: mpsc::Sender<Offer>) -> io::Result<Self> {
         let wake = rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
-        let control = Arc::new(Control { wake, stop: AtomicBool::new(false), rescan: AtomicBool::new(false) });
+        let control = Arc::new(Control { wake, stop: AtomicBool::new(false), rescans_asked: AtomicU64::new(0) });
         let (publish, status) = watched::channel(Status::default());
         let inbox = Inbox::new(settings, filing, offers, publish, Arc::clone(&control));
         let thread = std::thread::Builder::new().name("farcall-inbox".to_owned()).spawn(move || inbox.run())?;
@@ -133,10 +136,11 @@ impl Intake {
         self.status.clone()
     }
 
-    /// Asks for a full reading at once; [`Status::scans`] tells when it is done.
-    pub fn rescan(&self) {
-        self.control.rescan.store(true, Ordering::Release);
+    /// Asks for a full reading at once; it is done when [`Status::answered`] has reached the number given.
+    pub fn rescan(&self) -> u64 {
+        let request = self.control.rescans_asked.fetch_add(1, Ordering::AcqRel) + 1;
         self.control.wake();
+        request
     }
 
     /// Tells the thread to end. It does so after the offer it waits on is answered or dropped.
@@ -164,8 +168,8 @@ impl Control {
         self.stop.load(Ordering::Acquire)
     }
 
-    fn take_rescan(&self) -> bool {
-        self.rescan.swap(false, Ordering::AcqRel)
+    fn rescans_asked(&self) -> u64 {
+        self.rescans_asked.load(Ordering::Acquire)
     }
 }
 

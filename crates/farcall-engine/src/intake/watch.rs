@@ -23,7 +23,7 @@ pub(super) struct Watch {
 }
 
 /// What one notification says.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Notice<'n> {
     Name(&'n [u8], Change),
     /// Some were lost.

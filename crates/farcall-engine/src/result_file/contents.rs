@@ -2,17 +2,12 @@
 //!
 //! Pure: records in, bytes out. A rejected file's documents hold no time, so writing them again gives the same bytes.
 
-use std::borrow::Cow;
-
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
 use farcall_core::id::CallId;
-use farcall_core::time::Timestamp;
-use farcall_store::record::{CallRecord, ErrorRecord, ResponseRecord};
-use serde::ser::{Serialize, SerializeMap, Serializer};
-use serde_json::value::RawValue;
+use farcall_store::record::{CallRecord, ResponseRecord};
+use serde::Serialize;
 
 use crate::document::Rejection;
+use crate::outcome::{self, Answer, duration_ms, rfc3339};
 
 /// How much of a response file tells whose it is.
 pub(super) const HEAD_BYTES: usize = 64;
@@ -28,15 +23,12 @@ pub(super) enum Author {
 
 /// The response file of a call that has ended, with the answer that was kept for it.
 pub fn response(call: &CallRecord, answer: Option<&ResponseRecord>) -> Vec<u8> {
-    let (body, body_base64) = answer.map_or((None, None), body);
     to_json(&ResponseFile {
         id: call.id.to_string(),
         state: call.progress.state.as_str(),
         status: answer.map(|answer| answer.status),
-        headers: answer.map(Headers),
-        body,
-        body_base64,
-        error: call.progress.error.as_ref().map(ErrorKey::from),
+        answer: answer.map(Answer::of),
+        error: call.progress.error.as_ref().map(outcome::Error::of),
         attempts: call.attempts,
         accepted_at: rfc3339(call.accepted_at),
         started_at: call.started_at.map(rfc3339),
@@ -87,14 +79,10 @@ struct ResponseFile<'a> {
     state: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     status: Option<u16>,
+    #[serde(flatten)]
+    answer: Option<Answer<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    headers: Option<Headers<'a>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    body: Option<Body<'a>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    body_base64: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    error: Option<ErrorKey<'a>>,
+    error: Option<outcome::Error<'a>>,
     attempts: u32,
     accepted_at: String,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -103,19 +91,6 @@ struct ResponseFile<'a> {
     finished_at: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     duration_ms: Option<u64>,
-}
-
-#[derive(serde::Serialize)]
-#[serde(untagged)]
-enum Body<'a> {
-    Json(&'a RawValue),
-    Text(&'a str),
-}
-
-#[derive(serde::Serialize)]
-struct ErrorKey<'a> {
-    kind: &'static str,
-    message: &'a str,
 }
 
 #[derive(serde::Serialize)]
@@ -149,70 +124,6 @@ struct Problem<'a> {
     line: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     column: Option<u32>,
-}
-
-/// Header fields as users read them: each name once, where it came first.
-struct Headers<'a>(&'a ResponseRecord);
-
-impl Serialize for Headers<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let fields = &self.0.headers;
-        let mut map = serializer.serialize_map(None)?;
-        for (index, (name, _)) in fields.iter().enumerate() {
-            let is_stale = self.0.decoded && matches!(name.as_str(), "content-encoding" | "content-length");
-            if is_stale || fields[..index].iter().any(|(earlier, _)| earlier == name) {
-                continue;
-            }
-            let values: Vec<Cow<'_, str>> =
-                fields[index..].iter().filter(|(other, _)| other == name).map(|(_, value)| text(value)).collect();
-            if name == "set-cookie" {
-                map.serialize_entry(name, &values)?;
-            } else {
-                map.serialize_entry(name, &values.join(", "))?;
-            }
-        }
-        map.end()
-    }
-}
-
-impl<'a> From<&'a ErrorRecord> for ErrorKey<'a> {
-    fn from(error: &'a ErrorRecord) -> Self {
-        Self { kind: error.kind.as_str(), message: &error.message }
-    }
-}
-
-/// A body as JSON or a string; else as base64.
-fn body(answer: &ResponseRecord) -> (Option<Body<'_>>, Option<String>) {
-    let Ok(text) = std::str::from_utf8(&answer.body) else {
-        return (None, Some(STANDARD.encode(&answer.body)));
-    };
-    let json = if is_json(answer) { serde_json::from_str::<&RawValue>(text).ok() } else { None };
-    (Some(json.map_or(Body::Text(text), Body::Json)), None)
-}
-
-fn is_json(answer: &ResponseRecord) -> bool {
-    let content_type = answer.headers.iter().find(|(name, _)| name == "content-type");
-    let value = content_type.map(|(_, value)| text(value)).unwrap_or_default();
-    let media_type = value.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
-    matches!(media_type.as_str(), "application/json" | "text/json") || media_type.ends_with("+json")
-}
-
-/// A header's value: UTF-8, or else each byte one character (ISO 8859-1), as HTTP once had it.
-fn text(value: &[u8]) -> Cow<'_, str> {
-    match std::str::from_utf8(value) {
-        Ok(text) => Cow::Borrowed(text),
-        Err(_) => Cow::Owned(value.iter().map(|&byte| char::from(byte)).collect()),
-    }
-}
-
-fn duration_ms(call: &CallRecord) -> Option<u64> {
-    let duration = call.progress.finished_at?.since(call.started_at?);
-    u64::try_from(duration.as_millis()).ok()
-}
-
-fn rfc3339(at: Timestamp) -> String {
-    let time = jiff::Timestamp::from_microsecond(at.as_micros()).unwrap_or(jiff::Timestamp::UNIX_EPOCH);
-    format!("{time:.3}")
 }
 
 fn to_json(value: &impl Serialize) -> Vec<u8> {

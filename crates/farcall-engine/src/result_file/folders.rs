@@ -59,6 +59,27 @@ impl Folder {
     }
 }
 
+/// Files whose contents are not durable yet; of many, only the folders they are in.
+#[derive(Debug, Default)]
+pub(super) struct Written {
+    files: Vec<(Folder, File)>,
+    folders: Vec<Folder>,
+    is_many: bool,
+}
+
+impl Written {
+    pub(super) fn add(&mut self, folder: Folder, file: File) {
+        if !self.folders.contains(&folder) {
+            self.folders.push(folder);
+        }
+        self.files.push((folder, file));
+        if self.is_many || self.files.len() > FILES_SYNCED_SINGLY_MAX {
+            self.is_many = true;
+            self.files.clear();
+        }
+    }
+}
+
 impl Folders {
     pub(super) fn open(dir: &Path) -> Result<Self, FileError> {
         let inbox = open_dir(CWD, dir).map_err(FileError::of("open the working directory", "."))?;
@@ -111,14 +132,14 @@ impl Folders {
     }
 
     /// Makes the contents of files durable that were written into these folders.
-    pub(super) fn sync_files(&self, files: &[(Folder, File)]) -> Result<(), FileError> {
-        if files.len() <= FILES_SYNCED_SINGLY_MAX {
-            return files.iter().try_for_each(|(folder, file)| {
+    pub(super) fn sync_files(&self, written: &Written) -> Result<(), FileError> {
+        if !written.is_many {
+            return written.files.iter().try_for_each(|(folder, file)| {
                 rustix::fs::fdatasync(file).map_err(FileError::of("sync a file", folder.name()))
             });
         }
         let mut synced_devices = Vec::new();
-        for folder in Folder::ALL.into_iter().filter(|folder| files.iter().any(|(used, _)| used == folder)) {
+        for &folder in &written.folders {
             let failed = FileError::of("sync the file system", folder.name());
             let device = rustix::fs::fstat(self.fd(folder)).map_err(failed)?.st_dev;
             if !synced_devices.contains(&device) {

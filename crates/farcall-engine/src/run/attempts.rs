@@ -51,12 +51,12 @@ struct Told {
 
 impl Run {
     pub(super) fn launch(&mut self, id: AttemptId, upstream: UpstreamId) {
-        if self.cut_early.remove(&id) {
+        if self.pending.cut_early.remove(&id) {
             self.dispatcher.handle(clock::now(), Event::Aborted { attempt: id, wrote: BytesSent::No });
             return;
         }
         let abort = CancellationToken::new();
-        self.running.insert(id, abort.clone());
+        self.pending.running.insert(id, abort.clone());
         let attempt = Attempt {
             id,
             directory: self.directory.clone(),
@@ -79,14 +79,14 @@ impl Run {
     }
 
     pub(super) fn abort(&mut self, id: AttemptId) {
-        match self.running.get(&id) {
+        match self.pending.running.get(&id) {
             Some(token) => token.cancel(),
-            None => drop(self.cut_early.insert(id)),
+            None => drop(self.pending.cut_early.insert(id)),
         }
     }
 
     pub(super) fn reported(&mut self, id: AttemptId, report: Box<Report>) {
-        self.running.remove(&id);
+        self.pending.running.remove(&id);
         let now = clock::now();
         if let Some(upstream) = self.dispatcher.upstream_of(id.call) {
             self.stats.note_attempt(upstream, report.result.latency);
@@ -99,7 +99,7 @@ impl Run {
         } else {
             Event::Finished { attempt: id, result: report.result }
         };
-        self.reports.insert(id, report);
+        self.pending.reports.insert(id, report);
         self.dispatcher.handle(now, event);
     }
 }

@@ -7,12 +7,13 @@
 mod attempts;
 mod documents;
 mod message;
+mod pending;
 mod recover;
+mod start_up;
 mod stats;
 mod submit;
 mod writes;
 
-use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,44 +21,35 @@ use std::time::Duration;
 use farcall_core::call::{State, UpstreamId};
 use farcall_core::dispatcher::{Dispatcher, Effect, Event, Seq};
 use farcall_core::gate::Gate;
-use farcall_core::id::{AttemptId, CallId};
+use farcall_core::id::CallId;
 use farcall_core::time::Instant;
-use farcall_store::port::{CommitError, Insert, Reader};
-use tokio::sync::{mpsc, oneshot, watch};
-use tokio_util::sync::CancellationToken;
+use farcall_store::port::{CommitError, Reader};
+use tokio::sync::{mpsc, watch};
 use tokio_util::task::TaskTracker;
 
 pub(crate) use message::Message;
 
 use crate::clock;
 use crate::config::Config;
-use crate::execute::Report;
 use crate::execute::process::Spawner;
 use crate::filing::FilingQueue;
-use crate::handle::{Accepted, Overview, Snapshot, StoreHealth, SubmitError, UpstreamOverview};
+use crate::handle::{Overview, Snapshot, StoreHealth, UpstreamOverview};
 use crate::journal::Journal;
 use crate::reads::Reads;
 use crate::result_file::Filing;
 use crate::upstreams::{Upstreams, limit_key};
 use documents::Documents;
+use pending::Pending;
 use stats::Stats;
 use submit::Tenants;
 
-pub use recover::{Options, StartError};
-pub(crate) use recover::{Started, start};
+pub use start_up::{Options, StartError};
+pub(crate) use start_up::{Started, start};
 
 /// Messages gathered before a turn is taken.
 const GATHER_MAX: usize = 1_024;
 /// The longest sleep without a look at the timers.
 const SLEEP_MAX: Duration = Duration::from_secs(3_600);
-
-/// A call that is not durable yet.
-#[derive(Debug, Default)]
-struct Unacknowledged {
-    /// Its idempotency scope and key.
-    key: Option<(String, String)>,
-    waiting: Vec<(oneshot::Sender<Result<Accepted, SubmitError>>, Accepted)>,
-}
 
 /// The state of the loop.
 pub(crate) struct Run {
@@ -80,17 +72,8 @@ pub(crate) struct Run {
     rng: fastrand::Rng,
     tenants: Tenants,
     documents: Documents,
-    /// Inserts whose write has not been made yet, and those who wait for their commit.
-    inserts: HashMap<CallId, Box<Insert>>,
-    unacknowledged: HashMap<CallId, Unacknowledged>,
-    /// Idempotency keys of calls that are not durable yet.
-    keys: HashMap<(String, String), (CallId, [u8; 32])>,
-    /// Reports whose settlement has not been written yet.
-    reports: HashMap<AttemptId, Box<Report>>,
-    /// Attempts that are out, and how to cut them off.
-    running: HashMap<AttemptId, CancellationToken>,
-    /// Cut off before they were launched.
-    cut_early: HashSet<AttemptId>,
+    pending: Pending,
+    /// Ended calls whose files are not in place yet.
     unfiled: u64,
     /// Free bytes of the store, and when that was asked.
     free_bytes: Option<(u64, Instant)>,
@@ -147,7 +130,7 @@ impl Run {
 
     async fn stop(self) -> Result<(), CommitError> {
         self.messages_closed();
-        for token in self.running.values() {
+        for token in self.pending.running.values() {
             token.cancel();
         }
         self.tasks.close();
@@ -191,7 +174,7 @@ impl Run {
         let effects = self.gate.hold(&mut turn);
         self.count_unfiled(&effects);
         if !turn.writes.is_empty() {
-            let writes = turn.writes.into_iter().map(|write| self.translate(write)).collect();
+            let writes = turn.writes.iter().map(|write| self.translate(write)).collect();
             self.in_commit = Some(turn.seq);
             self.journal.commit(turn.seq, writes);
         }
@@ -213,11 +196,7 @@ impl Run {
 
     /// The store is gone: whoever waits for an acknowledgement is told so.
     fn fail(&mut self, error: CommitError) {
-        for (_, call) in self.unacknowledged.drain() {
-            for (reply, _) in call.waiting {
-                let _ = reply.send(Err(SubmitError::StoreFailed));
-            }
-        }
+        self.pending.refuse_all();
         self.store_failure = Some(error);
         self.snapshots.send_modify(|snapshot| snapshot.store = StoreHealth::Failed);
     }
@@ -225,21 +204,11 @@ impl Run {
     fn perform(&mut self, effects: Vec<Effect>) {
         for effect in effects {
             match effect {
-                Effect::Acknowledge { call } => self.acknowledge(call),
+                Effect::Acknowledge { call } => self.pending.acknowledge(call),
                 Effect::Launch { attempt, upstream } => self.launch(attempt, upstream),
                 Effect::Abort { attempt } => self.abort(attempt),
                 Effect::Ended { call, has_file } => self.ended(call, has_file),
             }
-        }
-    }
-
-    fn acknowledge(&mut self, call: CallId) {
-        let Some(call) = self.unacknowledged.remove(&call) else { return };
-        if let Some(key) = call.key {
-            self.keys.remove(&key);
-        }
-        for (reply, accepted) in call.waiting {
-            let _ = reply.send(Ok(accepted));
         }
     }
 

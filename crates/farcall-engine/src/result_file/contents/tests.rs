@@ -2,7 +2,8 @@
 
 use bytes::Bytes;
 use farcall_core::call::{ErrorKind, Source, State};
-use farcall_store::record::Progress;
+use farcall_core::time::Timestamp;
+use farcall_store::record::{ErrorRecord, Progress};
 use serde_json::{Value, json};
 
 use super::*;
@@ -38,7 +39,7 @@ fn call(state: State) -> CallRecord {
             status: None,
             error: None,
         },
-        overrides: None,
+        has_overrides: false,
         callback_of: None,
         retry_of: None,
         file: None,
