@@ -9,7 +9,11 @@ mod directory;
 mod exit;
 mod logging;
 mod print;
+mod progress;
+mod session;
 mod settings;
+mod signals;
+mod summary;
 
 use std::ffi::{OsStr, OsString};
 use std::process::ExitCode;

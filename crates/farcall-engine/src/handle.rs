@@ -95,6 +95,8 @@ pub enum StoreHealth {
 #[derive(Debug, Clone, Default)]
 pub struct Overview {
     pub upstreams: Vec<UpstreamOverview>,
+    /// The callbacks of all of them.
+    pub callbacks: UpstreamOverview,
     /// Waiting calls by reason.
     pub waiting: Vec<(WaitReason, u64)>,
     /// The earliest moment at which a waiting call may go on.

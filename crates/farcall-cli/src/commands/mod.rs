@@ -5,6 +5,7 @@
 mod check;
 mod init;
 pub(crate) mod launch;
+mod run;
 
 use std::ffi::OsString;
 
@@ -38,7 +39,7 @@ pub(crate) fn run(words: &[OsString]) -> Exit {
 fn perform(context: &Context, command: Command) -> Result<Exit, Failure> {
     match command {
         Command::Serve(dir) => Err(Failure::usage(format!("{dir:?}"))),
-        Command::Run(dir) => Err(Failure::usage(format!("{dir:?}"))),
+        Command::Run(dir) => run::run(context, &dir),
         Command::Demo(dir) => Err(Failure::usage(format!("{dir:?}"))),
         Command::Check(dir) => check::run(context, &dir),
         Command::Init(dir) => init::run(context, &dir),

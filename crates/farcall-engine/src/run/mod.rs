@@ -18,7 +18,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use farcall_core::call::State;
+use farcall_core::call::{State, UpstreamId};
 use farcall_core::dispatcher::{Dispatcher, Effect, Event, Seq};
 use farcall_core::gate::Gate;
 use farcall_core::id::CallId;
@@ -172,6 +172,7 @@ impl Run {
         }
         let mut turn = self.dispatcher.turn(clock::now());
         let effects = self.gate.hold(&mut turn);
+        self.count_unfiled(&effects);
         if !turn.writes.is_empty() {
             let writes = turn.writes.iter().map(|write| self.translate(write)).collect();
             self.in_commit = Some(turn.seq);
@@ -188,6 +189,7 @@ impl Run {
             return;
         }
         let effects = self.gate.committed(seq);
+        self.count_unfiled(&effects);
         self.publish();
         self.perform(effects);
     }
@@ -212,11 +214,15 @@ impl Run {
 
     fn ended(&mut self, call: CallId, has_file: bool) {
         self.documents.forget(call);
-        if !has_file {
-            return;
+        if has_file {
+            self.filing_queue.push(call);
         }
-        self.unfiled += 1;
-        self.filing_queue.push(call);
+    }
+
+    /// Before the counts are published: a call that has ended and one whose files are in place must not look alike.
+    fn count_unfiled(&mut self, effects: &[Effect]) {
+        let ended = effects.iter().filter(|effect| matches!(effect, Effect::Ended { has_file: true, .. }));
+        self.unfiled += u64::try_from(ended.count()).unwrap_or(u64::MAX);
     }
 
     fn filed(&mut self, calls: &[CallId]) {
@@ -253,24 +259,25 @@ impl Run {
         let waiters = self.dispatcher.waiters();
         let ids: Vec<_> =
             self.upstreams.iter().map(|(id, known)| (id, limit_key(&known.reference).to_owned())).collect();
-        let upstreams = ids
-            .into_iter()
-            .map(|(id, name)| {
-                let standing = self.dispatcher.upstream_standing(id, now.instant);
-                let tally = self.stats.tally(id);
-                UpstreamOverview {
-                    name,
-                    ended: tally.ended.into_iter().collect::<Vec<(State, u64)>>(),
-                    attempts: tally.attempts,
-                    waiting: u64::try_from(standing.waiting).unwrap_or(u64::MAX),
-                    in_flight: standing.in_flight,
-                    is_paused: standing.is_paused,
-                    latency_ms_sum: tally.latency_ms_sum,
-                    latency_ms_max: tally.latency_ms_max,
-                }
-            })
-            .collect();
+        let upstreams = ids.into_iter().map(|(id, name)| self.upstream_overview(id, name, now.instant)).collect();
+        let callbacks =
+            self.upstream_overview(self.dispatcher.callback_upstream(), "callbacks".to_owned(), now.instant);
         let next_at = waiters.next_at.map(|at| now.timestamp_of(at));
-        Overview { upstreams, waiting: waiters.by_reason.into_iter().collect(), next_at }
+        Overview { upstreams, callbacks, waiting: waiters.by_reason.into_iter().collect(), next_at }
+    }
+
+    fn upstream_overview(&mut self, id: UpstreamId, name: String, now: Instant) -> UpstreamOverview {
+        let standing = self.dispatcher.upstream_standing(id, now);
+        let tally = self.stats.tally(id);
+        UpstreamOverview {
+            name,
+            ended: tally.ended.into_iter().collect::<Vec<(State, u64)>>(),
+            attempts: tally.attempts,
+            waiting: u64::try_from(standing.waiting).unwrap_or(u64::MAX),
+            in_flight: standing.in_flight,
+            is_paused: standing.is_paused,
+            latency_ms_sum: tally.latency_ms_sum,
+            latency_ms_max: tally.latency_ms_max,
+        }
     }
 }
