@@ -18,10 +18,11 @@ struct Bench<'a> {
     is_ci: bool,
 }
 
-type Step = fn(&Bench<'_>) -> Result<()>;
+/// A heading, and what is done below it.
+type Step = (&'static str, fn(&Bench<'_>) -> Result<()>);
 
 /// The cheapest first.
-const STEPS: [(&str, Step); 5] = [
+const STEPS: [Step; 5] = [
     ("C compiler", c_compiler),
     ("format", format),
     ("tidy", |bench| tidy::run(bench.root)),
@@ -31,16 +32,19 @@ const STEPS: [(&str, Step); 5] = [
 
 /// Runs the steps.
 pub(crate) fn run(root: &Path) -> Result<()> {
-    let begun = Instant::now();
     let is_ci = std::env::var_os("CI").is_some_and(|value| value == "true" || value == "1");
-    let bench = Bench { root, is_ci };
-    for (name, step) in STEPS {
+    run_steps(&Bench { root, is_ci }, &STEPS)
+}
+
+fn run_steps(bench: &Bench<'_>, steps: &[Step]) -> Result<()> {
+    let begun = Instant::now();
+    for (name, step) in steps {
         println!("\n==== {name}");
         let step_begun = Instant::now();
-        step(&bench).with_context(|| format!("FAILED: {name}"))?;
+        step(bench).with_context(|| format!("FAILED: {name}"))?;
         println!("---- {name}: ok, {:.1} s", step_begun.elapsed().as_secs_f64());
     }
-    println!("\nAll {} steps passed in {:.0} s.", STEPS.len(), begun.elapsed().as_secs_f64());
+    println!("\nAll {} steps passed in {:.0} s.", steps.len(), begun.elapsed().as_secs_f64());
     Ok(())
 }
 
@@ -50,7 +54,7 @@ fn c_compiler(bench: &Bench<'_>) -> Result<()> {
     if answers("cc", &["--version"]) {
         return Ok(());
     }
-    ensure!(std::env::var_os("USER").is_none_or(|user| user == "root") && answers("apt-get", &["--version"]), ADVICE);
+    ensure!(is_root() && answers("apt-get", &["--version"]), ADVICE);
     println!("no C compiler: installing build-essential");
     bench.run("apt-get", &["update"])?;
     bench.run("apt-get", &["install", "--yes", "--no-install-recommends", "build-essential"])?;
@@ -103,6 +107,10 @@ impl Bench<'_> {
     }
 }
 
+fn is_root() -> bool {
+    Command::new("id").arg("-u").output().is_ok_and(|output| output.stdout == b"0\n")
+}
+
 /// Whether a program is there and works; its output is not shown.
 fn answers(program: &str, args: &[&str]) -> bool {
     Command::new(program).args(args).output().is_ok_and(|output| output.status.success())
@@ -111,6 +119,17 @@ fn answers(program: &str, args: &[&str]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_first_failure_ends_the_run_and_is_named() {
+        let bench = Bench { root: Path::new("/"), is_ci: true };
+        let good: Step = ("good", |bench| bench.run("true", &[]));
+        let bad: Step = ("bad", |bench| bench.run("false", &[]));
+        let never: Step = ("never", |_| panic!("a failure came before"));
+        assert!(run_steps(&bench, &[good, good]).is_ok());
+        let error = run_steps(&bench, &[good, bad, never]).expect_err("false fails");
+        assert_eq!(format!("{error:#}"), "FAILED: bad: false ended with exit status: 1");
+    }
 
     #[test]
     fn a_program_that_fails_fails_its_step() {

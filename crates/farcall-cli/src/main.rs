@@ -2,18 +2,33 @@
 //!
 //! The only place that ends the process. What each command does stands in `commands`, one file per command.
 
+mod args;
 mod commands;
+mod context;
+mod directory;
+mod exit;
+mod logging;
+mod print;
+mod progress;
+mod session;
+mod settings;
+mod signals;
+mod summary;
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::process::ExitCode;
 
 use farcall_engine::execute::process::launch;
+use mimalloc::MiMalloc;
+
+#[global_allocator]
+static ALLOCATOR: MiMalloc = MiMalloc;
 
 fn main() -> ExitCode {
-    let mut args = std::env::args_os().skip(1);
+    let words: Vec<OsString> = std::env::args_os().collect();
     // Before anything else: a launcher is about to become another program and must have started nothing.
-    if args.next().as_deref() == Some(OsStr::new(launch::COMMAND)) {
-        return commands::launch::run(args);
+    if words.get(1).map(OsString::as_os_str) == Some(OsStr::new(launch::COMMAND)) {
+        return commands::launch::run(words.into_iter().skip(2));
     }
-    ExitCode::SUCCESS
+    commands::run(&words).into()
 }

@@ -16,6 +16,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::config::Config;
 use crate::document::{Document, Rejection};
+use crate::intake::Status;
 use crate::reads::Reads;
 use crate::run::Message;
 
@@ -94,6 +95,8 @@ pub enum StoreHealth {
 #[derive(Debug, Clone, Default)]
 pub struct Overview {
     pub upstreams: Vec<UpstreamOverview>,
+    /// The callbacks of all of them.
+    pub callbacks: UpstreamOverview,
     /// Waiting calls by reason.
     pub waiting: Vec<(WaitReason, u64)>,
     /// The earliest moment at which a waiting call may go on.
@@ -123,6 +126,8 @@ pub struct Handle {
     pub(crate) snapshots: watch::Receiver<Snapshot>,
     pub(crate) reads: Arc<Reads>,
     pub(crate) config: Arc<Config>,
+    /// How the inbox stands, for an engine that watches one.
+    pub(crate) inbox: Option<watch::Receiver<Status>>,
 }
 
 impl Handle {
@@ -170,6 +175,11 @@ impl Handle {
     /// Told whenever the counts change.
     pub fn snapshots(&self) -> watch::Receiver<Snapshot> {
         self.snapshots.clone()
+    }
+
+    /// How the inbox stands, now and later; nothing for an engine that watches none.
+    pub fn inbox(&self) -> Option<watch::Receiver<Status>> {
+        self.inbox.clone()
     }
 
     /// Free bytes where the store lies.

@@ -1,30 +1,78 @@
-//! The inbox of a running engine: files found in the working directory become calls, and leave it.
+//! The inbox of a running engine: what the intake finds is submitted, and the intake is told what became of it.
 //!
-//! A file is removed only when its call is durable, and only if it still is the file that the call came from.
+//! The intake knows files, the engine knows calls; here they meet. A file whose idempotency key an earlier call of the
+//! same content holds gets a copy of that call's outcome, as soon as there is one.
 
-use std::path::Path;
+use std::sync::Arc;
 
-use farcall_store::record::Recovery;
+use farcall_core::call::Source;
+use farcall_core::id::CallId;
+use tokio::sync::mpsc;
 
-/// Removes the files of calls that are durable and whose file an earlier process did not get to remove.
-pub(crate) fn left_behind(directory: &Path, recovery: &Recovery) -> std::io::Result<()> {
-    use std::os::unix::ffi::OsStrExt;
-    use std::os::unix::fs::MetadataExt;
+use crate::cause::chain;
+use crate::handle::{Handle, Submission, SubmitError};
+use crate::intake::{Found, Offer, Verdict};
+use crate::result_file::{self, Ended, Filing};
 
-    let mut any_was_there = false;
-    for identity in recovery.live.iter().chain(&recovery.unfiled).filter_map(|record| record.file.as_ref()) {
-        let path = directory.join(std::ffi::OsStr::from_bytes(&identity.name));
-        let Ok(metadata) = path.symlink_metadata() else { continue };
-        let changed_ns = metadata.ctime() * 1_000_000_000 + metadata.ctime_nsec();
-        let is_same =
-            (metadata.dev(), metadata.ino(), changed_ns) == (identity.device, identity.inode, identity.changed_ns);
-        if is_same {
-            std::fs::remove_file(&path)?;
-            any_was_there = true;
+/// Submits what the intake offers until it ends.
+pub(crate) async fn serve(mut offers: mpsc::Receiver<Offer>, handle: Handle, filing: Arc<Filing>) {
+    while let Some(offer) = offers.recv().await {
+        let submissions = offer.files.into_iter().map(|found| judge(found, handle.clone(), Arc::clone(&filing)));
+        let tasks: Vec<_> = submissions.map(tokio::spawn).collect();
+        let mut verdicts = Vec::with_capacity(tasks.len());
+        for task in tasks {
+            verdicts.push(task.await.unwrap_or(Verdict::Refused));
         }
+        // An intake that is gone finds its files again at the next start.
+        let _ = offer.verdicts.send(verdicts);
     }
-    if any_was_there {
-        std::fs::File::open(directory)?.sync_all()?;
+}
+
+async fn judge(found: Found, handle: Handle, filing: Arc<Filing>) -> Verdict {
+    let Found { file, bytes, document } = found;
+    let (name, request) = (file.name.clone(), bytes.clone());
+    let submission = Submission {
+        document: Box::new(document),
+        bytes,
+        source: Source::Inbox,
+        file: Some(file),
+        scope: String::new(),
+    };
+    match handle.submit(submission).await {
+        Ok(accepted) if accepted.is_replay => {
+            let ended = match copy_of(accepted.id, name, request, &handle).await {
+                Some(ended) => ended,
+                None => return Verdict::Refused,
+            };
+            file_copy(ended, filing).await
+        }
+        Ok(accepted) => Verdict::Taken(accepted.id),
+        Err(error @ (SubmitError::Rejected(_) | SubmitError::KeyReused { .. })) => Verdict::Rejected(error.into()),
+        Err(SubmitError::StoreFull { .. } | SubmitError::StoreFailed | SubmitError::Draining) => Verdict::Refused,
     }
-    Ok(())
+}
+
+/// The outcome of the call that holds the key, under another file's name; nothing while it has not ended.
+async fn copy_of(id: CallId, name: Vec<u8>, request: bytes::Bytes, handle: &Handle) -> Option<Ended> {
+    let (record, answer) = handle.reads.outcome(id).await.ok().flatten()?;
+    if !record.progress.state.is_end() {
+        return None;
+    }
+    Some(Ended { id, name, response: result_file::response(&record, answer.as_ref()), request })
+}
+
+async fn file_copy(ended: Ended, filing: Arc<Filing>) -> Verdict {
+    let id = ended.id;
+    let task = tokio::task::spawn_blocking(move || {
+        filing.claim(&ended.name, ended.id);
+        filing.file(&[ended]).pop()
+    });
+    match task.await {
+        Ok(Some(Ok(_))) => Verdict::Known(id),
+        Ok(Some(Err(error))) => {
+            tracing::warn!(error = chain(&error), "cannot put a response file in place, trying again");
+            Verdict::Refused
+        }
+        Ok(None) | Err(_) => Verdict::Refused,
+    }
 }

@@ -4,6 +4,7 @@
 //! talk to the engine through its `Handle` only. The engine names no database: a store is handed in.
 
 pub mod callback;
+pub mod cause;
 pub mod clock;
 pub mod config;
 pub mod document;
@@ -12,6 +13,7 @@ pub mod execute;
 mod filing;
 mod handle;
 mod inbox;
+pub mod intake;
 mod journal;
 pub mod outcome;
 pub mod quantity;

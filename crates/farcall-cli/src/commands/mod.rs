@@ -2,4 +2,47 @@
 //!
 //! A command turns its arguments into calls on the engine or a server and prints; it decides nothing else.
 
+mod check;
+mod init;
 pub(crate) mod launch;
+mod run;
+
+use std::ffi::OsString;
+
+use crate::args::{Command, Invocation};
+use crate::context::Context;
+use crate::exit::{Exit, Failure};
+use crate::print::Screen;
+use crate::settings::Environment;
+
+/// Does what a command line asks for, and says on stderr why it could not.
+pub(crate) fn run(words: &[OsString]) -> Exit {
+    let invocation = match Invocation::parse(words) {
+        Ok(invocation) => invocation,
+        Err(error) => {
+            let _ = error.print();
+            return if error.use_stderr() { Exit::Usage } else { Exit::Ok };
+        }
+    };
+    let environment = Environment::read();
+    let screen = Screen::of(environment.as_ref().unwrap_or(&Environment::default()));
+    let done = environment.and_then(|environment| {
+        let Invocation { global, command, is_kofaf } = invocation;
+        perform(&Context { global, environment, screen, is_kofaf }, command)
+    });
+    done.unwrap_or_else(|failure| {
+        screen.tell(failure.render(screen.stderr_has_color()));
+        failure.exit()
+    })
+}
+
+fn perform(context: &Context, command: Command) -> Result<Exit, Failure> {
+    match command {
+        Command::Serve(dir) => Err(Failure::usage(format!("{dir:?}"))),
+        Command::Run(dir) => run::run(context, &dir),
+        Command::Demo(dir) => Err(Failure::usage(format!("{dir:?}"))),
+        Command::Check(dir) => check::run(context, &dir),
+        Command::Init(dir) => init::run(context, &dir),
+        Command::Later(later) => Err(Failure::usage(format!("farcall {} is not available yet", later.name()))),
+    }
+}

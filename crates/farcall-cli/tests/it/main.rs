@@ -2,4 +2,7 @@
 //!
 //! They start processes, use directories of their own and nothing but loopback, and run side by side.
 
+mod crash;
+mod kofaf;
 mod launch;
+mod rig;

@@ -1,6 +1,6 @@
 //! Finding a directory's configuration and reading it, from bytes to [`Config`].
 //!
-//! Nothing is guessed: two files, a misnamed one, or one that everyone may write are errors.
+//! Nothing is guessed: two files, or one that everyone may write, are errors; a misnamed one is warned of.
 
 use std::fs::Metadata;
 use std::io;

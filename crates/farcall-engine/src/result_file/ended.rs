@@ -3,14 +3,13 @@
 //! The steps of a batch are methods in the order they must be taken; each leaves a state from which all of them can be
 //! taken again.
 
-use std::fs::File;
 use std::path::PathBuf;
 
 use bytes::Bytes;
 use farcall_core::id::CallId;
 
 use super::displace::{self, Move, Newcomer, Occupant, Standing};
-use super::folders::{Folder, Folders, Placed};
+use super::folders::{Folder, Folders, Placed, Written};
 use super::name::{self, Tag};
 use super::owners::Owners;
 use super::{FileError, Filing};
@@ -71,14 +70,11 @@ impl<'b> Batch<'b> {
 
     /// Contents first, durable before any of them has a name.
     pub(super) fn write(&mut self) {
-        let mut files: Vec<(Folder, File)> = Vec::with_capacity(2 * self.items.len());
+        let mut written = Written::default();
         for item in &mut self.items {
-            match item.write(self.folders) {
-                Ok(written) => files.extend(written),
-                Err(error) => item.result = Err(error),
-            }
+            item.result = item.write(self.folders, &mut written);
         }
-        let synced = self.folders.sync_files(&files);
+        let synced = self.folders.sync_files(&written);
         self.fail_unless(synced);
     }
 
@@ -123,11 +119,13 @@ impl<'b> Batch<'b> {
 }
 
 impl Item<'_> {
-    fn write(&self, folders: &Folders) -> Result<[(Folder, File); 2], FileError> {
+    fn write(&self, folders: &Folders, written: &mut Written) -> Result<(), FileError> {
         let response = folders.write(Folder::Responses, &self.response_temporary, &self.ended.response)?;
+        written.add(Folder::Responses, response);
         let request = folders.write(Folder::Requests, &self.request_temporary, &self.ended.request)?;
         Folders::mark(&request, &self.ended.id.to_string());
-        Ok([(Folder::Responses, response), (Folder::Requests, request)])
+        written.add(Folder::Requests, request);
+        Ok(())
     }
 
     /// Puts the response under the plain name if that is this call's, else under the call's own; gives the name.

@@ -59,6 +59,27 @@ impl Folder {
     }
 }
 
+/// Files whose contents are not durable yet; of many, only the folders they are in.
+#[derive(Debug, Default)]
+pub(super) struct Written {
+    files: Vec<(Folder, File)>,
+    folders: Vec<Folder>,
+    is_many: bool,
+}
+
+impl Written {
+    pub(super) fn add(&mut self, folder: Folder, file: File) {
+        if !self.folders.contains(&folder) {
+            self.folders.push(folder);
+        }
+        self.files.push((folder, file));
+        if self.is_many || self.files.len() > FILES_SYNCED_SINGLY_MAX {
+            self.is_many = true;
+            self.files.clear();
+        }
+    }
+}
+
 impl Folders {
     pub(super) fn open(dir: &Path) -> Result<Self, FileError> {
         let inbox = open_dir(CWD, dir).map_err(FileError::of("open the working directory", "."))?;
@@ -66,6 +87,27 @@ impl Folders {
         let (requests, responses, rejected) =
             (folder(Folder::Requests)?, folder(Folder::Responses)?, folder(Folder::Rejected)?);
         Ok(Self { inbox, requests, responses, rejected })
+    }
+
+    /// Removes a file from the inbox unless another stands under its name by now.
+    pub(super) fn remove_from_inbox(&self, file: &FileIdentity) -> Result<(), FileError> {
+        let failed = FileError::of("remove the file of an accepted call", ".");
+        match rustix::fs::statat(&self.inbox, &file.name[..], AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(stat) if is_file(&stat, file) => {
+                match rustix::fs::unlinkat(&self.inbox, &file.name[..], AtFlags::empty()) {
+                    // The intake removes files as well: whoever comes first.
+                    Ok(()) | Err(Errno::NOENT) => Ok(()),
+                    Err(error) => Err(failed(error)),
+                }
+            }
+            Ok(_) | Err(Errno::NOENT) => Ok(()),
+            Err(error) => Err(failed(error)),
+        }
+    }
+
+    /// Makes it durable which files are in the inbox.
+    pub(super) fn sync_inbox(&self) -> Result<(), FileError> {
+        rustix::fs::fsync(&self.inbox).map_err(FileError::of("sync the inbox", "."))
     }
 
     pub(super) fn inbox(&self) -> BorrowedFd<'_> {
@@ -94,14 +136,14 @@ impl Folders {
     }
 
     /// Makes the contents of files durable that were written into these folders.
-    pub(super) fn sync_files(&self, files: &[(Folder, File)]) -> Result<(), FileError> {
-        if files.len() <= FILES_SYNCED_SINGLY_MAX {
-            return files.iter().try_for_each(|(folder, file)| {
+    pub(super) fn sync_files(&self, written: &Written) -> Result<(), FileError> {
+        if !written.is_many {
+            return written.files.iter().try_for_each(|(folder, file)| {
                 rustix::fs::fdatasync(file).map_err(FileError::of("sync a file", folder.name()))
             });
         }
         let mut synced_devices = Vec::new();
-        for folder in Folder::ALL.into_iter().filter(|folder| files.iter().any(|(used, _)| used == folder)) {
+        for &folder in &written.folders {
             let failed = FileError::of("sync the file system", folder.name());
             let device = rustix::fs::fstat(self.fd(folder)).map_err(failed)?.st_dev;
             if !synced_devices.contains(&device) {

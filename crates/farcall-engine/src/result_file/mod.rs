@@ -23,6 +23,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard};
 
 use farcall_core::id::CallId;
+use farcall_store::record::FileIdentity;
 use rustix::io::Errno;
 
 use displace::Newcomer;
@@ -93,6 +94,28 @@ impl Filing {
             first_error = first_error.and(moved);
         }
         first_error
+    }
+
+    /// Where the response file of a filed call stands just now; nothing when it is neither under its plain name nor
+    /// under that of its id, for example because it was removed.
+    pub fn response_of(&self, name: &[u8], id: CallId) -> Option<PathBuf> {
+        let folders = Folders::open(&self.dir).ok()?;
+        let _held = self.owners();
+        let candidates = [name.to_vec(), name::displaced(name, name::Tag::Call(id), 1)];
+        let is_its = |name: &Vec<u8>| matches!(displace::occupant(&folders, name), Ok(occupant) if displace::standing(occupant, id) == displace::Standing::Own);
+        candidates.into_iter().find(is_its).map(|name| self.path_of(Folder::Responses, &name))
+    }
+
+    /// Takes the inbox files of these calls away, if they are still there; when this returns, that is durable.
+    ///
+    /// # Errors
+    /// When one of them cannot be removed: filing its call now would make it a new call after a crash.
+    pub fn clear_inbox<'f>(&self, files: impl IntoIterator<Item = &'f FileIdentity>) -> Result<(), FileError> {
+        let folders = Folders::open(&self.dir)?;
+        for file in files {
+            folders.remove_from_inbox(file)?;
+        }
+        folders.sync_inbox()
     }
 
     /// Puts response and request files of ended calls in place; gives the absolute path of each response file.

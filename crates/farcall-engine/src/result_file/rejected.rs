@@ -12,7 +12,7 @@ use rustix::io::Errno;
 
 use super::contents;
 use super::displace::{self, Newcomer};
-use super::folders::{self, Folder, Folders, Placed};
+use super::folders::{self, Folder, Folders, Placed, Written};
 use super::name::{self, Tag};
 use super::owners::Owners;
 use super::{FileError, Filing};
@@ -79,13 +79,9 @@ impl<'b> Batch<'b> {
 
     /// Documents first, durable before any of them has a name.
     pub(super) fn write(&mut self) {
-        let mut written = Vec::with_capacity(2 * self.items.len());
+        let mut written = Written::default();
         for item in &mut self.items {
-            match item.write(self.folders) {
-                Ok(Some(files)) => written.extend(files),
-                Ok(None) => item.result = Ok(RejectedOutcome::Changed),
-                Err(error) => item.result = Err(error),
-            }
+            item.result = item.write(self.folders, &mut written);
         }
         let synced = self.folders.sync_files(&written);
         self.fail_unless(synced);
@@ -142,14 +138,15 @@ impl Item<'_> {
         self.result == Ok(RejectedOutcome::Filed)
     }
 
-    /// Nothing when the inbox does not hold the file any more.
-    fn write(&self, folders: &Folders) -> Result<Option<[(Folder, File); 2]>, FileError> {
+    fn write(&self, folders: &Folders, written: &mut Written) -> Result<RejectedOutcome, FileError> {
         if !is_still(folders.inbox(), &self.file.name, self.file)? {
-            return Ok(None);
+            return Ok(RejectedOutcome::Changed);
         }
         let response = folders.write(Folder::Responses, &self.response_temporary, &self.response)?;
+        written.add(Folder::Responses, response);
         let problem = folders.write(Folder::Rejected, &self.problem_temporary, &self.problem)?;
-        Ok(Some([(Folder::Responses, response), (Folder::Rejected, problem)]))
+        written.add(Folder::Rejected, problem);
+        Ok(RejectedOutcome::Filed)
     }
 
     fn place_response(&self, folders: &Folders) -> Result<(), FileError> {
@@ -215,7 +212,9 @@ impl Item<'_> {
             folders.discard(Folder::Rejected, temporary);
             return Err(failed(Errno::from_io_error(&error).unwrap_or(Errno::IO)));
         }
-        folders.sync_files(&[(Folder::Rejected, copy)])?;
+        let mut written = Written::default();
+        written.add(Folder::Rejected, copy);
+        folders.sync_files(&written)?;
         must_be_free(folders.rename(Folder::Rejected, temporary, name)?, Folder::Rejected)?;
         folders.sync_names(Folder::Rejected)?;
         if !is_still(folders.inbox(), name, self.file)? {

@@ -24,11 +24,13 @@ use crate::execute::process::Spawner;
 use crate::execute::{Milestones, Report};
 use crate::reads::Reads;
 use crate::request;
+use crate::result_file::Filing;
 
 /// What an attempt's task works with.
 struct Attempt {
     id: AttemptId,
     directory: PathBuf,
+    filing: Arc<Filing>,
     config: Arc<Config>,
     reads: Arc<Reads>,
     abort: CancellationToken,
@@ -48,16 +50,19 @@ struct Told {
 }
 
 impl Run {
-    pub(super) fn launch(&mut self, id: AttemptId, upstream: UpstreamId) {
-        if self.cut_early.remove(&id) {
-            self.dispatcher.handle(clock::now(), Event::Aborted { attempt: id, wrote: BytesSent::No });
+    pub(super) fn launch(&mut self, id: AttemptId, upstream: UpstreamId, not_after: Option<Instant>) {
+        let now = clock::now();
+        let is_late = not_after.is_some_and(|at| at <= now.instant);
+        if self.pending.cut_early.remove(&id) || is_late {
+            self.dispatcher.handle(now, Event::Aborted { attempt: id, wrote: BytesSent::No });
             return;
         }
         let abort = CancellationToken::new();
-        self.running.insert(id, abort.clone());
+        self.pending.running.insert(id, abort.clone());
         let attempt = Attempt {
             id,
             directory: self.directory.clone(),
+            filing: Arc::clone(&self.filing),
             config: Arc::clone(&self.config),
             reads: Arc::clone(&self.reads),
             abort,
@@ -76,14 +81,14 @@ impl Run {
     }
 
     pub(super) fn abort(&mut self, id: AttemptId) {
-        match self.running.get(&id) {
+        match self.pending.running.get(&id) {
             Some(token) => token.cancel(),
-            None => drop(self.cut_early.insert(id)),
+            None => drop(self.pending.cut_early.insert(id)),
         }
     }
 
     pub(super) fn reported(&mut self, id: AttemptId, report: Box<Report>) {
-        self.running.remove(&id);
+        self.pending.running.remove(&id);
         let now = clock::now();
         if let Some(upstream) = self.dispatcher.upstream_of(id.call) {
             self.stats.note_attempt(upstream, report.result.latency);
@@ -96,7 +101,7 @@ impl Run {
         } else {
             Event::Finished { attempt: id, result: report.result }
         };
-        self.reports.insert(id, report);
+        self.pending.reports.insert(id, report);
         self.dispatcher.handle(now, event);
     }
 }
@@ -166,7 +171,8 @@ impl Attempt {
         let outcome = self.reads.outcome(parent).await.map_err(|error| error.to_string())?;
         let (parent, _) = outcome.ok_or("the call it is for is gone")?;
         let words = callback_words(&request)?;
-        Ok(callback::command(&words, &parent, None, &self.directory))
+        let response = parent.file.as_ref().and_then(|file| self.filing.response_of(&file.name, parent.id));
+        Ok(callback::command(&words, &parent, response, &self.directory))
     }
 }
 

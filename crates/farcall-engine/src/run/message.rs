@@ -45,10 +45,6 @@ pub(crate) enum Message {
         seq: Seq,
         result: Result<(), CommitError>,
     },
-    /// From the inbox: the file of this call has left it.
-    Removed {
-        call: CallId,
-    },
     /// From the filer: the files of these calls are in place.
     Filed {
         calls: Vec<CallId>,

@@ -7,50 +7,49 @@
 mod attempts;
 mod documents;
 mod message;
+mod pending;
 mod recover;
+mod start_up;
 mod stats;
 mod submit;
 mod writes;
 
-use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use farcall_core::call::State;
+use farcall_core::call::{State, UpstreamId};
 use farcall_core::dispatcher::{Dispatcher, Effect, Event, Seq};
 use farcall_core::gate::Gate;
-use farcall_core::id::{AttemptId, CallId};
+use farcall_core::id::CallId;
 use farcall_core::time::Instant;
-use farcall_store::port::{CommitError, Insert, Reader};
-use tokio::sync::{mpsc, oneshot, watch};
-use tokio_util::sync::CancellationToken;
+use farcall_store::port::{CommitError, Reader};
+use tokio::sync::{mpsc, watch};
 use tokio_util::task::TaskTracker;
 
 pub(crate) use message::Message;
 
 use crate::clock;
 use crate::config::Config;
-use crate::execute::Report;
 use crate::execute::process::Spawner;
 use crate::filing::FilingQueue;
-use crate::handle::{Accepted, Overview, Snapshot, StoreHealth, SubmitError, UpstreamOverview};
+use crate::handle::{Overview, Snapshot, StoreHealth, UpstreamOverview};
 use crate::journal::Journal;
 use crate::reads::Reads;
+use crate::result_file::Filing;
 use crate::upstreams::{Upstreams, limit_key};
 use documents::Documents;
+use pending::Pending;
 use stats::Stats;
 use submit::Tenants;
 
-pub(crate) use recover::start;
-pub use recover::{Options, StartError};
+pub use start_up::{Options, StartError};
+pub(crate) use start_up::{Started, start};
 
 /// Messages gathered before a turn is taken.
 const GATHER_MAX: usize = 1_024;
 /// The longest sleep without a look at the timers.
 const SLEEP_MAX: Duration = Duration::from_secs(3_600);
-
-type Acknowledgement = (oneshot::Sender<Result<Accepted, SubmitError>>, Accepted);
 
 /// The state of the loop.
 pub(crate) struct Run {
@@ -67,25 +66,14 @@ pub(crate) struct Run {
     reader: Box<dyn Reader>,
     reads: Arc<Reads>,
     spawner: Arc<Spawner>,
-    filing: FilingQueue,
+    filing: Arc<Filing>,
+    filing_queue: FilingQueue,
     tasks: TaskTracker,
     rng: fastrand::Rng,
     tenants: Tenants,
     documents: Documents,
-    /// Inserts whose write has not been made yet, and those who wait for their commit.
-    inserts: HashMap<CallId, Box<Insert>>,
-    unacknowledged: HashMap<CallId, Vec<Acknowledgement>>,
-    /// Idempotency keys of calls that are not durable yet.
-    keys: HashMap<(String, String), (CallId, [u8; 32])>,
-    /// Reports whose settlement has not been written yet.
-    reports: HashMap<AttemptId, Box<Report>>,
-    /// Attempts that are out, and how to cut them off.
-    running: HashMap<AttemptId, CancellationToken>,
-    /// Cut off before they were launched.
-    cut_early: HashSet<AttemptId>,
-    /// Calls whose file is still in the inbox; they are filed when it has left.
-    in_inbox: HashSet<CallId>,
-    ended_in_inbox: HashSet<CallId>,
+    pending: Pending,
+    /// Ended calls whose files are not in place yet.
     unfiled: u64,
     /// Free bytes of the store, and when that was asked.
     free_bytes: Option<(u64, Instant)>,
@@ -142,15 +130,15 @@ impl Run {
 
     async fn stop(self) -> Result<(), CommitError> {
         self.messages_closed();
-        for token in self.running.values() {
+        for token in self.pending.running.values() {
             token.cancel();
         }
         self.tasks.close();
-        let Self { journal, messages, tasks, store_failure, filing, .. } = self;
+        let Self { journal, messages, tasks, store_failure, filing_queue, .. } = self;
         drop(messages);
         tasks.wait().await;
         let close = tokio::task::spawn_blocking(move || {
-            filing.close();
+            filing_queue.close();
             journal.close();
         });
         if let Err(error) = close.await {
@@ -174,7 +162,6 @@ impl Run {
             Message::FirstByte { attempt, at } => self.dispatcher.handle(now, Event::FirstByte { attempt, at }),
             Message::Reported { attempt, report } => self.reported(attempt, report),
             Message::Committed { seq, result } => self.committed(seq, result),
-            Message::Removed { call } => self.removed(call),
             Message::Filed { calls } => self.filed(&calls),
         }
     }
@@ -185,8 +172,9 @@ impl Run {
         }
         let mut turn = self.dispatcher.turn(clock::now());
         let effects = self.gate.hold(&mut turn);
+        self.count_unfiled(&effects);
         if !turn.writes.is_empty() {
-            let writes = turn.writes.into_iter().map(|write| self.translate(write)).collect();
+            let writes = turn.writes.iter().map(|write| self.translate(write)).collect();
             self.in_commit = Some(turn.seq);
             self.journal.commit(turn.seq, writes);
         }
@@ -201,17 +189,14 @@ impl Run {
             return;
         }
         let effects = self.gate.committed(seq);
+        self.count_unfiled(&effects);
         self.publish();
         self.perform(effects);
     }
 
     /// The store is gone: whoever waits for an acknowledgement is told so.
     fn fail(&mut self, error: CommitError) {
-        for (_, waiting) in self.unacknowledged.drain() {
-            for (reply, _) in waiting {
-                let _ = reply.send(Err(SubmitError::StoreFailed));
-            }
-        }
+        self.pending.refuse_all();
         self.store_failure = Some(error);
         self.snapshots.send_modify(|snapshot| snapshot.store = StoreHealth::Failed);
     }
@@ -219,39 +204,25 @@ impl Run {
     fn perform(&mut self, effects: Vec<Effect>) {
         for effect in effects {
             match effect {
-                Effect::Acknowledge { call } => self.acknowledge(call),
-                Effect::Launch { attempt, upstream } => self.launch(attempt, upstream),
+                Effect::Acknowledge { call } => self.pending.acknowledge(call),
+                Effect::Launch { attempt, upstream, not_after } => self.launch(attempt, upstream, not_after),
                 Effect::Abort { attempt } => self.abort(attempt),
                 Effect::Ended { call, has_file } => self.ended(call, has_file),
             }
         }
     }
 
-    fn acknowledge(&mut self, call: CallId) {
-        self.keys.retain(|_, (holder, _)| *holder != call);
-        for (reply, accepted) in self.unacknowledged.remove(&call).unwrap_or_default() {
-            let _ = reply.send(Ok(accepted));
-        }
-    }
-
     fn ended(&mut self, call: CallId, has_file: bool) {
         self.documents.forget(call);
-        if !has_file {
-            return;
-        }
-        self.unfiled += 1;
-        if self.in_inbox.contains(&call) {
-            self.ended_in_inbox.insert(call);
-        } else {
-            self.filing.push(call);
+        if has_file {
+            self.filing_queue.push(call);
         }
     }
 
-    fn removed(&mut self, call: CallId) {
-        self.in_inbox.remove(&call);
-        if self.ended_in_inbox.remove(&call) {
-            self.filing.push(call);
-        }
+    /// Before the counts are published: a call that has ended and one whose files are in place must not look alike.
+    fn count_unfiled(&mut self, effects: &[Effect]) {
+        let ended = effects.iter().filter(|effect| matches!(effect, Effect::Ended { has_file: true, .. }));
+        self.unfiled += u64::try_from(ended.count()).unwrap_or(u64::MAX);
     }
 
     fn filed(&mut self, calls: &[CallId]) {
@@ -288,24 +259,25 @@ impl Run {
         let waiters = self.dispatcher.waiters();
         let ids: Vec<_> =
             self.upstreams.iter().map(|(id, known)| (id, limit_key(&known.reference).to_owned())).collect();
-        let upstreams = ids
-            .into_iter()
-            .map(|(id, name)| {
-                let standing = self.dispatcher.upstream_standing(id, now.instant);
-                let tally = self.stats.tally(id);
-                UpstreamOverview {
-                    name,
-                    ended: tally.ended.into_iter().collect::<Vec<(State, u64)>>(),
-                    attempts: tally.attempts,
-                    waiting: u64::try_from(standing.waiting).unwrap_or(u64::MAX),
-                    in_flight: standing.in_flight,
-                    is_paused: standing.is_paused,
-                    latency_ms_sum: tally.latency_ms_sum,
-                    latency_ms_max: tally.latency_ms_max,
-                }
-            })
-            .collect();
+        let upstreams = ids.into_iter().map(|(id, name)| self.upstream_overview(id, name, now.instant)).collect();
+        let callbacks =
+            self.upstream_overview(self.dispatcher.callback_upstream(), "callbacks".to_owned(), now.instant);
         let next_at = waiters.next_at.map(|at| now.timestamp_of(at));
-        Overview { upstreams, waiting: waiters.by_reason.into_iter().collect(), next_at }
+        Overview { upstreams, callbacks, waiting: waiters.by_reason.into_iter().collect(), next_at }
+    }
+
+    fn upstream_overview(&mut self, id: UpstreamId, name: String, now: Instant) -> UpstreamOverview {
+        let standing = self.dispatcher.upstream_standing(id, now);
+        let tally = self.stats.tally(id);
+        UpstreamOverview {
+            name,
+            ended: tally.ended.into_iter().collect::<Vec<(State, u64)>>(),
+            attempts: tally.attempts,
+            waiting: u64::try_from(standing.waiting).unwrap_or(u64::MAX),
+            in_flight: standing.in_flight,
+            is_paused: standing.is_paused,
+            latency_ms_sum: tally.latency_ms_sum,
+            latency_ms_max: tally.latency_ms_max,
+        }
     }
 }

@@ -1,79 +1,40 @@
-//! Starting: takes over what the store holds, rebuilds the dispatcher from it, and sets the loop up around it.
+//! Taking over what the store holds: the dispatcher is rebuilt from it, and the files of its calls are set right.
+//!
+//! What an attempt that was out means is decided in the core; here records become what the core knows.
 //!
 //! What was out when an earlier process died is settled by the dispatcher before anything new is started.
 
 use std::collections::{HashMap, HashSet};
 use std::num::NonZeroU32;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use farcall_core::call::{CallSpec, CallbackOf, Method, Priority, UpstreamId};
 use farcall_core::dispatcher::{Census, Dispatcher, OpenAttempt, Recovered};
-use farcall_core::gate::Gate;
 use farcall_core::id::CallId;
 use farcall_core::policy::UpstreamPolicy;
 use farcall_core::retry::{OnUnknown, RetryPolicy};
 use farcall_core::settle::Tries;
 use farcall_core::time::Now;
-use farcall_store::port::{ReadError, Reader, Store};
+use farcall_store::port::{ReadError, Reader};
 use farcall_store::record::{CallRecord, Recovery};
-use tokio::sync::{mpsc, watch};
-use tokio_util::task::TaskTracker;
 
-use super::documents::Documents;
 use super::submit::{Tenants, overrides};
-use super::{Message, Run, Stats};
-use crate::clock;
 use crate::config::Config;
 use crate::document::{self, Routing, UpstreamRef};
-use crate::execute::process::Spawner;
-use crate::filing::FilingQueue;
-use crate::handle::{Handle, Snapshot};
-use crate::inbox::left_behind;
-use crate::journal::Journal;
-use crate::reads::Reads;
+use crate::result_file::{FileError, Filing};
 use crate::upstreams::{UpstreamError, Upstreams};
 
-/// Messages that may wait for the loop.
-const MESSAGES_MAX: usize = 4_096;
-/// Readers for everybody but the loop and the filer.
-const READERS: usize = 3;
 /// Callbacks at a time, and how long each may take.
 const CALLBACK_CONCURRENCY: NonZeroU32 = NonZeroU32::new(4).expect("4 is not zero");
 const CALLBACK_TIMEOUT: Duration = Duration::from_secs(60);
 const CALLBACK_RETRIES: u32 = 4;
 
-/// What an engine needs besides its store.
-#[derive(Debug, Clone)]
-pub struct Options {
-    /// The working directory, absolute.
-    pub directory: PathBuf,
-    pub config: Arc<Config>,
-    /// This program's own file, which starts callbacks when it is given `__launch`.
-    pub launcher: PathBuf,
-}
-
-/// Why an engine did not start. Nothing was sent.
-#[derive(Debug, thiserror::Error)]
-pub enum StartError {
-    #[error(transparent)]
-    Read(#[from] ReadError),
-    #[error(transparent)]
-    Upstream(#[from] UpstreamError),
-    #[error("cannot {what}")]
-    Io {
-        what: &'static str,
-        #[source]
-        source: std::io::Error,
-    },
-}
-
-/// A loop that is ready to run, and the way to talk to it.
-pub(crate) struct Started {
-    pub(crate) run: Run,
-    pub(crate) handle: Handle,
-    pub(crate) messages: mpsc::Sender<Message>,
+/// What a rebuild comes to.
+pub(super) struct Rebuilt {
+    pub(super) dispatcher: Dispatcher,
+    pub(super) upstreams: Upstreams,
+    pub(super) tenants: Tenants,
 }
 
 /// What recovery works on.
@@ -86,77 +47,41 @@ struct Rebuild<'a> {
     now: Now,
 }
 
-/// Takes the store over and makes the loop.
-pub(crate) fn start(mut store: Box<dyn Store>, options: Options) -> Result<Started, StartError> {
-    let io = |what| move |source| StartError::Io { what, source };
-    let recovery = store.take_over()?;
-    let mut reader = store.reader()?;
-    let now = clock::now();
-    let mut rng = fastrand::Rng::new();
-    // Before anything is filed: a file whose call is durable must be gone, or it would be a new call next time.
-    left_behind(&options.directory, &recovery).map_err(io("remove files of accepted calls from the inbox"))?;
-
-    let config = Arc::clone(&options.config);
-    let mut dispatcher = Dispatcher::new(callback_policy(), rng.u64(..));
-    dispatcher.restore_census(census(&recovery));
-    let upstreams = Upstreams::new(Arc::clone(&config));
-    let mut rebuild =
-        Rebuild { dispatcher, upstreams, tenants: Tenants::default(), reader: reader.as_mut(), config: &config, now };
+/// Rebuilds the dispatcher from what the store holds: limits as they were left, calls as they stood.
+pub(super) fn rebuild(
+    recovery: &Recovery,
+    config: &Arc<Config>,
+    reader: &mut dyn Reader,
+    now: Now,
+    seed: u64,
+) -> Result<Rebuilt, UpstreamError> {
+    let mut dispatcher = Dispatcher::new(callback_policy(), seed);
+    dispatcher.restore_census(census(recovery));
+    let upstreams = Upstreams::new(Arc::clone(config));
+    let mut rebuild = Rebuild { dispatcher, upstreams, tenants: Tenants::default(), reader, config, now };
     rebuild.upstreams.declare_all(&mut rebuild.dispatcher, rebuild.reader, now)?;
-    rebuild.restore(&recovery)?;
+    rebuild.restore(recovery)?;
     let Rebuild { dispatcher, upstreams, tenants, .. } = rebuild;
+    Ok(Rebuilt { dispatcher, upstreams, tenants })
+}
 
-    let readers = (0..READERS).map(|_| store.reader()).collect::<Result<Vec<_>, _>>()?;
-    let reads = Arc::new(Reads::new(readers, Arc::clone(&config)));
-    let (sender, messages) = mpsc::channel(MESSAGES_MAX);
-    let filing = FilingQueue::start(options.directory.clone(), store.reader()?, sender.clone())
-        .map_err(io("start the filing thread"))?;
-    for call in &recovery.unfiled {
-        filing.push(call.id);
+/// Sets the files of calls that are not filed yet right: out of the inbox, and every name with its owner.
+///
+/// A file whose call is durable must be gone before anything is filed, or it would be a new call next time.
+pub(super) fn settle_files(filing: &Filing, recovery: &Recovery) -> Result<(), FileError> {
+    let mut unfiled: Vec<&CallRecord> = recovery.live.iter().chain(&recovery.unfiled).collect();
+    unfiled.sort_unstable_by_key(|record| record.id);
+    let files: Vec<_> = unfiled.iter().filter_map(|record| Some((record.file.as_ref()?, record.id))).collect();
+    filing.clear_inbox(files.iter().map(|&(file, _)| file))?;
+    filing.sweep()?;
+    for (file, id) in files {
+        filing.claim(&file.name, id);
     }
-    let journal = Journal::start(store, sender.clone()).map_err(io("start the store's thread"))?;
-    let spawner = Spawner::new(options.launcher).map_err(io("start the spawning thread"))?;
-    let (snapshots, watched) = watch::channel(Snapshot { census: dispatcher.census(), ..Snapshot::default() });
-    let handle =
-        Handle { messages: sender.clone(), snapshots: watched, reads: Arc::clone(&reads), config: Arc::clone(&config) };
-    let run = Run {
-        config,
-        directory: options.directory,
-        dispatcher,
-        gate: Gate::default(),
-        journal,
-        in_commit: None,
-        messages,
-        sender: sender.clone(),
-        snapshots,
-        upstreams,
-        reader,
-        reads,
-        spawner: Arc::new(spawner),
-        filing,
-        tasks: TaskTracker::new(),
-        rng,
-        tenants,
-        documents: Documents::default(),
-        inserts: HashMap::new(),
-        unacknowledged: HashMap::new(),
-        keys: HashMap::new(),
-        reports: HashMap::new(),
-        running: HashMap::new(),
-        cut_early: HashSet::new(),
-        in_inbox: HashSet::new(),
-        ended_in_inbox: HashSet::new(),
-        unfiled: u64::try_from(recovery.unfiled.len()).unwrap_or(u64::MAX),
-        free_bytes: None,
-        stats: Stats::default(),
-        is_draining: false,
-        store_failure: None,
-    };
-    Ok(Started { run, handle, messages: sender })
+    Ok(())
 }
 
 impl Rebuild<'_> {
-    fn restore(&mut self, recovery: &Recovery) -> Result<(), StartError> {
+    fn restore(&mut self, recovery: &Recovery) -> Result<(), UpstreamError> {
         let mut open: HashMap<CallId, Vec<OpenAttempt>> = HashMap::new();
         for (call, attempt) in &recovery.open_attempts {
             open.entry(*call).or_default().push(OpenAttempt { number: attempt.number });

@@ -20,8 +20,8 @@ use crate::execute::Report;
 const CALLBACK_KEY: &str = "";
 
 impl Run {
-    pub(super) fn translate(&mut self, write: Write) -> port::Write {
-        match write {
+    pub(super) fn translate(&mut self, write: &Write) -> port::Write {
+        match *write {
             Write::Insert { call, state, next_at, callback } => self.insert(call, state, next_at, callback),
             Write::Start { attempt, kind, at } => {
                 port::Write::Start(port::Start { call: attempt.call, number: attempt.number, kind, started_at: at })
@@ -45,7 +45,7 @@ impl Run {
     ) -> port::Write {
         let mut insert = match callback {
             Some(callback) => self.callback_insert(call, callback),
-            None => self.inserts.remove(&call).expect("an offered call has its insert"),
+            None => self.pending.inserts.remove(&call).expect("an offered call has its insert"),
         };
         insert.call.progress = waiting(state, next_at);
         port::Write::Insert(insert)
@@ -87,7 +87,7 @@ impl Run {
     }
 
     fn settle(&mut self, call: CallId, attempt: Option<AttemptEnd>, progress: Option<Progress>) -> port::Write {
-        let report = attempt.and_then(|end| self.reports.remove(&AttemptId { call, number: end.number }));
+        let report = attempt.and_then(|end| self.pending.reports.remove(&AttemptId { call, number: end.number }));
         let has_ended = progress.is_some_and(|progress| progress.state.is_end());
         let message = report.as_ref().and_then(|report| report.message.clone());
         let progress = progress.map(|progress| stored_progress(progress, message.as_deref()));

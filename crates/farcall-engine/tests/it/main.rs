@@ -1,5 +1,6 @@
 //! The engine from the outside, against a real loopback network and a real file system; one module per part.
 
 mod config;
+mod engine;
 mod http;
 mod upstream;

@@ -1,0 +1,80 @@
+//! What every command is given: the flags that all have, the environment, the screen, and what follows from them.
+
+use std::path::{Path, PathBuf};
+
+use farcall_engine::config::{self, Finding, LoadOptions, Loaded};
+use indicatif::MultiProgress;
+use tracing::Level;
+
+use crate::args::{Dir, Global};
+use crate::directory;
+use crate::exit::Failure;
+use crate::logging::Logging;
+use crate::print::{Output, Screen};
+use crate::settings::Environment;
+
+/// The surroundings of a command.
+#[derive(Debug, Clone)]
+pub(crate) struct Context {
+    pub(crate) global: Global,
+    pub(crate) environment: Environment,
+    pub(crate) screen: Screen,
+    /// The program runs as `kofaf`.
+    pub(crate) is_kofaf: bool,
+}
+
+impl Context {
+    /// The directory that was named, or the default one.
+    ///
+    /// # Errors
+    /// When none was named and there is no home directory.
+    pub(crate) fn directory(&self, dir: &Dir) -> Result<PathBuf, Failure> {
+        let default = if self.is_kofaf { ".kofaf" } else { ".farcall" };
+        directory::named(dir.dir.as_deref(), self.environment.home.as_deref(), default)
+    }
+
+    /// The directory's configuration, with what flags and environment set.
+    ///
+    /// # Errors
+    /// When it has mistakes or cannot be read.
+    pub(crate) fn load(&self, dir: &Path) -> Result<Loaded, Failure> {
+        let environment = self.environment.given.iter();
+        let options = LoadOptions {
+            path: self.global.config.clone(),
+            overrides: environment.chain(&self.global.settings.given).cloned().collect(),
+            kofaf: self.is_kofaf,
+        };
+        Ok(config::load(dir, &options)?)
+    }
+
+    /// The form of results.
+    pub(crate) fn output(&self) -> Output {
+        self.screen.output(self.global.output)
+    }
+
+    /// Starts logging from this level on; a quiet command logs warnings.
+    ///
+    /// # Errors
+    /// When `FARCALL_LOG` is no filter.
+    pub(crate) fn start_logging(&self, level: Level, bars: Option<MultiProgress>) -> Result<(), Failure> {
+        let logging = Logging {
+            format: self.global.log_format,
+            has_color: self.screen.stderr_has_color(),
+            filter: self.environment.log.clone(),
+            level: if self.global.quiet { Level::WARN } else { level },
+            bars,
+        };
+        logging.start()?;
+        for name in &self.environment.unknown {
+            tracing::warn!(variable = %name, "no setting has this name, it is not read");
+        }
+        Ok(())
+    }
+}
+
+/// Logs what the configuration allows but probably does not mean.
+pub(crate) fn log_warnings(loaded: &Loaded) {
+    for Finding { path, line, column, message, hint, .. } in loaded.warnings.iter() {
+        tracing::warn!(path, line, column, hint, finding = message, "the configuration may not mean this");
+    }
+}

@@ -1,0 +1,44 @@
+//! What whole-program tests are made of: a recording upstream, the program as a process, and a way to talk to it.
+
+pub(crate) mod program;
+pub(crate) mod recorder;
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+/// No wait in a test takes longer.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Waits until a condition holds, looking again and again; fails when it never does.
+pub(crate) fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    let end = Instant::now() + PATIENCE;
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        assert!(Instant::now() < end, "waited in vain for {what}");
+        pause(Duration::from_millis(5));
+    }
+}
+
+/// Lets time pass where a test is about time.
+pub(crate) fn pause(time: Duration) {
+    let (_never, silence) = std::sync::mpsc::channel::<()>();
+    let _ = silence.recv_timeout(time);
+}
+
+/// Drops a call file the way the contract recommends: written under another name, then renamed.
+pub(crate) fn drop_file(dir: &Path, name: impl AsRef<Path>, text: &str) -> std::io::Result<()> {
+    static NEXT: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
+    let number = NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+    let hidden = dir.join(format!(".{number}.tmp"));
+    std::fs::write(&hidden, text)?;
+    std::fs::rename(hidden, dir.join(name))
+}
+
+/// The parsed response file, once it is there.
+pub(crate) fn response(dir: &Path, name: impl AsRef<Path>) -> serde_json::Value {
+    let path = dir.join("responses").join(&name);
+    let text = until(&format!("{}", path.display()), || std::fs::read(&path).ok());
+    serde_json::from_slice(&text).expect("a response file appears whole")
+}

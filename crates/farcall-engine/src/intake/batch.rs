@@ -1,0 +1,218 @@
+//! One batch of names: looked at, judged, offered to the engine, cleared away or rejected as its answers say.
+
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use farcall_core::id::CallId;
+use farcall_core::time::Now;
+use farcall_store::record::FileIdentity;
+use rustix::fs::AtFlags;
+use rustix::io::Errno;
+use tokio::sync::oneshot;
+use tracing::{info, warn};
+
+use super::directory::Inbox;
+use super::ledger::{APPEARANCE_DELAY, Decision, Name, Oddity, Sight, Stamp};
+use super::look::{self, Look};
+use super::{Found, OFFER_BYTES_MAX, Offer, Verdict};
+use crate::clock;
+use crate::document::{self, Document, Rejection, RejectionKind, Routing};
+use crate::result_file::{Rejected, RejectedOutcome};
+
+/// After the engine refused files, or one could not be read: when to try again.
+const RETRY_DELAY: Duration = Duration::from_secs(1);
+
+/// One file of a batch, looked at.
+struct Candidate {
+    name: Name,
+    sight: Sight,
+    contents: Option<(Stamp, Bytes, Result<Document, Rejection>)>,
+}
+
+/// A file whose call is durable.
+struct Taken {
+    file: FileIdentity,
+    bytes: Bytes,
+    id: CallId,
+}
+
+/// A batch, judged.
+#[derive(Default)]
+struct Judged {
+    offered: Vec<Found>,
+    rejected: Vec<(FileIdentity, Rejection)>,
+}
+
+impl Inbox {
+    /// Looks at a batch of names and does what follows.
+    pub(super) fn handle(&mut self, names: &[Name]) {
+        let candidates = self.look_at(names);
+        // Whoever was writing while we read is known before anything is decided.
+        self.note_changes();
+        let mut judged = self.judge(candidates, clock::now());
+        if !judged.offered.is_empty() {
+            self.offer(std::mem::take(&mut judged.offered), &mut judged.rejected);
+        }
+        if !judged.rejected.is_empty() {
+            self.reject(&judged.rejected);
+        }
+        self.publish_status();
+    }
+
+    fn look_at(&mut self, names: &[Name]) -> Vec<Candidate> {
+        let Some(folder) = &self.folder else { return Vec::new() };
+        let config = Arc::clone(&self.settings.config);
+        let routing = Routing::from(&*config);
+        let now = clock::now().instant;
+        let mut candidates = Vec::with_capacity(names.len());
+        let mut bytes_read = 0;
+        for name in names {
+            if bytes_read >= OFFER_BYTES_MAX {
+                self.ledger.look_again(name, now, Duration::ZERO);
+                continue;
+            }
+            let look = look::look(folder.as_fd(), name, config.server.max_body);
+            if let Look::Failed(error) = look {
+                warn!(file = %name.escape_ascii(), %error, "cannot read a call file; trying again");
+                self.ledger.look_again(name, now, RETRY_DELAY);
+                continue;
+            }
+            if let Look::Read(_, bytes) = &look {
+                bytes_read += bytes.len();
+            }
+            candidates.push(Candidate::new(Arc::clone(name), look, &routing, config.server.max_body));
+        }
+        candidates
+    }
+
+    fn judge(&mut self, candidates: Vec<Candidate>, now: Now) -> Judged {
+        let mut judged = Judged::default();
+        for Candidate { name, sight, contents } in candidates {
+            match (self.ledger.judge(&name, sight, now), contents) {
+                (Decision::Offer, Some((stamp, bytes, Ok(document)))) => {
+                    judged.offered.push(Found { file: stamp.identity(&name), bytes, document });
+                }
+                (Decision::Reject, Some((stamp, _, Err(rejection)))) => {
+                    judged.rejected.push((stamp.identity(&name), rejection));
+                }
+                (Decision::Warn(oddity), _) => warn_of(&name, oddity),
+                (Decision::Offer | Decision::Reject | Decision::Wait, _) => {}
+            }
+        }
+        judged
+    }
+
+    /// Offers a batch, waits for the answer, and does what it says. Rejected files are added to those given.
+    fn offer(&mut self, files: Vec<Found>, rejected: &mut Vec<(FileIdentity, Rejection)>) {
+        let offered: Vec<(FileIdentity, Bytes)> =
+            files.iter().map(|found| (found.file.clone(), found.bytes.clone())).collect();
+        let (verdicts, answer) = oneshot::channel();
+        let sent = self.offers.blocking_send(Offer { files, verdicts });
+        let answer =
+            sent.ok().and_then(|()| answer.blocking_recv().ok()).filter(|answer| answer.len() == offered.len());
+        let verdicts = answer.unwrap_or_else(|| vec![Verdict::Refused; offered.len()]);
+        let mut taken = Vec::with_capacity(offered.len());
+        let now = clock::now().instant;
+        for ((file, bytes), verdict) in offered.into_iter().zip(verdicts) {
+            match verdict {
+                Verdict::Taken(id) | Verdict::Known(id) => taken.push(Taken { file, bytes, id }),
+                Verdict::Rejected(rejection) => rejected.push((file, rejection)),
+                Verdict::Refused => {
+                    self.ledger.look_again(&file.name, now, RETRY_DELAY);
+                    self.refused_until = now + RETRY_DELAY;
+                }
+            }
+        }
+        self.clear(&taken);
+    }
+
+    /// Files whose calls are durable make way for their responses and leave the inbox.
+    fn clear(&mut self, taken: &[Taken]) {
+        let names: Vec<(&[u8], CallId)> = taken.iter().map(|taken| (taken.file.name.as_slice(), taken.id)).collect();
+        if let Err(error) = self.filing.make_way(&names) {
+            warn!(%error, "earlier files could not be moved aside; trying again when the responses are filed");
+        }
+        let now = clock::now().instant;
+        for taken in taken {
+            let name = &taken.file.name;
+            match self.remove(taken) {
+                Ok(true) => self.ledger.forget(name),
+                Ok(false) => self.ledger.look_again(name, now, APPEARANCE_DELAY),
+                Err(error) => {
+                    warn!(file = %name.escape_ascii(), %error, "a call file cannot be removed; its call is known");
+                    self.ledger.look_again(name, now, self.settings.rescan_interval);
+                }
+            }
+        }
+        self.status.taken += taken.len() as u64;
+    }
+
+    /// Removes a file; false when another has its name by now.
+    fn remove(&self, taken: &Taken) -> Result<bool, Errno> {
+        let Some(folder) = &self.folder else { return Ok(true) };
+        match look::is_unchanged(folder.as_fd(), &taken.file, &taken.bytes) {
+            // The filer takes away what is still there when it files the call: whoever comes first.
+            Ok(true) => match rustix::fs::unlinkat(folder, &*taken.file.name, AtFlags::empty()) {
+                Ok(()) | Err(Errno::NOENT) => Ok(true),
+                Err(error) => Err(error),
+            },
+            Ok(false) => Ok(false),
+            Err(Errno::NOENT) => Ok(true),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn reject(&mut self, files: &[(FileIdentity, Rejection)]) {
+        let batch: Vec<Rejected<'_>> = files.iter().map(|(file, rejection)| Rejected { file, rejection }).collect();
+        let now = clock::now().instant;
+        for ((file, rejection), outcome) in files.iter().zip(self.filing.reject(&batch)) {
+            let name = file.name.escape_ascii();
+            match outcome {
+                Ok(RejectedOutcome::Filed) => {
+                    info!(file = %name, reason = %rejection, "a file was rejected");
+                    self.status.rejected += 1;
+                    self.ledger.forget(&file.name);
+                }
+                Ok(RejectedOutcome::Changed) => self.ledger.look_again(&file.name, now, APPEARANCE_DELAY),
+                Err(error) => {
+                    warn!(file = %name, %error, "a rejected file cannot be filed; trying again");
+                    self.ledger.look_again(&file.name, now, self.settings.rescan_interval);
+                }
+            }
+        }
+    }
+}
+
+impl Candidate {
+    fn new(name: Name, look: Look, routing: &Routing<'_>, bytes_max: u64) -> Self {
+        let (stamp, bytes, read) = match look {
+            Look::Gone => return Self { name, sight: Sight::Gone, contents: None },
+            Look::Odd(oddity) => return Self { name, sight: Sight::Odd(oddity), contents: None },
+            Look::Changing | Look::Failed(_) => return Self { name, sight: Sight::Changing, contents: None },
+            Look::TooLarge(stamp) => (stamp, Bytes::new(), Err(too_large(stamp.size, bytes_max))),
+            Look::Read(stamp, bytes) => {
+                let read = document::parse(&bytes, routing);
+                (stamp, bytes, read)
+            }
+        };
+        let sight = if read.is_ok() { Sight::Valid(stamp) } else { Sight::Invalid(stamp) };
+        Self { name, sight, contents: Some((stamp, bytes, read)) }
+    }
+}
+
+fn too_large(size: u64, bytes_max: u64) -> Rejection {
+    let message = format!("the file has {size} bytes; at most {bytes_max} (`server.max_body`) are read");
+    Rejection { kind: RejectionKind::Invalid, message, key: None, line: None, column: None }
+}
+
+fn warn_of(name: &[u8], oddity: Oddity) {
+    let file = name.escape_ascii();
+    match oddity {
+        Oddity::SymbolicLink => warn!(%file, "ignored in the inbox: a symbolic link"),
+        Oddity::Folder => warn!(%file, "ignored in the inbox: a folder"),
+        Oddity::Special => warn!(%file, "ignored in the inbox: no regular file"),
+        Oddity::Unreadable => warn!(%file, "a call file may not be read; it stays in the inbox"),
+    }
+}

@@ -1,0 +1,128 @@
+//! Setting the loop up: its threads, its channels, its state as recovery left it.
+//!
+//! Nothing is sent before the loop runs: what recovery decided is written first.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use farcall_core::gate::Gate;
+use farcall_store::port::{ReadError, Reader, Store};
+use tokio::sync::{mpsc, watch};
+use tokio_util::task::TaskTracker;
+
+use super::documents::Documents;
+use super::pending::Pending;
+use super::recover::{self, Rebuilt};
+use super::{Run, Stats};
+use crate::clock;
+use crate::config::Config;
+use crate::execute::process::Spawner;
+use crate::filing::FilingQueue;
+use crate::handle::{Handle, Snapshot};
+use crate::journal::Journal;
+use crate::reads::Reads;
+use crate::result_file::{FileError, Filing};
+use crate::upstreams::UpstreamError;
+
+/// Messages that may wait for the loop.
+const MESSAGES_MAX: usize = 4_096;
+/// Readers for everybody but the loop and the filer.
+const READERS: usize = 3;
+/// What an engine needs besides its store.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// The working directory, absolute.
+    pub directory: PathBuf,
+    pub config: Arc<Config>,
+    /// This program's own file, which starts callbacks when it is given `__launch`.
+    pub launcher: PathBuf,
+}
+
+/// Why an engine did not start. Nothing was sent.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    #[error(transparent)]
+    Upstream(#[from] UpstreamError),
+    #[error(transparent)]
+    File(#[from] FileError),
+    #[error("cannot {what}")]
+    Io {
+        what: &'static str,
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+/// A loop that is ready to run, and the way to talk to it.
+pub(crate) struct Started {
+    pub(crate) run: Run,
+    pub(crate) handle: Handle,
+    pub(crate) filing: Arc<Filing>,
+}
+
+/// Takes the store over and makes the loop.
+pub(crate) fn start(mut store: Box<dyn Store>, options: Options) -> Result<Started, StartError> {
+    let io = |what| move |source| StartError::Io { what, source };
+    let recovery = store.take_over()?;
+    let mut reader = store.reader()?;
+    let now = clock::now();
+    let mut rng = fastrand::Rng::new();
+    let filing = Arc::new(Filing::new(&options.directory, now.timestamp.as_micros().unsigned_abs()));
+    recover::settle_files(&filing, &recovery)?;
+    let config = options.config;
+    let Rebuilt { dispatcher, upstreams, tenants } =
+        recover::rebuild(&recovery, &config, reader.as_mut(), now, rng.u64(..))?;
+
+    let reads = Arc::new(Reads::new(readers(store.as_ref())?, Arc::clone(&config)));
+    let (sender, messages) = mpsc::channel(MESSAGES_MAX);
+    let filing_queue = FilingQueue::start(Arc::clone(&filing), store.reader()?, sender.clone())
+        .map_err(io("start the filing thread"))?;
+    for call in &recovery.unfiled {
+        filing_queue.push(call.id);
+    }
+    let journal = Journal::start(store, sender.clone()).map_err(io("start the store's thread"))?;
+    let spawner = Arc::new(Spawner::new(options.launcher).map_err(io("start the spawning thread"))?);
+    let unfiled = u64::try_from(recovery.unfiled.len()).unwrap_or(u64::MAX);
+    let (snapshots, watched) = watch::channel(Snapshot { census: dispatcher.census(), unfiled, ..Snapshot::default() });
+    let handle = Handle {
+        messages: sender.clone(),
+        snapshots: watched,
+        reads: Arc::clone(&reads),
+        config: Arc::clone(&config),
+        inbox: None,
+    };
+    let run = Run {
+        config,
+        directory: options.directory,
+        dispatcher,
+        gate: Gate::default(),
+        journal,
+        in_commit: None,
+        messages,
+        sender,
+        snapshots,
+        upstreams,
+        reader,
+        reads,
+        spawner,
+        filing: Arc::clone(&filing),
+        filing_queue,
+        tasks: TaskTracker::new(),
+        rng,
+        tenants,
+        documents: Documents::default(),
+        pending: Pending::default(),
+        unfiled,
+        free_bytes: None,
+        stats: Stats::default(),
+        is_draining: false,
+        store_failure: None,
+    };
+    Ok(Started { run, handle, filing })
+}
+
+fn readers(store: &dyn Store) -> Result<Vec<Box<dyn Reader>>, ReadError> {
+    (0..READERS).map(|_| store.reader()).collect()
+}
