@@ -102,14 +102,16 @@ mod tests {
 
     use super::*;
 
+    type Polled = Poll<Option<Result<Frame<Bytes>, &'static str>>>;
+
     /// A body that brings one answer again and again: nothing yet, or a failure.
-    struct Scripted(fn() -> Poll<Option<Result<Frame<Bytes>, &'static str>>>);
+    struct Scripted(fn() -> Polled);
 
     impl http_body::Body for Scripted {
         type Data = Bytes;
         type Error = &'static str;
 
-        fn poll_frame(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, &'static str>>> {
+        fn poll_frame(self: Pin<&mut Self>, _: &mut Context<'_>) -> Polled {
             (self.0)()
         }
     }

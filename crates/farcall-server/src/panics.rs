@@ -37,3 +37,18 @@ fn message(payload: &(dyn Any + Send)) -> String {
     let text = payload.downcast_ref::<&str>().copied();
     text.or_else(|| payload.downcast_ref::<String>().map(String::as_str)).unwrap_or("no message").to_owned()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_panic_becomes_a_result_with_what_was_said() {
+        let panicked = |message: &str| Err(Panicked { message: message.to_owned() });
+        assert_eq!(caught(async { 1 }).await, Ok(1));
+        assert_eq!(caught(async { panic!("a text") }).await, panicked("a text") as Result<(), _>);
+        let number = 7;
+        assert_eq!(caught(async { panic!("number {number}") }).await, panicked("number 7") as Result<(), _>);
+        assert_eq!(caught(async { std::panic::panic_any(number) }).await, panicked("no message") as Result<(), _>);
+    }
+}

@@ -51,6 +51,7 @@ const PATHS: [(&str, MethodFilter); 33] = [
 pub(super) fn router() -> Router<Arc<Face>> {
     let router = Router::new()
         .route("/proxy/{upstream}", any(not_available_yet))
+        .route("/proxy/{upstream}/", any(not_available_yet))
         .route("/proxy/{upstream}/{*path}", any(not_available_yet));
     PATHS.into_iter().fold(router, |router, (path, methods)| router.route(path, on(methods, not_available_yet)))
 }

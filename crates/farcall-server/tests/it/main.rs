@@ -1,1 +1,11 @@
-//! placeholder
+//! The server from the outside: real connections over loopback and the socket, a real engine on a store in memory.
+
+mod calls;
+mod connections;
+mod doors;
+mod errors;
+mod farcall;
+mod health;
+mod http;
+mod stopping;
+mod upstream;
