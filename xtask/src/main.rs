@@ -1,9 +1,11 @@
-//! The project's own tools: `cargo xtask tidy` checks how the code looks, `cargo xtask test` everything.
+//! The project's own tools: `cargo xtask tidy` checks how the code looks, `cargo xtask test` everything, `cargo xtask
+//! sim` runs the simulator.
 //!
 //! Nothing here is part of the product. One module per command; a command that finds something wrong says so on
 //! stderr and ends with status 1.
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "tools talk to a terminal")]
 
+mod sim;
 mod test;
 mod tidy;
 
@@ -20,12 +22,15 @@ enum Task {
     Tidy,
     /// Check formatting, tidiness and lints, and run every test.
     Test,
+    /// Run seeds of the simulator, or replay one.
+    Sim(sim::Seeds),
 }
 
 fn main() -> ExitCode {
     let done = match Task::parse() {
         Task::Tidy => tidy::run(&root()),
         Task::Test => test::run(&root()),
+        Task::Sim(seeds) => sim::run(&seeds),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

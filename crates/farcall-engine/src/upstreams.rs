@@ -16,9 +16,6 @@ use crate::config::{Config, Upstream};
 use crate::document::UpstreamRef;
 use crate::execute::http::{Transport, TransportError, TransportSettings};
 
-/// Attempts read beyond N, for those that were out at once when the process died.
-const GRANTS_EXTRA: u32 = 4_096;
-
 /// One upstream.
 #[derive(Debug)]
 pub(crate) struct Known {
@@ -141,9 +138,9 @@ fn past_grants(
     let Some(longest) = policy.limits.iter().map(|spec| spec.window).max() else { return Ok(Vec::new()) };
     let most = policy.limits.iter().map(|spec| spec.count.get()).max().unwrap_or(0);
     let since = now.timestamp - (longest + longest / 1_000 + policy.jitter);
-    let grants = reader.grants(limit_key, since, most + GRANTS_EXTRA)?;
-    let counted = grants.into_iter().filter(|grant| grant.ended_at.is_none() || grant.proved_at.is_some());
-    Ok(counted
+    let grants = reader.grants(limit_key, since, most)?;
+    Ok(grants
+        .into_iter()
         .map(|grant| PastGrant { cost: grant.cost, proved_at: grant.proved_at.map(|at| now.instant_of(at)) })
         .collect())
 }

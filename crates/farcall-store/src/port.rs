@@ -151,8 +151,8 @@ pub trait Reader: Send {
     /// When the store cannot be read.
     fn keyed(&mut self, scope: &str, key: &str) -> Result<Option<CallRecord>, ReadError>;
 
-    /// At most `count` attempts of a limit key: those that are still open, and those that started or were proved at
-    /// `since` or later.
+    /// At most `count` attempts of a limit key: those that are still open, and those that were proved and started or
+    /// were proved at `since` or later. One that ended without proof sent nothing and is left out.
     ///
     /// Open ones come first, the latest start leading, then the others by the later of start and proof, newest first:
     /// the first N of them are those that hold the N slots of a limit longest.

@@ -120,7 +120,7 @@ pub struct ResponseRecord {
 pub struct GrantRecord {
     pub started_at: Timestamp,
     pub proved_at: Option<Timestamp>,
-    /// Nothing while the attempt is open. One that ended without proof gave its slots back.
+    /// Nothing while the attempt is open.
     pub ended_at: Option<Timestamp>,
     pub cost: u32,
 }

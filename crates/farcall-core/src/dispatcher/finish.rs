@@ -51,7 +51,9 @@ impl Dispatcher {
 
     pub(super) fn aborted(&mut self, now: Now, attempt: AttemptId, wrote: BytesSent) {
         let Some(live) = self.release(now, attempt, wrote) else { return };
-        match live.cut {
+        // One that was never launched, because its deadline passed on the way to the disk, was cut off by nobody.
+        let is_late = self.calls[&attempt.call].deadline.is_some_and(|deadline| deadline <= now.instant);
+        match live.cut.or(is_late.then_some(Cut::Deadline)) {
             Some(Cut::Lost) => self.settle_loser(now, attempt, &live),
             Some(Cut::Deadline) => {
                 let decision = Decision::End { state: State::Expired, error: Some(ErrorKind::Deadline) };

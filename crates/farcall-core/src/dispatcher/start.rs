@@ -81,6 +81,7 @@ impl Dispatcher {
 
         self.timers.set(times_out_at, Timer::Timeout(attempt));
         self.turn.writes.push(Write::Start { attempt, kind, at: now.timestamp });
-        self.turn.effects_after.push(Effect::Launch { attempt, upstream: id });
+        let not_after = entry.deadline;
+        self.turn.effects_after.push(Effect::Launch { attempt, upstream: id, not_after });
     }
 }

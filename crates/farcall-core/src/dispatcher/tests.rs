@@ -243,6 +243,21 @@ fn a_deadline_ends_waiting_calls_and_cuts_off_running_ones() {
 }
 
 #[test]
+fn an_attempt_whose_deadline_passes_on_the_way_to_the_disk_expires_unsent() {
+    let mut bench = Bench::new(UpstreamPolicy { retry: RetryPolicy::none(), ..UpstreamPolicy::default() });
+    let deadline = Timestamp::from_micros(5_000);
+    bench.offer(CallSpec { deadline: Some(deadline), ..bench.spec(1) });
+    let launch = bench.effects.iter().find(|effect| matches!(effect, Effect::Launch { .. }));
+    let not_after = Some(Instant::from_micros(5_000));
+    assert_eq!(launch, Some(&Effect::Launch { attempt: attempt(1, 1), upstream: bench.upstream, not_after }));
+    // The commit took 7 ms; no turn was taken meanwhile, so nothing has cut the attempt off.
+    bench.now_ms = 7;
+    bench.tell(Event::Aborted { attempt: attempt(1, 1), wrote: BytesSent::No });
+    assert_eq!(bench.end_of(1), Some(State::Expired));
+    assert_eq!(bench.outcomes(), [AttemptOutcome::Cancelled]);
+}
+
+#[test]
 fn a_callback_waits_until_its_parent_is_filed() {
     let callbacks = CallbackPolicy { on_success: true, on_fail: false };
     let mut bench = Bench::new(UpstreamPolicy { callbacks, ..UpstreamPolicy::default() });

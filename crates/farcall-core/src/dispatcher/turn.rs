@@ -6,7 +6,7 @@ use crate::attempt::{AttemptKind, AttemptOutcome};
 use crate::call::{ErrorKind, State, UpstreamId};
 use crate::id::{AttemptId, CallId};
 use crate::settle::Tries;
-use crate::time::Timestamp;
+use crate::time::{Instant, Timestamp};
 
 /// The number of a turn; they count up by one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -88,8 +88,8 @@ pub struct Progress {
 pub enum Effect {
     /// Tell whoever offered it that the call is accepted.
     Acknowledge { call: CallId },
-    /// Make an attempt.
-    Launch { attempt: AttemptId, upstream: UpstreamId },
+    /// Make an attempt; from `not_after` on, the call's deadline, only report it aborted and nothing written.
+    Launch { attempt: AttemptId, upstream: UpstreamId, not_after: Option<Instant> },
     /// Cut an attempt off; only its report settles it.
     Abort { attempt: AttemptId },
     /// The call has ended, durably.

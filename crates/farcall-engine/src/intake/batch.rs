@@ -153,7 +153,11 @@ impl Inbox {
     fn remove(&self, taken: &Taken) -> Result<bool, Errno> {
         let Some(folder) = &self.folder else { return Ok(true) };
         match look::is_unchanged(folder.as_fd(), &taken.file, &taken.bytes) {
-            Ok(true) => rustix::fs::unlinkat(folder, &*taken.file.name, AtFlags::empty()).map(|()| true),
+            // The filer takes away what is still there when it files the call: whoever comes first.
+            Ok(true) => match rustix::fs::unlinkat(folder, &*taken.file.name, AtFlags::empty()) {
+                Ok(()) | Err(Errno::NOENT) => Ok(true),
+                Err(error) => Err(error),
+            },
             Ok(false) => Ok(false),
             Err(Errno::NOENT) => Ok(true),
             Err(error) => Err(error),

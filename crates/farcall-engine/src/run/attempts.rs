@@ -50,9 +50,11 @@ struct Told {
 }
 
 impl Run {
-    pub(super) fn launch(&mut self, id: AttemptId, upstream: UpstreamId) {
-        if self.pending.cut_early.remove(&id) {
-            self.dispatcher.handle(clock::now(), Event::Aborted { attempt: id, wrote: BytesSent::No });
+    pub(super) fn launch(&mut self, id: AttemptId, upstream: UpstreamId, not_after: Option<Instant>) {
+        let now = clock::now();
+        let is_late = not_after.is_some_and(|at| at <= now.instant);
+        if self.pending.cut_early.remove(&id) || is_late {
+            self.dispatcher.handle(now, Event::Aborted { attempt: id, wrote: BytesSent::No });
             return;
         }
         let abort = CancellationToken::new();

@@ -205,7 +205,7 @@ impl Run {
         for effect in effects {
             match effect {
                 Effect::Acknowledge { call } => self.pending.acknowledge(call),
-                Effect::Launch { attempt, upstream } => self.launch(attempt, upstream),
+                Effect::Launch { attempt, upstream, not_after } => self.launch(attempt, upstream, not_after),
                 Effect::Abort { attempt } => self.abort(attempt),
                 Effect::Ended { call, has_file } => self.ended(call, has_file),
             }

@@ -73,6 +73,7 @@ impl Content {
         let rows = self.rows.values().filter(|row| row.call.limit_key == limit_key);
         let attempts = rows.flat_map(|row| row.attempts.iter().map(move |attempt| (row, attempt)));
         let mut grants: Vec<_> = attempts
+            .filter(|(_, attempt)| attempt.ended_at.is_none() || attempt.proved_at.is_some())
             .filter(|(_, attempt)| attempt.ended_at.is_none() || latest_at(attempt) >= since)
             .map(|(row, attempt)| {
                 let open = attempt.ended_at.is_none();

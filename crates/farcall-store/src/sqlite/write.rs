@@ -326,7 +326,7 @@ const START: &str = "UPDATE calls SET attempts = ?2, started_at = coalesce(start
     next_at = NULL WHERE seq = ?1";
 
 const END_ATTEMPT: &str = "UPDATE attempts SET outcome = ?3, status = ?4, proved_at = ?5, ended_at = ?6, \
-    error_kind = ?7, error_message = ?8, latest_at = max(started_at, coalesce(?5, started_at)) \
+    error_kind = ?7, error_message = ?8, latest_at = max(started_at, ?5) \
     WHERE call = ?1 AND number = ?2 AND ended_at IS NULL";
 
 /// Leaves `ended` alone, and with it the indexes.

@@ -17,6 +17,7 @@ for_each_store! {
     attempts_of_ended_calls_and_of_retries_count,
     other_limit_keys_do_not_count,
     a_count_bounds_the_answer,
+    attempts_that_sent_nothing_take_no_place,
 }
 
 /// Inserts and starts a call of limit key `shop` and cost n.
@@ -39,10 +40,10 @@ fn open_attempts_come_first_then_the_latest_start_or_proof(lab: &mut dyn Lab) ->
     }
     lab.commit(&[end(1, 1, Some(45), State::Succeeded), end(2, 1, Some(21), State::Succeeded)])?;
     lab.commit(&[end(3, 1, None, State::Failed), end(6, 1, Some(1), State::Succeeded)])?;
-    // Open are 4 and 5; then 6 (by its start), 1 (by its proof), 3 and 2.
-    assert_eq!(costs(lab, at(0), 10)?, [4, 5, 6, 1, 3, 2]);
+    // Open are 4 and 5; then 6 (by its start), 1 (by its proof) and 2; 3 sent nothing.
+    assert_eq!(costs(lab, at(0), 10)?, [4, 5, 6, 1, 2]);
     lab.restart()?;
-    assert_eq!(costs(lab, at(0), 10)?, [4, 5, 6, 1, 3, 2]);
+    assert_eq!(costs(lab, at(0), 10)?, [4, 5, 6, 1, 2]);
     let grants = lab.reader()?.grants("shop", at(0), 4)?;
     let open = GrantRecord { started_at: at(40), proved_at: None, ended_at: None, cost: 4 };
     let ended = GrantRecord { started_at: at(10), proved_at: Some(at(45)), ended_at: Some(at(1_000)), cost: 1 };
@@ -54,7 +55,7 @@ fn an_attempt_counts_from_since_by_start_or_by_proof(lab: &mut dyn Lab) -> Outco
     for (n, started_at) in [(1, 100), (2, 99), (3, 99), (4, 99), (5, 1)] {
         lab.commit(&begin(n, started_at))?;
     }
-    lab.commit(&[end(1, 1, None, State::Failed), end(2, 1, None, State::Failed)])?;
+    lab.commit(&[end(1, 1, Some(99), State::Failed), end(2, 1, Some(98), State::Failed)])?;
     lab.commit(&[end(3, 1, Some(100), State::Failed), end(4, 1, Some(99), State::Failed)])?;
     assert_eq!(costs(lab, at(100), 10)?, [5, 3, 1]);
     assert_eq!(costs(lab, at(101), 10)?, [5]);
@@ -86,6 +87,17 @@ fn other_limit_keys_do_not_count(lab: &mut dyn Lab) -> Outcome {
     assert_eq!(costs(lab, at(0), 10)?, [5, 1]);
     assert_eq!(lab.reader()?.grants("none", at(0), 10)?, []);
     assert_eq!(lab.reader()?.grants("", at(0), 10)?.len(), 1);
+    Ok(())
+}
+
+/// An upstream that cannot be reached must not push what was sent out of the answer.
+fn attempts_that_sent_nothing_take_no_place(lab: &mut dyn Lab) -> Outcome {
+    for n in 1..=9 {
+        lab.commit(&begin(n, i64::from(n)))?;
+        let proved_at = (n <= 2).then_some(i64::from(n));
+        lab.commit(&[end(n, 1, proved_at, State::Failed)])?;
+    }
+    assert_eq!(costs(lab, at(0), 2)?, [2, 1]);
     Ok(())
 }
 

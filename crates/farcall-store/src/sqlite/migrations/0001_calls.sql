@@ -77,7 +77,7 @@ CREATE TABLE attempts (
     error_message TEXT,
     limit_key     TEXT    NOT NULL,
     cost          INTEGER NOT NULL,
-    latest_at     INTEGER, -- the later of started_at and proved_at; NULL while it runs
+    latest_at     INTEGER, -- the later of started_at and proved_at; NULL while it runs, and when it sent nothing
     PRIMARY KEY (call, number)
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX attempts_open ON attempts (call) WHERE ended_at IS NULL;

@@ -1,0 +1,9 @@
+//! How things read over the wire: JSON documents made from what the engine tells.
+
+mod attempt;
+mod call;
+mod health;
+
+pub(crate) use attempt::Attempts;
+pub(crate) use call::{AcceptedId, Call};
+pub(crate) use health::Health;

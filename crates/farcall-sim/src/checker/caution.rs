@@ -1,0 +1,42 @@
+//! What is on disk is never less cautious than what was in memory: limits rebuilt from it have no more room.
+
+use farcall_core::call::UpstreamId;
+use farcall_store::port::{Store, Write};
+
+use super::{Check, cost_of, ensure, violation};
+use crate::engine::Process;
+use crate::recovery;
+use crate::world::World;
+
+/// Compares a process that has just died with what a start at this very moment would make of the store. `lost` are
+/// the writes that died with it: attempts that only they knew of were never launched.
+pub(crate) fn check_caution(world: &World, process: &Process, lost: &[Write]) -> Check {
+    let now = world.clocks();
+    let unreadable = |error| violation(format!("the store cannot be read: {error}"));
+    let mut reader = world.store.snapshot().reader().map_err(unreadable)?;
+    let mut rebuilt = recovery::declare(&mut *reader, &world.plan, &world.policies, 0, now).map_err(unreadable)?;
+    let mut died = process.dispatcher.clone();
+    for place in 1..world.policies.len() {
+        let upstream = UpstreamId(u32::try_from(place).expect("plans are small"));
+        let unlaunched = cost_of_lost_starts(world, place, lost);
+        let before = died.upstream_standing(upstream, now.instant).limits;
+        let after = rebuilt.upstream_standing(upstream, now.instant).limits;
+        for (before, after) in before.iter().zip(&after) {
+            ensure(after.used + unlaunched >= before.used, || {
+                format!("{upstream:?}: {before:?} in memory, {after:?} from disk, {unlaunched} never launched")
+            })?;
+        }
+    }
+    Ok(())
+}
+
+fn cost_of_lost_starts(world: &World, place: usize, lost: &[Write]) -> u32 {
+    let starts = lost.iter().filter_map(|write| match write {
+        Write::Start(start) => Some(start.call),
+        Write::Insert(_) | Write::Settle(_) | Write::Filed(_) => None,
+    });
+    starts
+        .filter(|&call| super::terms(&world.plan, &world.facts, call).upstream == place)
+        .map(|call| cost_of(&world.plan, &world.facts, &world.policies[place], call))
+        .sum()
+}

@@ -1,0 +1,265 @@
+//! Every call's attempts, followed one by one: each next attempt must be allowed by what the one before came to, not
+//! before its time, and the end must be the one that follows.
+
+use std::time::Duration;
+
+use farcall_core::attempt::{AttemptOutcome, AttemptResult, BytesSent};
+use farcall_core::call::{ErrorKind, State};
+use farcall_core::id::AttemptId;
+use farcall_core::retry::{Backoff, Jitter, MethodSet, RetryPolicy};
+use farcall_core::time::Instant;
+use farcall_store::record::{AttemptRecord, CallRecord};
+
+use super::terms::{CallTerms, terms};
+use super::{Check, Violation, ensure, violation};
+use crate::facts::{Cut, Reported};
+use crate::world::World;
+
+/// What an attempt came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Came {
+    Success,
+    Failure,
+    /// Told to wait this long.
+    Throttled(Duration),
+    /// Known not to have worked.
+    Again,
+    Unknown,
+    /// We cut it off ourselves or died: free of charge, if it may be repeated at all.
+    Interrupted,
+    /// We cut it off, and nothing had been sent.
+    HandedBack,
+    OutOfTime,
+}
+
+/// What may follow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Next {
+    End(State),
+    /// Another attempt, not before then; or, when the deadline comes first, none.
+    Attempt(Instant),
+}
+
+/// Counters of one call, counted anew.
+#[derive(Debug, Default)]
+struct Counts {
+    retries: u32,
+    requeues: u32,
+    throttles: u32,
+}
+
+pub(super) fn check(world: &World) -> Check {
+    for (call, attempts) in world.ledger.rows() {
+        check_call(world, call, attempts).map_err(|found| {
+            let listed: Vec<_> =
+                attempts.iter().map(|attempt| (attempt, world.facts.reports.get(&id(call, attempt)))).collect();
+            violation(format!("{found}; {call:?}; {listed:?}"))
+        })?;
+        check_silence(world, call, attempts)?;
+    }
+    check_closings(world)
+}
+
+fn check_call(world: &World, call: &CallRecord, attempts: &[AttemptRecord]) -> Check {
+    let terms = terms(&world.plan, &world.facts, call.id);
+    let mut counts = Counts::default();
+    let mut next = Next::Attempt(world.plan.start);
+    for attempt in attempts {
+        let started_at = world.plan.instant(attempt.started_at);
+        let is_allowed = matches!(next, Next::Attempt(earliest) if started_at >= earliest);
+        ensure(is_allowed, || format!("attempt {} of {} came when {next:?}", attempt.number, call.id))?;
+        let (came, at) = what_came(world, call, attempt, &terms)?;
+        next = counts.follow(came, at, &terms);
+    }
+    let end = call.progress.state;
+    let expires_rightly =
+        end == State::Expired && call.deadline <= call.progress.finished_at && call.deadline.is_some();
+    let is_right = match next {
+        Next::End(state) => end == state,
+        Next::Attempt(_) => expires_rightly,
+    };
+    ensure(is_right, || format!("{} ended {end}, and {next:?} was due", call.id))
+}
+
+impl Counts {
+    fn follow(&mut self, came: Came, at: Instant, terms: &CallTerms<'_>) -> Next {
+        match came {
+            Came::Success => Next::End(State::Succeeded),
+            Came::Failure => Next::End(State::Failed),
+            Came::OutOfTime => Next::End(State::Expired),
+            Came::HandedBack => Next::Attempt(at),
+            Came::Unknown | Came::Interrupted if !terms.repeats_unknown => Next::End(State::Unknown),
+            Came::Interrupted => Next::Attempt(at),
+            Came::Throttled(wait) => self.throttle(wait, at, terms.retry),
+            Came::Again | Came::Unknown => self.retry(at, terms.retry),
+        }
+    }
+
+    fn throttle(&mut self, wait: Duration, at: Instant, retry: &RetryPolicy) -> Next {
+        let has_none = retry.max == 0 && retry.requeue == 0;
+        if has_none || wait > retry.retry_after_max || self.throttles == retry.throttle_max {
+            return Next::End(State::Failed);
+        }
+        self.throttles += 1;
+        Next::Attempt(at + wait)
+    }
+
+    fn retry(&mut self, at: Instant, retry: &RetryPolicy) -> Next {
+        if self.retries < retry.max {
+            self.retries += 1;
+            return Next::Attempt(at + least_delay(retry, self.retries));
+        }
+        if self.requeues < retry.requeue {
+            (self.requeues, self.retries) = (self.requeues + 1, 0);
+            return Next::Attempt(at);
+        }
+        Next::End(State::Failed)
+    }
+}
+
+/// The contract's table; with jitter any shorter wait is right too.
+fn least_delay(retry: &RetryPolicy, n: u32) -> Duration {
+    if retry.jitter == Jitter::Full {
+        return Duration::ZERO;
+    }
+    let seconds = match retry.backoff {
+        Backoff::Constant(wait) => wait.as_secs_f64(),
+        Backoff::Geometric { base, factor } => (1..n).fold(base.as_secs_f64(), |wait, _| wait * factor),
+        Backoff::Factor(factor) => (1..n).fold(factor / 2.0, |wait, _| wait * 2.0),
+    };
+    let exact = Duration::from_secs_f64(seconds).min(retry.max_delay);
+    // Both sides count whole microseconds.
+    exact.saturating_sub(Duration::from_micros(1))
+}
+
+fn what_came(
+    world: &World,
+    call: &CallRecord,
+    attempt: &AttemptRecord,
+    terms: &CallTerms<'_>,
+) -> Result<(Came, Instant), Violation> {
+    let id = id(call, attempt);
+    let Some(ended_at) = attempt.ended_at.map(|at| world.plan.instant(at)) else {
+        return Err(violation(format!("{id:?} has no end")));
+    };
+    let engine_died = attempt.error.as_ref().is_some_and(|error| error.kind == ErrorKind::Unknown);
+    if engine_died {
+        let started_at = world.plan.instant(attempt.started_at);
+        let is_true = world.facts.crashes.iter().any(|&at| started_at <= at && at <= ended_at);
+        ensure(is_true, || format!("{id:?} says the engine died, and it did not"))?;
+        return Ok((Came::Interrupted, ended_at));
+    }
+    let Some(report) = world.facts.reports.get(&id) else {
+        return Err(violation(format!("{id:?} has an end that nobody reported")));
+    };
+    ensure(report.at == ended_at, || format!("{id:?} ended at another time than was reported"))?;
+    let came = match report.what {
+        Reported::Finished(result) => of_result(&result, terms),
+        Reported::Aborted { wrote, cut } => of_cut(wrote, cut),
+    };
+    check_outcome(attempt, came).map_err(|found| violation(format!("{id:?}: {found}")))?;
+    Ok((came, ended_at))
+}
+
+fn of_result(result: &AttemptResult, terms: &CallTerms<'_>) -> Came {
+    match (result.error, result.status) {
+        (Some(ErrorKind::TooLarge | ErrorKind::Decode), _) => Came::Failure,
+        (Some(_), _) | (None, None) => match result.bytes_sent {
+            BytesSent::No => Came::Again,
+            BytesSent::Maybe => Came::Unknown,
+        },
+        (None, Some(status)) => of_answer(status, result.retry_after, terms),
+    }
+}
+
+fn of_answer(status: u16, retry_after: Option<Duration>, terms: &CallTerms<'_>) -> Came {
+    let is_in = |ranges: &[(u16, u16)]| ranges.iter().any(|&(low, high)| low <= status && status <= high);
+    if is_in(terms.success.ranges()) {
+        return Came::Success;
+    }
+    if let (true, Some(wait)) = (status == 429 || status == 503, retry_after) {
+        return Came::Throttled(wait);
+    }
+    let may_repeat = match &terms.retry.methods {
+        MethodSet::All => true,
+        MethodSet::Only(names) => names.iter().any(|name| name == terms.method),
+    };
+    if may_repeat && is_in(terms.retry.statuses.ranges()) { Came::Again } else { Came::Failure }
+}
+
+const fn of_cut(wrote: BytesSent, cut: Cut) -> Came {
+    match (cut, wrote) {
+        (Cut::Timeout, BytesSent::No) => Came::Again,
+        (Cut::Timeout, BytesSent::Maybe) => Came::Unknown,
+        (Cut::Deadline, _) => Came::OutOfTime,
+        (Cut::Drain, BytesSent::No) => Came::HandedBack,
+        (Cut::Drain, BytesSent::Maybe) => Came::Interrupted,
+    }
+}
+
+/// What is stored of an attempt says the same.
+fn check_outcome(attempt: &AttemptRecord, came: Came) -> Check {
+    let expected: &[AttemptOutcome] = match came {
+        Came::Success => &[AttemptOutcome::Success],
+        Came::Failure => &[AttemptOutcome::Failure],
+        Came::Throttled(_) => &[AttemptOutcome::Throttled],
+        Came::Again => &[AttemptOutcome::Retryable],
+        Came::Unknown | Came::Interrupted => &[AttemptOutcome::Unknown],
+        Came::HandedBack => &[AttemptOutcome::Cancelled],
+        Came::OutOfTime => &[AttemptOutcome::Unknown, AttemptOutcome::Cancelled],
+    };
+    ensure(expected.contains(&attempt.outcome), || format!("stored as {}, was {came:?}", attempt.outcome))
+}
+
+/// A call that must not be repeated blindly arrives at most once without an answer that we learnt of.
+fn check_silence(world: &World, call: &CallRecord, attempts: &[AttemptRecord]) -> Check {
+    let terms = terms(&world.plan, &world.facts, call.id);
+    if terms.repeats_unknown {
+        return Ok(());
+    }
+    let arrivals = &world.facts.arrivals[terms.upstream];
+    let unanswered = attempts.iter().filter(|attempt| {
+        let id = id(call, attempt);
+        let has_arrived = arrivals.iter().any(|arrival| arrival.attempt == id);
+        let stored = matches!(attempt.outcome, AttemptOutcome::Unknown | AttemptOutcome::Cancelled);
+        has_arrived && (stored || !was_answered(world, id))
+    });
+    let count = unanswered.count();
+    ensure(count <= 1, || format!("{} arrived {count} times without an answer and was not to be repeated", call.id))
+}
+
+fn was_answered(world: &World, attempt: AttemptId) -> bool {
+    match world.facts.reports.get(&attempt).map(|report| report.what) {
+        Some(Reported::Finished(result)) => result.status.is_some() || result.error.is_some_and(is_bad_answer),
+        Some(Reported::Aborted { .. }) | None => false,
+    }
+}
+
+const fn is_bad_answer(kind: ErrorKind) -> bool {
+    matches!(kind, ErrorKind::TooLarge | ErrorKind::Decode)
+}
+
+/// Nothing starts at an upstream that has asked everybody to wait, from the moment we knew until it ends.
+fn check_closings(world: &World) -> Check {
+    for (&attempt, report) in &world.facts.reports {
+        let Reported::Finished(result) = report.what else { continue };
+        let terms = terms(&world.plan, &world.facts, attempt.call);
+        let Came::Throttled(wait) = of_result(&result, &terms) else { continue };
+        let until = report.at + wait.min(terms.retry.retry_after_max);
+        let boot = world.facts.launches.get(&attempt).map(|launch| launch.boot);
+        for (&other, launch) in &world.facts.launches {
+            let Some(stored) = world.ledger.attempt(other).filter(|_| Some(launch.boot) == boot) else { continue };
+            let started_at = world.plan.instant(stored.started_at);
+            let is_inside = started_at > report.at && started_at < until;
+            let is_there = is_inside && super::terms(&world.plan, &world.facts, other.call).upstream == terms.upstream;
+            ensure(!is_there, || {
+                format!("{other:?} started while {attempt:?} had closed its upstream until {until:?}")
+            })?;
+        }
+    }
+    Ok(())
+}
+
+const fn id(call: &CallRecord, attempt: &AttemptRecord) -> AttemptId {
+    AttemptId { call: call.id, number: attempt.number }
+}

@@ -1,0 +1,225 @@
+//! The store, looked at after every commit: nothing unheard of, nothing lost, no end undone, every count right.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use farcall_core::attempt::AttemptOutcome;
+use farcall_core::call::State;
+use farcall_core::id::{AttemptId, CallId};
+use farcall_core::time::Timestamp;
+use farcall_store::memory::MemoryStore;
+use farcall_store::port::{Reader, Store, Write};
+use farcall_store::record::{AttemptRecord, CallRecord, Recovery};
+
+use super::{Check, Violation, ensure, violation};
+use crate::facts::{Facts, Origin};
+use crate::log::Line;
+use crate::world::World;
+
+/// What the checkers last saw in the store.
+#[derive(Debug, Default)]
+pub(crate) struct Ledger {
+    rows: BTreeMap<CallId, Row>,
+    live: BTreeSet<CallId>,
+    unfiled: BTreeSet<CallId>,
+    planned: usize,
+    /// By place in `State::ALL`.
+    tally: [u64; State::ALL.len()],
+}
+
+#[derive(Debug)]
+struct Row {
+    call: CallRecord,
+    attempts: Vec<AttemptRecord>,
+}
+
+impl Ledger {
+    pub(crate) fn knows(&self, call: CallId) -> bool {
+        self.rows.contains_key(&call)
+    }
+
+    pub(crate) fn has_ended(&self, call: CallId) -> bool {
+        self.rows.contains_key(&call) && !self.live.contains(&call)
+    }
+
+    pub(crate) fn live(&self) -> usize {
+        self.live.len()
+    }
+
+    pub(crate) fn deadline(&self, call: CallId) -> Option<Timestamp> {
+        self.rows.get(&call)?.call.deadline
+    }
+
+    pub(crate) fn attempt(&self, attempt: AttemptId) -> Option<&AttemptRecord> {
+        self.rows.get(&attempt.call)?.attempts.iter().find(|stored| stored.number == attempt.number)
+    }
+
+    /// The stored attempt, if it has not ended.
+    pub(crate) fn running(&self, attempt: AttemptId) -> Option<&AttemptRecord> {
+        self.attempt(attempt).filter(|stored| stored.outcome == AttemptOutcome::Running)
+    }
+
+    /// Every call with its attempts, oldest first.
+    pub(super) fn rows(&self) -> impl Iterator<Item = (&CallRecord, &[AttemptRecord])> {
+        self.rows.values().map(|row| (&row.call, row.attempts.as_slice()))
+    }
+
+    pub(super) fn call(&self, call: CallId) -> Option<&CallRecord> {
+        self.rows.get(&call).map(|row| &row.call)
+    }
+
+    /// This many planned calls were accepted, every call has ended and is filed.
+    pub(crate) fn is_finished(&self, planned: usize) -> bool {
+        self.planned == planned && self.live.is_empty() && self.unfiled.is_empty()
+    }
+
+    /// What a start takes over is what was there.
+    pub(crate) fn check_recovery(&self, recovery: &Recovery) -> Check {
+        let live: BTreeSet<CallId> = recovery.live.iter().map(|call| call.id).collect();
+        ensure(live == self.live && live.len() == recovery.live.len(), || "a start forgets live calls".to_owned())?;
+        let unfiled: BTreeSet<CallId> = recovery.unfiled.iter().map(|call| call.id).collect();
+        ensure(unfiled == self.unfiled, || "a start forgets calls that are not filed".to_owned())?;
+        let totals = &recovery.totals;
+        for &state in State::ALL {
+            ensure(totals.of(state) == self.count(state), || format!("the store miscounts {state} calls"))?;
+        }
+        let sum = totals.calls.iter().sum::<u64>() + totals.pruned;
+        ensure(totals.accepted == sum, || format!("accepted is {}, pruned and all calls {sum}", totals.accepted))
+    }
+
+    /// After the run: the store holds exactly what was seen last, and all that was acknowledged.
+    pub(super) fn check_final(&self, store: &MemoryStore, facts: &Facts) -> Check {
+        let mut reader = read(store)?;
+        for (call, row) in &self.rows {
+            let stored = found(&mut *reader, *call)?;
+            ensure(stored.call == row.call && stored.attempts == row.attempts, || format!("{call} changed by itself"))?;
+        }
+        for call in &facts.acknowledged {
+            ensure(self.has_ended(*call), || format!("{call} was acknowledged and has no end"))?;
+        }
+        Ok(())
+    }
+
+    const fn count(&self, state: State) -> u64 {
+        self.tally[state as usize]
+    }
+
+    fn see(&mut self, facts: &Facts, row: Row) -> Check {
+        let id = row.call.id;
+        let Some(origin) = facts.origins.get(&id) else {
+            return Err(violation(format!("{id} is stored and nobody offered it")));
+        };
+        check_row(&row)?;
+        let previous = self.rows.get(&id);
+        if let Some(previous) = previous {
+            check_change(previous, &row)?;
+        } else if matches!(origin, Origin::Planned { .. }) {
+            self.planned += 1;
+        }
+        if let Some(previous) = previous {
+            self.tally[previous.call.progress.state as usize] -= 1;
+        }
+        self.tally[row.call.progress.state as usize] += 1;
+        let has_ended = row.call.progress.state.is_end();
+        let is_unfiled = has_ended && !row.call.filed;
+        if has_ended {
+            self.live.remove(&id)
+        } else {
+            self.live.insert(id)
+        };
+        if is_unfiled {
+            self.unfiled.insert(id)
+        } else {
+            self.unfiled.remove(&id)
+        };
+        self.rows.insert(id, row);
+        Ok(())
+    }
+}
+
+impl World {
+    /// Looks at all that a commit has changed.
+    pub(crate) fn observe(&mut self, writes: &[Write]) -> Check {
+        let mut reader = read(&self.store)?;
+        let changed: BTreeSet<CallId> = writes.iter().map(Write::call).collect();
+        for &call in &changed {
+            let row = found(&mut *reader, call)?;
+            let (state, attempts) = (row.call.progress.state, row.call.attempts);
+            self.log.note(self.now, Line::Stored { call, state, attempts });
+            self.ledger.see(&self.facts, row)?;
+        }
+        for write in writes {
+            if let Write::Filed(call) = write {
+                self.facts.filed.insert(*call, self.now);
+            }
+        }
+        self.check_census()
+    }
+
+    /// When nothing is pending, memory counts as the store does.
+    fn check_census(&self) -> Check {
+        let Some(process) = &self.process else { return Ok(()) };
+        let census = process.dispatcher.census();
+        let sum = census.sum() + census.pruned;
+        ensure(census.accepted == sum, || format!("accepted is {}, pruned and all calls {sum}", census.accepted))?;
+        if !process.is_settled() {
+            return Ok(());
+        }
+        let rows = self.ledger.rows.len() as u64;
+        ensure(census.accepted == rows, || format!("{} calls are counted, {rows} are stored", census.accepted))?;
+        for &state in State::ALL.iter().filter(|&&state| !is_untried(state)) {
+            let (counted, stored) = (census.calls(state), self.ledger.count(state));
+            ensure(counted == stored, || format!("{counted} calls are counted as {state}, {stored} are stored"))?;
+        }
+        Ok(())
+    }
+}
+
+/// That a scheduled call has become due is not stored.
+const fn is_untried(state: State) -> bool {
+    matches!(state, State::Scheduled | State::Queued)
+}
+
+fn check_row(row: &Row) -> Check {
+    let call = &row.call;
+    let numbers = row.attempts.iter().map(|attempt| attempt.number);
+    ensure(numbers.eq(1..=call.attempts), || format!("the attempts of {} are not numbered from 1 on", call.id))?;
+    let out = row.attempts.iter().filter(|attempt| attempt.outcome == AttemptOutcome::Running).count();
+    let is_running = call.progress.state == State::Running;
+    ensure((out == 1) == is_running && out <= 1, || format!("{} has {out} attempts out and is {call:?}", call.id))?;
+    for attempt in &row.attempts {
+        let is_late = call.deadline.is_some_and(|deadline| attempt.started_at >= deadline);
+        ensure(!is_late, || format!("attempt {} of {} started after its deadline", attempt.number, call.id))?;
+        let is_early = call.not_before.is_some_and(|not_before| attempt.started_at < not_before);
+        ensure(!is_early, || format!("attempt {} of {} started before its time", attempt.number, call.id))?;
+    }
+    let has_finish = call.progress.finished_at.is_some();
+    ensure(has_finish == call.progress.state.is_end(), || {
+        format!("{} has an end without a time, or a time without", call.id)
+    })
+}
+
+fn check_change(previous: &Row, row: &Row) -> Check {
+    let id = row.call.id;
+    let known = previous.attempts.len();
+    let ended = previous.attempts.iter().zip(&row.attempts).filter(|(before, _)| before.ended_at.is_some());
+    ensure(known <= row.attempts.len() && ended.clone().all(|(before, now)| before == now), || {
+        format!("an attempt of {id} changed after its end")
+    })?;
+    if !previous.call.progress.state.is_end() {
+        return Ok(());
+    }
+    let as_before = CallRecord { filed: previous.call.filed, ..row.call.clone() };
+    ensure(as_before == previous.call, || format!("{id} changed after its end"))
+}
+
+fn read(store: &MemoryStore) -> Result<Box<dyn Reader>, Violation> {
+    store.reader().map_err(|error| violation(format!("the store cannot be read: {error}")))
+}
+
+fn found(reader: &mut dyn Reader, id: CallId) -> Result<Row, Violation> {
+    let unreadable = |error| violation(format!("{id} cannot be read: {error}"));
+    let call = reader.call(id).map_err(unreadable)?;
+    let attempts = reader.attempts(id).map_err(unreadable)?;
+    let call = call.ok_or_else(|| violation(format!("{id} was written and is not stored")))?;
+    Ok(Row { call, attempts })
+}

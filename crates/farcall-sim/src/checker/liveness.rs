@@ -1,0 +1,57 @@
+//! How long everything may take to end once nothing goes wrong any more. Generous, but finite and derived.
+
+use std::time::Duration;
+
+use farcall_core::policy::UpstreamPolicy;
+
+use super::cost_of;
+use crate::world::World;
+
+/// From the moment of healing on.
+pub(crate) fn time_to_end(world: &World) -> Duration {
+    let faults = &world.plan.faults;
+    let step = (faults.commit_max + faults.commit_slow_max) * 4;
+    let mut longest = Duration::ZERO;
+    for (place, policy) in world.policies.iter().enumerate() {
+        longest = longest.max(time_of_upstream(world, place, policy, step));
+    }
+    // A start that is still to come may find other limits; they are drawn from the same ranges.
+    let restarts = if faults.changes_limits { longest * 20 + Duration::from_secs(7_200) * 400 } else { Duration::ZERO };
+    let callbacks = time_of_upstream(world, 0, &world.policies[0], step) + faults.file_delay_max;
+    longest + restarts + callbacks + faults.downtime_max + patience(world) + step
+}
+
+/// Until every call has been sent once more.
+fn time_of_upstream(world: &World, place: usize, policy: &UpstreamPolicy, step: Duration) -> Duration {
+    let network = &world.networks[place];
+    let once = network.healthy_max() + network.abort_max + policy.jitter + step;
+    let calls = world.plan.calls.iter().filter(|call| place == 0 || call.upstream as usize == place);
+    let count = u32::try_from(calls.count()).expect("plans are small") + 1;
+    let costs: u32 = world
+        .facts
+        .origins
+        .keys()
+        .filter(|&&call| super::terms(&world.plan, &world.facts, call).upstream == place)
+        .map(|&call| cost_of(&world.plan, &world.facts, policy, call))
+        .sum::<u32>()
+        .max(count * 12);
+    let mut time = once * count;
+    for limit in &policy.limits {
+        let fillings = costs / limit.count * 2 + 2;
+        time += (limit.window * 2 + once) * fillings;
+    }
+    time
+}
+
+/// What a call may still be told to wait by answers that were under way, and by its own wishes.
+fn patience(world: &World) -> Duration {
+    let longest = |durations: &mut dyn Iterator<Item = Duration>| durations.max().unwrap_or_default();
+    let policies = || world.policies.iter();
+    let own = || world.plan.calls.iter().filter_map(|call| call.overrides.as_ref());
+    let retries = || policies().map(|policy| &policy.retry).chain(own().filter_map(|own| own.retry.as_ref()));
+    let timeout = longest(&mut policies().map(|policy| policy.timeout).chain(own().filter_map(|own| own.timeout)));
+    let backoff = longest(&mut retries().map(|retry| retry.max_delay.max(retry.retry_after_max)));
+    let wishes = longest(&mut world.plan.calls.iter().filter_map(|call| call.delay));
+    let offers = longest(&mut world.plan.calls.iter().map(|call| call.offer_after));
+    timeout + backoff + wishes + offers + Duration::from_secs(60)
+}

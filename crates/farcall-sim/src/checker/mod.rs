@@ -1,0 +1,50 @@
+//! Whether what happened is what was promised. Nothing here asks the machine what it should have done.
+//!
+//! Some checks run while the world turns (`ledger`, `caution`), the others on the whole run: the upstreams' own logs of
+//! arrivals (`windows`), every call's history (`history`), callbacks (`callbacks`).
+
+mod callbacks;
+mod caution;
+mod history;
+mod ledger;
+mod liveness;
+mod terms;
+mod windows;
+
+use std::fmt;
+
+pub(crate) use caution::check_caution;
+pub(crate) use ledger::Ledger;
+pub(crate) use liveness::time_to_end;
+pub(crate) use terms::{cost_of, terms};
+
+use crate::world::World;
+
+/// A promise that was not kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Violation(String);
+
+/// What a check finds.
+pub(crate) type Check = Result<(), Violation>;
+
+pub(crate) const fn violation(what: String) -> Violation {
+    Violation(what)
+}
+
+pub(crate) fn ensure(holds: bool, otherwise: impl FnOnce() -> String) -> Check {
+    if holds { Ok(()) } else { Err(Violation(otherwise())) }
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// All checks that look at a whole run.
+pub(crate) fn check_whole(world: &World) -> Check {
+    windows::check(world)?;
+    history::check(world)?;
+    callbacks::check(world)?;
+    world.ledger.check_final(&world.store, &world.facts)
+}

@@ -1,0 +1,74 @@
+//! What holds for one call, worked out anew from the contract: its own word, else its upstream's, else the default.
+
+use std::time::Duration;
+
+use farcall_core::call::Source;
+use farcall_core::id::CallId;
+use farcall_core::policy::UpstreamPolicy;
+use farcall_core::retry::{OnUnknown, RetryPolicy, StatusSet};
+
+use crate::facts::{Facts, Origin};
+use crate::plan::Plan;
+use crate::workload::CallPlan;
+
+/// The terms of one call. Limits apart, an upstream's policy never changes during a run.
+#[derive(Debug, Clone)]
+pub(crate) struct CallTerms<'a> {
+    pub(crate) timeout: Duration,
+    pub(crate) retry: &'a RetryPolicy,
+    pub(crate) repeats_unknown: bool,
+    pub(crate) success: &'a StatusSet,
+    pub(crate) method: &'a str,
+    pub(crate) upstream: usize,
+    pub(crate) wants_callback: (bool, bool),
+}
+
+/// The terms of a call that is known.
+pub(crate) fn terms<'a>(plan: &'a Plan, facts: &Facts, call: CallId) -> CallTerms<'a> {
+    let wish = wish(plan, facts, call);
+    let upstream = wish.map_or(0, |wish| wish.upstream as usize);
+    let policy = &plan.upstreams[upstream].policy;
+    let own = wish.and_then(|wish| wish.overrides.as_ref());
+    let is_callback = wish.is_none_or(|wish| wish.source == Source::Callback);
+    CallTerms {
+        timeout: own.and_then(|own| own.timeout).unwrap_or(policy.timeout),
+        retry: own.and_then(|own| own.retry.as_ref()).unwrap_or(&policy.retry),
+        repeats_unknown: repeats_unknown(policy, wish),
+        success: own.and_then(|own| own.success_statuses.as_ref()).unwrap_or(&policy.success_statuses),
+        method: wish.map_or("", |wish| wish.method),
+        upstream,
+        wants_callback: if is_callback {
+            (false, false)
+        } else {
+            (policy.callbacks.on_success, policy.callbacks.on_fail)
+        },
+    }
+}
+
+/// Slots of every window that one of its attempts takes: never more than the smallest window has.
+pub(crate) fn cost_of(plan: &Plan, facts: &Facts, policy: &UpstreamPolicy, call: CallId) -> u32 {
+    let cost = wish(plan, facts, call).map_or(1, |wish| wish.cost.get());
+    policy.limits.iter().map(|limit| limit.count.get()).min().map_or(cost, |smallest| cost.min(smallest))
+}
+
+fn wish<'a>(plan: &'a Plan, facts: &Facts, call: CallId) -> Option<&'a CallPlan> {
+    match facts.origins.get(&call) {
+        Some(&Origin::Planned { place, .. }) => Some(&plan.calls[place]),
+        Some(Origin::Callback { .. }) | None => None,
+    }
+}
+
+fn repeats_unknown(policy: &UpstreamPolicy, wish: Option<&CallPlan>) -> bool {
+    let own = wish.and_then(|wish| wish.overrides.as_ref());
+    if let Some(word) = own.and_then(|own| own.on_unknown) {
+        return word == OnUnknown::Retry;
+    }
+    if let Some(idempotent) = own.and_then(|own| own.idempotent) {
+        return idempotent;
+    }
+    if let Some(word) = policy.on_unknown {
+        return word == OnUnknown::Retry;
+    }
+    let method = wish.map_or("", |wish| wish.method);
+    policy.idempotent || ["GET", "HEAD", "PUT", "DELETE", "OPTIONS", "TRACE"].contains(&method)
+}

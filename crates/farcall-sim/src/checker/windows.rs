@@ -1,0 +1,108 @@
+//! No window over its limit, as the upstream saw it; and what an upstream's own log says about each arrival.
+//!
+//! A window is held to the limits of the latest start under which one of its arrivals was launched: a limit that was
+//! changed holds from then on, counting what was sent before.
+
+use std::time::Duration;
+
+use farcall_core::policy::LimitSpec;
+
+use super::{Check, ensure};
+use crate::facts::Arrival;
+use crate::world::World;
+
+/// Clocks count whole microseconds.
+const CLOCK_STEP: Duration = Duration::from_micros(1);
+
+pub(super) fn check(world: &World) -> Check {
+    for (upstream, arrivals) in world.facts.arrivals.iter().enumerate() {
+        check_known(world, arrivals)?;
+        for boot in 0..world.facts.boots.len() {
+            for limit in &world.facts.boots[boot].policies[upstream].limits {
+                check_limit(arrivals, boot, *limit)
+                    .map_err(|found| super::violation(format!("upstream {upstream}: {found}")))?;
+            }
+        }
+        check_smooth(world, upstream)?;
+    }
+    Ok(())
+}
+
+/// Whatever arrives was launched by us, once.
+fn check_known(world: &World, arrivals: &[Arrival]) -> Check {
+    let mut seen = std::collections::BTreeSet::new();
+    for arrival in arrivals {
+        let attempt = arrival.attempt;
+        ensure(seen.insert(attempt), || format!("{attempt:?} arrived twice"))?;
+        let launch = world.facts.launches.get(&attempt);
+        ensure(launch.is_some_and(|launch| launch.at <= arrival.at), || format!("{attempt:?} arrived unlaunched"))?;
+    }
+    Ok(())
+}
+
+/// Every half-open window that begins with an arrival, and every one that ends with one.
+fn check_limit(arrivals: &[Arrival], boot: usize, limit: LimitSpec) -> Check {
+    let mut first = 0;
+    for last in 0..arrivals.len() {
+        while arrivals[last].at.since(arrivals[first].at) >= limit.window {
+            first += 1;
+        }
+        check_window(&arrivals[first..=last], boot, limit)?;
+    }
+    let mut end = 0;
+    for begin in 0..arrivals.len() {
+        while end < arrivals.len() && arrivals[end].at.since(arrivals[begin].at) < limit.window {
+            end += 1;
+        }
+        check_window(&arrivals[begin..end], boot, limit)?;
+    }
+    Ok(())
+}
+
+fn check_window(arrivals: &[Arrival], boot: usize, limit: LimitSpec) -> Check {
+    if arrivals.iter().map(|arrival| arrival.boot).max() != Some(boot) {
+        return Ok(());
+    }
+    let sum: u32 = arrivals.iter().map(|arrival| arrival.cost).sum();
+    ensure(sum <= limit.count.get(), || {
+        let window: Duration = limit.window;
+        let listed: Vec<_> = arrivals.iter().map(|a| (a.at.as_micros(), a.attempt, a.cost, a.boot)).collect();
+        format!("{sum} arrived within {window:?}, {} are allowed (start {boot}): {listed:?}", limit.count)
+    })
+}
+
+/// With `smooth`, starts of one life keep the largest W/N apart.
+fn check_smooth(world: &World, upstream: usize) -> Check {
+    let mut previous: Option<(usize, farcall_core::time::Instant, u32)> = None;
+    for (attempt, launch, started_at) in starts(world, upstream) {
+        let policy = &world.facts.boots[launch].policies[upstream];
+        let interval = policy.limits.iter().map(|limit| limit.window / limit.count.get()).max();
+        let cost = super::cost_of(&world.plan, &world.facts, policy, attempt.call);
+        if let (true, Some(interval), Some((boot, at, cost))) = (policy.smooth, interval, previous)
+            && boot == launch
+        {
+            let apart = started_at.since(at);
+            ensure(apart + CLOCK_STEP > interval * cost, || {
+                format!("{attempt:?} started {apart:?} after one that costs {cost} of {:?}, smooth", policy.limits)
+            })?;
+        }
+        previous = Some((launch, started_at, cost));
+    }
+    Ok(())
+}
+
+/// Attempts launched at an upstream that did send something, with their starts, in order.
+fn starts(world: &World, upstream: usize) -> Vec<(farcall_core::id::AttemptId, usize, farcall_core::time::Instant)> {
+    let mut starts: Vec<_> = world
+        .facts
+        .launches
+        .iter()
+        .filter(|(attempt, _)| super::terms(&world.plan, &world.facts, attempt.call).upstream == upstream)
+        .filter_map(|(attempt, launch)| {
+            let stored = world.ledger.attempt(*attempt)?;
+            Some((*attempt, launch.boot, world.plan.instant(stored.started_at)))
+        })
+        .collect();
+    starts.sort_by_key(|&(attempt, boot, at)| (at, boot, attempt));
+    starts
+}

@@ -1,0 +1,192 @@
+//! Attempts that are out: what the executor sees of them, and what their upstream does.
+
+use std::time::Duration;
+
+use farcall_core::attempt::BytesSent;
+use farcall_core::call::UpstreamId;
+use farcall_core::dispatcher::Event;
+use farcall_core::id::AttemptId;
+use farcall_core::policy::UpstreamPolicy;
+use farcall_core::time::Instant;
+
+use crate::checker::{Check, cost_of, ensure, terms, violation};
+use crate::facts::{Arrival, Cut, Launch};
+use crate::log::Line;
+use crate::upstream::Course;
+use crate::world::{Happening, World};
+
+/// One attempt, from its launch until nothing of it can happen any more.
+#[derive(Debug)]
+pub(crate) struct Flight {
+    upstream: UpstreamId,
+    boot: usize,
+    started_at: Instant,
+    course: Course,
+    /// Its executor reports nothing more by itself: it was cut off, or is over.
+    is_closed: bool,
+    pub(crate) cut: Option<Cut>,
+    wrote: BytesSent,
+}
+
+impl World {
+    /// Makes an attempt; checks first that it may be made at all.
+    pub(crate) fn launch(&mut self, attempt: AttemptId, upstream: UpstreamId) -> Check {
+        self.note(Line::Launch { attempt, upstream: upstream.0 });
+        let started_at = self.check_launch(attempt, upstream)?;
+        let Some(process) = &mut self.process else { return Ok(()) };
+        process.out.insert(attempt, upstream);
+        let boot = process.boot;
+        self.facts.launches.insert(attempt, Launch { at: self.now, boot });
+        self.check_concurrency(upstream)?;
+        let is_out = !self.healed && self.plan.faults.is_out(upstream.0, self.now.since(self.plan.start));
+        let course = self.networks[upstream.0 as usize].course(&mut self.dice, self.now, is_out);
+        self.schedule_course(attempt, &course);
+        let wrote = BytesSent::No;
+        self.flights.insert(attempt, Flight { upstream, boot, started_at, course, is_closed: false, cut: None, wrote });
+        Ok(())
+    }
+
+    /// Cuts an attempt off; its report comes a little later, and its own end may come first.
+    pub(crate) fn abort(&mut self, attempt: AttemptId) -> Check {
+        let now = self.now;
+        let Some(flight) = self.flights.get(&attempt) else { return Ok(()) };
+        if flight.is_closed {
+            return Ok(());
+        }
+        let cut = self.reason_to_cut(attempt, flight.started_at)?;
+        let network = &self.networks[flight.upstream.0 as usize];
+        let reported_at = now + self.dice.up_to(network.abort_max);
+        let last = network.late_max.map(|late| now + late);
+        let ends_first = flight.course.finish.is_some_and(|(at, _)| at <= reported_at);
+        if ends_first && self.dice.percent(50) {
+            return Ok(());
+        }
+        let Some(flight) = self.flights.get_mut(&attempt) else { return Ok(()) };
+        flight.is_closed = true;
+        flight.cut = Some(cut);
+        flight.wrote = if flight.course.has_written(now) { BytesSent::Maybe } else { BytesSent::No };
+        flight.course.close(&mut self.dice, now, last);
+        self.schedule(reported_at, Happening::AbortDone { attempt });
+        Ok(())
+    }
+
+    /// The process died; what it had sent may still arrive, until a little after it has started again.
+    pub(crate) fn close_flights(&mut self, restarts_at: Instant) {
+        let now = self.now;
+        for flight in self.flights.values_mut().filter(|flight| !flight.is_closed) {
+            flight.is_closed = true;
+            let network = &self.networks[flight.upstream.0 as usize];
+            let last = network.late_max.map(|late| restarts_at + late);
+            flight.course.close(&mut self.dice, now, last);
+        }
+    }
+
+    pub(crate) fn sent(&mut self, attempt: AttemptId) {
+        if self.is_open(attempt) {
+            self.note(Line::Sent { attempt });
+            self.tell(Event::Sent { attempt, at: self.now });
+        }
+    }
+
+    pub(crate) fn arrive(&mut self, attempt: AttemptId) {
+        let Some(flight) = self.flights.get(&attempt) else { return };
+        if flight.course.arrives_at != Some(self.now) {
+            return;
+        }
+        let (upstream, boot) = (flight.upstream.0, flight.boot);
+        let policy = &self.facts.boots[boot].policies[upstream as usize];
+        let cost = cost_of(&self.plan, &self.facts, policy, attempt.call);
+        self.facts.arrivals[upstream as usize].push(Arrival { at: self.now, attempt, cost, boot });
+        self.note(Line::Arrived { attempt, upstream, cost });
+    }
+
+    pub(crate) fn first_byte(&mut self, attempt: AttemptId) {
+        if self.is_open(attempt) {
+            self.note(Line::FirstByte { attempt });
+            self.tell(Event::FirstByte { attempt, at: self.now });
+        }
+    }
+
+    pub(crate) fn finish(&mut self, attempt: AttemptId) {
+        if !self.is_open(attempt) {
+            return;
+        }
+        let Some(flight) = self.flights.get_mut(&attempt) else { return };
+        let Some((_, mut result)) = flight.course.finish else { return };
+        flight.is_closed = true;
+        let last = self.networks[flight.upstream.0 as usize].late_max.map(|late| self.now + late);
+        flight.course.close(&mut self.dice, self.now, last);
+        result.latency = self.now.since(flight.started_at);
+        let (status, error, retry_after) = (result.status, result.error, result.retry_after);
+        self.note(Line::Finished { attempt, status, error, retry_after });
+        self.tell(Event::Finished { attempt, result });
+    }
+
+    pub(crate) fn abort_done(&mut self, attempt: AttemptId) {
+        let boot = self.process.as_ref().map(|process| process.boot);
+        let Some(flight) = self.flights.get(&attempt).filter(|flight| Some(flight.boot) == boot) else { return };
+        let wrote = flight.wrote;
+        self.note(Line::aborted(attempt, wrote));
+        self.tell(Event::Aborted { attempt, wrote });
+    }
+
+    fn schedule_course(&mut self, attempt: AttemptId, course: &Course) {
+        let reports_sent = self.dice.percent(85);
+        if reports_sent && course.finish.is_none_or(|(end, _)| course.sent_at < end) {
+            self.schedule(course.sent_at, Happening::Sent { attempt });
+        }
+        if let Some(at) = course.arrives_at {
+            self.schedule(at, Happening::Arrive { attempt });
+        }
+        if let Some(at) = course.first_byte_at {
+            self.schedule(at, Happening::FirstByte { attempt });
+        }
+        if let Some((at, _)) = course.finish {
+            self.schedule(at, Happening::Finish { attempt });
+        }
+    }
+
+    fn is_open(&self, attempt: AttemptId) -> bool {
+        let boot = self.process.as_ref().map(|process| process.boot);
+        self.flights.get(&attempt).is_some_and(|flight| !flight.is_closed && Some(flight.boot) == boot)
+    }
+
+    fn check_launch(&self, attempt: AttemptId, upstream: UpstreamId) -> Result<Instant, crate::checker::Violation> {
+        let Some(stored) = self.ledger.running(attempt) else {
+            return Err(violation(format!("{attempt:?} is launched without a stored attempt that runs")));
+        };
+        let is_first = !self.facts.launches.contains_key(&attempt);
+        ensure(is_first, || format!("{attempt:?} is launched twice"))?;
+        let deadline = self.ledger.deadline(attempt.call).map(|at| self.plan.instant(at));
+        ensure(deadline.is_none_or(|at| self.now < at), || format!("{attempt:?} is launched after its deadline"))?;
+        let started_at = self.plan.instant(stored.started_at);
+        let drained = self.process.as_ref().and_then(|process| process.draining);
+        ensure(drained.is_none_or(|drain| started_at <= drain.from), || {
+            format!("{attempt:?} at {upstream:?} is started while we drain")
+        })?;
+        Ok(started_at)
+    }
+
+    /// No more attempts out, as seen from here, than the policy allows.
+    fn check_concurrency(&self, upstream: UpstreamId) -> Check {
+        let Some(process) = &self.process else { return Ok(()) };
+        let policy = &self.policies[upstream.0 as usize];
+        let most = policy.concurrency.map_or(UpstreamPolicy::DURABLE_CONCURRENCY, u32::from) as usize;
+        let out = process.out.values().filter(|&&of| of == upstream).count();
+        ensure(out <= most, || format!("{out} attempts are out at {upstream:?}, {most} are allowed"))
+    }
+
+    /// Whatever is due to cut it off, by the clock.
+    pub(crate) fn reason_to_cut(
+        &self,
+        attempt: AttemptId,
+        started_at: Instant,
+    ) -> Result<Cut, crate::checker::Violation> {
+        let timeout: Duration = terms(&self.plan, &self.facts, attempt.call).timeout;
+        let deadline = self.ledger.deadline(attempt.call).map(|at| (self.plan.instant(at), Cut::Deadline));
+        let drain = self.process.as_ref().and_then(|process| process.draining).map(|drain| (drain.until, Cut::Drain));
+        let reasons = [Some((started_at + timeout, Cut::Timeout)), deadline, drain];
+        let first = reasons.into_iter().flatten().min_by_key(|&(at, _)| at).filter(|&(at, _)| at <= self.now);
+        first.map(|(_, cut)| cut).ok_or_else(|| violation(format!("{attempt:?} is cut off for no reason")))
+    }
+}

@@ -1,0 +1,75 @@
+//! What truly happened, as somebody who sees both sides would write it down. The checkers rest on it and on the store.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use farcall_core::attempt::{AttemptResult, BytesSent};
+use farcall_core::id::{AttemptId, CallId};
+use farcall_core::policy::UpstreamPolicy;
+use farcall_core::time::{Instant, Timestamp};
+
+/// All facts of a run so far.
+#[derive(Debug, Default)]
+pub(crate) struct Facts {
+    pub(crate) boots: Vec<Boot>,
+    pub(crate) crashes: Vec<Instant>,
+    pub(crate) origins: BTreeMap<CallId, Origin>,
+    pub(crate) acknowledged: BTreeSet<CallId>,
+    pub(crate) launches: BTreeMap<AttemptId, Launch>,
+    /// By upstream, in order of time.
+    pub(crate) arrivals: Vec<Vec<Arrival>>,
+    pub(crate) reports: BTreeMap<AttemptId, Report>,
+    pub(crate) filed: BTreeMap<CallId, Instant>,
+}
+
+/// A start of the process, and the policies it began with, by upstream.
+#[derive(Debug)]
+pub(crate) struct Boot {
+    pub(crate) at: Instant,
+    pub(crate) policies: Vec<UpstreamPolicy>,
+}
+
+/// Where a call comes from.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Origin {
+    /// The call at this place of the plan, offered then.
+    Planned { place: usize, accepted_at: Timestamp },
+    /// Inserted by us when its parent ended.
+    Callback { parent: CallId },
+}
+
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Launch {
+    pub(crate) at: Instant,
+    pub(crate) boot: usize,
+}
+
+/// A request as its upstream counts it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Arrival {
+    pub(crate) at: Instant,
+    pub(crate) attempt: AttemptId,
+    pub(crate) cost: u32,
+    /// The start under which it was launched.
+    pub(crate) boot: usize,
+}
+
+/// What the executor told the engine, and when the engine took it in.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Report {
+    pub(crate) at: Instant,
+    pub(crate) what: Reported,
+}
+
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Reported {
+    Finished(AttemptResult),
+    Aborted { wrote: BytesSent, cut: Cut },
+}
+
+/// Why an attempt was cut off, by the clock alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Cut {
+    Timeout,
+    Deadline,
+    Drain,
+}

@@ -1,0 +1,76 @@
+//! What goes wrong in a run, and when: each seed has a random subset. From `heal_after` on, nothing does.
+
+use std::time::Duration;
+
+use crate::dice::Dice;
+
+/// The faults of one run; times count from its start.
+#[derive(Debug, Clone)]
+pub(crate) struct Faults {
+    /// The process is killed, if it runs.
+    pub(crate) crashes_after: Vec<Duration>,
+    /// The process is asked to stop, and is given this long.
+    pub(crate) drains_after: Vec<(Duration, Duration)>,
+    /// Percent of starts that are followed by a crash before they have settled down.
+    pub(crate) crash_loop_percent: u32,
+    pub(crate) downtime_max: Duration,
+    /// Limits are other ones after a start.
+    pub(crate) changes_limits: bool,
+    pub(crate) commit_max: Duration,
+    /// A commit now and then takes this long.
+    pub(crate) commit_slow_max: Duration,
+    /// The process looks at what happened only when it takes a turn.
+    pub(crate) gathers_events: bool,
+    pub(crate) file_delay_max: Duration,
+    pub(crate) outages: Vec<Outage>,
+    pub(crate) heal_after: Duration,
+}
+
+/// A time in which an upstream accepts no connection.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Outage {
+    pub(crate) upstream: u32,
+    pub(crate) from: Duration,
+    pub(crate) until: Duration,
+}
+
+impl Faults {
+    /// `span` is the time over which calls come, `longest` that of the longest window.
+    pub(crate) fn draw(dice: &mut Dice, upstreams: u32, span: Duration, longest: Duration) -> Self {
+        let over = dice.spread(span, span.max(longest) * 2);
+        let crashes = if dice.percent(60) { dice.count(1, 8) } else { 0 };
+        let drains = if dice.percent(30) { dice.count(1, 3) } else { 0 };
+        let outages = if dice.percent(30) { dice.count(1, 3) } else { 0 };
+        let mut faults = Self {
+            crashes_after: (0..crashes).map(|_| dice.spread(Duration::from_millis(1), over)).collect(),
+            drains_after: (0..drains).map(|_| (dice.up_to(over), dice.up_to(Duration::from_secs(40)))).collect(),
+            crash_loop_percent: if dice.percent(30) { 50 } else { 0 },
+            downtime_max: dice.spread(Duration::from_millis(1), Duration::from_secs(600)),
+            changes_limits: dice.percent(40),
+            commit_max: dice.spread(Duration::from_micros(50), Duration::from_millis(20)),
+            commit_slow_max: dice.spread(Duration::from_millis(1), Duration::from_secs(3)),
+            gathers_events: dice.percent(50),
+            file_delay_max: dice.spread(Duration::from_millis(1), Duration::from_secs(5)),
+            outages: (0..outages).map(|_| Outage::draw(dice, upstreams, over)).collect(),
+            heal_after: over,
+        };
+        let late = dice.percent(30);
+        faults.heal_after = if late { over * 4 } else { over };
+        faults
+    }
+
+    pub(crate) fn commit_latency(&self, dice: &mut Dice, healed: bool) -> Duration {
+        if healed || !dice.percent(3) { dice.up_to(self.commit_max) } else { dice.up_to(self.commit_slow_max) }
+    }
+
+    pub(crate) fn is_out(&self, upstream: u32, after: Duration) -> bool {
+        self.outages.iter().any(|outage| outage.upstream == upstream && (outage.from..outage.until).contains(&after))
+    }
+}
+
+impl Outage {
+    fn draw(dice: &mut Dice, upstreams: u32, over: Duration) -> Self {
+        let from = dice.up_to(over);
+        Self { upstream: dice.count(0, upstreams), from, until: from + dice.spread(Duration::from_millis(10), over) }
+    }
+}

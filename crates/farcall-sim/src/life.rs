@@ -1,0 +1,132 @@
+//! Lives of the process: it starts, is killed, is asked to stop; and the moment from which nothing goes wrong.
+
+use std::num::NonZeroU32;
+use std::time::Duration;
+
+use farcall_core::dispatcher::Event;
+use farcall_core::time::Instant;
+
+use crate::checker::{self, Check, ensure, violation};
+use crate::engine::{Drain, Process};
+use crate::facts::Boot;
+use crate::log::Line;
+use crate::policies;
+use crate::recovery;
+use crate::world::{Happening, World};
+
+impl World {
+    /// The process starts on what the store holds.
+    pub(crate) fn boot(&mut self) -> Check {
+        if !self.facts.boots.is_empty() && self.plan.faults.changes_limits {
+            self.change_policies();
+        }
+        let boot = self.facts.boots.len();
+        self.facts.boots.push(Boot { at: self.now, policies: self.policies.clone() });
+        let seed = self.dice.seed();
+        let now = self.clocks();
+        let (dispatcher, recovery) = recovery::boot(&mut self.store, &self.plan, &self.policies, seed, now)
+            .map_err(|error| violation(format!("the store cannot be taken over: {error}")))?;
+        self.note(Line::Boot { number: u32::try_from(boot).unwrap_or(u32::MAX), live: recovery.live.len() });
+        self.ledger.check_recovery(&recovery)?;
+        self.process = Some(Process::new(boot, dispatcher));
+        for call in &recovery.unfiled {
+            self.file_soon(call.id);
+        }
+        for place in std::mem::take(&mut self.parked) {
+            self.schedule(self.now, Happening::Offer { place });
+        }
+        if !self.healed && self.dice.percent(self.plan.faults.crash_loop_percent) {
+            let soon = self.dice.up_to(self.plan.faults.commit_max * 4);
+            self.schedule(self.now + soon, Happening::Crash { boot: Some(boot) });
+        }
+        Ok(())
+    }
+
+    /// The process is killed, if the one meant runs. What was on its way to the disk is kept or lost.
+    pub(crate) fn crash(&mut self, boot: Option<usize>) -> Check {
+        let is_meant = |process: &mut Process| boot.is_none_or(|boot| process.boot == boot);
+        let Some(mut process) = self.process.take_if(|process| !self.healed && is_meant(process)) else {
+            return Ok(());
+        };
+        let batch = process.batch.take();
+        let keeps_commit = batch.is_some() && self.dice.percent(30);
+        self.note(Line::Crash { keeps_commit });
+        if let Some(batch) = &batch
+            && keeps_commit
+        {
+            self.make_durable(&batch.writes)?;
+        }
+        let lost = batch.filter(|_| !keeps_commit).map(|batch| batch.writes).unwrap_or_default();
+        checker::check_caution(self, &process, &lost)?;
+        self.facts.crashes.push(self.now);
+        for (call, place) in process.offered {
+            if !self.ledger.knows(call) {
+                self.facts.origins.remove(&call);
+                self.parked.push(place);
+            }
+        }
+        self.restart_later();
+        Ok(())
+    }
+
+    /// The process is asked to stop, if it runs.
+    pub(crate) fn drain(&mut self, place: usize) {
+        if self.healed {
+            return;
+        }
+        let (_, patience) = self.plan.faults.drains_after[place];
+        let drain = Drain { from: self.now, until: self.now + patience };
+        let Some(process) = self.process.as_mut().filter(|process| process.draining.is_none()) else { return };
+        process.draining = Some(drain);
+        self.note(Line::Drain);
+        self.tell(Event::Drain { until: drain.until });
+    }
+
+    /// A draining process ends when nothing is out and everything is durable; it must not take for ever.
+    pub(crate) fn stop_if_drained(&mut self) -> Check {
+        let Some(process) = &self.process else { return Ok(()) };
+        let Some(drain) = process.draining else { return Ok(()) };
+        let faults = &self.plan.faults;
+        let slack = Duration::from_secs(2) + (faults.commit_max + faults.commit_slow_max) * 4;
+        ensure(self.now <= drain.until + slack, || "a drain takes too long".to_owned())?;
+        if !process.dispatcher.is_drained() || !process.is_idle() {
+            return Ok(());
+        }
+        ensure(process.offered.is_empty(), || "a drain leaves offers without an answer".to_owned())?;
+        ensure(process.out.is_empty(), || "a drain leaves attempts out".to_owned())?;
+        self.process = None;
+        self.note(Line::Stopped);
+        self.restart_later();
+        Ok(())
+    }
+
+    /// From now on upstreams answer promptly and nothing breaks.
+    pub(crate) fn heal(&mut self) {
+        self.note(Line::Healed);
+        self.healed = true;
+        for network in &mut self.networks {
+            network.heal();
+        }
+        self.end_by = Some(self.now + checker::time_to_end(self));
+    }
+
+    fn restart_later(&mut self) {
+        let restarts_at: Instant = self.now + self.dice.up_to(self.plan.faults.downtime_max);
+        self.close_flights(restarts_at);
+        self.store = std::mem::take(&mut self.store).crash();
+        self.schedule(restarts_at, Happening::Boot);
+    }
+
+    /// The configuration was edited while nothing ran.
+    fn change_policies(&mut self) {
+        let forms = self.plan.forms;
+        for policy in self.policies.iter_mut().skip(1) {
+            match self.dice.count(0, 4) {
+                0 => policies::recount(&mut self.dice, &mut policy.limits),
+                1 => policy.limits = policies::limits(&mut self.dice, forms),
+                2 if forms.concurrency => policy.concurrency = NonZeroU32::new(self.dice.count(1, 20)),
+                _ => {}
+            }
+        }
+    }
+}

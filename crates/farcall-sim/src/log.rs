@@ -1,0 +1,84 @@
+//! What happened in a run, line by line, and one number that stands for all of it.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::time::Duration;
+
+use farcall_core::attempt::BytesSent;
+use farcall_core::call::{ErrorKind, State};
+use farcall_core::id::{AttemptId, CallId};
+use farcall_core::time::Instant;
+
+/// Lines that are kept for a failure's report.
+const LINES_KEPT: usize = 60;
+
+/// One thing that happened.
+#[derive(Debug, Clone, Copy, Hash)]
+pub(crate) enum Line {
+    Boot { number: u32, live: usize },
+    Crash { keeps_commit: bool },
+    Drain,
+    Stopped,
+    Healed,
+    Offer { call: CallId, upstream: u32 },
+    Acknowledged { call: CallId },
+    Turn { seq: u64, writes: usize },
+    Committed { seq: u64 },
+    Launch { attempt: AttemptId, upstream: u32 },
+    Abort { attempt: AttemptId },
+    Sent { attempt: AttemptId },
+    Arrived { attempt: AttemptId, upstream: u32, cost: u32 },
+    FirstByte { attempt: AttemptId },
+    Finished { attempt: AttemptId, status: Option<u16>, error: Option<ErrorKind>, retry_after: Option<Duration> },
+    Aborted { attempt: AttemptId, wrote: bool },
+    Stored { call: CallId, state: State, attempts: u32 },
+    Filed { call: CallId },
+}
+
+/// The log of a run.
+#[derive(Debug, Default)]
+pub(crate) struct Log {
+    hasher: DefaultHasher,
+    count: u64,
+    last: VecDeque<(Instant, Line)>,
+}
+
+impl Log {
+    pub(crate) fn note(&mut self, at: Instant, line: Line) {
+        (at, line).hash(&mut self.hasher);
+        self.count += 1;
+        if self.last.len() == LINES_KEPT {
+            self.last.pop_front();
+        }
+        self.last.push_back((at, line));
+    }
+
+    /// A digest of every line so far.
+    pub(crate) fn digest(&self) -> u64 {
+        self.hasher.finish()
+    }
+
+    /// Lines so far.
+    pub(crate) const fn count(&self) -> u64 {
+        self.count
+    }
+
+    /// The last lines, times counted from `start`.
+    pub(crate) fn tail(&self, start: Instant) -> Vec<String> {
+        let seconds = |at: Instant| at.since(start).as_secs_f64();
+        self.last.iter().map(|(at, line)| format!("{:>16.6} {line}", seconds(*at))).collect()
+    }
+}
+
+impl fmt::Display for Line {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(self, f)
+    }
+}
+
+impl Line {
+    pub(crate) const fn aborted(attempt: AttemptId, wrote: BytesSent) -> Self {
+        Self::Aborted { attempt, wrote: matches!(wrote, BytesSent::Maybe) }
+    }
+}

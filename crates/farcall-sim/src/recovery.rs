@@ -1,0 +1,138 @@
+//! A start of the process: what the store kept, handed to a fresh dispatcher as the engine does it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::num::NonZeroU32;
+
+use farcall_core::attempt::AttemptOutcome;
+use farcall_core::call::{CallSpec, CallbackOf, Method, Priority, State, TenantId, UpstreamId};
+use farcall_core::dispatcher::{Census, Dispatcher, OpenAttempt, Recovered};
+use farcall_core::id::CallId;
+use farcall_core::limit::PastGrant;
+use farcall_core::policy::UpstreamPolicy;
+use farcall_core::settle::Tries;
+use farcall_core::time::Now;
+use farcall_store::port::{ReadError, Reader, Store};
+use farcall_store::record::{CallRecord, GrantRecord, Recovery};
+
+use crate::plan::Plan;
+
+/// A dispatcher that goes on where the store stands, and what else the store says is left to do.
+pub(crate) fn boot(
+    store: &mut impl Store,
+    plan: &Plan,
+    policies: &[UpstreamPolicy],
+    seed: u64,
+    now: Now,
+) -> Result<(Dispatcher, Recovery), ReadError> {
+    let recovery = store.take_over()?;
+    let mut reader = store.reader()?;
+    let mut dispatcher = declare(&mut *reader, plan, policies, seed, now)?;
+    let totals = &recovery.totals;
+    dispatcher.restore_census(Census::new(totals.accepted, totals.pruned, totals.calls));
+    let unfiled: BTreeSet<CallId> = recovery.unfiled.iter().map(|call| call.id).collect();
+    let mut open: BTreeMap<CallId, Vec<OpenAttempt>> = BTreeMap::new();
+    for (call, attempt) in &recovery.open_attempts {
+        open.entry(*call).or_default().push(OpenAttempt { number: attempt.number });
+    }
+    for record in &recovery.live {
+        let spec = spec(&mut *reader, plan, record, &unfiled)?;
+        let open = open.remove(&record.id).unwrap_or_default();
+        let is_throttled = is_throttled(&mut *reader, record)?;
+        dispatcher.restore(now, recovered(record, spec, open, is_throttled));
+    }
+    Ok((dispatcher, recovery))
+}
+
+/// A dispatcher with every upstream as the store left its limits, and no call.
+pub(crate) fn declare(
+    reader: &mut dyn Reader,
+    plan: &Plan,
+    policies: &[UpstreamPolicy],
+    seed: u64,
+    now: Now,
+) -> Result<Dispatcher, ReadError> {
+    let mut dispatcher = Dispatcher::new(policies[0].clone(), seed);
+    for (upstream, policy) in plan.upstreams.iter().zip(policies).skip(1) {
+        let past = past_grants(reader, &upstream.key, policy, now)?;
+        dispatcher.declare_restored(policy.clone(), &past, now);
+    }
+    Ok(dispatcher)
+}
+
+fn past_grants(
+    reader: &mut dyn Reader,
+    key: &str,
+    policy: &UpstreamPolicy,
+    now: Now,
+) -> Result<Vec<PastGrant>, ReadError> {
+    let Some(longest) = policy.limits.iter().map(|limit| limit.window).max() else { return Ok(Vec::new()) };
+    let count = policy.limits.iter().map(|limit| limit.count.get()).max().unwrap_or(0);
+    let since = now.timestamp - (longest + longest / 1_000);
+    let grants = reader.grants(key, since, count)?;
+    Ok(grants.iter().filter_map(|grant| past_grant(grant, now)).collect())
+}
+
+/// One that ended without proof sent nothing.
+fn past_grant(grant: &GrantRecord, now: Now) -> Option<PastGrant> {
+    if grant.ended_at.is_some() && grant.proved_at.is_none() {
+        return None;
+    }
+    Some(PastGrant { cost: grant.cost, proved_at: grant.proved_at.map(|at| now.instant_of(at)) })
+}
+
+fn spec(
+    reader: &mut dyn Reader,
+    plan: &Plan,
+    record: &CallRecord,
+    unfiled: &BTreeSet<CallId>,
+) -> Result<CallSpec, ReadError> {
+    let place = plan.upstreams.iter().position(|upstream| upstream.key == record.limit_key);
+    let overrides = if record.has_overrides {
+        document(reader, record.id)?.and_then(|at| plan.calls[at].overrides.clone())
+    } else {
+        None
+    };
+    Ok(CallSpec {
+        id: record.id,
+        upstream: UpstreamId(place.and_then(|place| u32::try_from(place).ok()).expect("no upstream is ever removed")),
+        source: record.source,
+        method: Method::of(&record.method),
+        priority: Priority::new(record.priority).expect("stored as it was accepted"),
+        tenant: TenantId(record.tenant.as_ref().map_or(0, |tenant| tenant.parse().expect("a number, as written"))),
+        cost: NonZeroU32::new(record.cost).expect("no call costs nothing"),
+        accepted_at: record.accepted_at,
+        not_before: record.not_before,
+        deadline: record.deadline,
+        overrides: overrides.map(Box::new),
+        has_file: record.file.is_some(),
+        callback_of: record.callback_of.map(|parent| CallbackOf { parent, held: unfiled.contains(&parent) }),
+    })
+}
+
+/// The place in the plan that a call's stored document names.
+fn document(reader: &mut dyn Reader, call: CallId) -> Result<Option<usize>, ReadError> {
+    let request = reader.request(call)?;
+    let bytes = request.and_then(|bytes| <[u8; 4]>::try_from(bytes.as_ref()).ok());
+    Ok(bytes.map(|bytes| u32::from_le_bytes(bytes) as usize))
+}
+
+fn is_throttled(reader: &mut dyn Reader, record: &CallRecord) -> Result<bool, ReadError> {
+    if record.progress.state != State::Retrying || record.progress.throttles == 0 {
+        return Ok(false);
+    }
+    let attempts = reader.attempts(record.id)?;
+    Ok(attempts.last().is_some_and(|last| last.outcome == AttemptOutcome::Throttled))
+}
+
+fn recovered(record: &CallRecord, spec: CallSpec, open: Vec<OpenAttempt>, is_throttled: bool) -> Recovered {
+    let progress = &record.progress;
+    Recovered {
+        spec,
+        state: progress.state,
+        tries: Tries { retries: progress.retries, requeues: progress.requeues, throttles: progress.throttles },
+        attempts: record.attempts,
+        next_at: progress.next_at,
+        is_throttled,
+        open,
+    }
+}

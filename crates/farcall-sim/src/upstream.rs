@@ -1,0 +1,188 @@
+//! A modelled upstream and the network before it: what becomes of one attempt, decided when it is launched.
+//!
+//! The network keeps to the conditions of the contract's section 3, "Limits", and to nothing more: where a short window
+//! is limited its delay varies by less than `jitter`; where a long or strict one is, nothing is delivered later than
+//! `jitter` after the connection was closed or the engine started again.
+
+use std::time::Duration;
+
+use farcall_core::attempt::{AttemptResult, BytesSent};
+use farcall_core::call::ErrorKind;
+use farcall_core::policy::UpstreamPolicy;
+use farcall_core::time::Instant;
+
+use crate::dice::Dice;
+
+/// How one upstream and the way there behave.
+#[derive(Debug, Clone)]
+pub(crate) struct Network {
+    base: Duration,
+    spread: Duration,
+    connect_max: Duration,
+    write_max: Duration,
+    think_max: Duration,
+    /// How long an executor may take to report that it has cut an attempt off.
+    pub(crate) abort_max: Duration,
+    /// Nothing arrives later than this after the connection closed; unset, whatever is under way may.
+    pub(crate) late_max: Option<Duration>,
+    /// By place in `Fate::draw`.
+    weights: [u32; 6],
+    retry_after_max: Duration,
+}
+
+/// What will become of an attempt, if nobody cuts it off.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Course {
+    /// The first byte may leave from here on.
+    pub(crate) write_at: Instant,
+    pub(crate) sent_at: Instant,
+    /// The part of the request that the upstream counts leaves here.
+    pub(crate) counted_at: Instant,
+    /// When the upstream counts it.
+    pub(crate) arrives_at: Option<Instant>,
+    pub(crate) first_byte_at: Option<Instant>,
+    /// Its own end, and what the executor then reports; without, it is silent for ever.
+    pub(crate) finish: Option<(Instant, AttemptResult)>,
+}
+
+impl Network {
+    /// A way to an upstream of this policy. `may_change`: its limits may be any after a restart.
+    pub(crate) fn draw(dice: &mut Dice, policy: &UpstreamPolicy, may_change: bool) -> Self {
+        let is_short = |window: Duration| !policy.strict && window <= Duration::from_secs(60);
+        let is_steady = may_change && !policy.strict || policy.limits.iter().any(|limit| is_short(limit.window));
+        let is_bounded = may_change || policy.limits.iter().any(|limit| !is_short(limit.window));
+        let jitter = policy.jitter - Duration::from_micros(1);
+        let moment = Duration::from_micros(1);
+        Self {
+            base: dice.spread(moment, Duration::from_secs(3)),
+            spread: if is_steady { jitter } else { dice.spread(moment, Duration::from_secs(20)) },
+            connect_max: dice.spread(moment, Duration::from_secs(1)),
+            write_max: dice.spread(moment, Duration::from_secs(1)),
+            think_max: dice.spread(moment, Duration::from_secs(40)),
+            abort_max: dice.spread(moment, Duration::from_secs(1)),
+            late_max: is_bounded.then_some(jitter),
+            weights: Self::weights(dice),
+            retry_after_max: dice.spread(Duration::from_secs(1), Duration::from_secs(300_000)),
+        }
+    }
+
+    /// The same way once nothing goes wrong any more: prompt success.
+    pub(crate) fn heal(&mut self) {
+        self.weights = [1, 0, 0, 0, 0, 0];
+        self.think_max = Duration::from_millis(10);
+    }
+
+    /// How long an attempt takes at most once healed, from launch to its end.
+    pub(crate) fn healthy_max(&self) -> Duration {
+        self.connect_max + self.write_max + (self.base + self.spread) * 2 + Duration::from_millis(30)
+    }
+
+    /// What becomes of an attempt launched now.
+    pub(crate) fn course(&self, dice: &mut Dice, now: Instant, is_out: bool) -> Course {
+        let write_at = now + dice.up_to(self.connect_max);
+        let write_time = dice.up_to(self.write_max);
+        let sent_at = write_at + write_time;
+        let counted_at = write_at + dice.up_to(write_time);
+        let arrives_at = counted_at + self.delay(dice);
+        let silent =
+            Course { write_at, sent_at, counted_at, arrives_at: Some(arrives_at), first_byte_at: None, finish: None };
+        if is_out {
+            return silent.refused(write_at);
+        }
+        let answered_at = arrives_at.max(sent_at) + dice.up_to(self.think_max) + self.delay(dice);
+        match dice.weighted(&self.weights) {
+            0 => silent.answered(dice, answered_at, answer(200, None)),
+            1 => {
+                let bad = self.bad_answer(dice);
+                silent.answered(dice, answered_at, bad)
+            }
+            2 => silent.refused(write_at),
+            3 => silent.reset(dice, write_at, answered_at),
+            4 => silent.broken(dice, answered_at),
+            _ => Course { arrives_at: silent.arrives_at.filter(|_| dice.percent(70)), ..silent },
+        }
+    }
+
+    fn weights(dice: &mut Dice) -> [u32; 6] {
+        let mut weights = [50, 0, 0, 0, 0, 0];
+        for weight in &mut weights[1..] {
+            if dice.percent(50) {
+                *weight = dice.count(1, 40);
+            }
+        }
+        weights
+    }
+
+    fn delay(&self, dice: &mut Dice) -> Duration {
+        self.base + dice.up_to(self.spread)
+    }
+
+    fn bad_answer(&self, dice: &mut Dice) -> AttemptResult {
+        let status = *dice.pick(&[201, 302, 400, 404, 408, 429, 429, 429, 500, 500, 502, 503, 503, 501]);
+        let wait = match dice.count(0, 3) {
+            0 => Duration::ZERO,
+            1 => dice.spread(Duration::from_secs(1), Duration::from_secs(20)),
+            _ => dice.spread(Duration::from_secs(1), self.retry_after_max),
+        };
+        answer(status, dice.percent(60).then_some(wait))
+    }
+}
+
+impl Course {
+    /// Whether anything can have left by now.
+    pub(crate) fn has_written(&self, now: Instant) -> bool {
+        self.write_at <= now
+    }
+
+    /// The connection is gone from `now` on; what was delivered until `last` may be, chance permitting.
+    pub(crate) fn close(&mut self, dice: &mut Dice, now: Instant, last: Option<Instant>) {
+        let Some(arrives_at) = self.arrives_at.filter(|&at| at > now) else { return };
+        let has_left = self.has_written(now) && self.counted_at <= now;
+        let is_too_late = last.is_some_and(|last| arrives_at > last);
+        if !has_left || is_too_late || dice.percent(30) {
+            self.arrives_at = None;
+        }
+    }
+
+    fn refused(self, at: Instant) -> Self {
+        let result = AttemptResult {
+            bytes_sent: BytesSent::No,
+            status: None,
+            error: Some(ErrorKind::Connect),
+            ..answer(0, None)
+        };
+        Self { arrives_at: None, finish: Some((at, result)), ..self }
+    }
+
+    fn answered(self, dice: &mut Dice, at: Instant, result: AttemptResult) -> Self {
+        let end = at + dice.up_to(Duration::from_millis(20));
+        Self { first_byte_at: Some(at), finish: Some((end, result)), ..self }
+    }
+
+    /// Cut off by the other side or something between, before any answer.
+    fn reset(self, dice: &mut Dice, from: Instant, until: Instant) -> Self {
+        let at = from + dice.up_to(until.since(from));
+        Self { finish: Some((at, failed(ErrorKind::Reset))), ..self }
+    }
+
+    fn broken(self, dice: &mut Dice, at: Instant) -> Self {
+        let kind = *dice.pick(&[ErrorKind::Truncated, ErrorKind::TooLarge, ErrorKind::Decode, ErrorKind::Protocol]);
+        self.answered(dice, at, failed(kind))
+    }
+}
+
+fn failed(kind: ErrorKind) -> AttemptResult {
+    AttemptResult { status: None, error: Some(kind), ..answer(0, None) }
+}
+
+const fn answer(status: u16, retry_after: Option<Duration>) -> AttemptResult {
+    AttemptResult {
+        status: Some(status),
+        error: None,
+        retry_after,
+        content_ok: true,
+        bytes_sent: BytesSent::Maybe,
+        latency: Duration::ZERO,
+        size: 0,
+    }
+}

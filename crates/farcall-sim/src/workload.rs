@@ -1,0 +1,106 @@
+//! Random calls: when each is offered, to whom, and how it wants to be treated.
+
+use std::num::NonZeroU32;
+use std::time::Duration;
+
+use farcall_core::call::{Overrides, Source};
+use farcall_core::retry::{OnUnknown, RetryPolicy, StatusSet};
+
+use crate::dice::Dice;
+use crate::policies;
+
+/// A call as its submitter wants it; `offer_after` counts from the start of the run.
+#[derive(Debug, Clone)]
+pub(crate) struct CallPlan {
+    pub(crate) offer_after: Duration,
+    /// Its place among the upstreams of the plan; 0 is the callbacks'.
+    pub(crate) upstream: u32,
+    pub(crate) source: Source,
+    pub(crate) method: &'static str,
+    pub(crate) priority: u8,
+    pub(crate) tenant: u32,
+    pub(crate) cost: NonZeroU32,
+    /// From acceptance on.
+    pub(crate) delay: Option<Duration>,
+    /// From acceptance on.
+    pub(crate) deadline: Option<Duration>,
+    pub(crate) overrides: Option<Overrides>,
+}
+
+/// What a seed's calls may ask for.
+#[derive(Debug, Clone, Copy)]
+struct Wishes {
+    priorities: bool,
+    tenants: u32,
+    costs: bool,
+    delays: bool,
+    deadlines: bool,
+    overrides: bool,
+    files: bool,
+    span: Duration,
+}
+
+const METHODS: [&str; 6] = ["GET", "POST", "PUT", "DELETE", "PATCH", "PURGE"];
+
+/// All calls of a run, for this many upstreams, in the order of their offers, and the time over which they come.
+pub(crate) fn draw(dice: &mut Dice, upstreams: u32) -> (Vec<CallPlan>, Duration) {
+    let wishes = Wishes::draw(dice);
+    let mut calls: Vec<CallPlan> = (0..dice.count(20, 160)).map(|_| wishes.call(dice, upstreams)).collect();
+    calls.sort_by_key(|call| call.offer_after);
+    (calls, wishes.span)
+}
+
+impl CallPlan {
+    /// It came as a file, whose callbacks wait until it is filed.
+    pub(crate) fn has_file(&self) -> bool {
+        self.source == Source::Inbox
+    }
+}
+
+impl Wishes {
+    fn draw(dice: &mut Dice) -> Self {
+        Self {
+            priorities: dice.percent(50),
+            tenants: *dice.pick(&[1, 1, 3, 8]),
+            costs: dice.percent(40),
+            delays: dice.percent(30),
+            deadlines: dice.percent(40),
+            overrides: dice.percent(30),
+            files: dice.percent(60),
+            span: dice.spread(Duration::from_millis(10), Duration::from_secs(3_600)),
+        }
+    }
+
+    fn call(self, dice: &mut Dice, upstreams: u32) -> CallPlan {
+        let cost = if self.costs && dice.percent(40) { dice.count(1, 12) } else { 1 };
+        let longest = self.span.max(Duration::from_secs(60)) * 2;
+        CallPlan {
+            // A third comes at once: bursts find more than steady trickles.
+            offer_after: if dice.percent(33) { Duration::ZERO } else { dice.up_to(self.span) },
+            upstream: dice.count(1, upstreams),
+            source: if self.files && dice.percent(60) { Source::Inbox } else { Source::Api },
+            method: *dice.pick(&METHODS),
+            priority: if self.priorities { u8::try_from(dice.count(1, 5)).unwrap_or(3) } else { 3 },
+            tenant: dice.count(0, self.tenants - 1),
+            cost: NonZeroU32::new(cost).expect("drawn from one"),
+            delay: (self.delays && dice.percent(30)).then(|| dice.spread(Duration::from_millis(1), longest)),
+            deadline: (self.deadlines && dice.percent(40)).then(|| dice.spread(Duration::from_millis(1), longest)),
+            overrides: (self.overrides && dice.percent(40)).then(|| overrides(dice)),
+        }
+    }
+}
+
+fn overrides(dice: &mut Dice) -> Overrides {
+    let retry = match dice.count(0, 3) {
+        0 => Some(RetryPolicy::none()),
+        1 => Some(policies::retry(dice, true)),
+        _ => None,
+    };
+    Overrides {
+        timeout: dice.percent(30).then(|| dice.spread(Duration::from_millis(50), Duration::from_secs(60))),
+        retry,
+        on_unknown: *dice.pick(&[None, None, Some(OnUnknown::Retry), Some(OnUnknown::Stop)]),
+        idempotent: *dice.pick(&[None, None, Some(true), Some(false)]),
+        success_statuses: dice.percent(20).then(|| StatusSet::new(vec![(200, 204), (500, 500)])),
+    }
+}
