@@ -138,7 +138,7 @@ impl Attempt {
             Some(document) => document,
             None => Arc::new(self.load().await?),
         };
-        request::build(self.id.call, &document, settings, &self.directory)
+        request::build(self.id, &document, settings, &self.directory)
             .map_err(|error| Box::new(unsent(ErrorKind::Secret, error.to_string())))
     }
 
