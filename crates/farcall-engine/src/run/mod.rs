@@ -4,6 +4,7 @@
 //! time: what comes meanwhile is gathered, so that one fsync serves everybody. It decides nothing and waits for
 //! nothing but its messages and the next wake-up.
 
+mod announce;
 mod attempts;
 mod documents;
 mod message;
@@ -38,6 +39,7 @@ use crate::journal::Journal;
 use crate::reads::Reads;
 use crate::result_file::Filing;
 use crate::upstreams::{Upstreams, limit_key};
+use announce::Announcer;
 use documents::Documents;
 use pending::Pending;
 use stats::Stats;
@@ -78,6 +80,7 @@ pub(crate) struct Run {
     /// Free bytes of the store, and when that was asked.
     free_bytes: Option<(u64, Instant)>,
     stats: Stats,
+    announcer: Announcer,
     is_draining: bool,
     store_failure: Option<CommitError>,
 }

@@ -10,6 +10,7 @@ use farcall_store::port::{ReadError, Reader, Store};
 use tokio::sync::{mpsc, watch};
 use tokio_util::task::TaskTracker;
 
+use super::announce::Announcer;
 use super::documents::Documents;
 use super::pending::Pending;
 use super::recover::{self, Rebuilt};
@@ -117,6 +118,7 @@ pub(crate) fn start(mut store: Box<dyn Store>, options: Options) -> Result<Start
         unfiled,
         free_bytes: None,
         stats: Stats::default(),
+        announcer: Announcer::default(),
         is_draining: false,
         store_failure: None,
     };
