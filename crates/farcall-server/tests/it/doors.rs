@@ -82,9 +82,12 @@ async fn a_socket_left_behind_is_replaced_and_a_live_one_is_not() {
     let home = tempfile::tempdir().expect("a directory");
     let socket = home.path().join("farcall.sock");
     drop(std::os::unix::net::UnixListener::bind(&socket).expect("it can be bound"));
-    drop(std::os::unix::net::UnixListener::bind(home.path().join("farcall.sock.new")).expect("it can be bound"));
+    let workshop = home.path().join("farcall.sock.new");
+    std::fs::create_dir(&workshop).expect("it can be made");
+    drop(std::os::unix::net::UnixListener::bind(workshop.join("s")).expect("it can be bound"));
     assert!(socket.exists(), "a closed socket leaves its file");
     let bound = Listeners::bind(&nowhere(), &socket).await.expect("what is left behind is replaced");
+    assert!(!workshop.exists());
     let refused = Listeners::bind(&nowhere(), &socket).await;
     assert!(matches!(refused, Err(BindError::SocketInUse { .. })), "{refused:?}");
     drop(bound);
@@ -120,7 +123,7 @@ async fn a_server_may_listen_nowhere_but_on_its_socket() {
     let setup = Setup::new();
     let socket = home.path().join("s");
     let engine = farcall_engine::Engine::start(
-        Box::new(setup.store),
+        setup.store,
         farcall_engine::Options {
             directory: home.path().to_owned(),
             config: std::sync::Arc::new(config::Config { server: nowhere(), ..setup.config }),
