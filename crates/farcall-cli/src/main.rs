@@ -2,9 +2,11 @@
 //!
 //! The only place that ends the process. What each command does stands in `commands`, one file per command.
 
+mod api;
 mod args;
 mod commands;
 mod context;
+mod demo;
 mod directory;
 mod exit;
 mod logging;

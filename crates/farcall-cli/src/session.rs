@@ -12,6 +12,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use anyhow::Context as _;
+use farcall_engine::config::Config;
 use farcall_engine::{Engine, Handle, Options, StartError};
 use farcall_store::port::CommitError;
 use farcall_store::sqlite::{OpenError, SqliteStore};
@@ -22,6 +23,13 @@ use crate::exit::{Exit, Failure};
 
 /// This program, also when its file has been replaced since: the engine and its launchers must be of one version.
 const OWN_PROGRAM: &str = "/proc/self/exe";
+
+/// A directory whose store is ours.
+pub(crate) struct Opened {
+    pub(crate) directory: PathBuf,
+    pub(crate) config: Arc<Config>,
+    store: SqliteStore,
+}
 
 /// An engine at work.
 pub(crate) struct Session {
@@ -42,25 +50,34 @@ where
     exit
 }
 
-impl Session {
-    /// Loads the directory's configuration, takes its store over, and goes on with what waits there.
+impl Opened {
+    /// Loads the directory's configuration and locks its store. Nothing in the inbox is touched.
     ///
     /// # Errors
     /// With exit code 2 for the configuration, 7 for the directory.
-    pub(crate) fn start(context: &Context, dir: &Path) -> Result<Self, Failure> {
+    pub(crate) fn open(context: &Context, dir: &Path) -> Result<Self, Failure> {
         let directory = directory::prepare(dir)?;
         let loaded = context.load(&directory)?;
         log_warnings(&loaded);
-        let path = directory.join(&loaded.config.store.path);
         private_folder(&directory.join(".farcall")).map_err(Failure::directory)?;
-        let store = SqliteStore::open(&path).map_err(store_failure)?;
-        let options =
-            Options { directory: directory.clone(), config: Arc::new(loaded.config), launcher: OWN_PROGRAM.into() };
-        let engine = Engine::start(Box::new(store), options).map_err(start_failure)?;
-        let handle = engine.handle().clone();
-        Ok(Self { directory, handle, ended: Box::pin(engine.join()) })
+        let store = SqliteStore::open(&directory.join(&loaded.config.store.path)).map_err(store_failure)?;
+        Ok(Self { directory, config: Arc::new(loaded.config), store })
     }
 
+    /// Takes the store over and goes on with what waits. Must be called inside a tokio runtime.
+    ///
+    /// # Errors
+    /// With exit code 2 for an upstream that cannot be used, 7 for the directory.
+    pub(crate) fn start(self) -> Result<Session, Failure> {
+        let Self { directory, config, store } = self;
+        let options = Options { directory: directory.clone(), config, launcher: OWN_PROGRAM.into() };
+        let engine = Engine::start(Box::new(store), options).map_err(start_failure)?;
+        let handle = engine.handle().clone();
+        Ok(Session { directory, handle, ended: Box::pin(engine.join()) })
+    }
+}
+
+impl Session {
     /// Waits until the engine has ended: after a drain, or because its store cannot be written. Must not be awaited
     /// again after that.
     ///

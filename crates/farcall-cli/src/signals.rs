@@ -1,4 +1,6 @@
 //! The signals that ask the program to stop, and the one that must not.
+//!
+//! What a first and a second request mean is decided by the commands.
 
 use std::io;
 

@@ -1,4 +1,6 @@
 //! What a run has come to: counts over all upstreams, and the table it ends with.
+//!
+//! Counts are those since the start of the engine; callbacks are a row of their own.
 
 use farcall_core::call::State;
 use farcall_engine::{Overview, UpstreamOverview};

@@ -11,11 +11,11 @@ use std::time::Duration;
 
 use farcall_core::id::CallId;
 use farcall_store::port::{ReadError, Reader};
-use farcall_store::record::{CallRecord, FileIdentity};
+use farcall_store::record::CallRecord;
 use tokio::sync::mpsc;
 
 use crate::cause::chain;
-use crate::result_file::{self, Ended, FileError, Filing};
+use crate::result_file::{self, Ended, FileError, Filing, Taken};
 use crate::run::Message;
 
 /// Calls filed with one set of syncs.
@@ -56,7 +56,7 @@ struct Filer {
 #[derive(Default)]
 struct Batch {
     ended: Vec<Ended>,
-    files: Vec<FileIdentity>,
+    files: Vec<Taken>,
     bytes: usize,
 }
 
@@ -111,7 +111,7 @@ impl Filer {
             Err(error) => return self.failed(&error.into(), calls),
         };
         let mut left = calls;
-        let results = match self.filing.clear_inbox(&batch.files) {
+        let results = match self.filing.clear_durably(&batch.files) {
             Ok(()) => self.filing.file(&batch.ended),
             Err(error) => vec![Err(error); batch.ended.len()],
         };
@@ -160,7 +160,7 @@ impl Filer {
         let request = self.reader.request(record.id)?.unwrap_or_default();
         let response = result_file::response(record, answer.as_ref());
         batch.bytes += request.len() + response.len();
-        batch.files.push(file.clone());
+        batch.files.push(Taken { file: file.clone(), bytes: request.clone(), id: record.id });
         batch.ended.push(Ended { id: record.id, name: file.name.clone(), response, request });
         Ok(())
     }

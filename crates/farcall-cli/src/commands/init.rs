@@ -1,4 +1,6 @@
-//! `farcall init [DIR]`: writes the configuration that explains itself. Never over one that is there.
+//! `farcall init [DIR]`: writes the configuration that explains itself.
+//!
+//! Never over one that is there, under either of its names.
 
 use std::fs::OpenOptions;
 use std::io::{self, Write};

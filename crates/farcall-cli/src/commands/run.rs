@@ -16,7 +16,7 @@ use crate::context::Context;
 use crate::exit::{Exit, Failure};
 use crate::print::counted;
 use crate::progress::{Progress, Standing, live};
-use crate::session::{self, Session};
+use crate::session::{self, Opened, Session};
 use crate::signals::Signals;
 use crate::summary::{self, Tally};
 
@@ -42,7 +42,7 @@ enum Event {
 
 async fn execute(context: &Context, dir: &Path, progress: Progress) -> Result<Exit, Failure> {
     let mut signals = Signals::catch().map_err(|error| Failure::new(Exit::Usage, error))?;
-    let mut session = Session::start(context, dir)?;
+    let mut session = Opened::open(context, dir)?.start()?;
     let mut view = View::new(progress);
     let mut looks = tokio::time::interval(LOOK_INTERVAL);
     let mut is_interrupted = false;

@@ -115,7 +115,9 @@ async fn files_that_were_there_are_taken_and_leave_the_inbox() {
         .expect("it can be read")
         .map(|entry| entry.expect("it can be read").file_name().to_string_lossy().into_owned())
         .collect();
-    assert_eq!(left, set(&[".hidden.json", "a.json.tmp", "b.part", "notes.txt", "requests", "responses", "rejected"]));
+    let expected =
+        set(&[".farcall", ".hidden.json", "a.json.tmp", "b.part", "notes.txt", "requests", "responses", "rejected"]);
+    assert_eq!(left, expected);
     bench.stop();
 }
 
@@ -240,6 +242,21 @@ async fn a_file_whose_mode_changes_while_the_engine_thinks_is_taken_once() {
     fs::set_permissions(bench.path("a.json"), fs::Permissions::from_mode(0o640)).expect("it can be set");
     let id = bench.id();
     offer.verdicts.send(vec![Verdict::Taken(id)]).expect("the inbox waits");
+    assert!(bench.settled().await.is_quiet());
+    assert!(!bench.path("a.json").exists());
+    assert!(bench.offers.try_recv().is_err());
+    bench.stop();
+}
+
+#[tokio::test]
+async fn a_file_whose_removal_a_crash_prevented_is_removed_and_not_offered() {
+    let id = CallId::from_bits(7);
+    let mut bench = Bench::start(|dir| {
+        let taken = dir.join(".farcall/taken");
+        fs::create_dir_all(&taken).expect("it can be made");
+        fs::write(dir.join("a.json"), CALL).expect("it can be written");
+        fs::hard_link(dir.join("a.json"), taken.join(id.to_string())).expect("it can be linked");
+    });
     assert!(bench.settled().await.is_quiet());
     assert!(!bench.path("a.json").exists());
     assert!(bench.offers.try_recv().is_err());

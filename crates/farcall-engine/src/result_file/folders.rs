@@ -297,6 +297,6 @@ fn open_or_make(inbox: &OwnedFd, folder: Folder) -> Result<OwnedFd, FileError> {
     open_dir(inbox, folder.name()).map_err(failed)
 }
 
-fn open_dir(at: impl AsFd, path: impl rustix::path::Arg) -> Result<OwnedFd, Errno> {
+pub(super) fn open_dir(at: impl AsFd, path: impl rustix::path::Arg) -> Result<OwnedFd, Errno> {
     rustix::fs::openat(at, path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
 }
