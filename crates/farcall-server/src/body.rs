@@ -1,4 +1,6 @@
 //! Reading a request's body: at most so large, no slower than so, and never more of them in memory than so.
+//!
+//! What is in a body is none of this module's business.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,8 +1,8 @@
 //! Where requests come in: a TCP port and the socket beside the store, bound before anything is served.
 //!
-//! Without tokens only loopback addresses are bound. The socket is made under another name, gets its mode there and
-//! takes its place by a rename: nobody ever finds one that others may open, and what an earlier process left is
-//! replaced in the same step.
+//! Without tokens only loopback addresses are bound. The socket is made in a folder that only its owner may enter, gets
+//! its mode there and takes its place by a rename: whatever the umask, nobody ever finds one that others may open, and
+//! what an earlier process left is replaced in the same step.
 
 use std::io;
 use std::net::SocketAddr;
@@ -116,16 +116,17 @@ impl Socket {
         let directory = path.parent().ok_or_else(no_place)?;
         let name = path.file_name().ok_or_else(no_place)?;
         std::fs::DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
-        let mut new_name = name.to_owned();
-        new_name.push(".new");
-        let new_path = directory.join(&new_name);
-        match std::fs::remove_file(&new_path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-        let listener = bind_in(directory, &new_path)?;
-        std::fs::set_permissions(&new_path, std::fs::Permissions::from_mode(0o600))?;
-        std::fs::rename(&new_path, path)?;
+        let mut workshop = directory.join(name).into_os_string();
+        workshop.push(".new");
+        let workshop = PathBuf::from(workshop);
+        let unfinished = workshop.join("s");
+        remove(std::fs::remove_file(&unfinished))?;
+        remove(std::fs::remove_dir(&workshop))?;
+        std::fs::DirBuilder::new().mode(0o700).create(&workshop)?;
+        let listener = bind_in(&workshop, &unfinished)?;
+        std::fs::set_permissions(&unfinished, std::fs::Permissions::from_mode(0o600))?;
+        std::fs::rename(&unfinished, path)?;
+        std::fs::remove_dir(&workshop)?;
         let metadata = path.symlink_metadata()?;
         Ok(Self { listener, file: SocketFile { path: path.to_owned(), identity: (metadata.dev(), metadata.ino()) } })
     }
@@ -133,6 +134,11 @@ impl Socket {
     pub(crate) fn path(&self) -> &Path {
         &self.file.path
     }
+}
+
+/// What an earlier process may have left is removed, or was not there.
+fn remove(removed: io::Result<()>) -> io::Result<()> {
+    removed.or_else(|error| if error.kind() == io::ErrorKind::NotFound { Ok(()) } else { Err(error) })
 }
 
 /// A path that is too long for a socket address is gone to through the directory's descriptor.

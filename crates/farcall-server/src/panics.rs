@@ -1,4 +1,6 @@
 //! A panic in a handler ends its own request and nothing else.
+//!
+//! The connection lives on, and its client is told; what the panic said goes to the log.
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};

@@ -1,4 +1,6 @@
 //! The running server: accepts connections, bounds their number, and stops without cutting off an answer.
+//!
+//! TCP and the socket each have a limit of their own, so that a crowded port never locks the user out.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -40,6 +42,39 @@ pub struct Options {
 }
 
 /// The HTTP face of one engine, bound and ready to run.
+///
+/// # Example
+/// ```
+/// use std::sync::Arc;
+///
+/// use farcall_engine::Engine;
+/// use farcall_engine::config::{Config, Listen};
+/// use farcall_server::{Options, Server};
+/// use farcall_store::memory::MemoryStore;
+/// use tokio_util::sync::CancellationToken;
+///
+/// # let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+/// # runtime.block_on(async {
+/// let home = tempfile::tempdir()?;
+/// let mut config = Config::default();
+/// config.server.listen = Listen::Address("127.0.0.1:0".to_owned());
+/// let options = farcall_engine::Options {
+///     directory: home.path().to_owned(),
+///     config: Arc::new(config),
+///     launcher: std::env::current_exe()?,
+/// };
+/// let engine = Engine::start(Box::new(MemoryStore::new()), options)?;
+///
+/// let server = Server::bind(engine.handle().clone(), Options::new(home.path())).await?;
+/// assert!(server.local_addr().is_some_and(|address| address.ip().is_loopback()));
+/// let shutdown = CancellationToken::new();
+/// let serving = tokio::spawn(server.run(shutdown.clone()));
+/// shutdown.cancel();
+/// serving.await?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// # })?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug)]
 pub struct Server {
     listeners: Listeners,

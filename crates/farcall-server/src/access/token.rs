@@ -1,4 +1,6 @@
-//! Tokens: compared by digest and in constant time, so that neither length nor content leaks by timing.
+//! Tokens: which of them a request brings, and whose keys it then has.
+//!
+//! They are compared by digest and in constant time, so that neither length nor content leaks by timing.
 
 use std::fmt;
 

@@ -1,4 +1,6 @@
 //! GET `/v1/calls/{id}/attempts`: every try of a call, by number.
+//!
+//! Of a durable call an attempt is listed before its first byte leaves.
 
 use std::sync::Arc;
 

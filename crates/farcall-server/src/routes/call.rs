@@ -1,4 +1,6 @@
 //! GET `/v1/calls/{id}`: one call, with its outcome once it has ended.
+//!
+//! What is stored is shown; why a call waits is asked of the running engine.
 
 use std::sync::Arc;
 

@@ -1,4 +1,6 @@
 //! POST `/v1/calls`: accepts one call and answers when it is durable.
+//!
+//! A call that cannot be accepted leaves nothing behind. The list of calls comes with a later version.
 
 use std::sync::Arc;
 

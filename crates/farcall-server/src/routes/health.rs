@@ -1,4 +1,6 @@
 //! GET `/healthz`: whether farcall does its work, and how much of it there is.
+//!
+//! 503 says that nothing works any more; a full store still settles what was accepted, so it answers 200.
 
 use std::sync::Arc;
 

@@ -1,4 +1,6 @@
-//! Paths that later versions serve. They are refused as such, so that nobody takes them for mistyped.
+//! Paths that later versions serve.
+//!
+//! They are refused as such, with 501, so that nobody takes them for mistyped.
 
 use std::sync::Arc;
 

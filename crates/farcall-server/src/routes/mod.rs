@@ -1,4 +1,6 @@
 //! Which handler answers which path, one file per resource.
+//!
+//! Who may come in was decided before; what a handler cannot do it returns as a `Problem`.
 
 mod attempts;
 mod call;

@@ -1,4 +1,6 @@
 //! The attempts of a call as the API lists them.
+//!
+//! Every key is always there; what is not known yet is null.
 
 use farcall_engine::AttemptRecord;
 use farcall_engine::outcome::{Error, rfc3339};

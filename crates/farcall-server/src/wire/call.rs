@@ -1,4 +1,6 @@
-//! A call as the API shows it. Every key is always there, but for those of an answer that a call does not have (yet).
+//! A call as the API shows it.
+//!
+//! Every key is always there and null without a value, but for those of an answer that a call does not have (yet).
 
 use farcall_core::call::{State, WaitReason};
 use farcall_core::id::CallId;

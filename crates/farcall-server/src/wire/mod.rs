@@ -1,4 +1,6 @@
 //! How things read over the wire: JSON documents made from what the engine tells.
+//!
+//! Headers, bodies, errors and times read as in response files: that form is the engine's `outcome`.
 
 mod attempt;
 mod call;

@@ -68,7 +68,9 @@ async fn the_socket_belongs_to_the_user_alone_and_goes_with_the_server() {
     assert_eq!(mode(&socket), 0o600);
     let directory = socket.parent().expect("its directory");
     assert_eq!(mode(directory), 0o700);
-    assert_eq!(directory.read_dir().expect("it can be read").count(), 1, "nothing else is left there");
+    let names = directory.read_dir().expect("it can be read").map(|entry| entry.expect("an entry").file_name());
+    let sockets: Vec<_> = names.filter(|name| name.to_string_lossy().starts_with("farcall.sock")).collect();
+    assert_eq!(sockets, ["farcall.sock"], "nothing of its making is left");
     let mut client = farcall.connect_socket().await;
     client.send("GET /healthz HTTP/1.1\r\n\r\n").await;
     assert_eq!(client.reply().await.status, 200);
@@ -82,9 +84,12 @@ async fn a_socket_left_behind_is_replaced_and_a_live_one_is_not() {
     let home = tempfile::tempdir().expect("a directory");
     let socket = home.path().join("farcall.sock");
     drop(std::os::unix::net::UnixListener::bind(&socket).expect("it can be bound"));
-    drop(std::os::unix::net::UnixListener::bind(home.path().join("farcall.sock.new")).expect("it can be bound"));
+    let workshop = home.path().join("farcall.sock.new");
+    std::fs::create_dir(&workshop).expect("it can be made");
+    drop(std::os::unix::net::UnixListener::bind(workshop.join("s")).expect("it can be bound"));
     assert!(socket.exists(), "a closed socket leaves its file");
     let bound = Listeners::bind(&nowhere(), &socket).await.expect("what is left behind is replaced");
+    assert!(!workshop.exists());
     let refused = Listeners::bind(&nowhere(), &socket).await;
     assert!(matches!(refused, Err(BindError::SocketInUse { .. })), "{refused:?}");
     drop(bound);
@@ -120,7 +125,7 @@ async fn a_server_may_listen_nowhere_but_on_its_socket() {
     let setup = Setup::new();
     let socket = home.path().join("s");
     let engine = farcall_engine::Engine::start(
-        Box::new(setup.store),
+        setup.store,
         farcall_engine::Options {
             directory: home.path().to_owned(),
             config: std::sync::Arc::new(config::Config { server: nowhere(), ..setup.config }),

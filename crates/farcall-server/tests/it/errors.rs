@@ -1,10 +1,10 @@
 //! Every failure a client can see, provoked once: its status, code, place and headers.
 
-use farcall_store::memory::Fault;
 use serde_json::json;
 
 use crate::farcall::{Farcall, Setup, post};
 use crate::http::Reply;
+use crate::unreadable::{Reading, Unreadable};
 
 const LATER: &str = r#"{"url": "http://localhost:1", "delay": 3600}"#;
 
@@ -219,7 +219,7 @@ async fn bodies_have_a_limit_each_and_together() {
 
 #[tokio::test]
 async fn a_store_without_space_refuses_calls() {
-    let farcall = Setup::new().with(|setup| setup.store.set_free_bytes(1_000)).start().await;
+    let farcall = Setup::new().with_free_bytes(1_000).start().await;
     let full = farcall.post_call("", LATER).await;
     check(&full, 507, "storage_full", None);
     assert_eq!(full.header("retry-after"), Some("10"));
@@ -227,7 +227,7 @@ async fn a_store_without_space_refuses_calls() {
 
 #[tokio::test]
 async fn a_store_that_fails_refuses_calls() {
-    let farcall = Setup::new().with(|setup| setup.store.inject(Fault::Full, 0)).start().await;
+    let farcall = Setup::new().with_failing_commit().start().await;
     let failed = farcall.post_call("", LATER).await;
     check(&failed, 503, "store_failed", None);
     assert_eq!(failed.header("retry-after"), Some("5"));
@@ -235,13 +235,29 @@ async fn a_store_that_fails_refuses_calls() {
 
 #[tokio::test]
 async fn a_store_that_cannot_be_read_says_so() {
-    let farcall = Setup::new().with(|setup| setup.store.inject(Fault::CrashBefore, 0)).start().await;
-    assert_eq!(farcall.post_call("", LATER).await.status, 503);
-    let path = "/v1/calls/call_01890a5d-ac96-774b-bcce-b302099a8057";
-    for path in [path.to_owned(), format!("{path}/attempts")] {
+    let farcall = Setup::new().with(|setup| setup.store = Box::new(Unreadable::new(Reading::Fails))).start().await;
+    let accepted = farcall.post_call("", LATER).await;
+    let id = accepted.header("farcall-call-id").expect("it is accepted all the same").to_owned();
+    assert_eq!((accepted.status, accepted.json()), (202, json!({"id": id})));
+    for path in [format!("/v1/calls/{id}"), format!("/v1/calls/{id}/attempts")] {
         let reply = farcall.get(&path).await;
-        assert!(matches!(reply.status, 404 | 503), "{}", reply.text());
+        check(&reply, 503, "store_failed", None);
+        assert_eq!(reply.header("retry-after"), Some("5"));
     }
+}
+
+#[tokio::test]
+async fn a_panic_costs_its_own_request_only() {
+    let farcall = Setup::new().with(|setup| setup.store = Box::new(Unreadable::new(Reading::Panics))).start().await;
+    let mut client = farcall.connect().await;
+    for _ in 0..5 {
+        client.send("GET /v1/calls/01890a5d-ac96-774b-bcce-b302099a8057 HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
+        let reply = client.reply().await;
+        check(&reply, 500, "internal", None);
+        assert!(!reply.text().contains("a bad row"), "what went wrong inside stays inside");
+    }
+    client.send("GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
+    assert_eq!(client.reply().await.status, 200);
 }
 
 #[tokio::test]

@@ -7,7 +7,8 @@ use std::sync::Arc;
 use farcall_engine::config::{Config, Listen};
 use farcall_engine::{Engine, Handle};
 use farcall_server::{Options, Server};
-use farcall_store::memory::MemoryStore;
+use farcall_store::memory::{Fault, MemoryStore};
+use farcall_store::port::Store;
 use tempfile::TempDir;
 use tokio::net::{TcpStream, UnixStream};
 use tokio::task::JoinHandle;
@@ -16,10 +17,9 @@ use tokio_util::sync::CancellationToken;
 use crate::http::{Client, Reply, bounded};
 
 /// What a test can set before the start.
-#[derive(Debug)]
 pub(crate) struct Setup {
     pub(crate) config: Config,
-    pub(crate) store: MemoryStore,
+    pub(crate) store: Box<dyn Store>,
     pub(crate) options: Options,
     home: TempDir,
 }
@@ -41,12 +41,26 @@ impl Setup {
         let home = tempfile::tempdir().expect("a directory");
         let mut config = Config::default();
         config.server.listen = Listen::Address("127.0.0.1:0".to_owned());
-        Self { config, store: MemoryStore::new(), options: Options::new(home.path()), home }
+        Self { config, store: Box::new(MemoryStore::new()), options: Options::new(home.path()), home }
     }
 
     pub(crate) fn with(mut self, set: impl FnOnce(&mut Self)) -> Self {
         set(&mut self);
         self
+    }
+
+    /// A store on which little is free.
+    pub(crate) fn with_free_bytes(self, free_bytes: u64) -> Self {
+        let mut store = MemoryStore::new();
+        store.set_free_bytes(free_bytes);
+        self.with(|setup| setup.store = Box::new(store))
+    }
+
+    /// A store whose first commit fails.
+    pub(crate) fn with_failing_commit(self) -> Self {
+        let mut store = MemoryStore::new();
+        store.inject(Fault::Full, 0);
+        self.with(|setup| setup.store = Box::new(store))
     }
 
     pub(crate) async fn start(self) -> Farcall {
@@ -55,7 +69,7 @@ impl Setup {
             config: Arc::new(self.config),
             launcher: PathBuf::from("/bin/false"),
         };
-        let engine = Engine::start(Box::new(self.store), options).expect("the engine starts");
+        let engine = Engine::start(self.store, options).expect("the engine starts");
         let server = Server::bind(engine.handle().clone(), self.options).await.expect("the server binds");
         let address = server.local_addr().expect("it listens");
         let socket = server.socket_path().to_owned();

@@ -1,6 +1,5 @@
 //! `/healthz` over both ways in.
 
-use farcall_store::memory::Fault;
 use serde_json::json;
 
 use crate::farcall::{Farcall, Setup};
@@ -35,7 +34,7 @@ async fn the_socket_needs_neither_host_nor_token() {
 
 #[tokio::test]
 async fn a_store_with_too_little_space_is_degraded_and_answers_200() {
-    let farcall = Setup::new().with(|setup| setup.store.set_free_bytes(1_000)).start().await;
+    let farcall = Setup::new().with_free_bytes(1_000).start().await;
     let reply = farcall.get("/healthz").await;
     let health = reply.json();
     assert_eq!((reply.status, &health["status"]), (200, &json!("degraded")));
@@ -44,7 +43,7 @@ async fn a_store_with_too_little_space_is_degraded_and_answers_200() {
 
 #[tokio::test]
 async fn a_failed_store_answers_503() {
-    let farcall = Setup::new().with(|setup| setup.store.inject(Fault::Full, 0)).start().await;
+    let farcall = Setup::new().with_failing_commit().start().await;
     assert_eq!(farcall.post_call("", r#"{"url": "http://localhost:1"}"#).await.status, 503);
     let reply = farcall.get("/healthz").await;
     assert_eq!((reply.status, &reply.json()["status"]), (503, &json!("failing")));

@@ -8,4 +8,5 @@ mod farcall;
 mod health;
 mod http;
 mod stopping;
+mod unreadable;
 mod upstream;
