@@ -1,4 +1,6 @@
 //! The HTTP face beside an engine: bound before the engine starts, so that nothing is sent when it cannot be.
+//!
+//! What it answers is `farcall-server`'s.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;

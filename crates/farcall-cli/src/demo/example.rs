@@ -1,4 +1,6 @@
 //! The example directory: its configuration, and call files as users drop them.
+//!
+//! Only in a directory that was empty; what the tour leaves there stays, to be looked at.
 
 use std::fs::{self, DirBuilder};
 use std::io;

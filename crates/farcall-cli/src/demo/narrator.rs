@@ -1,4 +1,6 @@
 //! How the tour speaks: numbered steps, what is dropped, what came of it, a mark for what was promised and held.
+//!
+//! It knows how things look, not what they are.
 
 use std::fmt::Display;
 use std::time::Duration;

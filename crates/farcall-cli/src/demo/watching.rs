@@ -1,4 +1,6 @@
 //! After the tour: tells of every response file that appears, until somebody stops it.
+//!
+//! It looks at the directory as any user's program would, and asks the engine nothing.
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
