@@ -19,13 +19,16 @@ pub(crate) struct Seeds {
     /// Only this one.
     #[arg(long, conflicts_with_all = ["seeds", "first"])]
     seed: Option<u64>,
+    /// With `--seed`: the lines of its log to show when it fails.
+    #[arg(long, default_value_t = 200)]
+    lines: usize,
 }
 
 /// Runs them, and tells what they came to.
 pub(crate) fn run(seeds: &Seeds) -> Result<()> {
     let begun = Instant::now();
     let done = match seeds.seed {
-        Some(seed) => farcall_sim::run(seed),
+        Some(seed) => farcall_sim::replay(seed, seeds.lines),
         None => farcall_sim::run_many(seeds.first, seeds.seeds),
     };
     let summary = done.map_err(|failure| anyhow!("a promise is broken\n{failure}"))?;

@@ -45,6 +45,12 @@ impl Dice {
         micros(Duration::from_secs_f64(exponent.exp()))
     }
 
+    /// A count between the two; small ones are as likely as large ones.
+    pub(crate) fn spread_count(&mut self, low: u32, high: u32) -> u32 {
+        let (low, high) = (f64::from(low.max(1)), f64::from(high) + 0.99);
+        (low.ln() + (high.ln() - low.ln()) * self.0.f64()).exp() as u32
+    }
+
     /// Between zero and this, evenly.
     pub(crate) fn up_to(&mut self, longest: Duration) -> Duration {
         Duration::from_micros(self.between(0, u64::try_from(longest.as_micros()).unwrap_or(u64::MAX)))

@@ -12,7 +12,7 @@ use farcall_core::id::{AttemptId, CallId};
 use farcall_core::time::Instant;
 use farcall_store::port::{Store, Write};
 
-use crate::checker::{Check, ensure, violation};
+use crate::checker::{self, Check, ensure, violation};
 use crate::facts::{Cut, Origin, Report, Reported};
 use crate::journal;
 use crate::log::Line;
@@ -136,7 +136,7 @@ impl World {
         if self.plan.faults.gathers_events && process.batch.is_some() {
             process.inbox.push(event);
         } else {
-            self.hand_over(event);
+            self.look_at(event);
         }
     }
 
@@ -160,7 +160,7 @@ impl World {
         let now = self.clocks();
         let Some(process) = &mut self.process else { return Ok(()) };
         for event in std::mem::take(&mut process.inbox) {
-            self.hand_over(event);
+            self.look_at(event);
         }
         let Some(process) = &mut self.process else { return Ok(()) };
         process.is_dirty = false;
@@ -187,7 +187,8 @@ impl World {
         Ok(())
     }
 
-    fn hand_over(&mut self, event: Event) {
+    /// The dispatcher takes in what happened.
+    pub(crate) fn look_at(&mut self, event: Event) {
         let now = self.clocks();
         let Some(process) = &mut self.process else { return };
         let reported = match &event {
@@ -198,6 +199,7 @@ impl World {
                 cut.map(|cut| (*attempt, Reported::Aborted { wrote: *wrote, cut }))
             }
             Event::Offered(_)
+            | Event::Launched { .. }
             | Event::Sent { .. }
             | Event::FirstByte { .. }
             | Event::Filed { .. }
@@ -205,6 +207,8 @@ impl World {
         };
         if let Some((attempt, what)) = reported {
             self.facts.reports.insert(attempt, Report { at: now.instant, what });
+            let closing = checker::closing(&self.plan, &self.facts, attempt, now.instant, what);
+            self.facts.closings.extend(closing);
             process.out.remove(&attempt);
         }
         process.dispatcher.handle(now, event);
@@ -259,8 +263,7 @@ impl World {
         if self.flights.contains_key(&attempt) {
             return self.abort(attempt);
         }
-        let started_at = self.ledger.attempt(attempt).map(|stored| self.plan.instant(stored.started_at));
-        let cut = self.reason_to_cut(attempt, started_at.unwrap_or(self.now))?;
+        let cut = self.reason_to_cut(attempt)?;
         let Some(process) = &mut self.process else { return Ok(()) };
         if process.unlaunched.insert(attempt, cut).is_none() {
             self.tell(Event::Aborted { attempt, wrote: BytesSent::No });

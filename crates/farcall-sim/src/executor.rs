@@ -37,6 +37,7 @@ impl World {
         process.out.insert(attempt, upstream);
         let boot = process.boot;
         self.facts.launches.insert(attempt, Launch { at: self.now, boot });
+        self.look_at(Event::Launched { attempt });
         self.check_concurrency(upstream)?;
         let is_out = !self.healed && self.plan.faults.is_out(upstream.0, self.now.since(self.plan.start));
         let course = self.networks[upstream.0 as usize].course(&mut self.dice, self.now, is_out);
@@ -53,31 +54,26 @@ impl World {
         if flight.is_closed {
             return Ok(());
         }
-        let cut = self.reason_to_cut(attempt, flight.started_at)?;
+        let cut = self.reason_to_cut(attempt)?;
         let network = &self.networks[flight.upstream.0 as usize];
         let reported_at = now + self.dice.up_to(network.abort_max);
-        let last = network.late_max.map(|late| now + late);
         let ends_first = flight.course.finish.is_some_and(|(at, _)| at <= reported_at);
         if ends_first && self.dice.percent(50) {
             return Ok(());
         }
         let Some(flight) = self.flights.get_mut(&attempt) else { return Ok(()) };
-        flight.is_closed = true;
         flight.cut = Some(cut);
         flight.wrote = if flight.course.has_written(now) { BytesSent::Maybe } else { BytesSent::No };
-        flight.course.close(&mut self.dice, now, last);
+        self.close(attempt, now);
         self.schedule(reported_at, Happening::AbortDone { attempt });
         Ok(())
     }
 
     /// The process died; what it had sent may still arrive, until a little after it has started again.
     pub(crate) fn close_flights(&mut self, restarts_at: Instant) {
-        let now = self.now;
-        for flight in self.flights.values_mut().filter(|flight| !flight.is_closed) {
-            flight.is_closed = true;
-            let network = &self.networks[flight.upstream.0 as usize];
-            let last = network.late_max.map(|late| restarts_at + late);
-            flight.course.close(&mut self.dice, now, last);
+        let open = self.flights.iter().filter(|(_, flight)| !flight.is_closed);
+        for attempt in open.map(|(&attempt, _)| attempt).collect::<Vec<_>>() {
+            self.close(attempt, restarts_at);
         }
     }
 
@@ -113,10 +109,8 @@ impl World {
         }
         let Some(flight) = self.flights.get_mut(&attempt) else { return };
         let Some((_, mut result)) = flight.course.finish else { return };
-        flight.is_closed = true;
-        let last = self.networks[flight.upstream.0 as usize].late_max.map(|late| self.now + late);
-        flight.course.close(&mut self.dice, self.now, last);
         result.latency = self.now.since(flight.started_at);
+        self.close(attempt, self.now);
         let (status, error, retry_after) = (result.status, result.error, result.retry_after);
         self.note(Line::Finished { attempt, status, error, retry_after });
         self.tell(Event::Finished { attempt, result });
@@ -143,6 +137,19 @@ impl World {
         }
         if let Some((at, _)) = course.finish {
             self.schedule(at, Happening::Finish { attempt });
+        }
+    }
+
+    /// The connection is gone. What is under way may arrive until a little after `from`.
+    fn close(&mut self, attempt: AttemptId, from: Instant) {
+        let Some(flight) = self.flights.get_mut(&attempt) else { return };
+        flight.is_closed = true;
+        let network = &self.networks[flight.upstream.0 as usize];
+        let last = network.late_max.map(|late| from + late);
+        let was_due_at = flight.course.arrives_at;
+        network.close(&mut flight.course, &mut self.dice, self.now, last);
+        if let Some(at) = flight.course.arrives_at.filter(|_| flight.course.arrives_at != was_due_at) {
+            self.schedule(at, Happening::Arrive { attempt });
         }
     }
 
@@ -176,16 +183,13 @@ impl World {
         ensure(out <= most, || format!("{out} attempts are out at {upstream:?}, {most} are allowed"))
     }
 
-    /// Whatever is due to cut it off, by the clock.
-    pub(crate) fn reason_to_cut(
-        &self,
-        attempt: AttemptId,
-        started_at: Instant,
-    ) -> Result<Cut, crate::checker::Violation> {
+    /// Whatever is due to cut it off, by the clock: its timeout, counted from its launch, its deadline, or a drain.
+    pub(crate) fn reason_to_cut(&self, attempt: AttemptId) -> Result<Cut, crate::checker::Violation> {
         let timeout: Duration = terms(&self.plan, &self.facts, attempt.call).timeout;
+        let launch = self.facts.launches.get(&attempt).map(|launch| (launch.at + timeout, Cut::Timeout));
         let deadline = self.ledger.deadline(attempt.call).map(|at| (self.plan.instant(at), Cut::Deadline));
         let drain = self.process.as_ref().and_then(|process| process.draining).map(|drain| (drain.until, Cut::Drain));
-        let reasons = [Some((started_at + timeout, Cut::Timeout)), deadline, drain];
+        let reasons = [launch, deadline, drain];
         let first = reasons.into_iter().flatten().min_by_key(|&(at, _)| at).filter(|&(at, _)| at <= self.now);
         first.map(|(_, cut)| cut).ok_or_else(|| violation(format!("{attempt:?} is cut off for no reason")))
     }

@@ -18,6 +18,7 @@ pub(crate) struct Facts {
     /// By upstream, in order of time.
     pub(crate) arrivals: Vec<Vec<Arrival>>,
     pub(crate) reports: BTreeMap<AttemptId, Report>,
+    pub(crate) closings: Vec<Closing>,
     pub(crate) filed: BTreeMap<CallId, Instant>,
 }
 
@@ -58,6 +59,15 @@ pub(crate) struct Arrival {
 pub(crate) struct Report {
     pub(crate) at: Instant,
     pub(crate) what: Reported,
+}
+
+/// An upstream asked everybody to wait, and the engine knew from `at` on.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Closing {
+    pub(crate) upstream: usize,
+    pub(crate) attempt: AttemptId,
+    pub(crate) at: Instant,
+    pub(crate) until: Instant,
 }
 
 #[derive(Debug, Clone, Copy)]

@@ -37,26 +37,27 @@ pub(crate) struct Outage {
 impl Faults {
     /// `span` is the time over which calls come, `longest` that of the longest window.
     pub(crate) fn draw(dice: &mut Dice, upstreams: u32, span: Duration, longest: Duration) -> Self {
+        let moment = Duration::from_millis(1);
         let over = dice.spread(span, span.max(longest) * 2);
-        let crashes = if dice.percent(60) { dice.count(1, 8) } else { 0 };
+        let crashes = if dice.percent(60) { dice.spread_count(1, 30) } else { 0 };
         let drains = if dice.percent(30) { dice.count(1, 3) } else { 0 };
         let outages = if dice.percent(30) { dice.count(1, 3) } else { 0 };
-        let mut faults = Self {
-            crashes_after: (0..crashes).map(|_| dice.spread(Duration::from_millis(1), over)).collect(),
-            drains_after: (0..drains).map(|_| (dice.up_to(over), dice.up_to(Duration::from_secs(40)))).collect(),
+        let slow = if dice.percent(30) { 4 } else { 1 };
+        Self {
+            crashes_after: (0..crashes).map(|_| dice.spread(moment, over)).collect(),
+            drains_after: (0..drains)
+                .map(|_| (dice.up_to(over), dice.spread(moment, Duration::from_secs(40))))
+                .collect(),
             crash_loop_percent: if dice.percent(30) { 50 } else { 0 },
-            downtime_max: dice.spread(Duration::from_millis(1), Duration::from_secs(600)),
+            downtime_max: dice.spread(moment, Duration::from_secs(600)),
             changes_limits: dice.percent(40),
             commit_max: dice.spread(Duration::from_micros(50), Duration::from_millis(20)),
-            commit_slow_max: dice.spread(Duration::from_millis(1), Duration::from_secs(3)),
+            commit_slow_max: dice.spread(moment, Duration::from_secs(3)),
             gathers_events: dice.percent(50),
-            file_delay_max: dice.spread(Duration::from_millis(1), Duration::from_secs(5)),
+            file_delay_max: dice.spread(moment, Duration::from_secs(5)),
             outages: (0..outages).map(|_| Outage::draw(dice, upstreams, over)).collect(),
-            heal_after: over,
-        };
-        let late = dice.percent(30);
-        faults.heal_after = if late { over * 4 } else { over };
-        faults
+            heal_after: over * slow,
+        }
     }
 
     pub(crate) fn commit_latency(&self, dice: &mut Dice, healed: bool) -> Duration {

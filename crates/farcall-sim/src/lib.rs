@@ -23,4 +23,4 @@ mod upstream;
 mod workload;
 mod world;
 
-pub use run::{Failure, Summary, run, run_many};
+pub use run::{Failure, Summary, replay, run, run_many};

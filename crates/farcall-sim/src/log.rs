@@ -10,9 +10,6 @@ use farcall_core::call::{ErrorKind, State};
 use farcall_core::id::{AttemptId, CallId};
 use farcall_core::time::Instant;
 
-/// Lines that are kept for a failure's report.
-const LINES_KEPT: usize = 60;
-
 /// One thing that happened.
 #[derive(Debug, Clone, Copy, Hash)]
 pub(crate) enum Line {
@@ -37,18 +34,24 @@ pub(crate) enum Line {
 }
 
 /// The log of a run.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Log {
     hasher: DefaultHasher,
     count: u64,
+    /// Lines that are kept for a failure's report.
+    kept_max: usize,
     last: VecDeque<(Instant, Line)>,
 }
 
 impl Log {
+    pub(crate) fn new(kept_max: usize) -> Self {
+        Self { hasher: DefaultHasher::new(), count: 0, kept_max, last: VecDeque::new() }
+    }
+
     pub(crate) fn note(&mut self, at: Instant, line: Line) {
         (at, line).hash(&mut self.hasher);
         self.count += 1;
-        if self.last.len() == LINES_KEPT {
+        if self.last.len() == self.kept_max {
             self.last.pop_front();
         }
         self.last.push_back((at, line));

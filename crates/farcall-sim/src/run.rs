@@ -7,6 +7,9 @@ use std::thread;
 
 use crate::world::World;
 
+/// Lines of the log that a failure shows.
+const LINES_KEPT: usize = 50;
+
 /// What a run came to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Summary {
@@ -41,7 +44,15 @@ pub struct Failure {
 /// assert!(summary.calls > 0);
 /// ```
 pub fn run(seed: u64) -> Result<Summary, Box<Failure>> {
-    let mut world = World::new(seed);
+    replay(seed, LINES_KEPT)
+}
+
+/// Runs one seed; a failure shows at most this many lines of the log.
+///
+/// # Errors
+/// As [`run`].
+pub fn replay(seed: u64, lines_max: usize) -> Result<Summary, Box<Failure>> {
+    let mut world = World::new(seed, lines_max.max(1));
     let found = match catch_unwind(AssertUnwindSafe(|| world.run())) {
         Ok(Ok(())) => return Ok(summary(&world)),
         Ok(Err(violation)) => violation.to_string(),

@@ -23,6 +23,8 @@ pub(crate) struct Network {
     think_max: Duration,
     /// How long an executor may take to report that it has cut an attempt off.
     pub(crate) abort_max: Duration,
+    /// Its delay varies by no more than `spread`, whatever happens.
+    is_steady: bool,
     /// Nothing arrives later than this after the connection closed; unset, whatever is under way may.
     pub(crate) late_max: Option<Duration>,
     /// By place in `Fate::draw`.
@@ -60,6 +62,7 @@ impl Network {
             write_max: dice.spread(moment, Duration::from_secs(1)),
             think_max: dice.spread(moment, Duration::from_secs(40)),
             abort_max: dice.spread(moment, Duration::from_secs(1)),
+            is_steady,
             late_max: is_bounded.then_some(jitter),
             weights: Self::weights(dice),
             retry_after_max: dice.spread(Duration::from_secs(1), Duration::from_secs(300_000)),
@@ -103,6 +106,19 @@ impl Network {
         }
     }
 
+    /// The connection of this course is gone from `now` on; what was sent may be delivered until `last`.
+    pub(crate) fn close(&self, course: &mut Course, dice: &mut Dice, now: Instant, last: Option<Instant>) {
+        let Some(arrives_at) = course.arrives_at.filter(|&at| at > now) else { return };
+        let has_left = course.has_written(now) && course.counted_at <= now;
+        if !has_left || dice.percent(30) {
+            course.arrives_at = None;
+            return;
+        }
+        let Some(last) = last.filter(|&last| last < arrives_at || !self.is_steady) else { return };
+        // An unsteady network waits as long as it may; a steady one cannot deliver sooner than it does.
+        course.arrives_at = if self.is_steady { None } else { Some(last) };
+    }
+
     fn weights(dice: &mut Dice) -> [u32; 6] {
         let mut weights = [50, 0, 0, 0, 0, 0];
         for weight in &mut weights[1..] {
@@ -132,16 +148,6 @@ impl Course {
     /// Whether anything can have left by now.
     pub(crate) fn has_written(&self, now: Instant) -> bool {
         self.write_at <= now
-    }
-
-    /// The connection is gone from `now` on; what was delivered until `last` may be, chance permitting.
-    pub(crate) fn close(&mut self, dice: &mut Dice, now: Instant, last: Option<Instant>) {
-        let Some(arrives_at) = self.arrives_at.filter(|&at| at > now) else { return };
-        let has_left = self.has_written(now) && self.counted_at <= now;
-        let is_too_late = last.is_some_and(|last| arrives_at > last);
-        if !has_left || is_too_late || dice.percent(30) {
-            self.arrives_at = None;
-        }
     }
 
     fn refused(self, at: Instant) -> Self {

@@ -45,7 +45,7 @@ const METHODS: [&str; 6] = ["GET", "POST", "PUT", "DELETE", "PATCH", "PURGE"];
 /// All calls of a run, for this many upstreams, in the order of their offers, and the time over which they come.
 pub(crate) fn draw(dice: &mut Dice, upstreams: u32) -> (Vec<CallPlan>, Duration) {
     let wishes = Wishes::draw(dice);
-    let mut calls: Vec<CallPlan> = (0..dice.count(20, 160)).map(|_| wishes.call(dice, upstreams)).collect();
+    let mut calls: Vec<CallPlan> = (0..dice.spread_count(20, 200)).map(|_| wishes.call(dice, upstreams)).collect();
     calls.sort_by_key(|call| call.offer_after);
     (calls, wishes.span)
 }

@@ -88,13 +88,13 @@ pub(crate) enum Happening {
 }
 
 impl World {
-    pub(crate) fn new(seed: u64) -> Self {
+    pub(crate) fn new(seed: u64, lines_kept: usize) -> Self {
         let mut dice = Dice::new(seed);
         let plan = Plan::draw(&mut dice.fork());
         let mut world = Self {
             now: plan.start,
             dice,
-            log: Log::default(),
+            log: Log::new(lines_kept),
             facts: Facts { arrivals: vec![Vec::new(); plan.upstreams.len()], ..Facts::default() },
             ledger: Ledger::default(),
             store: MemoryStore::new(),
@@ -118,6 +118,7 @@ impl World {
         loop {
             self.take_turns()?;
             self.stop_if_drained()?;
+            checker::check_prompt(self)?;
             if self.is_done() {
                 break;
             }

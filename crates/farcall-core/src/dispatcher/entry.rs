@@ -41,7 +41,8 @@ pub(super) enum Place {
 pub(super) struct Live {
     pub(super) number: u32,
     pub(super) grant: Grant,
-    pub(super) times_out_at: Instant,
+    /// Nothing before it is launched.
+    pub(super) times_out_at: Option<Instant>,
     /// Why it is being cut off, if it is.
     pub(super) cut: Option<Cut>,
 }

@@ -12,6 +12,8 @@ use crate::time::Instant;
 pub enum Event {
     /// A new call. Whoever offers it waits for `Effect::Acknowledge`.
     Offered(Box<CallSpec>),
+    /// An attempt is being made: its timeout counts from now, however long its write took.
+    Launched { attempt: AttemptId },
     /// The last byte of an attempt's request left our buffers.
     Sent { attempt: AttemptId, at: Instant },
     /// The first byte of its answer arrived.

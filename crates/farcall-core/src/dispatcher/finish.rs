@@ -22,6 +22,17 @@ struct Over {
 }
 
 impl Dispatcher {
+    pub(super) fn note_launched(&mut self, now: Now, attempt: AttemptId) {
+        let Some(entry) = self.calls.get_mut(&attempt.call) else { return };
+        let policy = &self.upstreams[entry.spec.upstream.0 as usize].policy;
+        let at = now.instant + Terms::new(policy, entry.spec.overrides.as_deref(), entry.spec.method).timeout();
+        let live = entry.live.iter_mut().find(|live| live.number == attempt.number);
+        if let Some(live) = live.filter(|live| live.times_out_at.is_none()) {
+            live.times_out_at = Some(at);
+            self.timers.set(at, Timer::Timeout(attempt));
+        }
+    }
+
     pub(super) fn note_sent(&mut self, attempt: AttemptId, at: Instant) {
         let Some(entry) = self.calls.get_mut(&attempt.call) else { return };
         let id = entry.spec.upstream;
@@ -124,7 +135,9 @@ impl Dispatcher {
         let place = entry.live.iter().position(|live| live.number == attempt.number)?;
         let mut live = entry.live.swap_remove(place);
         let id = entry.spec.upstream;
-        self.timers.cancel(live.times_out_at, Timer::Timeout(attempt));
+        if let Some(at) = live.times_out_at {
+            self.timers.cancel(at, Timer::Timeout(attempt));
+        }
         let upstream = &mut self.upstreams[id.0 as usize];
         upstream.in_flight -= 1;
         self.in_flight -= 1;

@@ -111,6 +111,7 @@ impl Dispatcher {
     pub fn handle(&mut self, now: Now, event: Event) {
         match event {
             Event::Offered(spec) => self.accept(now, *spec, None),
+            Event::Launched { attempt } => self.note_launched(now, attempt),
             Event::Sent { attempt, at } => self.note_sent(attempt, at),
             Event::FirstByte { attempt, at } => self.note_first_byte(attempt, at),
             Event::Finished { attempt, result } => self.finished(now, attempt, &result),

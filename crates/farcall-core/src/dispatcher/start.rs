@@ -9,7 +9,6 @@ use crate::attempt::AttemptKind;
 use crate::call::{State, UpstreamId, WaitReason};
 use crate::id::{AttemptId, CallId};
 use crate::lifecycle::{self, Step};
-use crate::policy::Terms;
 use crate::time::{Instant, Now};
 use crate::timers::Timer;
 
@@ -70,16 +69,13 @@ impl Dispatcher {
         entry.attempts += 1;
         let attempt = AttemptId { call, number: entry.attempts };
         let kind = if entry.attempts == 1 { AttemptKind::First } else { AttemptKind::Retry };
-        let terms = Terms::new(&upstream.policy, entry.spec.overrides.as_deref(), entry.spec.method);
-        let times_out_at = now.instant + terms.timeout();
-        entry.live.push(Live { number: attempt.number, grant, times_out_at, cut: None });
+        entry.live.push(Live { number: attempt.number, grant, times_out_at: None, cut: None });
         entry.place = Place::Running;
         let state = lifecycle::next(entry.state, Step::Start).expect("only calls that wait or run are started");
         debug_assert_eq!(state, State::Running, "a started call runs");
         self.census.change(entry.state, state);
         entry.state = state;
 
-        self.timers.set(times_out_at, Timer::Timeout(attempt));
         self.turn.writes.push(Write::Start { attempt, kind, at: now.timestamp });
         let not_after = entry.deadline;
         self.turn.effects_after.push(Effect::Launch { attempt, upstream: id, not_after });

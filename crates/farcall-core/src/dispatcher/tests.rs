@@ -73,6 +73,11 @@ impl Bench {
 
     fn turn(&mut self) -> &mut Self {
         let turn = self.dispatcher.turn(self.now());
+        for effect in &turn.effects_after {
+            if let &Effect::Launch { attempt, .. } = effect {
+                self.dispatcher.handle(self.now(), Event::Launched { attempt });
+            }
+        }
         self.writes.extend(turn.writes);
         self.effects.extend(turn.effects_now);
         self.effects.extend(turn.effects_after);
@@ -228,6 +233,22 @@ fn a_timed_out_post_ends_unknown_and_a_get_is_tried_again() {
     assert_eq!(bench.end_of(2), None);
     bench.advance(2_000);
     assert!(bench.launches().contains(&(2, 2)));
+}
+
+#[test]
+fn a_timeout_counts_from_the_launch_and_not_from_the_decision() {
+    let mut bench = Bench::new(UpstreamPolicy { timeout: Duration::from_secs(1), ..UpstreamPolicy::default() });
+    let spec = bench.spec(1);
+    bench.dispatcher.handle(bench.now(), Event::Offered(Box::new(spec)));
+    let turn = bench.dispatcher.turn(bench.now());
+    assert_eq!(turn.effects_after.len(), 2, "acknowledged and launched: {turn:?}");
+    // The commit takes three seconds.
+    bench.advance(3_000);
+    assert_eq!(bench.effects, []);
+    bench.tell(Event::Launched { attempt: attempt(1, 1) }).advance(999);
+    assert_eq!(bench.effects, []);
+    bench.advance(1);
+    assert_eq!(bench.effects, [Effect::Abort { attempt: attempt(1, 1) }]);
 }
 
 #[test]

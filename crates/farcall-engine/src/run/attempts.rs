@@ -57,6 +57,7 @@ impl Run {
             self.dispatcher.handle(now, Event::Aborted { attempt: id, wrote: BytesSent::No });
             return;
         }
+        self.dispatcher.handle(now, Event::Launched { attempt: id });
         let abort = CancellationToken::new();
         self.pending.running.insert(id, abort.clone());
         let attempt = Attempt {

@@ -12,7 +12,8 @@ use farcall_store::record::{AttemptRecord, CallRecord};
 
 use super::terms::{CallTerms, terms};
 use super::{Check, Violation, ensure, violation};
-use crate::facts::{Cut, Reported};
+use crate::facts::{Closing, Cut, Facts, Launch, Reported};
+use crate::plan::Plan;
 use crate::world::World;
 
 /// What an attempt came to.
@@ -41,7 +42,7 @@ enum Next {
 }
 
 /// Counters of one call, counted anew.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 struct Counts {
     retries: u32,
     requeues: u32,
@@ -63,12 +64,14 @@ pub(super) fn check(world: &World) -> Check {
 fn check_call(world: &World, call: &CallRecord, attempts: &[AttemptRecord]) -> Check {
     let terms = terms(&world.plan, &world.facts, call.id);
     let mut counts = Counts::default();
+    let mut counts_before = counts;
     let mut next = Next::Attempt(world.plan.start);
     for attempt in attempts {
         let started_at = world.plan.instant(attempt.started_at);
         let is_allowed = matches!(next, Next::Attempt(earliest) if started_at >= earliest);
         ensure(is_allowed, || format!("attempt {} of {} came when {next:?}", attempt.number, call.id))?;
         let (came, at) = what_came(world, call, attempt, &terms)?;
+        counts_before = counts;
         next = counts.follow(came, at, &terms);
     }
     let end = call.progress.state;
@@ -78,7 +81,12 @@ fn check_call(world: &World, call: &CallRecord, attempts: &[AttemptRecord]) -> C
         Next::End(state) => end == state,
         Next::Attempt(_) => expires_rightly,
     };
-    ensure(is_right, || format!("{} ended {end}, and {next:?} was due", call.id))
+    ensure(is_right, || format!("{} ended {end}, and {next:?} was due", call.id))?;
+    let stored =
+        Counts { retries: call.progress.retries, requeues: call.progress.requeues, throttles: call.progress.throttles };
+    // A retry that the deadline leaves no time for is not used up.
+    let is_counted = stored == counts || (end == State::Expired && stored == counts_before);
+    ensure(is_counted, || format!("{} has {stored:?}, not {counts:?}", call.id))
 }
 
 impl Counts {
@@ -239,25 +247,39 @@ const fn is_bad_answer(kind: ErrorKind) -> bool {
     matches!(kind, ErrorKind::TooLarge | ErrorKind::Decode)
 }
 
+/// The closing that a report means, if it means one.
+pub(crate) fn closing(plan: &Plan, facts: &Facts, attempt: AttemptId, at: Instant, what: Reported) -> Option<Closing> {
+    let Reported::Finished(result) = what else { return None };
+    let terms = terms(plan, facts, attempt.call);
+    let Came::Throttled(wait) = of_result(&result, &terms) else { return None };
+    Some(Closing { upstream: terms.upstream, attempt, at, until: at + wait.min(terms.retry.retry_after_max) })
+}
+
 /// Nothing starts at an upstream that has asked everybody to wait, from the moment we knew until it ends.
 fn check_closings(world: &World) -> Check {
-    for (&attempt, report) in &world.facts.reports {
-        let Reported::Finished(result) = report.what else { continue };
-        let terms = terms(&world.plan, &world.facts, attempt.call);
-        let Came::Throttled(wait) = of_result(&result, &terms) else { continue };
-        let until = report.at + wait.min(terms.retry.retry_after_max);
-        let boot = world.facts.launches.get(&attempt).map(|launch| launch.boot);
-        for (&other, launch) in &world.facts.launches {
-            let Some(stored) = world.ledger.attempt(other).filter(|_| Some(launch.boot) == boot) else { continue };
-            let started_at = world.plan.instant(stored.started_at);
-            let is_inside = started_at > report.at && started_at < until;
-            let is_there = is_inside && super::terms(&world.plan, &world.facts, other.call).upstream == terms.upstream;
-            ensure(!is_there, || {
-                format!("{other:?} started while {attempt:?} had closed its upstream until {until:?}")
-            })?;
+    for (&attempt, launch) in &world.facts.launches {
+        let upstream = terms(&world.plan, &world.facts, attempt.call).upstream;
+        let Some(stored) = world.ledger.attempt(attempt) else { continue };
+        let started_at = world.plan.instant(stored.started_at);
+        let is_inside =
+            |closing: &&Closing| closing.upstream == upstream && closing.at < started_at && started_at < closing.until;
+        let mut known =
+            world.facts.closings.iter().filter(is_inside).filter(|closing| is_known(world, closing, launch));
+        if let Some(closing) = known.next() {
+            return Err(violation(format!("{attempt:?} started while its upstream was closed: {closing:?}")));
         }
     }
     Ok(())
+}
+
+/// A later start knows of a closing by the call that waits for its end.
+fn is_known(world: &World, closing: &Closing, launch: &Launch) -> bool {
+    let boot = world.facts.launches.get(&closing.attempt).map(|closed| closed.boot);
+    let next = AttemptId { number: closing.attempt.number + 1, ..closing.attempt };
+    let waits = world.facts.launches.get(&next).is_some_and(|next| next.at >= closing.until);
+    let is_stored =
+        world.ledger.attempt(closing.attempt).is_some_and(|stored| stored.outcome == AttemptOutcome::Throttled);
+    boot == Some(launch.boot) || (waits && is_stored)
 }
 
 const fn id(call: &CallRecord, attempt: &AttemptRecord) -> AttemptId {

@@ -63,6 +63,15 @@ impl Ledger {
         self.rows.values().map(|row| (&row.call, row.attempts.as_slice()))
     }
 
+    pub(super) fn live_rows(&self) -> impl Iterator<Item = (&CallRecord, &[AttemptRecord])> {
+        self.live.iter().filter_map(|call| self.rows.get(call)).map(|row| (&row.call, row.attempts.as_slice()))
+    }
+
+    /// It has ended, and its files are not in place yet.
+    pub(super) fn is_unfiled(&self, call: CallId) -> bool {
+        self.unfiled.contains(&call)
+    }
+
     pub(super) fn call(&self, call: CallId) -> Option<&CallRecord> {
         self.rows.get(&call).map(|row| &row.call)
     }

@@ -1,6 +1,6 @@
 //! Whether what happened is what was promised. Nothing here asks the machine what it should have done.
 //!
-//! Some checks run while the world turns (`ledger`, `caution`), the others on the whole run: the upstreams' own logs of
+//! Some checks run while the world turns (`ledger`, `caution`, `promptness`), the others on the whole run: the upstreams' own logs of
 //! arrivals (`windows`), every call's history (`history`), callbacks (`callbacks`).
 
 mod callbacks;
@@ -8,14 +8,17 @@ mod caution;
 mod history;
 mod ledger;
 mod liveness;
+mod promptness;
 mod terms;
 mod windows;
 
 use std::fmt;
 
 pub(crate) use caution::check_caution;
+pub(crate) use history::closing;
 pub(crate) use ledger::Ledger;
 pub(crate) use liveness::time_to_end;
+pub(crate) use promptness::check_prompt;
 pub(crate) use terms::{cost_of, terms};
 
 use crate::world::World;

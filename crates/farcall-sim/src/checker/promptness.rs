@@ -1,0 +1,122 @@
+//! Whatever may be done is done at once: looked at now and then, when the engine has nothing more to decide.
+//!
+//! Nothing that is due waits, nothing overdue is still out, and no upstream is kept waiting by anything but its own
+//! limits, worked out anew from the store with room to spare. So a blocked upstream never holds up another.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use farcall_core::attempt::AttemptOutcome;
+use farcall_core::call::State;
+use farcall_core::id::AttemptId;
+use farcall_core::policy::{LimitSpec, UpstreamPolicy};
+use farcall_core::time::Instant;
+use farcall_store::record::{AttemptRecord, CallRecord};
+
+use super::{Check, cost_of, ensure, terms};
+use crate::engine::Process;
+use crate::world::World;
+
+/// Looks at one moment in this many.
+const MOMENTS: u64 = 8;
+/// How long an attempt that is being cut off may take to end, a commit before the cut apart.
+const CUT_MAX: Duration = Duration::from_secs(1);
+
+/// Looks now, if the engine is at rest and it is time.
+pub(crate) fn check_prompt(world: &World) -> Check {
+    let rests = |process: &&Process| process.is_idle() && process.draining.is_none();
+    let Some(process) = world.process.as_ref().filter(rests) else { return Ok(()) };
+    if !world.log.count().is_multiple_of(MOMENTS) {
+        return Ok(());
+    }
+    let mut waiting: BTreeMap<usize, u32> = BTreeMap::new();
+    for (call, attempts) in world.ledger.live_rows() {
+        check_time(world, call, attempts)?;
+        if is_due(world, call) {
+            let upstream = terms(&world.plan, &world.facts, call.id).upstream;
+            let cost = cost_of(&world.plan, &world.facts, &world.policies[upstream], call.id);
+            let most = waiting.entry(upstream).or_default();
+            *most = cost.max(*most);
+        }
+    }
+    for (upstream, cost) in waiting {
+        let is_held =
+            is_closed(world, upstream) || is_crowded(world, process, upstream) || !has_room(world, upstream, cost);
+        ensure(is_held, || format!("calls to upstream {upstream} wait though one of cost {cost} may start"))?;
+    }
+    Ok(())
+}
+
+/// Its deadline, and the timeout of its attempt, lie ahead.
+fn check_time(world: &World, call: &CallRecord, attempts: &[AttemptRecord]) -> Check {
+    let deadline = call.deadline.map(|at| world.plan.instant(at));
+    if call.progress.state != State::Running {
+        return ensure(deadline.is_none_or(|at| at > world.now), || format!("{} waits beyond its deadline", call.id));
+    }
+    let timeout = terms(&world.plan, &world.facts, call.id).timeout;
+    let patience = CUT_MAX + world.plan.faults.commit_max + world.plan.faults.commit_slow_max;
+    let out = attempts.iter().filter(|attempt| attempt.outcome == AttemptOutcome::Running);
+    let overdue = out.filter(|attempt| {
+        let id = AttemptId { call: call.id, number: attempt.number };
+        let Some(launch) = world.facts.launches.get(&id) else { return true };
+        let times_out_at = launch.at + timeout;
+        deadline.map_or(times_out_at, |at| at.min(times_out_at)) + patience < world.now
+    });
+    ensure(overdue.count() == 0, || format!("an attempt of {} is out beyond its time", call.id))
+}
+
+fn is_due(world: &World, call: &CallRecord) -> bool {
+    if call.callback_of.is_some_and(|parent| world.ledger.is_unfiled(parent)) {
+        return false;
+    }
+    let from = match call.progress.state {
+        State::Scheduled => call.not_before,
+        State::Retrying | State::Queued => call.progress.next_at,
+        _ => return false,
+    };
+    from.is_none_or(|at| world.plan.instant(at) <= world.now)
+}
+
+fn is_closed(world: &World, upstream: usize) -> bool {
+    world.facts.closings.iter().any(|closing| closing.upstream == upstream && closing.until > world.now)
+}
+
+fn is_crowded(world: &World, process: &Process, upstream: usize) -> bool {
+    let most = world.policies[upstream].concurrency.map_or(UpstreamPolicy::DURABLE_CONCURRENCY, u32::from);
+    let out = process.out.values().filter(|id| id.0 as usize == upstream).count();
+    out >= most as usize
+}
+
+/// Whether every window surely has this much room: each attempt is counted as long as it can possibly count.
+fn has_room(world: &World, upstream: usize, cost: u32) -> bool {
+    let policy = &world.policies[upstream];
+    let booted_at = world.facts.boots.last().map_or(world.now, |boot| boot.at);
+    let interval = policy.limits.iter().map(|limit| limit.window / limit.count.get()).max().filter(|_| policy.smooth);
+    if interval.is_some_and(|interval| booted_at + interval > world.now) {
+        return false;
+    }
+    let rows =
+        || world.ledger.rows().filter(|(call, _)| terms(&world.plan, &world.facts, call.id).upstream == upstream);
+    let is_past = |interval: Duration, call: &CallRecord, attempt: &AttemptRecord| {
+        world.plan.instant(attempt.started_at) + interval * call.cost <= world.now
+    };
+    let is_spaced = interval.is_none_or(|interval| {
+        rows().all(|(call, attempts)| attempts.iter().all(|attempt| is_past(interval, call, attempt)))
+    });
+    let has_room = |limit: &LimitSpec| {
+        let length = limit.window + limit.window / 1_000 + policy.jitter + Duration::from_micros(1);
+        let is_fresh = limit.window <= Duration::from_secs(1) && booted_at + length > world.now;
+        let counts = |attempt: &&AttemptRecord| may_count(world, attempt, length);
+        let used = rows().map(|(call, attempts)| {
+            call.cost * u32::try_from(attempts.iter().filter(counts).count()).unwrap_or(u32::MAX)
+        });
+        !is_fresh && used.sum::<u32>() + cost <= limit.count.get()
+    };
+    is_spaced && policy.limits.iter().all(has_room)
+}
+
+fn may_count(world: &World, attempt: &AttemptRecord, length: Duration) -> bool {
+    let ended_at: Option<Instant> = attempt.ended_at.map(|at| world.plan.instant(at));
+    let sent_nothing = ended_at.is_some() && attempt.proved_at.is_none();
+    !sent_nothing && ended_at.is_none_or(|at| at + length > world.now)
+}
