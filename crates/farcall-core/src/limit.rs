@@ -237,10 +237,12 @@ impl Window {
         self.cool(from, slots);
     }
 
-    /// Takes cooling slots back; those that have cooled already are gone and stay so.
+    /// Takes cooling slots back; those that have cooled already are gone and stay so. A late report may have put
+    /// fewer slots of another attempt at that very moment since: they have cooled as well, so taking them is harmless.
     fn uncool(&mut self, from: Instant, slots: u32) {
         let at = self.free_at(from);
         if let Some(count) = self.cooling.get_mut(&at) {
+            let slots = slots.min(*count);
             *count -= slots;
             self.cooling_sum -= slots;
             if *count == 0 {
@@ -377,6 +379,18 @@ mod tests {
         let past: Vec<_> = (0..10).map(|n| PastGrant { cost: 1, proved_at: Some(at(n * 100)) }).collect();
         let mut limits = Limits::restore(&policy(&[(2, 60_000)]), &past, at(1_000));
         assert_eq!(limits.admit(at(1_000), 1), Admission::NotBefore(at(60_860)));
+    }
+
+    #[test]
+    fn a_very_late_report_takes_no_slots_from_others() {
+        let mut limits = Limits::new(&policy(&[(5, 1_000)]));
+        let (mut early, mut late) = (limits.grant(at(0), 3), limits.grant(at(0), 1));
+        limits.sent(&mut early, at(1));
+        assert_eq!(limits.admit(at(5_000), 4), Admission::Ready);
+        // The same moment, told after both would have cooled; then the first is found to have been answered sooner.
+        limits.sent(&mut late, at(1));
+        limits.answered(&mut early, at(2));
+        assert_eq!(limits.admit(at(5_000), 5), Admission::Ready);
     }
 
     #[test]

@@ -42,6 +42,10 @@ impl World {
         let is_out = !self.healed && self.plan.faults.is_out(upstream.0, self.now.since(self.plan.start));
         let course = self.networks[upstream.0 as usize].course(&mut self.dice, self.now, is_out);
         self.schedule_course(attempt, &course);
+        if self.dice.between(0, 999) < self.plan.faults.launch_crash_permille {
+            let soon = self.dice.up_to(course.arrives_at.map_or(Duration::ZERO, |at| at.since(self.now)));
+            self.schedule(self.now + soon, Happening::Crash { boot: Some(boot) });
+        }
         let wrote = BytesSent::No;
         self.flights.insert(attempt, Flight { upstream, boot, started_at, course, is_closed: false, cut: None, wrote });
         Ok(())

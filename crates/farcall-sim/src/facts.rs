@@ -76,6 +76,15 @@ pub(crate) enum Reported {
     Aborted { wrote: BytesSent, cut: Cut },
 }
 
+impl Reported {
+    pub(crate) const fn wrote(self) -> BytesSent {
+        match self {
+            Self::Finished(result) => result.bytes_sent,
+            Self::Aborted { wrote, .. } => wrote,
+        }
+    }
+}
+
 /// Why an attempt was cut off, by the clock alone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Cut {

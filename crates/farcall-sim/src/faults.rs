@@ -13,6 +13,8 @@ pub(crate) struct Faults {
     pub(crate) drains_after: Vec<(Duration, Duration)>,
     /// Percent of starts that are followed by a crash before they have settled down.
     pub(crate) crash_loop_percent: u32,
+    /// Launches of which a crash soon follows, out of a thousand.
+    pub(crate) launch_crash_permille: u64,
     pub(crate) downtime_max: Duration,
     /// Limits are other ones after a start.
     pub(crate) changes_limits: bool,
@@ -49,6 +51,7 @@ impl Faults {
                 .map(|_| (dice.up_to(over), dice.spread(moment, Duration::from_secs(40))))
                 .collect(),
             crash_loop_percent: if dice.percent(30) { 50 } else { 0 },
+            launch_crash_permille: if dice.percent(20) { dice.between(1, 30) } else { 0 },
             downtime_max: dice.spread(moment, Duration::from_secs(600)),
             changes_limits: dice.percent(40),
             commit_max: dice.spread(Duration::from_micros(50), Duration::from_millis(20)),

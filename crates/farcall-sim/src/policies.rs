@@ -24,7 +24,7 @@ impl Forms {
         Self {
             windows_max: dice.count(0, 3),
             smooth: dice.percent(25),
-            strict: dice.percent(30),
+            strict: dice.percent(40),
             concurrency: dice.percent(50),
             requeue: dice.percent(40),
             callbacks: dice.percent(50),

@@ -57,7 +57,7 @@ impl Network {
         let moment = Duration::from_micros(1);
         Self {
             base: dice.spread(moment, Duration::from_secs(3)),
-            spread: if is_steady { jitter } else { dice.spread(moment, Duration::from_secs(20)) },
+            spread: if is_steady { jitter } else { dice.spread(Duration::from_millis(10), Duration::from_secs(20)) },
             connect_max: dice.spread(moment, Duration::from_secs(1)),
             write_max: dice.spread(moment, Duration::from_secs(1)),
             think_max: dice.spread(moment, Duration::from_secs(40)),

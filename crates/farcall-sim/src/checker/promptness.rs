@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use farcall_core::attempt::AttemptOutcome;
+use farcall_core::attempt::{AttemptOutcome, BytesSent};
 use farcall_core::call::State;
 use farcall_core::id::AttemptId;
 use farcall_core::policy::{LimitSpec, UpstreamPolicy};
@@ -106,17 +106,20 @@ fn has_room(world: &World, upstream: usize, cost: u32) -> bool {
     let has_room = |limit: &LimitSpec| {
         let length = limit.window + limit.window / 1_000 + policy.jitter + Duration::from_micros(1);
         let is_fresh = limit.window <= Duration::from_secs(1) && booted_at + length > world.now;
-        let counts = |attempt: &&AttemptRecord| may_count(world, attempt, length);
         let used = rows().map(|(call, attempts)| {
-            call.cost * u32::try_from(attempts.iter().filter(counts).count()).unwrap_or(u32::MAX)
+            let counted = attempts.iter().filter(|attempt| may_count(world, call, attempt, length)).count();
+            call.cost * u32::try_from(counted).unwrap_or(u32::MAX)
         });
         !is_fresh && used.sum::<u32>() + cost <= limit.count.get()
     };
     is_spaced && policy.limits.iter().all(has_room)
 }
 
-fn may_count(world: &World, attempt: &AttemptRecord, length: Duration) -> bool {
+fn may_count(world: &World, call: &CallRecord, attempt: &AttemptRecord, length: Duration) -> bool {
     let ended_at: Option<Instant> = attempt.ended_at.map(|at| world.plan.instant(at));
-    let sent_nothing = ended_at.is_some() && attempt.proved_at.is_none();
+    let report = world.facts.reports.get(&AttemptId { call: call.id, number: attempt.number });
+    // A report that died with its process tells a later one nothing.
+    let is_known = ended_at.is_some() && report.is_some_and(|report| ended_at == Some(report.at));
+    let sent_nothing = is_known && report.is_some_and(|report| report.what.wrote() == BytesSent::No);
     !sent_nothing && ended_at.is_none_or(|at| at + length > world.now)
 }

@@ -24,6 +24,7 @@ pub(super) fn check(world: &World) -> Check {
             }
         }
         check_smooth(world, upstream)?;
+        check_proofs(world, upstream, arrivals)?;
     }
     Ok(())
 }
@@ -69,6 +70,20 @@ fn check_window(arrivals: &[Arrival], boot: usize, limit: LimitSpec) -> Check {
         let listed: Vec<_> = arrivals.iter().map(|a| (a.at.as_micros(), a.attempt, a.cost, a.boot)).collect();
         format!("{sum} arrived within {window:?}, {} are allowed (start {boot}): {listed:?}", limit.count)
     })
+}
+
+/// No arrival is stored as proved before it came, where the network keeps to what proofs rest on.
+fn check_proofs(world: &World, upstream: usize, arrivals: &[Arrival]) -> Check {
+    if world.plan.upstreams[upstream].network.late_max.is_none() {
+        return Ok(());
+    }
+    for arrival in arrivals {
+        let stored = world.ledger.attempt(arrival.attempt);
+        let proved_at = stored.and_then(|stored| stored.proved_at).map(|at| world.plan.instant(at));
+        let is_right = proved_at.is_some_and(|at| arrival.at <= at);
+        ensure(is_right, || format!("{:?} arrived at {:?}, proved {proved_at:?}", arrival.attempt, arrival.at))?;
+    }
+    Ok(())
 }
 
 /// With `smooth`, starts of one life keep the largest W/N apart.
