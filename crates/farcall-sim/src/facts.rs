@@ -35,7 +35,7 @@ pub(crate) enum Origin {
     /// The call at this place of the plan, offered then.
     Planned { place: usize, accepted_at: Timestamp },
     /// Inserted by us when its parent ended.
-    Callback { parent: CallId },
+    Callback,
 }
 
 #[derive(Debug, Clone, Copy)]

@@ -54,7 +54,7 @@ pub(crate) fn cost_of(plan: &Plan, facts: &Facts, policy: &UpstreamPolicy, call:
 fn wish<'a>(plan: &'a Plan, facts: &Facts, call: CallId) -> Option<&'a CallPlan> {
     match facts.origins.get(&call) {
         Some(&Origin::Planned { place, .. }) => Some(&plan.calls[place]),
-        Some(Origin::Callback { .. }) | None => None,
+        Some(Origin::Callback) | None => None,
     }
 }
 
