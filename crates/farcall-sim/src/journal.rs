@@ -1,4 +1,6 @@
 //! From what a turn decides to what the store keeps, as the engine translates it.
+//!
+//! Bytes and words are made up; they decide nothing.
 
 use bytes::Bytes;
 use farcall_core::call::{ErrorKind, Source};

@@ -1,4 +1,6 @@
 //! Random calls: when each is offered, to whom, and how it wants to be treated.
+//!
+//! How the upstreams treat them is in `policies` and `faults`.
 
 use std::num::NonZeroU32;
 use std::time::Duration;

@@ -1,4 +1,6 @@
 //! Sets of status codes: `[408, "500-599"]`.
+//!
+//! A code or range is read by `quantity`; here each mistake gets its place and a hint.
 
 use farcall_core::retry::StatusSet;
 
