@@ -57,7 +57,11 @@ impl Reads {
         });
         match task.await {
             Ok(result) => result,
-            Err(error) => std::panic::resume_unwind(error.into_panic()),
+            Err(error) => match error.try_into_panic() {
+                Ok(panic) => std::panic::resume_unwind(panic),
+                // Only a runtime that shuts down cancels, and it polls nobody again.
+                Err(_) => std::future::pending().await,
+            },
         }
     }
 

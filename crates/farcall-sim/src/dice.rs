@@ -1,4 +1,6 @@
 //! All chance of a run, from its seed. The same seed throws the same dice.
+//!
+//! Nobody else in this crate may throw any.
 
 use std::time::Duration;
 

@@ -178,7 +178,7 @@ impl World {
         if turn.writes.is_empty() {
             return self.release(turn.seq);
         }
-        let writes = journal::translate(&self.plan, &mut self.facts, now, turn.writes);
+        let writes = journal::translate(&self.plan, &mut self.facts, now, &turn.writes);
         let latency = self.plan.faults.commit_latency(&mut self.dice, self.healed);
         self.schedule(self.now + latency, Happening::Committed { boot, seq: turn.seq.0 });
         if let Some(process) = &mut self.process {

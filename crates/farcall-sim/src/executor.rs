@@ -1,4 +1,6 @@
 //! Attempts that are out: what the executor sees of them, and what their upstream does.
+//!
+//! What they mean is for the dispatcher to say.
 
 use std::time::Duration;
 

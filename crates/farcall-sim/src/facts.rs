@@ -1,4 +1,6 @@
 //! What truly happened, as somebody who sees both sides would write it down. The checkers rest on it and on the store.
+//!
+//! Nothing here is judged.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -35,7 +37,7 @@ pub(crate) enum Origin {
     /// The call at this place of the plan, offered then.
     Planned { place: usize, accepted_at: Timestamp },
     /// Inserted by us when its parent ended.
-    Callback { parent: CallId },
+    Callback,
 }
 
 #[derive(Debug, Clone, Copy)]

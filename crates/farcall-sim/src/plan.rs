@@ -1,4 +1,6 @@
 //! Everything about a run that its seed decides beforehand.
+//!
+//! What chance decides on the way comes from the same dice.
 
 use std::time::Duration;
 

@@ -1,4 +1,6 @@
 //! Random policies of upstreams: every form the contract knows, at every size.
+//!
+//! Small numbers are likely, so that limits are met and retries run out.
 
 use std::num::NonZeroU32;
 use std::time::Duration;

@@ -1,4 +1,6 @@
 //! One run of a seed, and many of them side by side.
+//!
+//! A run that panics, or that a checker stops, is reported with the seed that replays it.
 
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};

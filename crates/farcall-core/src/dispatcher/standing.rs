@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use super::entry::Place;
 use super::{Census, Dispatcher};
 use crate::call::{State, UpstreamId, WaitReason};
-use crate::id::CallId;
+use crate::id::{AttemptId, CallId};
 use crate::limit::Usage;
 use crate::time::Instant;
 
@@ -46,6 +46,11 @@ impl Dispatcher {
     /// Attempts that are out.
     pub const fn in_flight(&self) -> u32 {
         self.in_flight
+    }
+
+    /// Whether an attempt was started and has not reported yet.
+    pub fn is_out(&self, attempt: AttemptId) -> bool {
+        self.calls.get(&attempt.call).is_some_and(|entry| entry.live.iter().any(|live| live.number == attempt.number))
     }
 
     /// Why a call waits; nothing for calls that have ended or were never here.

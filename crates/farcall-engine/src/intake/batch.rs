@@ -1,4 +1,6 @@
 //! One batch of names: looked at, judged, offered to the engine, cleared away or rejected as its answers say.
+//!
+//! What is looked at, and when, is decided in `ledger` and `directory`.
 
 use std::os::fd::AsFd;
 use std::sync::Arc;

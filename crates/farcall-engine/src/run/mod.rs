@@ -6,6 +6,7 @@
 
 mod announce;
 mod attempts;
+mod casualty;
 mod documents;
 mod message;
 mod pending;
@@ -34,7 +35,7 @@ use crate::clock;
 use crate::config::Config;
 use crate::execute::process::Spawner;
 use crate::filing::FilingQueue;
-use crate::handle::{Overview, Snapshot, StoreHealth, UpstreamOverview};
+use crate::handle::{Overview, Snapshot, StoreHealth, SubmitError, UpstreamOverview};
 use crate::journal::Journal;
 use crate::reads::Reads;
 use crate::result_file::Filing;
@@ -50,8 +51,8 @@ pub(crate) use start_up::{Started, start};
 
 /// Messages gathered before a turn is taken.
 const GATHER_MAX: usize = 1_024;
-/// The longest sleep without a look at the timers.
-const SLEEP_MAX: Duration = Duration::from_secs(3_600);
+/// How often connections that nobody uses any more are closed; the longest sleep, too.
+const PRUNE_EVERY: Duration = Duration::from_secs(30);
 
 /// The state of the loop.
 pub(crate) struct Run {
@@ -79,6 +80,8 @@ pub(crate) struct Run {
     unfiled: u64,
     /// Free bytes of the store, and when that was asked.
     free_bytes: Option<(u64, Instant)>,
+    /// When idle connections were last closed.
+    pruned_at: Instant,
     stats: Stats,
     announcer: Announcer,
     is_draining: bool,
@@ -108,6 +111,7 @@ impl Run {
                 self.receive(message);
                 self.receive_pending();
             }
+            self.prune();
             self.take_turn();
         }
         self.stop().await
@@ -128,11 +132,24 @@ impl Run {
 
     fn sleep_duration(&self) -> Duration {
         let now = clock::now().instant;
-        self.dispatcher.next_wakeup(now).map_or(SLEEP_MAX, |at| at.since(now)).min(SLEEP_MAX)
+        self.dispatcher.next_wakeup(now).map_or(PRUNE_EVERY, |at| at.since(now)).min(PRUNE_EVERY)
     }
 
-    async fn stop(self) -> Result<(), CommitError> {
-        self.messages_closed();
+    /// Closes idle connections, also those of upstreams that get no calls any more.
+    fn prune(&mut self) {
+        let now = clock::now().instant;
+        if now.since(self.pruned_at) >= PRUNE_EVERY {
+            self.pruned_at = now;
+            self.upstreams.prune();
+        }
+    }
+
+    async fn stop(mut self) -> Result<(), CommitError> {
+        self.snapshots.send_modify(|snapshot| snapshot.is_draining = true);
+        let is_failed = self.store_failure.is_some();
+        submit::refuse_all(&mut self.messages, || {
+            if is_failed { SubmitError::StoreFailed } else { SubmitError::Draining }
+        });
         for token in self.pending.running.values() {
             token.cancel();
         }
@@ -148,10 +165,6 @@ impl Run {
             std::panic::resume_unwind(error.into_panic());
         }
         store_failure.map_or(Ok(()), Err)
-    }
-
-    fn messages_closed(&self) {
-        self.snapshots.send_modify(|snapshot| snapshot.is_draining = true);
     }
 
     fn receive(&mut self, message: Message) {

@@ -29,6 +29,7 @@ use crate::upstreams::UpstreamError;
 const MESSAGES_MAX: usize = 4_096;
 /// Readers for everybody but the loop and the filer.
 const READERS: usize = 3;
+
 /// What an engine needs besides its store.
 #[derive(Debug, Clone)]
 pub struct Options {
@@ -117,6 +118,7 @@ pub(crate) fn start(mut store: Box<dyn Store>, options: Options) -> Result<Start
         pending: Pending::default(),
         unfiled,
         free_bytes: None,
+        pruned_at: now.instant,
         stats: Stats::default(),
         announcer: Announcer::default(),
         is_draining: false,

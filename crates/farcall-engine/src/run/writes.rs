@@ -13,7 +13,6 @@ use farcall_store::record::{self, CallRecord, ErrorRecord};
 use super::Run;
 use super::announce::Settled;
 use super::attempts::callback_document;
-use super::submit::waiting;
 use crate::clock;
 use crate::execute::Report;
 use crate::upstreams::limit_key;
@@ -48,7 +47,7 @@ impl Run {
             Some(callback) => self.callback_insert(call, callback),
             None => self.pending.inserts.remove(&call).expect("an offered call has its insert"),
         };
-        insert.call.progress = waiting(state, next_at);
+        insert.call.progress = record::Progress::waiting(state, next_at);
         port::Write::Insert(insert)
     }
 
@@ -76,7 +75,7 @@ impl Run {
             deadline: None,
             started_at: None,
             attempts: 0,
-            progress: waiting(State::Queued, None),
+            progress: record::Progress::waiting(State::Queued, None),
             has_overrides: false,
             callback_of: Some(callback.parent),
             retry_of: None,

@@ -1,4 +1,6 @@
 //! Callbacks: exactly one for every end that wants one, none for any other, and none before its parent is filed.
+//!
+//! That they end, too, is the matter of `liveness`.
 
 use std::collections::BTreeMap;
 

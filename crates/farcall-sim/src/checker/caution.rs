@@ -1,4 +1,6 @@
 //! What is on disk is never less cautious than what was in memory: limits rebuilt from it have no more room.
+//!
+//! It compares what the two would allow, not how they count.
 
 use farcall_core::call::UpstreamId;
 use farcall_store::port::{Store, Write};

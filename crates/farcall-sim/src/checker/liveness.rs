@@ -1,4 +1,6 @@
 //! How long everything may take to end once nothing goes wrong any more. Generous, but finite and derived.
+//!
+//! That nothing waits without a reason is the matter of `promptness`.
 
 use std::time::Duration;
 

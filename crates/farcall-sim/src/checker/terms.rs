@@ -1,4 +1,6 @@
 //! What holds for one call, worked out anew from the contract: its own word, else its upstream's, else the default.
+//!
+//! It shares no code with the machine on purpose.
 
 use std::time::Duration;
 
@@ -54,7 +56,7 @@ pub(crate) fn cost_of(plan: &Plan, facts: &Facts, policy: &UpstreamPolicy, call:
 fn wish<'a>(plan: &'a Plan, facts: &Facts, call: CallId) -> Option<&'a CallPlan> {
     match facts.origins.get(&call) {
         Some(&Origin::Planned { place, .. }) => Some(&plan.calls[place]),
-        Some(Origin::Callback { .. }) | None => None,
+        Some(Origin::Callback) | None => None,
     }
 }
 
