@@ -16,7 +16,7 @@ mod submit;
 mod writes;
 
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use farcall_core::call::{State, UpstreamId};
@@ -64,6 +64,8 @@ pub(crate) struct Run {
     messages: mpsc::Receiver<Message>,
     sender: mpsc::Sender<Message>,
     snapshots: watch::Sender<Snapshot>,
+    /// For handles that outlive the loop.
+    last_overview: Arc<OnceLock<Overview>>,
     upstreams: Upstreams,
     reader: Box<dyn Reader>,
     reads: Arc<Reads>,
@@ -131,8 +133,10 @@ impl Run {
         self.dispatcher.next_wakeup(now).map_or(SLEEP_MAX, |at| at.since(now)).min(SLEEP_MAX)
     }
 
-    async fn stop(self) -> Result<(), CommitError> {
+    async fn stop(mut self) -> Result<(), CommitError> {
         self.messages_closed();
+        let overview = self.overview();
+        self.last_overview.set(overview).expect("a loop stops once");
         for token in self.pending.running.values() {
             token.cancel();
         }

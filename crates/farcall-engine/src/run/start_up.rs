@@ -3,7 +3,7 @@
 //! Nothing is sent before the loop runs: what recovery decided is written first.
 
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use farcall_core::gate::Gate;
 use farcall_store::port::{ReadError, Reader, Store};
@@ -87,11 +87,13 @@ pub(crate) fn start(mut store: Box<dyn Store>, options: Options) -> Result<Start
     let spawner = Arc::new(Spawner::new(options.launcher).map_err(io("start the spawning thread"))?);
     let unfiled = u64::try_from(recovery.unfiled.len()).unwrap_or(u64::MAX);
     let (snapshots, watched) = watch::channel(Snapshot { census: dispatcher.census(), unfiled, ..Snapshot::default() });
+    let last_overview = Arc::new(OnceLock::new());
     let handle = Handle {
         messages: sender.clone(),
         snapshots: watched,
         reads: Arc::clone(&reads),
         config: Arc::clone(&config),
+        last_overview: Arc::clone(&last_overview),
         inbox: None,
     };
     let run = Run {
@@ -104,6 +106,7 @@ pub(crate) fn start(mut store: Box<dyn Store>, options: Options) -> Result<Start
         messages,
         sender,
         snapshots,
+        last_overview,
         upstreams,
         reader,
         reads,
