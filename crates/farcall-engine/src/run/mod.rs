@@ -39,7 +39,7 @@ use crate::journal::Journal;
 use crate::reads::Reads;
 use crate::result_file::Filing;
 use crate::upstreams::{Upstreams, limit_key};
-use announce::Announcer;
+use announce::{Announcer, SpaceAnnouncer};
 use documents::Documents;
 use pending::Pending;
 use stats::Stats;
@@ -81,6 +81,7 @@ pub(crate) struct Run {
     unfiled: u64,
     /// Free bytes of the store, and when that was asked.
     free_bytes: Option<(u64, Instant)>,
+    space_announcer: SpaceAnnouncer,
     stats: Stats,
     announcer: Announcer,
     is_draining: bool,

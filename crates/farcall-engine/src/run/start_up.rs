@@ -10,7 +10,7 @@ use farcall_store::port::{ReadError, Reader, Store};
 use tokio::sync::{mpsc, watch};
 use tokio_util::task::TaskTracker;
 
-use super::announce::Announcer;
+use super::announce::{Announcer, SpaceAnnouncer};
 use super::documents::Documents;
 use super::pending::Pending;
 use super::recover::{self, Rebuilt};
@@ -120,6 +120,7 @@ pub(crate) fn start(mut store: Box<dyn Store>, options: Options) -> Result<Start
         pending: Pending::default(),
         unfiled,
         free_bytes: None,
+        space_announcer: SpaceAnnouncer::default(),
         stats: Stats::default(),
         announcer: Announcer::default(),
         is_draining: false,
