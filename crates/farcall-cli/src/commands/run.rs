@@ -74,6 +74,7 @@ async fn execute(context: &Context, dir: &Path, progress: Progress) -> Result<Ex
             Event::Ended(ended) => {
                 view.progress.clear();
                 ended?;
+                view.refresh(&session).await;
                 return Ok(view.report(context, &session, is_interrupted));
             }
         }
@@ -107,12 +108,8 @@ impl View {
         self.progress.show(Standing { overview, snapshot: &snapshot, inbox, rejected, now });
     }
 
-    /// An engine that has ended says nothing any more; then the last word counts.
     async fn refresh(&mut self, session: &Session) {
-        let overview = session.handle.overview().await;
-        if !overview.callbacks.name.is_empty() {
-            self.overview = overview;
-        }
+        self.overview = session.handle.overview().await;
     }
 
     /// Whether nothing can still end by itself. The inbox is asked first: what it has handed over is counted by then.

@@ -139,6 +139,41 @@ fn ctrl_c_finishes_what_is_in_flight_and_leaves_the_rest() -> Outcome {
 }
 
 #[test]
+fn the_summary_counts_what_ended_while_it_drained() -> Outcome {
+    let upstream = Recorder::start(|_, _| Reply::new(200).after(Duration::from_millis(500)))?;
+    let dir = directory(&upstream, "retry: 0")?;
+    drop_call(dir.path(), "order.json")?;
+    let running = run(dir.path())?;
+    until("the request", || (!upstream.arrivals().is_empty()).then_some(()));
+    running.signal(Signal::INT)?;
+    let finished = running.finish()?;
+    assert_eq!((finished.code, finished.stderr.as_str()), (Some(130), ""), "{}", finished.stdout);
+    assert_eq!(rows(&finished)?[0]["ended"], json!({"succeeded": 1}));
+    Ok(())
+}
+
+#[test]
+fn calls_of_an_upstream_that_is_gone_are_reported_and_left_at_once() -> Outcome {
+    let upstream = Recorder::start(|_, _| Reply::new(503))?;
+    let dir = directory(&upstream, "retry: 3, wait: 1h")?;
+    drop_call(dir.path(), "retried.json")?;
+    let scheduled = json!({"upstream": "api", "delay": 3600}).to_string();
+    drop_file(dir.path(), "scheduled.json", &scheduled)?;
+    let running = run(dir.path())?;
+    until("the request", || (!upstream.arrivals().is_empty()).then_some(()));
+    until("both taken", || (!dir.path().join("scheduled.json").exists()).then_some(()));
+    running.signal(Signal::INT)?;
+    assert_eq!(running.finish()?.code, Some(130));
+
+    fs::write(dir.path().join("farcall.yml"), "upstreams: {}\n")?;
+    let finished = run(dir.path())?.finish()?;
+    assert_eq!(finished.code, Some(0), "{}", finished.stderr);
+    assert!(finished.stderr.contains("2 calls left for later, 2 of them for a paused upstream"), "{}", finished.stderr);
+    assert!(finished.stderr.contains("no longer configured upstream=api"), "{}", finished.stderr);
+    Ok(())
+}
+
+#[test]
 fn a_second_ctrl_c_stops_at_once() -> Outcome {
     let upstream = Recorder::start(|_, _| Reply::new(200).after(Duration::from_secs(600)))?;
     let dir = directory(&upstream, "retry: 0")?;

@@ -11,7 +11,7 @@ use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use crate::rig::command::{Running, start, start_as};
-use crate::rig::program::get;
+use crate::rig::program::{get, post_call};
 use crate::rig::recorder::{Recorder, Reply};
 use crate::rig::{drop_file, pause, response, until};
 
@@ -208,5 +208,28 @@ fn as_kofaf_it_serves_its_own_directory_without_a_port() -> Outcome {
     let asked = start_as(&kofaf, args, [("FARCALL_SERVER_LISTEN", "127.0.0.1:0")])?;
     until("the socket's health", || get(&given, "/healthz").ok().filter(|health| health.status == 200));
     assert!(address(&asked)?.starts_with("127.0.0.1:"), "the variable asks for a port");
+    Ok(())
+}
+
+#[test]
+fn a_disk_that_is_nearly_full_is_told_of_once_and_files_stay() -> Outcome {
+    let upstream = Recorder::start(|_, _| Reply::new(200))?;
+    let dir = tempfile::tempdir()?;
+    let config =
+        format!("store: {{ min_free: 1000TiB }}\nupstreams: {{ api: {{ base_url: \"{}\" }} }}\n", upstream.url());
+    fs::write(dir.path().join("farcall.yml"), config)?;
+    let running = serve(dir.path(), "none")?;
+    drop_file(dir.path(), "order.json", &json!({"upstream": "api"}).to_string())?;
+    let told = || events(&running.stderr()).unwrap_or_default();
+    let warning = |event: &Value| event["message"].as_str().is_some_and(|text| text.contains("nearly full"));
+    until("the warning", || told().iter().any(warning).then_some(()));
+    for _ in 0..2 {
+        let answer = post_call(dir.path(), &json!({"upstream": "api"}))?;
+        assert_eq!((answer.status, &answer.body["code"]), (507, &json!("storage_full")));
+    }
+    pause(Duration::from_millis(1_500));
+    assert_eq!(told().iter().filter(|event| warning(event)).count(), 1, "{}", running.stderr());
+    assert!(dir.path().join("order.json").exists());
+    assert_eq!(upstream.arrivals().len(), 0);
     Ok(())
 }

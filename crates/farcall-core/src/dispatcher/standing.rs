@@ -56,7 +56,10 @@ impl Dispatcher {
     /// Why a call waits; nothing for calls that have ended or were never here.
     pub fn standing(&self, call: CallId) -> Option<Standing> {
         let entry = self.calls.get(&call)?;
+        let is_paused = self.upstreams[entry.spec.upstream.0 as usize].is_paused;
         let (wait_reason, next_at) = match entry.place {
+            // However long its own wait is, a pause has no end that is known.
+            Place::Asleep { .. } | Place::Lane if is_paused => (Some(WaitReason::Paused), None),
             Place::Asleep { until, reason } => (Some(reason), Some(until)),
             Place::Lane => match self.upstreams[entry.spec.upstream.0 as usize].blocked {
                 Some(block) => (Some(block.reason), block.until),

@@ -414,3 +414,17 @@ fn an_error_of_the_last_attempt_is_the_calls() {
     };
     assert_eq!((progress.state, progress.error), (State::Failed, Some(ErrorKind::Connect)));
 }
+
+#[test]
+fn a_paused_upstream_is_why_its_calls_wait_however_long_their_own_wait_is() {
+    let mut bench = Bench::new(UpstreamPolicy::default());
+    let later = Timestamp::from_micros(3_600_000_000);
+    bench.dispatcher.pause(bench.upstream);
+    let (scheduled, queued) = (CallSpec { not_before: Some(later), ..bench.spec(1) }, bench.spec(2));
+    bench.offer(scheduled).offer(queued);
+    for call in [1, 2] {
+        let standing = bench.dispatcher.standing(CallId::from_bits(call)).expect("it waits");
+        assert_eq!((standing.wait_reason, standing.next_at), (Some(WaitReason::Paused), None), "call {call}");
+    }
+    assert_eq!(bench.dispatcher.waiters().by_reason.into_iter().collect::<Vec<_>>(), [(WaitReason::Paused, 2)]);
+}

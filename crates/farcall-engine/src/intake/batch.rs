@@ -23,7 +23,7 @@ use crate::clock;
 use crate::document::{self, Document, Rejection, RejectionKind, Routing};
 use crate::result_file::{Cleared, Rejected, RejectedOutcome, Taken};
 
-/// After the engine refused files, or one could not be read: when to try again.
+/// After the engine refused files or made one wait, or one could not be read: when to try again.
 const RETRY_DELAY: Duration = Duration::from_secs(1);
 
 /// One file of a batch, looked at.
@@ -119,6 +119,7 @@ impl Inbox {
             match verdict {
                 Verdict::Taken(id) | Verdict::Known(id) => taken.push(Taken { file, bytes, id }),
                 Verdict::Rejected(rejection) => rejected.push((file, rejection)),
+                Verdict::Awaited => self.ledger.look_again(&file.name, now, RETRY_DELAY),
                 Verdict::Refused => {
                     self.ledger.look_again(&file.name, now, RETRY_DELAY);
                     self.refused_until = now + RETRY_DELAY;

@@ -325,3 +325,14 @@ async fn the_thread_ends_when_nobody_takes_offers() {
     tokio::task::spawn_blocking(|| bench.intake.join()).await.expect("it ends by itself");
     assert!(bench.dir.path().join("a.json").exists(), "and what was not taken stays");
 }
+
+#[tokio::test]
+async fn a_file_that_waits_for_an_earlier_outcome_holds_up_no_other() {
+    let mut bench = Bench::start(|dir| drop_in(dir, "copy.json", CALL));
+    let offer = bench.offer().await;
+    offer.verdicts.send(vec![Verdict::Awaited]).expect("the inbox waits");
+    drop_in(bench.dir.path(), "other.json", CALL);
+    assert_eq!(bench.take().await, set(&["other.json"]), "nothing waited for");
+    assert_eq!(bench.take().await, set(&["copy.json"]), "and it is offered again");
+    bench.stop();
+}

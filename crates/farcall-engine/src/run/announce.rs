@@ -23,6 +23,28 @@ pub(super) struct Announcer {
     left_out: u64,
 }
 
+/// Says when the store becomes full, and when it no longer is.
+#[derive(Debug, Default)]
+pub(super) struct SpaceAnnouncer {
+    is_full: bool,
+}
+
+impl SpaceAnnouncer {
+    pub(super) fn note(&mut self, free_bytes: u64, min_free: u64) {
+        let is_full = free_bytes < min_free;
+        let was_full = std::mem::replace(&mut self.is_full, is_full);
+        if is_full && !was_full {
+            tracing::warn!(
+                free_bytes,
+                min_free,
+                "the disk is nearly full: no call is taken, and files stay in the inbox, until there is space again"
+            );
+        } else if was_full && !is_full {
+            tracing::info!(free_bytes, min_free, "there is space again, calls are taken");
+        }
+    }
+}
+
 /// What a settlement says.
 pub(super) struct Settled<'a> {
     pub(super) call: CallId,

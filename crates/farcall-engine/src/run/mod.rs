@@ -17,7 +17,7 @@ mod submit;
 mod writes;
 
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use farcall_core::call::{State, UpstreamId};
@@ -40,7 +40,7 @@ use crate::journal::Journal;
 use crate::reads::Reads;
 use crate::result_file::Filing;
 use crate::upstreams::{Upstreams, limit_key};
-use announce::Announcer;
+use announce::{Announcer, SpaceAnnouncer};
 use documents::Documents;
 use pending::Pending;
 use stats::Stats;
@@ -65,6 +65,8 @@ pub(crate) struct Run {
     messages: mpsc::Receiver<Message>,
     sender: mpsc::Sender<Message>,
     snapshots: watch::Sender<Snapshot>,
+    /// For handles that outlive the loop.
+    last_overview: Arc<OnceLock<Overview>>,
     upstreams: Upstreams,
     reader: Box<dyn Reader>,
     reads: Arc<Reads>,
@@ -80,6 +82,7 @@ pub(crate) struct Run {
     unfiled: u64,
     /// Free bytes of the store, and when that was asked.
     free_bytes: Option<(u64, Instant)>,
+    space_announcer: SpaceAnnouncer,
     /// When idle connections were last closed.
     pruned_at: Instant,
     stats: Stats,
@@ -150,6 +153,8 @@ impl Run {
         submit::refuse_all(&mut self.messages, || {
             if is_failed { SubmitError::StoreFailed } else { SubmitError::Draining }
         });
+        let overview = self.overview();
+        self.last_overview.set(overview).expect("a loop stops once");
         for token in self.pending.running.values() {
             token.cancel();
         }
