@@ -21,13 +21,17 @@ struct Bench<'a> {
 /// A heading, and what is done below it.
 type Step = (&'static str, fn(&Bench<'_>) -> Result<()>);
 
+/// Seeds of the simulator in every run.
+const SEEDS: &str = "1000";
+
 /// The cheapest first.
-const STEPS: [Step; 5] = [
+const STEPS: [Step; 6] = [
     ("C compiler", c_compiler),
     ("format", format),
     ("tidy", |bench| tidy::run(bench.root)),
     ("lints", lints),
     ("tests", tests),
+    ("simulator", simulator),
 ];
 
 /// Runs the steps.
@@ -75,6 +79,11 @@ fn lints(bench: &Bench<'_>) -> Result<()> {
 
 fn tests(bench: &Bench<'_>) -> Result<()> {
     bench.cargo(&["test", "--locked", "--workspace"])
+}
+
+/// As a command of its own, as one would replay a seed; the tests have built what it needs.
+fn simulator(bench: &Bench<'_>) -> Result<()> {
+    bench.cargo(&["run", "--locked", "--quiet", "--package", "xtask", "--", "sim", "--seeds", SEEDS])
 }
 
 impl Bench<'_> {

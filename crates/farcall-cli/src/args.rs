@@ -106,7 +106,6 @@ pub(crate) struct DemoDir {
 
 /// Commands that are known and refused until they exist.
 #[derive(Debug, Clone, Subcommand)]
-#[command(disable_help_flag = true)]
 pub(crate) enum Later {
     #[command(hide = true)]
     Batch(Anything),

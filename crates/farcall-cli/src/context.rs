@@ -1,4 +1,6 @@
 //! What every command is given: the flags that all have, the environment, the screen, and what follows from them.
+//!
+//! Here flags meet the environment; what they mean is the configuration's business.
 
 use std::path::{Path, PathBuf};
 

@@ -1,4 +1,6 @@
 //! The working directory before anything is done in it: found, made, and refused when others could write it.
+//!
+//! What stands in it belongs to the engine.
 
 use std::fs::DirBuilder;
 use std::io;

@@ -5,7 +5,7 @@
 use std::fmt::Display;
 use std::process::ExitCode;
 
-use farcall_engine::config::{Diagnostics, LoadError};
+use farcall_engine::config::{Diagnostics, Finding, LoadError};
 
 /// An exit code of the contract.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -79,14 +79,28 @@ impl Failure {
         }
     }
 
+    /// Logs it, for those who read the log only.
+    pub(crate) fn log(&self) {
+        match self {
+            Self::Configuration(mistakes) => {
+                for Finding { path, line, column, message, hint, .. } in mistakes.iter() {
+                    tracing::error!(path, line, column, hint, error = message, "the configuration cannot be used");
+                }
+            }
+            Self::Told { error, hint, .. } => {
+                tracing::error!(error = format!("{error:#}"), hint = hint.as_deref(), "farcall cannot go on");
+            }
+        }
+    }
+
     /// What is printed, without a newline at the end.
     pub(crate) fn render(&self, color: bool) -> String {
         match self {
             Self::Configuration(diagnostics) => diagnostics.render(color),
             Self::Told { error, hint, .. } => {
-                let (label, reset) = if color { ("\u{1b}[1m\u{1b}[31merror:\u{1b}[0m", "") } else { ("error:", "") };
+                let label = if color { "\u{1b}[1m\u{1b}[31merror:\u{1b}[0m" } else { "error:" };
                 let hint = hint.iter().map(|hint| format!("\nhint: {hint}"));
-                format!("{label}{reset} {error:#}{}", hint.collect::<String>())
+                format!("{label} {error:#}{}", hint.collect::<String>())
             }
         }
     }

@@ -49,6 +49,11 @@ impl Logging {
     }
 }
 
+/// Whether events go anywhere.
+pub(crate) fn is_started() -> bool {
+    tracing::dispatcher::has_been_set()
+}
+
 /// Whole lines to stderr, above whatever bars are shown.
 #[derive(Debug, Clone)]
 struct Lines {
@@ -140,14 +145,15 @@ fn quoted(value: &str) -> String {
 /// The text with every character escaped that is not shown as itself.
 fn escaped(text: &str) -> String {
     let is_harmless = |c: char| !c.is_control() && !is_invisible(c);
-    text.chars().fold(String::with_capacity(text.len()), |mut line, c| {
+    let mut line = String::with_capacity(text.len());
+    for c in text.chars() {
         if is_harmless(c) {
-            line.push(c)
+            line.push(c);
         } else {
-            line.extend(c.escape_default())
+            line.extend(c.escape_default());
         }
-        line
-    })
+    }
+    line
 }
 
 /// Line separators of Unicode, and characters that turn the direction of the text around them.

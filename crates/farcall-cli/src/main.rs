@@ -2,14 +2,20 @@
 //!
 //! The only place that ends the process. What each command does stands in `commands`, one file per command.
 
+mod api;
 mod args;
 mod commands;
 mod context;
+mod demo;
 mod directory;
 mod exit;
 mod logging;
 mod print;
+mod progress;
+mod session;
 mod settings;
+mod signals;
+mod summary;
 
 use std::ffi::{OsStr, OsString};
 use std::process::ExitCode;

@@ -56,6 +56,8 @@ pub(crate) struct Environment {
     /// `FARCALL_LOG`: which events are logged, as `info` or `farcall_engine=debug,info`.
     pub(crate) log: Option<String>,
     pub(crate) home: Option<PathBuf>,
+    /// Where temporary directories are made.
+    pub(crate) temporary: PathBuf,
 }
 
 impl Environment {
@@ -65,7 +67,8 @@ impl Environment {
     /// When a setting is not UTF-8.
     pub(crate) fn read() -> Result<Self, Failure> {
         let environment = Self::of(&std::env::vars_os().collect())?;
-        Ok(Self { home: std::env::home_dir().filter(|home| !home.as_os_str().is_empty()), ..environment })
+        let home = std::env::home_dir().filter(|home| !home.as_os_str().is_empty());
+        Ok(Self { home, temporary: std::env::temp_dir(), ..environment })
     }
 
     fn of(variables: &BTreeMap<OsString, OsString>) -> Result<Self, Failure> {
@@ -90,6 +93,7 @@ impl Environment {
             no_color: variables.get(OsStr::new("NO_COLOR")).is_some_and(|value| !value.is_empty()),
             log: text("FARCALL_LOG")?.filter(|filter| !filter.is_empty()),
             home: None,
+            temporary: PathBuf::new(),
         })
     }
 }

@@ -5,17 +5,17 @@
 //! would be a new call after a crash. What cannot be filed now is tried again, with one warning.
 
 use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use farcall_core::id::CallId;
 use farcall_store::port::{ReadError, Reader};
-use farcall_store::record::{CallRecord, FileIdentity};
 use tokio::sync::mpsc;
 
 use crate::cause::chain;
-use crate::result_file::{self, Ended, FileError, Filing};
+use crate::result_file::{self, Ended, FileError, Filing, Taken};
 use crate::run::Message;
 
 /// Calls filed with one set of syncs.
@@ -56,17 +56,29 @@ struct Filer {
 #[derive(Default)]
 struct Batch {
     ended: Vec<Ended>,
-    files: Vec<FileIdentity>,
+    files: Vec<Taken>,
     bytes: usize,
 }
 
-/// Why a batch was not filed.
+/// What a batch leaves to do.
+#[derive(Debug, Default)]
+struct Left {
+    /// The batch was full before their turn came.
+    unread: Vec<CallId>,
+    failed: Vec<CallId>,
+    /// To be waited for before anything is filed again.
+    pause: Duration,
+}
+
+/// Why a call was not filed.
 #[derive(Debug, thiserror::Error)]
 enum FilingError {
     #[error(transparent)]
     Read(#[from] ReadError),
     #[error(transparent)]
     File(#[from] FileError),
+    #[error("filing broke down")]
+    BrokeDown,
 }
 
 impl FilingQueue {
@@ -80,8 +92,7 @@ impl FilingQueue {
         let mut filer = Filer { filing, reader, messages, has_warned: false };
         let run = move || {
             while let Some(calls) = queue.next_batch() {
-                let (left, pause) = filer.file(calls);
-                queue.put_back(left, pause);
+                queue.put_back(filer.file(&calls));
             }
         };
         let thread = std::thread::Builder::new().name("farcall-filer".to_owned()).spawn(run)?;
@@ -104,77 +115,77 @@ impl FilingQueue {
 }
 
 impl Filer {
-    /// Files what it can; gives back the calls to file later, and how much later.
-    fn file(&mut self, mut calls: Vec<CallId>) -> (Vec<CallId>, Duration) {
-        let batch = match self.read(&mut calls) {
-            Ok(batch) => batch,
-            Err(error) => return self.failed(&error.into(), calls),
-        };
-        let mut left = calls;
-        let results = match self.filing.clear_inbox(&batch.files) {
+    /// Files what it can of these calls.
+    fn file(&mut self, calls: &[CallId]) -> Left {
+        let attempt = catch_unwind(AssertUnwindSafe(|| self.try_file(calls)));
+        let (mut left, error) = attempt
+            .unwrap_or_else(|_| (Left { failed: calls.to_vec(), ..Left::default() }, Some(FilingError::BrokeDown)));
+        match error {
+            Some(error) => self.warn(&error, left.failed.len()),
+            None => self.has_warned = false,
+        }
+        // While others are filed nothing is lost by trying again at once.
+        let is_stuck = !left.failed.is_empty() && left.failed.len() + left.unread.len() == calls.len();
+        left.pause = if is_stuck { RETRY_AFTER } else { Duration::ZERO };
+        left
+    }
+
+    fn try_file(&mut self, calls: &[CallId]) -> (Left, Option<FilingError>) {
+        let (batch, mut left, mut error) = self.read(calls);
+        let results = match self.filing.clear_durably(&batch.files) {
             Ok(()) => self.filing.file(&batch.ended),
             Err(error) => vec![Err(error); batch.ended.len()],
         };
         let mut filed = Vec::with_capacity(results.len());
-        let mut failure = None;
         for (ended, result) in batch.ended.iter().zip(results) {
             match result {
                 Ok(_) => filed.push(ended.id),
-                Err(error) => {
-                    failure = Some(error);
-                    left.push(ended.id);
+                Err(failure) => {
+                    error = Some(failure.into());
+                    left.failed.push(ended.id);
                 }
             }
         }
         if !filed.is_empty() {
-            self.has_warned &= failure.is_some();
             // A loop that is gone leaves them unfiled; they are found in place at the next start.
             let _ = self.messages.blocking_send(Message::Filed { calls: filed });
         }
-        match failure {
-            Some(error) => self.failed(&error.into(), left),
-            None => (left, Duration::ZERO),
-        }
+        (left, error)
     }
 
-    /// Reads calls until the batch is large enough; those not read stay in `calls`.
-    fn read(&mut self, calls: &mut Vec<CallId>) -> Result<Batch, ReadError> {
-        let mut batch = Batch::default();
-        let mut taken = 0;
-        for &id in calls.iter() {
+    /// Reads calls until the batch is large enough. One that cannot be read holds up no other.
+    fn read(&mut self, calls: &[CallId]) -> (Batch, Left, Option<FilingError>) {
+        let (mut batch, mut left, mut failure) = (Batch::default(), Left::default(), None);
+        for &id in calls {
             if batch.bytes >= BATCH_BYTES_MAX {
-                break;
+                left.unread.push(id);
+                continue;
             }
-            if let Some(record) = self.reader.call(id)? {
-                self.add(&mut batch, &record)?;
+            if let Err(error) = self.add(&mut batch, id) {
+                left.failed.push(id);
+                failure = Some(error.into());
             }
-            taken += 1;
         }
-        calls.drain(..taken);
-        Ok(batch)
+        (batch, left, failure)
     }
 
-    fn add(&mut self, batch: &mut Batch, record: &CallRecord) -> Result<(), ReadError> {
+    fn add(&mut self, batch: &mut Batch, id: CallId) -> Result<(), ReadError> {
+        let Some(record) = self.reader.call(id)? else { return Ok(()) };
         let Some(file) = &record.file else { return Ok(()) };
         let answer = self.reader.response(record.id)?;
         let request = self.reader.request(record.id)?.unwrap_or_default();
-        let response = result_file::response(record, answer.as_ref());
+        let response = result_file::response(&record, answer.as_ref());
         batch.bytes += request.len() + response.len();
-        batch.files.push(file.clone());
+        batch.files.push(Taken { file: file.clone(), bytes: request.clone(), id: record.id });
         batch.ended.push(Ended { id: record.id, name: file.name.clone(), response, request });
         Ok(())
     }
 
-    fn failed(&mut self, error: &FilingError, left: Vec<CallId>) -> (Vec<CallId>, Duration) {
+    fn warn(&mut self, error: &FilingError, calls: usize) {
         if !self.has_warned {
             self.has_warned = true;
-            tracing::warn!(
-                error = chain(error),
-                calls = left.len(),
-                "cannot put response files in place, trying again"
-            );
+            tracing::warn!(error = chain(error), calls, "cannot put response files in place, trying again");
         }
-        (left, RETRY_AFTER)
     }
 }
 
@@ -183,14 +194,15 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Calls that were not filed go in front again; waits for `pause` before anything is filed.
-    fn put_back(&self, calls: Vec<CallId>, pause: Duration) {
+    /// Calls that were not read go in front again, those that failed to the back, so that they hold up no other.
+    fn put_back(&self, left: Left) {
         let mut state = self.lock();
-        for call in calls.into_iter().rev() {
+        for call in left.unread.into_iter().rev() {
             state.calls.push_front(call);
         }
-        if !pause.is_zero() {
-            drop(self.changed.wait_timeout_while(state, pause, |state| !state.is_closed));
+        state.calls.extend(left.failed);
+        if !left.pause.is_zero() {
+            drop(self.changed.wait_timeout_while(state, left.pause, |state| !state.is_closed));
         }
     }
 
@@ -209,3 +221,6 @@ impl Shared {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

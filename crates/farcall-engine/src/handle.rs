@@ -3,7 +3,7 @@
 //! Servers, the command line and the inbox submit calls and look at them through this; none of them touches the store
 //! or the dispatcher. Reads go to readers of their own and never hold the engine up.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use farcall_core::call::{Source, State, WaitReason};
@@ -95,6 +95,8 @@ pub enum StoreHealth {
 #[derive(Debug, Clone, Default)]
 pub struct Overview {
     pub upstreams: Vec<UpstreamOverview>,
+    /// The callbacks of all of them.
+    pub callbacks: UpstreamOverview,
     /// Waiting calls by reason.
     pub waiting: Vec<(WaitReason, u64)>,
     /// The earliest moment at which a waiting call may go on.
@@ -124,6 +126,8 @@ pub struct Handle {
     pub(crate) snapshots: watch::Receiver<Snapshot>,
     pub(crate) reads: Arc<Reads>,
     pub(crate) config: Arc<Config>,
+    /// What the engine had done when it ended.
+    pub(crate) last_overview: Arc<OnceLock<Overview>>,
     /// How the inbox stands, for an engine that watches one.
     pub(crate) inbox: Option<watch::Receiver<Status>>,
 }
@@ -188,13 +192,16 @@ impl Handle {
         self.reads.free_bytes().await
     }
 
-    /// What each upstream does; costs time in proportion to the waiting calls.
+    /// What each upstream does; costs time in proportion to the waiting calls. Of an engine that has ended, how it
+    /// stood then.
     pub async fn overview(&self) -> Overview {
         let (reply, overview) = oneshot::channel();
-        if self.messages.send(Message::Overview { reply }).await.is_err() {
-            return Overview::default();
+        // An engine that is gone answers nothing.
+        let _ = self.messages.send(Message::Overview { reply }).await;
+        match overview.await {
+            Ok(overview) => overview,
+            Err(_) => self.last_overview.get().cloned().unwrap_or_default(),
         }
-        overview.await.unwrap_or_default()
     }
 
     /// Starts nothing more. Attempts in flight have `drain_timeout` to finish; what waits stays.

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use farcall_core::call::Source;
 use farcall_core::id::CallId;
+use farcall_store::port::ReadError;
 use tokio::sync::mpsc;
 
 use crate::cause::chain;
@@ -41,8 +42,9 @@ async fn judge(found: Found, handle: Handle, filing: Arc<Filing>) -> Verdict {
     match handle.submit(submission).await {
         Ok(accepted) if accepted.is_replay => {
             let ended = match copy_of(accepted.id, name, request, &handle).await {
-                Some(ended) => ended,
-                None => return Verdict::Refused,
+                Ok(Some(ended)) => ended,
+                Ok(None) => return Verdict::Awaited,
+                Err(_) => return Verdict::Refused,
             };
             file_copy(ended, filing).await
         }
@@ -53,12 +55,18 @@ async fn judge(found: Found, handle: Handle, filing: Arc<Filing>) -> Verdict {
 }
 
 /// The outcome of the call that holds the key, under another file's name; nothing while it has not ended.
-async fn copy_of(id: CallId, name: Vec<u8>, request: bytes::Bytes, handle: &Handle) -> Option<Ended> {
-    let (record, answer) = handle.reads.outcome(id).await.ok().flatten()?;
-    if !record.progress.state.is_end() {
-        return None;
-    }
-    Some(Ended { id, name, response: result_file::response(&record, answer.as_ref()), request })
+async fn copy_of(
+    id: CallId,
+    name: Vec<u8>,
+    request: bytes::Bytes,
+    handle: &Handle,
+) -> Result<Option<Ended>, ReadError> {
+    let outcome = handle.reads.outcome(id).await?;
+    let ended = outcome.filter(|(record, _)| record.progress.state.is_end());
+    Ok(ended.map(|(record, answer)| {
+        let response = result_file::response(&record, answer.as_ref());
+        Ended { id, name, response, request }
+    }))
 }
 
 async fn file_copy(ended: Ended, filing: Arc<Filing>) -> Verdict {

@@ -2,6 +2,7 @@
 //!
 //! SQLite blocks, so it has a thread of its own; the loop hands it a turn's writes and goes on gathering events.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc;
 use std::thread::JoinHandle;
 
@@ -16,6 +17,11 @@ pub(crate) struct Journal {
     batches: mpsc::SyncSender<Batch>,
     thread: JoinHandle<()>,
 }
+
+/// Told in place of a result; the store is not touched again.
+#[derive(Debug, thiserror::Error)]
+#[error("the store broke down while it wrote")]
+struct BrokeDown;
 
 #[derive(Debug)]
 struct Batch {
@@ -32,7 +38,7 @@ impl Journal {
         let (batches, receiver) = mpsc::sync_channel::<Batch>(1);
         let thread = std::thread::Builder::new().name("farcall-store".to_owned()).spawn(move || {
             for batch in receiver {
-                let result: Result<(), CommitError> = store.commit(&batch.writes);
+                let result = commit(store.as_mut(), &batch.writes);
                 // A loop that is gone needs no word; what was committed stays.
                 let _ = messages.blocking_send(Message::Committed { seq: batch.seq, result });
             }
@@ -52,5 +58,47 @@ impl Journal {
         if let Err(panic) = self.thread.join() {
             std::panic::resume_unwind(panic);
         }
+    }
+}
+
+/// Commits; a store that panics has failed like one that says so, or the loop would wait for its word for ever.
+fn commit(store: &mut dyn Store, writes: &[Write]) -> Result<(), CommitError> {
+    catch_unwind(AssertUnwindSafe(|| store.commit(writes)))
+        .unwrap_or_else(|_| Err(CommitError::Io(Box::new(BrokeDown))))
+}
+
+#[cfg(test)]
+mod tests {
+    use farcall_store::memory::MemoryStore;
+    use farcall_store::port::{ReadError, Reader};
+    use farcall_store::record::Recovery;
+
+    use super::*;
+
+    /// A store whose commits panic.
+    struct Broken(MemoryStore);
+
+    impl Store for Broken {
+        fn take_over(&mut self) -> Result<Recovery, ReadError> {
+            self.0.take_over()
+        }
+
+        fn commit(&mut self, _: &[Write]) -> Result<(), CommitError> {
+            panic!("a mistake of ours")
+        }
+
+        fn reader(&self) -> Result<Box<dyn Reader>, ReadError> {
+            self.0.reader()
+        }
+    }
+
+    #[tokio::test]
+    async fn a_store_that_breaks_down_is_told_of_like_one_that_fails() {
+        let (sender, mut messages) = tokio::sync::mpsc::channel(1);
+        let journal = Journal::start(Box::new(Broken(MemoryStore::new())), sender).expect("a thread");
+        journal.commit(Seq(1), Vec::new());
+        let told = messages.recv().await;
+        assert!(matches!(told, Some(Message::Committed { seq: Seq(1), result: Err(CommitError::Io(_)) })), "{told:?}");
+        tokio::task::spawn_blocking(move || journal.close()).await.expect("the thread ends");
     }
 }

@@ -140,3 +140,16 @@ fn text(value: &[u8]) -> Cow<'_, str> {
         Err(_) => Cow::Owned(value.iter().map(|&byte| char::from(byte)).collect()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn repeated_request_headers_are_joined_where_the_first_stands() {
+        let field = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+        let fields = [field("b", "1"), field("a", "x\"y"), field("b", "2")];
+        let text = serde_json::to_string(&Fields(&fields)).expect("it is JSON");
+        assert_eq!(text, r#"{"b":"1, 2","a":"x\"y"}"#);
+    }
+}

@@ -10,7 +10,7 @@ use farcall_core::dispatcher::Standing;
 use farcall_core::id::CallId;
 use farcall_store::port::{ReadError, Reader};
 use farcall_store::record::{AttemptRecord, CallRecord, ResponseRecord};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::clock;
 use crate::config::Config;
@@ -20,8 +20,16 @@ use crate::handle::CallView;
 /// The readers, and what it takes to show what they read.
 pub(crate) struct Reads {
     readers: Mutex<Vec<Box<dyn Reader>>>,
-    free: Semaphore,
+    free: Arc<Semaphore>,
     config: Arc<Config>,
+}
+
+/// A reader on loan. It goes back even when whoever asked has gone away meanwhile, or the read panics.
+struct Lent {
+    reads: Arc<Reads>,
+    reader: Option<Box<dyn Reader>>,
+    /// Given back after the reader is.
+    _permit: OwnedSemaphorePermit,
 }
 
 impl std::fmt::Debug for Reads {
@@ -32,7 +40,7 @@ impl std::fmt::Debug for Reads {
 
 impl Reads {
     pub(crate) fn new(readers: Vec<Box<dyn Reader>>, config: Arc<Config>) -> Self {
-        let free = Semaphore::new(readers.len());
+        let free = Arc::new(Semaphore::new(readers.len()));
         Self { readers: Mutex::new(readers), free, config }
     }
 
@@ -41,17 +49,19 @@ impl Reads {
         self: &Arc<Self>,
         read: impl FnOnce(&mut dyn Reader) -> T + Send + 'static,
     ) -> T {
-        let _permit = self.free.acquire().await.expect("the semaphore is never closed");
-        let reads = Arc::clone(self);
+        let permit = Arc::clone(&self.free).acquire_owned().await.expect("the semaphore is never closed");
+        let lent = Lent { reads: Arc::clone(self), reader: self.lock().pop(), _permit: permit };
         let task = tokio::task::spawn_blocking(move || {
-            let mut reader = reads.lock().pop().expect("a permit stands for a reader");
-            let result = read(reader.as_mut());
-            reads.lock().push(reader);
-            result
+            let mut lent = lent;
+            read(lent.reader.as_deref_mut().expect("a permit stands for a reader"))
         });
         match task.await {
             Ok(result) => result,
-            Err(error) => std::panic::resume_unwind(error.into_panic()),
+            Err(error) => match error.try_into_panic() {
+                Ok(panic) => std::panic::resume_unwind(panic),
+                // Only a runtime that shuts down cancels, and it polls nobody again.
+                Err(_) => std::future::pending().await,
+            },
         }
     }
 
@@ -130,6 +140,12 @@ impl Reads {
     }
 }
 
+impl Drop for Lent {
+    fn drop(&mut self) {
+        self.reads.lock().extend(self.reader.take());
+    }
+}
+
 /// The call's own headers as users may read them back: values that carry rights are masked.
 fn masked_headers(config: &Config, request: &Bytes) -> Vec<(String, String)> {
     let Ok(document) = document::parse(request, &Routing::from(config)) else { return Vec::new() };
@@ -151,7 +167,52 @@ fn is_secret(name: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::mpsc;
+
+    use farcall_store::memory::MemoryStore;
+    use farcall_store::port::Store;
+
     use super::*;
+
+    /// With one reader.
+    fn reads() -> Arc<Reads> {
+        let reader = MemoryStore::new().reader().expect("a store in memory can be read");
+        Arc::new(Reads::new(vec![reader], Arc::default()))
+    }
+
+    #[tokio::test]
+    async fn a_reader_whose_asker_went_away_is_not_lent_twice() {
+        let reads = reads();
+        let (go_on, gate) = mpsc::channel::<()>();
+        let (begun, has_begun) = tokio::sync::oneshot::channel();
+        let first = reads.with(move |_| {
+            let _ = begun.send(());
+            gate.recv()
+        });
+        tokio::select! {
+            biased;
+            _ = first => panic!("the gate is closed"),
+            begun = has_begun => begun.expect("the first read runs"),
+        }
+        let second = reads.with(|reader| reader.free_bytes());
+        tokio::pin!(second);
+        assert!(
+            std::future::poll_fn(|context| std::task::Poll::Ready(second.as_mut().poll(context).is_pending())).await
+        );
+        go_on.send(()).expect("the first read still runs");
+        assert!(second.await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn a_reader_comes_back_from_a_read_that_panics() {
+        let reads = reads();
+        let broken = tokio::spawn({
+            let reads = Arc::clone(&reads);
+            async move { reads.with(|_| panic!("a bad row")).await }
+        });
+        assert!(broken.await.is_err_and(|error| error.is_panic()));
+        assert!(reads.with(|reader| reader.free_bytes()).await.is_ok());
+    }
 
     #[test]
     fn headers_that_carry_rights_are_masked() {

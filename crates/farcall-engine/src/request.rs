@@ -6,11 +6,11 @@
 use std::path::Path;
 
 use bytes::Bytes;
-use farcall_core::id::CallId;
+use farcall_core::id::{AttemptId, CallId};
 use http::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, USER_AGENT};
 
 use crate::config::Upstream;
-use crate::document::{Body, Document};
+use crate::document::{Body, Document, UpstreamRef};
 use crate::execute::HttpRequest;
 use crate::secret::SecretError;
 
@@ -27,12 +27,12 @@ pub(crate) enum RequestError {
 /// What we call ourselves, unless the call says otherwise.
 const AGENT: &str = concat!("farcall/", env!("CARGO_PKG_VERSION"));
 
-/// The request of one attempt; the same on every attempt but for secrets that changed meanwhile.
+/// The request of one attempt; the same on every attempt but for `traceparent`, and for secrets that changed meanwhile.
 ///
 /// # Errors
 /// When a secret cannot be resolved: nothing must be sent then.
 pub(crate) fn build(
-    call: CallId,
+    attempt: AttemptId,
     document: &Document,
     upstream: &Upstream,
     directory: &Path,
@@ -47,8 +47,11 @@ pub(crate) fn build(
     if is_json {
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     }
-    if let Some((name, value)) = idempotency(call, document, upstream) {
+    if let Some((name, value)) = idempotency(attempt.call, document, upstream) {
         headers.insert(name, value);
+    }
+    if matches!(document.upstream, UpstreamRef::Declared(_)) {
+        headers.insert("traceparent", traceparent(attempt));
     }
     for (name, template) in &upstream.headers {
         let secret = template.resolve(directory)?;
@@ -70,6 +73,14 @@ pub(crate) fn build(
     })
 }
 
+/// W3C Trace Context, level 1: one trace per call, one parent per attempt, not sampled by us.
+fn traceparent(attempt: AttemptId) -> HeaderValue {
+    let trace = attempt.call.bits();
+    // Any number but 0 that differs between the attempts of a call; the low half of its id is chance.
+    let parent = (trace as u64).wrapping_add(u64::from(attempt.number)).max(1);
+    HeaderValue::try_from(format!("00-{trace:032x}-{parent:016x}-00")).expect("hexadecimal digits and hyphens")
+}
+
 /// The same key over retries and restarts, for methods that change something.
 fn idempotency(call: CallId, document: &Document, upstream: &Upstream) -> Option<(HeaderName, HeaderValue)> {
     let changes = matches!(document.method.as_str(), "POST" | "PUT" | "PATCH" | "DELETE");
@@ -79,4 +90,57 @@ fn idempotency(call: CallId, document: &Document, upstream: &Upstream) -> Option
     let name = HeaderName::try_from(upstream.idempotency_header.as_str()).ok()?;
     let value = HeaderValue::try_from(call.to_string()).ok()?;
     Some((name, value))
+}
+
+#[cfg(test)]
+mod tests {
+    use farcall_core::time::Timestamp;
+
+    use super::*;
+    use crate::config::Config;
+    use crate::document::{Routing, parse};
+    use crate::secret::Template;
+
+    fn attempt(number: u32) -> AttemptId {
+        AttemptId { call: CallId::new(Timestamp::from_micros(1_700_000_000_000_000), 7), number }
+    }
+
+    fn built(text: &str, upstream: &Upstream) -> HttpRequest {
+        let config = Config::default();
+        let document = parse(&text.as_bytes().to_vec().into(), &Routing::from(&config)).expect("a valid document");
+        build(attempt(1), &document, upstream, Path::new("/")).expect("a request")
+    }
+
+    #[test]
+    fn the_calls_headers_win_over_the_upstreams_and_those_over_ours() {
+        let template = |text: &str| Template::parse(text).expect("a valid template");
+        let headers = vec![("user-agent".to_owned(), template("shop/1")), ("x-key".to_owned(), template("theirs"))];
+        let upstream = Upstream { headers, ..Upstream::default() };
+        let request =
+            built(r#"{"url": "http://127.0.0.1/a", "headers": {"X-Key": "own"}, "body": {"n":  1}}"#, &upstream);
+        let header = |name| request.headers.get(name).and_then(|value| value.to_str().ok());
+        assert_eq!((header("user-agent"), header("x-key")), (Some("shop/1"), Some("own")));
+        assert_eq!(header("content-type"), Some("application/json"));
+        assert_eq!(header("idempotency-key"), Some(attempt(1).call.to_string().as_str()));
+        assert_eq!(header("traceparent"), None, "undeclared upstreams get none");
+        assert_eq!(&request.body[..], br#"{"n":  1}"#);
+    }
+
+    #[test]
+    fn safe_methods_and_an_empty_name_send_no_idempotency_key() {
+        let sends = |text, upstream: &Upstream| built(text, upstream).headers.contains_key("idempotency-key");
+        let unnamed = Upstream { idempotency_header: String::new(), ..Upstream::default() };
+        assert!(!sends(r#"{"url": "http://127.0.0.1/a"}"#, &Upstream::default()));
+        assert!(!sends(r#"{"url": "http://127.0.0.1/a", "method": "DELETE"}"#, &unnamed));
+        assert!(sends(r#"{"url": "http://127.0.0.1/a", "method": "DELETE"}"#, &Upstream::default()));
+    }
+
+    #[test]
+    fn attempts_of_a_call_share_a_trace() {
+        let text = |number| traceparent(attempt(number)).to_str().expect("ASCII").to_owned();
+        let (first, second) = (text(1), text(2));
+        assert_eq!(first[..36], second[..36]);
+        assert_ne!(first, second);
+        assert!(first.starts_with("00-") && first.len() == 55, "{first}");
+    }
 }

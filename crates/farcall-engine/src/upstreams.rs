@@ -103,6 +103,13 @@ impl Upstreams {
         self.by_id.get(&id)
     }
 
+    /// Closes the connections that have been idle too long.
+    pub(crate) fn prune(&self) {
+        for known in self.by_id.values() {
+            known.transport.prune();
+        }
+    }
+
     /// All of them, in the order of their numbers.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (UpstreamId, &Known)> {
         let mut known: Vec<_> = self.by_id.iter().map(|(&id, known)| (id, known)).collect();

@@ -1,6 +1,6 @@
 //! All chance of a run, from its seed. The same seed throws the same dice.
 //!
-//! Parts that must not disturb each other fork dice of their own.
+//! Nobody else in this crate may throw any.
 
 use std::time::Duration;
 

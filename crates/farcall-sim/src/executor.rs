@@ -1,6 +1,6 @@
 //! Attempts that are out: what the executor sees of them, and what their upstream does.
 //!
-//! Every launch is checked here before it is made: stored, once, in time, within the concurrency.
+//! What they mean is for the dispatcher to say.
 
 use std::time::Duration;
 

@@ -1,6 +1,6 @@
 //! What truly happened, as somebody who sees both sides would write it down. The checkers rest on it and on the store.
 //!
-//! Nothing of it reaches the engine.
+//! Nothing here is judged.
 
 use std::collections::{BTreeMap, BTreeSet};
 

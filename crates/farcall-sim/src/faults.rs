@@ -1,6 +1,6 @@
 //! What goes wrong in a run, and when: each seed has a random subset. From `heal_after` on, nothing does.
 //!
-//! What the network does to single requests is in `upstream`.
+//! Only drawn here; each happens where it belongs.
 
 use std::time::Duration;
 

@@ -1,9 +1,9 @@
 //! From what a turn decides to what the store keeps, as the engine translates it.
 //!
-//! Nothing is decided here. The document of a call is its place in the plan.
+//! Bytes and words are made up; they decide nothing.
 
 use bytes::Bytes;
-use farcall_core::call::{ErrorKind, Source, State};
+use farcall_core::call::{ErrorKind, Source};
 use farcall_core::dispatcher::{self, Callback};
 use farcall_core::id::CallId;
 use farcall_core::settle::Tries;
@@ -22,7 +22,7 @@ pub(crate) fn translate(plan: &Plan, facts: &mut Facts, now: Now, writes: &[disp
 fn one(plan: &Plan, facts: &mut Facts, now: Now, write: &dispatcher::Write) -> port::Write {
     match *write {
         dispatcher::Write::Insert { call, state, next_at, callback } => {
-            let progress = Progress { state, next_at, ..waiting() };
+            let progress = Progress::waiting(state, next_at);
             let insert = match callback {
                 Some(callback) => callback_insert(plan, facts, now, call, callback, progress),
                 None => planned_insert(plan, facts, call, progress),
@@ -108,19 +108,6 @@ fn record(id: CallId, source: Source, limit_key: &str, accepted_at: Timestamp, p
 
 fn file(place: usize) -> FileIdentity {
     FileIdentity { name: format!("{place}.json").into_bytes(), device: 1, inode: place as u64, changed_ns: 0 }
-}
-
-const fn waiting() -> Progress {
-    Progress {
-        state: State::Queued,
-        next_at: None,
-        retries: 0,
-        requeues: 0,
-        throttles: 0,
-        finished_at: None,
-        status: None,
-        error: None,
-    }
 }
 
 fn progress_record(progress: dispatcher::Progress) -> Progress {

@@ -1,6 +1,6 @@
 //! Lives of the process: it starts, is killed, is asked to stop; and the moment from which nothing goes wrong.
 //!
-//! What a crash keeps is what the store holds, and now and then the commit that was in flight.
+//! What a start does with what was left is in `recovery`.
 
 use std::num::NonZeroU32;
 use std::time::Duration;

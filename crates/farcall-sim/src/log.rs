@@ -1,6 +1,6 @@
 //! What happened in a run, line by line, and one number that stands for all of it.
 //!
-//! Only the last lines are kept; the digest covers all of them.
+//! Two runs of a seed that differ in anything differ in this number.
 
 use std::collections::VecDeque;
 use std::fmt;

@@ -1,6 +1,6 @@
 //! Everything about a run that its seed decides beforehand.
 //!
-//! What happens by chance while the world turns is drawn then, from the same seed.
+//! What chance decides on the way comes from the same dice.
 
 use std::time::Duration;
 

@@ -1,6 +1,6 @@
 //! Random policies of upstreams: every form the contract knows, at every size.
 //!
-//! A window may be any length from a tenth of a second to two hours: virtual time costs nothing.
+//! Small numbers are likely, so that limits are met and retries run out.
 
 use std::num::NonZeroU32;
 use std::time::Duration;

@@ -1,6 +1,6 @@
 //! A start of the process: what the store kept, handed to a fresh dispatcher as the engine does it.
 //!
-//! It reads through the same port and in the same order as the real engine.
+//! Nothing is remembered but what is on the disk.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroU32;

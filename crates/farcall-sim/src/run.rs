@@ -1,6 +1,6 @@
 //! One run of a seed, and many of them side by side.
 //!
-//! A panic anywhere in a run is a failure of its seed like any other.
+//! A run that panics, or that a checker stops, is reported with the seed that replays it.
 
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};

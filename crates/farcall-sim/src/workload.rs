@@ -1,6 +1,6 @@
 //! Random calls: when each is offered, to whom, and how it wants to be treated.
 //!
-//! A third of them comes at once, because bursts find more than trickles.
+//! How the upstreams treat them is in `policies` and `faults`.
 
 use std::num::NonZeroU32;
 use std::time::Duration;
@@ -80,7 +80,7 @@ impl Wishes {
             offer_after: if dice.percent(33) { Duration::ZERO } else { dice.up_to(self.span) },
             upstream: dice.count(1, upstreams),
             source: if self.files && dice.percent(60) { Source::Inbox } else { Source::Api },
-            method: dice.pick::<&'static str>(&METHODS),
+            method: dice.pick::<&str>(&METHODS),
             priority: if self.priorities { u8::try_from(dice.count(1, 5)).unwrap_or(3) } else { 3 },
             tenant: dice.count(0, self.tenants - 1),
             cost: NonZeroU32::new(cost).expect("drawn from one"),

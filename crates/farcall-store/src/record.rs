@@ -79,6 +79,13 @@ pub struct CallRecord {
     pub idempotency: Option<IdempotencyRecord>,
 }
 
+impl Progress {
+    /// That of a call in this state which was never tried, and may go on at `next_at`.
+    pub const fn waiting(state: State, next_at: Option<Timestamp>) -> Self {
+        Self { state, next_at, retries: 0, requeues: 0, throttles: 0, finished_at: None, status: None, error: None }
+    }
+}
+
 /// A key that names at most one call of its scope.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct IdempotencyRecord {

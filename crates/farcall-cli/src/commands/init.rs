@@ -1,4 +1,6 @@
-//! `farcall init [DIR]`: writes the configuration that explains itself. Never over one that is there.
+//! `farcall init [DIR]`: writes the configuration that explains itself.
+//!
+//! Never over one that is there, under either of its names.
 
 use std::fs::OpenOptions;
 use std::io::{self, Write};
@@ -14,6 +16,9 @@ use crate::directory;
 use crate::exit::{Exit, Failure};
 
 pub(crate) fn run(context: &Context, dir: &Dir) -> Result<Exit, Failure> {
+    if let Some(setting) = context.global.settings.given.first() {
+        return Err(Failure::usage(format!("init takes no settings; write {} into the file", setting.origin)));
+    }
     let dir = directory::prepare(&context.directory(dir)?)?;
     let path = context.global.config.clone().unwrap_or_else(|| dir.join("farcall.yml"));
     if let Some(present) = in_the_way(context, &dir, &path) {

@@ -3,14 +3,18 @@
 //! A command turns its arguments into calls on the engine or a server and prints; it decides nothing else.
 
 mod check;
+mod demo;
 mod init;
 pub(crate) mod launch;
+mod run;
+mod serve;
 
 use std::ffi::OsString;
 
-use crate::args::{Command, Invocation};
+use crate::args::{Command, Invocation, LogFormat};
 use crate::context::Context;
 use crate::exit::{Exit, Failure};
+use crate::logging;
 use crate::print::Screen;
 use crate::settings::Environment;
 
@@ -23,6 +27,7 @@ pub(crate) fn run(words: &[OsString]) -> Exit {
             return if error.use_stderr() { Exit::Usage } else { Exit::Ok };
         }
     };
+    let log_format = invocation.global.log_format;
     let environment = Environment::read();
     let screen = Screen::of(environment.as_ref().unwrap_or(&Environment::default()));
     let done = environment.and_then(|environment| {
@@ -30,16 +35,20 @@ pub(crate) fn run(words: &[OsString]) -> Exit {
         perform(&Context { global, environment, screen, is_kofaf }, command)
     });
     done.unwrap_or_else(|failure| {
-        screen.tell(failure.render(screen.stderr_has_color()));
+        match log_format {
+            // Whoever reads events by machine reads the last one too.
+            LogFormat::Json if logging::is_started() => failure.log(),
+            LogFormat::Json | LogFormat::Text => screen.tell(failure.render(screen.stderr_has_color())),
+        }
         failure.exit()
     })
 }
 
 fn perform(context: &Context, command: Command) -> Result<Exit, Failure> {
     match command {
-        Command::Serve(dir) => Err(Failure::usage(format!("{dir:?}"))),
-        Command::Run(dir) => Err(Failure::usage(format!("{dir:?}"))),
-        Command::Demo(dir) => Err(Failure::usage(format!("{dir:?}"))),
+        Command::Serve(dir) => serve::run(context, &dir),
+        Command::Run(dir) => run::run(context, &dir),
+        Command::Demo(dir) => demo::run(context, &dir),
         Command::Check(dir) => check::run(context, &dir),
         Command::Init(dir) => init::run(context, &dir),
         Command::Later(later) => Err(Failure::usage(format!("farcall {} is not available yet", later.name()))),

@@ -2,6 +2,7 @@
 //!
 //! Calls come in by file and by API while the program is killed again and again. What the upstream saw, what the
 //! submitter was told and what the store says must agree.
+#![expect(clippy::print_stdout, reason = "how much was in flight is worth knowing when a test fails")]
 
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
@@ -169,6 +170,11 @@ impl World {
             unknown += of_this;
         }
         let bound = usize::try_from(KILLS)? * CONCURRENCY;
+        let accepted = self.submitted.acknowledged.lock().expect("not poisoned").len();
+        let files = self.submitted.files.lock().expect("not poisoned").len();
+        let arrived: usize = arrivals.values().sum();
+        println!("{accepted} calls, {files} files, {arrived} arrivals, {unknown} attempts unknown after {KILLS} kills");
+        assert!(accepted > 100 && files > 100 && unknown > 0, "the kills hit nothing");
         assert!(unknown <= bound, "{unknown} unknown attempts, {bound} could be in flight at the kills");
         Ok(())
     }

@@ -3,6 +3,10 @@
 //! They start processes, use directories of their own and nothing but loopback, and run side by side.
 
 mod crash;
+mod demo;
 mod kofaf;
 mod launch;
 mod rig;
+mod running;
+mod serving;
+mod usage;

@@ -146,9 +146,6 @@ impl Dispatcher {
             BytesSent::Maybe => upstream.limits.ended(&mut live.grant, now.instant),
         }
         self.wake(id);
-        if let Some(crowded_out) = self.crowded_out.pop_front() {
-            self.wake(crowded_out);
-        }
         Some(live)
     }
 

@@ -53,7 +53,8 @@ pub struct Dispatcher {
     timers: Timers,
     /// Upstreams that may have something to start, in turns.
     ready: VecDeque<UpstreamId>,
-    /// Upstreams kept from starting more because too many attempts are out over all.
+    /// Upstreams kept from starting more because too many attempts are out over all. Each upstream stands in one of
+    /// the two queues at most, and is `is_ready` then.
     crowded_out: VecDeque<UpstreamId>,
     /// Attempts that are out.
     in_flight: u32,
@@ -135,7 +136,8 @@ impl Dispatcher {
 
     /// When the next turn may have something to do without any event; `now` itself when it has already.
     pub fn next_wakeup(&self, now: Instant) -> Option<Instant> {
-        if !self.ready.is_empty() || !self.turn.writes.is_empty() {
+        let may_start = !self.ready.is_empty() || (!self.is_full() && !self.crowded_out.is_empty());
+        if may_start || !self.turn.writes.is_empty() {
             return Some(now);
         }
         self.timers.next()
@@ -267,6 +269,7 @@ impl Dispatcher {
     fn drain(&mut self, until: Instant) {
         self.draining = true;
         self.ready.clear();
+        self.crowded_out.clear();
         for upstream in &mut self.upstreams {
             upstream.is_ready = false;
         }

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use super::entry::Place;
 use super::{Census, Dispatcher};
 use crate::call::{State, UpstreamId, WaitReason};
-use crate::id::CallId;
+use crate::id::{AttemptId, CallId};
 use crate::limit::Usage;
 use crate::time::Instant;
 
@@ -48,10 +48,18 @@ impl Dispatcher {
         self.in_flight
     }
 
+    /// Whether an attempt was started and has not reported yet.
+    pub fn is_out(&self, attempt: AttemptId) -> bool {
+        self.calls.get(&attempt.call).is_some_and(|entry| entry.live.iter().any(|live| live.number == attempt.number))
+    }
+
     /// Why a call waits; nothing for calls that have ended or were never here.
     pub fn standing(&self, call: CallId) -> Option<Standing> {
         let entry = self.calls.get(&call)?;
+        let is_paused = self.upstreams[entry.spec.upstream.0 as usize].is_paused;
         let (wait_reason, next_at) = match entry.place {
+            // However long its own wait is, a pause has no end that is known.
+            Place::Asleep { .. } | Place::Lane if is_paused => (Some(WaitReason::Paused), None),
             Place::Asleep { until, reason } => (Some(reason), Some(until)),
             Place::Lane => match self.upstreams[entry.spec.upstream.0 as usize].blocked {
                 Some(block) => (Some(block.reason), block.until),

@@ -16,8 +16,8 @@ impl Dispatcher {
     /// Starts what may start, one call per upstream and round, until nothing more may or the turn is full.
     pub(super) fn start_ready(&mut self, now: Now) {
         while self.turn.writes.len() < TURN_WRITES_MAX {
-            let Some(id) = self.ready.pop_front() else { return };
-            let is_full = self.in_flight >= ATTEMPTS_MAX;
+            let Some(id) = self.next_to_ask() else { return };
+            let is_full = self.is_full();
             let upstream = self.upstream(id);
             let Some(waiting) = upstream.lanes.peek() else {
                 upstream.is_ready = false;
@@ -25,8 +25,8 @@ impl Dispatcher {
             };
             // However many are out in all, an upstream with none may start one: no other can hold it up.
             if is_full && upstream.in_flight > 0 {
+                upstream.blocked = Some(Block { reason: WaitReason::Concurrency, until: None });
                 self.crowded_out.push_back(id);
-                self.block(id, Block { reason: WaitReason::Concurrency, until: None });
                 continue;
             }
             if let Some(block) = upstream.obstacle(now.instant, waiting.cost) {
@@ -34,9 +34,28 @@ impl Dispatcher {
                 continue;
             }
             upstream.lanes.take();
+            upstream.blocked = None;
             self.start(now, waiting.call, waiting.cost);
             self.ready.push_back(id);
         }
+    }
+
+    /// The upstream to ask for its next call. Those that were crowded out come first, in the order they were.
+    fn next_to_ask(&mut self) -> Option<UpstreamId> {
+        if !self.is_full() && !self.crowded_out.is_empty() {
+            return self.crowded_out.pop_front();
+        }
+        self.ready.pop_front().or_else(|| {
+            // Its last attempt has ended: it may start one, however many others are out.
+            let idle = |id: &UpstreamId| self.upstreams[id.0 as usize].in_flight == 0;
+            let place = self.crowded_out.iter().position(idle)?;
+            self.crowded_out.remove(place)
+        })
+    }
+
+    /// As many attempts are out as may be.
+    pub(super) const fn is_full(&self) -> bool {
+        self.in_flight >= ATTEMPTS_MAX
     }
 
     /// Takes an upstream out of the ring until a timer or an attempt's report wakes it.

@@ -19,7 +19,7 @@ pub(super) struct Upstream {
     pub(super) closed_until: Option<Instant>,
     /// Why its next call does not start, and until when where that is known.
     pub(super) blocked: Option<Block>,
-    /// It stands in the ring of upstreams to ask.
+    /// It stands in the ring of upstreams to ask, or was crowded out of it.
     pub(super) is_ready: bool,
     /// Nothing is started, whatever the limits say.
     pub(super) is_paused: bool,

@@ -5,22 +5,8 @@
 use super::diagnostic::{References, Span};
 use super::reader::Reader;
 use super::tree::{Entry, Node, Value};
+use crate::connection_headers;
 use crate::secret::{Template, TemplateMistake};
-
-/// Headers that farcall or the connection sets: hop-by-hop ones (RFC 9110, section 7.6.1), host and length.
-const OURS: [&str; 11] = [
-    "connection",
-    "content-length",
-    "host",
-    "keep-alive",
-    "proxy-authenticate",
-    "proxy-authorization",
-    "proxy-connection",
-    "te",
-    "trailer",
-    "transfer-encoding",
-    "upgrade",
-];
 
 /// Reads a mapping of names to values; names in lower case.
 pub(super) fn read(reader: &mut Reader<'_>, node: &Node) -> Option<Vec<(String, Template)>> {
@@ -45,7 +31,7 @@ pub(super) fn name(reader: &mut Reader<'_>, written: &str, place: Span) -> Optio
         reader.error(place, format!("`{written}` is no header name")).hint("names are letters, digits and hyphens");
         return None;
     };
-    if OURS.contains(&name.as_str()) {
+    if connection_headers::contain(&name) {
         reader.error(place, format!("`{written}` is set by farcall itself")).hint("leave it out");
         return None;
     }

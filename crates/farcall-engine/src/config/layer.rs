@@ -114,7 +114,7 @@ impl Layer {
 
     fn policy(&self, dialect: Dialect) -> UpstreamPolicy {
         let default = UpstreamPolicy::default();
-        let retry = self.retry.resolve(match dialect {
+        let retry = self.retry.resolve(&match dialect {
             Dialect::Farcall => RetryPolicy::durable(),
             Dialect::Kofaf => RetryPolicy::none(),
         });

@@ -8,9 +8,9 @@ use std::time::Duration;
 use farcall_core::policy::{LimitSpec, UpstreamPolicy};
 
 use super::diagnostic::Span;
-use super::duration::{self, DurationError};
 use super::reader::Reader;
 use super::tree::{Node, Value};
+use crate::quantity::duration::{self, DurationError};
 
 /// The most windows one upstream may have.
 const WINDOWS_MAX: usize = 16;

@@ -7,7 +7,6 @@
 pub mod base_url;
 mod callback;
 mod diagnostic;
-pub mod duration;
 pub(crate) mod file;
 mod headers;
 mod layer;
@@ -18,9 +17,7 @@ mod reader;
 mod retry;
 mod root;
 mod settings;
-mod size;
 mod statuses;
-mod suggest;
 mod tree;
 mod upstream;
 

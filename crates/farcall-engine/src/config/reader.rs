@@ -10,15 +10,13 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::diagnostic::{Diagnostic, Diagnostics, Span};
-use super::duration::{self, DurationError};
 use super::tree::{Entry, Key, Node, Value};
-use super::{size, suggest};
+use crate::nearest::nearest;
+use crate::quantity::duration::{self, DurationError};
+use crate::quantity::size;
 
 /// A key that a mapping may have, and how its value is read into a `T`.
 pub(super) type KeyReader<T> = (&'static str, fn(&mut Reader<'_>, &Entry, &mut T));
-
-/// The largest size anybody may ask for, in bytes: 1 PiB.
-pub(super) const SIZE_MAX: u64 = 1 << 50;
 
 /// Whether a length of time may be nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -80,11 +78,10 @@ impl Reader<'_> {
     }
 
     fn unknown_key<'k>(&mut self, entry: &Entry, known: impl Iterator<Item = &'k str> + Clone) {
-        let hint =
-            misplaced(entry, known.clone()).unwrap_or_else(|| match suggest::nearest(&entry.key.name, known.clone()) {
-                Some(near) => format!("did you mean `{near}`?"),
-                None => format!("known here: {}", known.collect::<Vec<_>>().join(", ")),
-            });
+        let hint = misplaced(entry, known.clone()).unwrap_or_else(|| match nearest(&entry.key.name, known.clone()) {
+            Some(near) => format!("did you mean `{near}`?"),
+            None => format!("known here: {}", known.collect::<Vec<_>>().join(", ")),
+        });
         self.error(entry.key.span, format!("unknown key `{}`", entry.key.name)).hint(hint);
     }
 
@@ -282,14 +279,10 @@ impl Reader<'_> {
 }
 
 /// A key that is known, but at another place.
-fn misplaced<'k>(entry: &Entry, mut known: impl Iterator<Item = &'k str> + Clone) -> Option<String> {
+fn misplaced<'k>(entry: &Entry, mut known: impl Iterator<Item = &'k str>) -> Option<String> {
     let is_upstream =
         matches!(&entry.node.value, Value::Map(inner) if inner.iter().any(|entry| entry.key.name == "base_url"));
-    if is_upstream && known.clone().any(|name| name == "upstreams") {
-        return Some("an upstream stands under `upstreams`".to_owned());
-    }
-    let is_in_retry = known.any(|name| name == "backoff_factor");
-    (is_in_retry && entry.key.name == "wait").then(|| "`wait` stands beside `retry`, not in it".to_owned())
+    (is_upstream && known.any(|name| name == "upstreams")).then(|| "an upstream stands under `upstreams`".to_owned())
 }
 
 const DURATION_HINT: &str = "write seconds as a number, or a text such as `300ms`, `1m30s`, `1h` or `2d`";

@@ -1,30 +1,27 @@
 //! Retries: `retry` (a number or a mapping), `wait` and `on_unknown`, over the defaults, to the resolved policy.
 //!
-//! A layer keeps what one mapping gave. Of two layers the upper one's keys win; a delay of another form (constant,
-//! geometric, factor) replaces the lower one's delay as a whole. Within one layer two forms contradict each other.
+//! A layer keeps what one mapping gave. Of two layers the upper one's keys win (`retry_override`); a delay of another
+//! form (constant, geometric, factor) replaces the lower one's delay as a whole. Within one layer two forms contradict
+//! each other, and `wait` and `on_unknown` may stand beside `retry` or in it, not both.
 
 use std::time::Duration;
 
-use farcall_core::retry::{Backoff, Jitter, MethodSet, OnUnknown, RetryPolicy, StatusSet};
+use farcall_core::retry::{Jitter, MethodSet, OnUnknown, RetryPolicy};
 
 use super::diagnostic::Span;
 use super::reader::{KeyReader, Reader, Zero};
 use super::statuses;
 use super::tree::{Entry, Node, Value};
+use crate::retry_override::{DelayOverride, RetryOverride};
 
 /// What one mapping says about retries.
 #[derive(Debug, Clone, Default)]
 pub(super) struct RetryLayer {
-    max: Option<u32>,
+    /// All but the delay, which is here once layers were laid over each other.
+    keys: RetryOverride,
     delay: Delay,
-    max_delay: Option<Duration>,
-    jitter: Option<Jitter>,
-    statuses: Option<StatusSet>,
-    methods: Option<MethodSet>,
-    requeue: Option<u32>,
-    throttle_max: Option<u32>,
-    retry_after_max: Option<Duration>,
-    on_unknown: Option<(OnUnknown, Span)>,
+    /// Where `on_unknown` was given.
+    on_unknown_place: Option<Span>,
     /// `retry` itself was given.
     is_given: bool,
 }
@@ -38,20 +35,23 @@ struct Delay {
     backoff_factor: Option<(f64, Span)>,
 }
 
-/// The keys of the mapping.
+/// The keys of the mapping; a call's own `retry` has the same.
 const KEYS: &[KeyReader<RetryLayer>] = &[
-    ("max", |reader, entry, retry| retry.max = reader.whole(&entry.node)),
+    ("max", |reader, entry, retry| retry.keys.max = reader.whole(&entry.node)),
+    ("wait", |reader, entry, retry| retry.read_wait(reader, entry)),
     ("base", |reader, entry, retry| retry.delay.base = length(reader, entry)),
     ("factor", |reader, entry, retry| retry.delay.factor = factor(reader, entry, 1.0)),
-    ("max_delay", |reader, entry, retry| retry.max_delay = reader.duration(&entry.node, Zero::Allowed)),
-    ("jitter", |reader, entry, retry| retry.jitter = jitter(reader, &entry.node)),
+    ("max_delay", |reader, entry, retry| retry.keys.max_delay = reader.duration(&entry.node, Zero::Allowed)),
+    ("jitter", |reader, entry, retry| retry.keys.jitter = jitter(reader, &entry.node)),
     ("backoff_factor", |reader, entry, retry| retry.delay.backoff_factor = factor(reader, entry, 0.0)),
-    ("statuses", |reader, entry, retry| retry.statuses = statuses::read(reader, &entry.node)),
-    ("methods", |reader, entry, retry| retry.methods = methods(reader, &entry.node)),
-    ("requeue", |reader, entry, retry| retry.requeue = reader.whole(&entry.node)),
+    ("statuses", |reader, entry, retry| retry.keys.statuses = statuses::read(reader, &entry.node)),
+    ("methods", |reader, entry, retry| retry.keys.methods = methods(reader, &entry.node)),
+    ("requeue", |reader, entry, retry| retry.keys.requeue = reader.whole(&entry.node)),
     ("budget", |reader, entry, retry| reader.later(entry, retry)),
-    ("throttle_max", |reader, entry, retry| retry.throttle_max = reader.whole(&entry.node)),
-    ("retry_after_max", |reader, entry, retry| retry.retry_after_max = reader.duration(&entry.node, Zero::Allowed)),
+    ("throttle_max", |reader, entry, retry| retry.keys.throttle_max = reader.whole(&entry.node)),
+    ("retry_after_max", |reader, entry, retry| {
+        retry.keys.retry_after_max = reader.duration(&entry.node, Zero::Allowed);
+    }),
     ("on_unknown", |reader, entry, retry| retry.read_on_unknown(reader, entry)),
 ];
 
@@ -60,7 +60,7 @@ impl RetryLayer {
     pub(super) fn read(&mut self, reader: &mut Reader<'_>, entry: &Entry) {
         self.is_given = true;
         match entry.node.value {
-            Value::Integer(_) => self.max = reader.whole(&entry.node),
+            Value::Integer(_) => self.keys.max = reader.whole(&entry.node),
             Value::Map(_) => reader.keys(&entry.node, KEYS, self),
             _ => {
                 reader
@@ -70,18 +70,22 @@ impl RetryLayer {
         }
     }
 
+    /// Reads `wait`, which may stand beside `retry` or in it.
     pub(super) fn read_wait(&mut self, reader: &mut Reader<'_>, entry: &Entry) {
-        self.delay.wait = length(reader, entry);
+        match self.delay.wait {
+            Some((_, first)) => given_twice(reader, entry, first),
+            None => self.delay.wait = length(reader, entry),
+        }
     }
 
     /// Reads `on_unknown`, which may stand beside `retry` or in it.
     pub(super) fn read_on_unknown(&mut self, reader: &mut Reader<'_>, entry: &Entry) {
-        if let Some((_, first)) = self.on_unknown {
-            reader.error(entry.key.span, "`on_unknown` is given twice").related(first, "first given here");
-            return;
+        if let Some(first) = self.on_unknown_place {
+            return given_twice(reader, entry, first);
         }
         let choices = [("retry", OnUnknown::Retry), ("stop", OnUnknown::Stop)];
-        self.on_unknown = choice(reader, &entry.node, &choices).map(|value| (value, entry.key.span));
+        self.keys.on_unknown = choice(reader, &entry.node, &choices);
+        self.on_unknown_place = Some(entry.key.span);
     }
 
     /// Reports forms of delay that contradict each other. Called once a layer is complete.
@@ -108,86 +112,47 @@ impl RetryLayer {
         }
     }
 
-    /// This layer's keys, and the lower one's where it has none.
+    /// This layer's keys, and the lower one's where it has none. Both are complete and checked.
     pub(super) fn over(self, below: &Self) -> Self {
         Self {
-            max: self.max.or(below.max),
-            delay: self.delay.over(&below.delay),
-            max_delay: self.max_delay.or(below.max_delay),
-            jitter: self.jitter.or(below.jitter),
-            statuses: self.statuses.or_else(|| below.statuses.clone()),
-            methods: self.methods.or_else(|| below.methods.clone()),
-            requeue: self.requeue.or(below.requeue),
-            throttle_max: self.throttle_max.or(below.throttle_max),
-            retry_after_max: self.retry_after_max.or(below.retry_after_max),
-            on_unknown: self.on_unknown.or(below.on_unknown),
+            keys: self.settings().or(&below.settings()),
+            delay: Delay::default(),
+            on_unknown_place: self.on_unknown_place.or(below.on_unknown_place),
             is_given: self.is_given || below.is_given,
         }
     }
 
     /// The policy, with `base` for what was not given.
-    pub(super) fn resolve(&self, base: RetryPolicy) -> RetryPolicy {
-        let (backoff, jitter) = self.delay.resolve(&base);
-        RetryPolicy {
-            max: self.max.unwrap_or(base.max),
-            backoff,
-            max_delay: self.max_delay.unwrap_or(base.max_delay),
-            jitter: self.jitter.unwrap_or(jitter),
-            statuses: self.statuses.clone().unwrap_or(base.statuses),
-            methods: self.methods.clone().unwrap_or(base.methods),
-            requeue: self.requeue.unwrap_or(base.requeue),
-            throttle_max: self.throttle_max.unwrap_or(base.throttle_max),
-            retry_after_max: self.retry_after_max.unwrap_or(base.retry_after_max),
-        }
+    pub(super) fn resolve(&self, base: &RetryPolicy) -> RetryPolicy {
+        self.settings().over(base)
     }
 
     pub(super) fn on_unknown(&self) -> Option<OnUnknown> {
-        self.on_unknown.map(|(value, _)| value)
+        self.keys.on_unknown
     }
 
     /// `retry` was given.
     pub(super) fn is_given(&self) -> bool {
         self.is_given
     }
+
+    fn settings(&self) -> RetryOverride {
+        RetryOverride { delay: self.delay.form().or(self.keys.delay), ..self.keys.clone() }
+    }
 }
 
 impl Delay {
-    fn over(self, below: &Self) -> Self {
-        match (self.form(), below.form()) {
-            (None, _) => below.clone(),
-            (Some(own), Some(lower)) if own == lower => Self {
-                wait: self.wait.or(below.wait),
-                base: self.base.or(below.base),
-                factor: self.factor.or(below.factor),
-                backoff_factor: self.backoff_factor.or(below.backoff_factor),
-            },
-            (Some(_), _) => self,
-        }
-    }
-
-    fn form(&self) -> Option<Form> {
+    /// The one form that a checked layer gives, if any.
+    fn form(&self) -> Option<DelayOverride> {
         match self {
-            Self { wait: Some(_), .. } => Some(Form::Constant),
-            Self { backoff_factor: Some(_), .. } => Some(Form::Factor),
-            Self { base: Some(_), .. } | Self { factor: Some(_), .. } => Some(Form::Geometric),
+            Self { wait: Some((wait, _)), .. } => Some(DelayOverride::Constant(*wait)),
+            Self { backoff_factor: Some((factor, _)), .. } => Some(DelayOverride::Factor(*factor)),
             Self { wait: None, base: None, factor: None, backoff_factor: None } => None,
+            Self { base, factor, .. } => Some(DelayOverride::Geometric {
+                base: base.map(|(base, _)| base),
+                factor: factor.map(|(factor, _)| factor),
+            }),
         }
-    }
-
-    /// The form given, and the jitter that goes with it.
-    fn resolve(&self, default: &RetryPolicy) -> (Backoff, Jitter) {
-        if let Some((wait, _)) = self.wait {
-            return (Backoff::Constant(wait), Jitter::None);
-        }
-        if let Some((factor, _)) = self.backoff_factor {
-            return (Backoff::Factor(factor), Jitter::None);
-        }
-        let Backoff::Geometric { base, factor } = default.backoff else {
-            return (default.backoff, default.jitter);
-        };
-        let base = self.base.map_or(base, |(base, _)| base);
-        let factor = self.factor.map_or(factor, |(factor, _)| factor);
-        (Backoff::Geometric { base, factor }, Jitter::Full)
     }
 }
 
@@ -204,6 +169,11 @@ fn form(key: &str) -> Form {
         "backoff_factor" => Form::Factor,
         _ => Form::Geometric,
     }
+}
+
+fn given_twice(reader: &mut Reader<'_>, entry: &Entry, first: Span) {
+    let message = format!("`{}` is given twice", entry.key.name);
+    reader.error(entry.key.span, message).related(first, "first given here");
 }
 
 fn length(reader: &mut Reader<'_>, entry: &Entry) -> Option<(Duration, Span)> {

@@ -9,8 +9,9 @@ use std::path::PathBuf;
 use super::diagnostic::{Diagnostics, References, Span};
 use super::headers;
 use super::model::{Inbox, Listen, Server, StoreSettings};
-use super::reader::{KeyReader, Reader, SIZE_MAX, Zero};
+use super::reader::{KeyReader, Reader, Zero};
 use super::tree::{self, Entry, Key, Node, Value};
+use crate::quantity::size::SIZE_MAX;
 
 /// Every setting that a flag or the environment may give, as section and key.
 ///

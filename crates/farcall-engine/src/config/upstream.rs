@@ -9,9 +9,11 @@ use rustls::pki_types::pem::PemObject;
 
 use super::layer::Layer;
 use super::model::{HeaderCaps, Success};
-use super::reader::{KeyReader, Reader, SIZE_MAX, Zero};
+use super::reader::{KeyReader, Reader, Zero};
 use super::tree::{Entry, Node, Value};
 use super::{base_url, callback, file, headers, limits, statuses};
+use crate::media_type;
+use crate::quantity::size::SIZE_MAX;
 
 /// The largest file of certificate authorities, in bytes.
 const CA_BYTES_MAX: u64 = 16 << 20;
@@ -134,16 +136,13 @@ fn read_success_statuses(reader: &mut Reader<'_>, node: &Node, success: &mut Suc
 
 fn read_content_type(reader: &mut Reader<'_>, node: &Node) -> Option<String> {
     let text = reader.name(node)?;
-    let is_token = |part: &str| http::Method::from_bytes(part.as_bytes()).is_ok();
-    match text.split_once('/') {
-        Some((kind, subtype)) if is_token(kind) && is_token(subtype) => Some(text.to_ascii_lowercase()),
-        _ => {
-            reader
-                .error(node.span, format!("`{text}` is no media type"))
-                .hint("write type and subtype without parameters, for example `application/json`");
-            None
-        }
+    let media_type = media_type::from_text(text);
+    if media_type.is_none() {
+        reader
+            .error(node.span, format!("`{text}` is no media type"))
+            .hint("write type and subtype without parameters, for example `application/json`");
     }
+    media_type
 }
 
 fn read_max_headers(reader: &mut Reader<'_>, node: &Node) -> Option<HeaderCaps> {

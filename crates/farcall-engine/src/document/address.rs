@@ -11,10 +11,10 @@ use url::Url;
 
 use super::field::{Fault, Field};
 use super::json::Shape;
-use super::nearest::nearest;
 use super::parse::CallKeys;
 use super::{RejectionKind, Routing, UpstreamRef};
 use crate::config::Upstream;
+use crate::nearest::nearest;
 
 /// The longest URL, which is what the HTTP client can carry.
 const URL_BYTES_MAX: usize = 65_534;

@@ -3,14 +3,14 @@
 //! Every reader says in its fault what would have been right. Nothing here knows which keys there are.
 
 use std::borrow::Cow;
-use std::num::IntErrorKind;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use super::json::{Member, Shape, Value};
-use super::nearest::nearest;
 use super::{RejectionKind, When};
-use crate::quantity;
+use crate::nearest::nearest;
+use crate::quantity::duration::{self, DurationError};
+use crate::quantity::size::{self, SIZE_MAX};
 use farcall_core::time::Timestamp;
 
 /// How much of a key a message repeats.
@@ -155,11 +155,16 @@ impl<'a> Field<'a> {
     /// Seconds as a number, or text such as `"1m30s"`.
     pub(super) fn duration(&self) -> Result<Duration, Fault> {
         let read = match (self.number(), self.value.string()) {
-            (Some(number), _) => quantity::seconds(number),
-            (None, Some(text)) => quantity::duration(&text),
-            (None, None) => Err(quantity::QuantityError::Duration),
+            (Some(number), _) => duration::from_seconds(number),
+            (None, Some(text)) => duration::from_text(&text),
+            (None, None) => Err(DurationError::Malformed),
         };
-        read.map_err(|error| self.wrong(error))
+        read.map_err(|error| match error {
+            DurationError::TooLong | DurationError::NotFinite => self.wrong("must be at most 100 years"),
+            DurationError::Malformed | DurationError::NoUnit | DurationError::Negative => {
+                self.wrong("must be a duration: seconds as a number, or text such as \"300ms\" or \"1m30s\"")
+            }
+        })
     }
 
     pub(super) fn positive_duration(&self) -> Result<Duration, Fault> {
@@ -190,19 +195,15 @@ impl<'a> Field<'a> {
 
     /// Bytes as a number, or text such as `"16MiB"`.
     pub(super) fn size(&self) -> Result<u64, Fault> {
-        let read = match (self.value.shape(), self.value.string()) {
-            (Shape::Number, _) => match self.value.raw().parse::<u64>() {
-                Ok(bytes) => Ok(bytes),
-                Err(error) if *error.kind() == IntErrorKind::PosOverflow => Ok(u64::MAX),
-                Err(_) => Err(quantity::QuantityError::Size),
-            },
-            (_, Some(text)) => quantity::size(&text),
-            (_, None) => Err(quantity::QuantityError::Size),
+        let bytes = match self.value.string() {
+            Some(text) => size::from_text(&text),
+            None => self.value.raw().parse().ok(),
         };
-        match read {
-            Ok(0) => Err(self.wrong("must be more than 0 bytes")),
-            Ok(bytes) => Ok(bytes),
-            Err(error) => Err(self.wrong(error)),
+        match bytes {
+            Some(0) => Err(self.wrong("must be more than 0 bytes")),
+            Some(bytes) if bytes > SIZE_MAX => Err(self.wrong("must be at most 1 PiB")),
+            Some(bytes) => Ok(bytes),
+            None => Err(self.wrong("must be a size: bytes as a number, or text such as \"64KiB\" or \"16MiB\"")),
         }
     }
 

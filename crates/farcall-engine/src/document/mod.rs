@@ -8,7 +8,6 @@ mod address;
 mod characters;
 mod field;
 mod json;
-mod nearest;
 mod parse;
 mod request;
 mod retry;
@@ -25,8 +24,8 @@ use url::Url;
 
 use crate::config::{Config, Upstream};
 
+pub use crate::retry_override::{DelayOverride, RetryOverride};
 pub use parse::parse;
-pub use retry::{DelayOverride, RetryOverride};
 
 /// The longest tenant and the longest tag, in bytes.
 pub const LABEL_BYTES_MAX: usize = 128;

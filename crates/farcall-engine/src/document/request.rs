@@ -11,14 +11,12 @@ use super::Body;
 use super::field::{Fault, Field};
 use super::json::Shape;
 use super::parse::CallKeys;
+use crate::connection_headers;
 
 /// The most headers a call may have.
 const HEADERS_MAX: usize = 100;
 /// The most bytes all of its headers may have together.
 const HEADER_BYTES_MAX: usize = 64 << 10;
-/// Names of one connection, or made from the URL and the body (RFC 9110, sections 7.6.1 and 8.6).
-const CONNECTION_HEADERS: [&str; 8] =
-    ["connection", "content-length", "host", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade"];
 const STANDARD_METHODS: [&str; 9] = ["GET", "HEAD", "PUT", "DELETE", "OPTIONS", "TRACE", "POST", "PATCH", "CONNECT"];
 /// The standard alphabet; padding may be left out.
 const BASE64: GeneralPurpose = GeneralPurpose::new(
@@ -93,7 +91,7 @@ pub(super) fn body(keys: &CallKeys<'_>, document: &Bytes) -> Result<Body, Fault>
 
 fn header(field: &Field<'_>) -> Result<(HeaderName, HeaderValue), Fault> {
     let name = HeaderName::from_bytes(field.key.as_bytes()).map_err(|_| field.misplaced("is no name of a header"))?;
-    if CONNECTION_HEADERS.contains(&name.as_str()) || name.as_str().starts_with("proxy-") {
+    if connection_headers::contain(&name) {
         return Err(field.misplaced("cannot be set by a call: it belongs to the connection"));
     }
     let text = field.scalar()?;

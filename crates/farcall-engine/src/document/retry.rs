@@ -1,47 +1,21 @@
 //! A call's own `retry` and `success`: partial settings, laid over those of its upstream.
 //!
-//! What a call leaves out is its upstream's; how retries are made is the core's matter.
+//! What a call leaves out is its upstream's: `retry_override` lays one over the other.
 
-use std::time::Duration;
-
-use farcall_core::retry::{Backoff, Jitter, MethodSet, OnUnknown, RetryPolicy, StatusSet};
+use farcall_core::retry::{Jitter, MethodSet, OnUnknown, StatusSet};
 
 use super::field::{Fault, Field, mapping};
 use super::json::Shape;
 use super::{RejectionKind, SuccessOverride};
-use crate::quantity;
+use crate::media_type;
+use crate::quantity::status_range;
+use crate::retry_override::{DelayOverride, RetryOverride};
 
 /// The most retries, rounds, or waits for Retry-After that can be asked for.
 const COUNT_MAX: u32 = 1_000_000;
 /// The most entries of a list of statuses or methods.
 const LIST_MAX: usize = 100;
 const ON_UNKNOWN: [(&str, OnUnknown); 2] = [("retry", OnUnknown::Retry), ("stop", OnUnknown::Stop)];
-
-/// What a call's `retry` says; what it leaves out is the upstream's.
-#[derive(Debug, Clone, PartialEq, Default)]
-pub struct RetryOverride {
-    pub max: Option<u32>,
-    pub delay: Option<DelayOverride>,
-    pub max_delay: Option<Duration>,
-    pub jitter: Option<Jitter>,
-    pub statuses: Option<StatusSet>,
-    pub methods: Option<MethodSet>,
-    pub requeue: Option<u32>,
-    pub throttle_max: Option<u32>,
-    pub retry_after_max: Option<Duration>,
-    pub on_unknown: Option<OnUnknown>,
-}
-
-/// The form of delay a call asks for.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub enum DelayOverride {
-    /// `wait`.
-    Constant(Duration),
-    /// `backoff_factor`.
-    Factor(f64),
-    /// `base`, `factor`, or both.
-    Geometric { base: Option<Duration>, factor: Option<f64> },
-}
 
 mapping! {
     /// The keys of a `retry` mapping.
@@ -54,56 +28,6 @@ mapping! {
 mapping! {
     /// The keys of a `success` mapping.
     SuccessKeys { statuses, content_type }
-}
-
-impl RetryOverride {
-    /// The policy of a call with these settings, to an upstream with that one.
-    ///
-    /// A delay of another form than the upstream's brings its own jitter: none for `wait` and `backoff_factor`, full
-    /// for `base` and `factor`.
-    ///
-    /// # Example
-    /// ```
-    /// # use farcall_core::retry::RetryPolicy;
-    /// # use farcall_engine::document::RetryOverride;
-    /// let own = RetryOverride { max: Some(2), ..RetryOverride::default() };
-    /// assert_eq!(own.over(&RetryPolicy::durable()), RetryPolicy { max: 2, ..RetryPolicy::durable() });
-    /// ```
-    pub fn over(&self, policy: &RetryPolicy) -> RetryPolicy {
-        let (backoff, jitter) = match self.delay {
-            Some(delay) => delay.over(policy),
-            None => (policy.backoff, policy.jitter),
-        };
-        RetryPolicy {
-            max: self.max.unwrap_or(policy.max),
-            backoff,
-            max_delay: self.max_delay.unwrap_or(policy.max_delay),
-            jitter: self.jitter.unwrap_or(jitter),
-            statuses: self.statuses.clone().unwrap_or_else(|| policy.statuses.clone()),
-            methods: self.methods.clone().unwrap_or_else(|| policy.methods.clone()),
-            requeue: self.requeue.unwrap_or(policy.requeue),
-            throttle_max: self.throttle_max.unwrap_or(policy.throttle_max),
-            retry_after_max: self.retry_after_max.unwrap_or(policy.retry_after_max),
-        }
-    }
-}
-
-impl DelayOverride {
-    fn over(self, policy: &RetryPolicy) -> (Backoff, Jitter) {
-        match self {
-            Self::Constant(wait) => (Backoff::Constant(wait), Jitter::None),
-            Self::Factor(factor) => (Backoff::Factor(factor), Jitter::None),
-            Self::Geometric { base, factor } => {
-                let default = (Duration::from_secs(1), 2.0, Jitter::Full);
-                let (own_base, own_factor, jitter) = match policy.backoff {
-                    Backoff::Geometric { base, factor } => (base, factor, policy.jitter),
-                    Backoff::Constant(_) | Backoff::Factor(_) => default,
-                };
-                let (base, factor) = (base.unwrap_or(own_base), factor.unwrap_or(own_factor));
-                (Backoff::Geometric { base, factor }, jitter)
-            }
-        }
-    }
 }
 
 /// Reads `retry`: a number of retries, or a mapping.
@@ -179,12 +103,17 @@ fn delay(keys: &RetryKeys<'_>) -> Result<Option<DelayOverride>, Fault> {
 fn statuses(field: &Field<'_>) -> Result<StatusSet, Fault> {
     let range = |element: &Field<'_>| {
         let text = element.scalar()?;
-        quantity::status_range(&text).map_err(|error| element.wrong(format_args!("{error}")))
+        status_range::from_text(&text).map_err(|_| {
+            element.wrong("must list status codes such as 404 and ranges such as \"500-599\", from 100 to 599")
+        })
     };
     Ok(StatusSet::new(list(field)?.iter().map(range).collect::<Result<_, _>>()?))
 }
 
 fn methods(field: &Field<'_>) -> Result<MethodSet, Fault> {
+    if field.value.string().is_some_and(|text| text == "all") {
+        return Ok(MethodSet::All);
+    }
     let name = |element: &Field<'_>| {
         let name = element.string()?;
         let is_name =
@@ -212,11 +141,9 @@ fn content_type(field: &Field<'_>) -> Result<Option<String>, Fault> {
         return Ok(None);
     }
     let text = field.string()?;
-    let is_token = |part: &str| http::Method::from_bytes(part.as_bytes()).is_ok();
-    match text.split_once('/') {
-        Some((kind, subtype)) if is_token(kind) && is_token(subtype) => Ok(Some(text.to_ascii_lowercase())),
-        Some(_) | None => Err(field.wrong("must be a media type such as \"application/json\", without parameters")),
-    }
+    let media_type = media_type::from_text(&text);
+    let wrong = || field.wrong("must be a media type such as \"application/json\", without parameters");
+    media_type.map(Some).ok_or_else(wrong)
 }
 
 /// `on_unknown` stands beside `retry` or inside it, not both.

@@ -1,4 +1,6 @@
 //! One batch of names: looked at, judged, offered to the engine, cleared away or rejected as its answers say.
+//!
+//! What is looked at, and when, is decided in `ledger` and `directory`.
 
 use std::os::fd::AsFd;
 use std::sync::Arc;
@@ -19,9 +21,9 @@ use super::look::{self, Look};
 use super::{Found, OFFER_BYTES_MAX, Offer, Verdict};
 use crate::clock;
 use crate::document::{self, Document, Rejection, RejectionKind, Routing};
-use crate::result_file::{Rejected, RejectedOutcome};
+use crate::result_file::{Cleared, Rejected, RejectedOutcome, Taken};
 
-/// After the engine refused files, or one could not be read: when to try again.
+/// After the engine refused files or made one wait, or one could not be read: when to try again.
 const RETRY_DELAY: Duration = Duration::from_secs(1);
 
 /// One file of a batch, looked at.
@@ -29,13 +31,6 @@ struct Candidate {
     name: Name,
     sight: Sight,
     contents: Option<(Stamp, Bytes, Result<Document, Rejection>)>,
-}
-
-/// A file whose call is durable.
-struct Taken {
-    file: FileIdentity,
-    bytes: Bytes,
-    id: CallId,
 }
 
 /// A batch, judged.
@@ -62,7 +57,6 @@ impl Inbox {
     }
 
     fn look_at(&mut self, names: &[Name]) -> Vec<Candidate> {
-        let Some(folder) = &self.folder else { return Vec::new() };
         let config = Arc::clone(&self.settings.config);
         let routing = Routing::from(&*config);
         let now = clock::now().instant;
@@ -73,10 +67,16 @@ impl Inbox {
                 self.ledger.look_again(name, now, Duration::ZERO);
                 continue;
             }
+            let Some(folder) = &self.folder else { break };
             let look = look::look(folder.as_fd(), name, config.server.max_body);
             if let Look::Failed(error) = look {
                 warn!(file = %name.escape_ascii(), %error, "cannot read a call file; trying again");
                 self.ledger.look_again(name, now, RETRY_DELAY);
+                continue;
+            }
+            if let Look::Read(stamp, _) | Look::TooLarge(stamp) = look
+                && self.was_taken(name, stamp)
+            {
                 continue;
             }
             if let Look::Read(_, bytes) = &look {
@@ -119,6 +119,7 @@ impl Inbox {
             match verdict {
                 Verdict::Taken(id) | Verdict::Known(id) => taken.push(Taken { file, bytes, id }),
                 Verdict::Rejected(rejection) => rejected.push((file, rejection)),
+                Verdict::Awaited => self.ledger.look_again(&file.name, now, RETRY_DELAY),
                 Verdict::Refused => {
                     self.ledger.look_again(&file.name, now, RETRY_DELAY);
                     self.refused_until = now + RETRY_DELAY;
@@ -130,34 +131,39 @@ impl Inbox {
 
     /// Files whose calls are durable make way for their responses and leave the inbox.
     fn clear(&mut self, taken: &[Taken]) {
+        let Some(folder) = self.folder.as_ref().filter(|_| !taken.is_empty()) else { return };
         let names: Vec<(&[u8], CallId)> = taken.iter().map(|taken| (taken.file.name.as_slice(), taken.id)).collect();
         if let Err(error) = self.filing.make_way(&names) {
             warn!(%error, "earlier files could not be moved aside; trying again when the responses are filed");
         }
         let now = clock::now().instant;
-        for taken in taken {
-            let name = &taken.file.name;
-            match self.remove(taken) {
-                Ok(true) => self.ledger.forget(name),
-                Ok(false) => self.ledger.look_again(name, now, APPEARANCE_DELAY),
-                Err(error) => {
-                    warn!(file = %name.escape_ascii(), %error, "a call file cannot be removed; its call is known");
-                    self.ledger.look_again(name, now, self.settings.rescan_interval);
+        for (taken, cleared) in taken.iter().zip(self.filing.clear(folder.as_fd(), taken)) {
+            let file = &taken.file;
+            match cleared {
+                Cleared::Gone => self.ledger.forget(&file.name),
+                Cleared::Changed => self.ledger.look_again(&file.name, now, APPEARANCE_DELAY),
+                Cleared::Stuck(error) => {
+                    warn!(file = %file.name.escape_ascii(), %error, "a call file cannot be removed; its call is known");
+                    self.half_taken.insert((file.device, file.inode), taken.id);
+                    self.ledger.look_again(&file.name, now, self.settings.rescan_interval);
                 }
             }
         }
         self.status.taken += taken.len() as u64;
     }
 
-    /// Removes a file; false when another has its name by now.
-    fn remove(&self, taken: &Taken) -> Result<bool, Errno> {
-        let Some(folder) = &self.folder else { return Ok(true) };
-        match look::is_unchanged(folder.as_fd(), &taken.file, &taken.bytes) {
-            Ok(true) => rustix::fs::unlinkat(folder, &*taken.file.name, AtFlags::empty()).map(|()| true),
-            Ok(false) => Ok(false),
-            Err(Errno::NOENT) => Ok(true),
-            Err(error) => Err(error),
+    /// Whether the file was taken already and only its removal is left, which is done here if it can be.
+    fn was_taken(&mut self, name: &Name, stamp: Stamp) -> bool {
+        let inode = (stamp.device, stamp.inode);
+        let Some(folder) = self.folder.as_ref().filter(|_| self.half_taken.contains_key(&inode)) else { return false };
+        match rustix::fs::unlinkat(folder, &**name, AtFlags::empty()) {
+            Ok(()) | Err(Errno::NOENT) => {
+                self.half_taken.remove(&inode);
+                self.ledger.forget(name);
+            }
+            Err(_) => self.ledger.look_again(name, clock::now().instant, self.settings.rescan_interval),
         }
+        true
     }
 
     fn reject(&mut self, files: &[(FileIdentity, Rejection)]) {

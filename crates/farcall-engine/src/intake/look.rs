@@ -13,7 +13,7 @@ use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
 
 use super::ledger::{Oddity, Stamp};
-use crate::result_file::{changed_ns, is_file};
+use crate::result_file::changed_ns;
 
 /// What lies under a name.
 #[derive(Debug)]
@@ -74,21 +74,6 @@ pub(super) fn look(inbox: BorrowedFd<'_>, name: &[u8], bytes_max: u64) -> Look {
         Err(Errno::NXIO) => Look::Odd(Oddity::Special),
         Err(error) => Look::Failed(error),
     }
-}
-
-/// Whether a name still stands for the file that was read: the same, or changed only in what is no content.
-pub(super) fn is_unchanged(inbox: BorrowedFd<'_>, file: &FileIdentity, bytes: &Bytes) -> Result<bool, Errno> {
-    let stat = rustix::fs::statat(inbox, &*file.name, AtFlags::SYMLINK_NOFOLLOW)?;
-    if is_file(&stat, file) {
-        return Ok(true);
-    }
-    // Some producers set mode or times after they have closed a file.
-    let is_same_inode = (stat.st_dev, stat.st_ino) == (file.device, file.inode);
-    Ok(is_same_inode
-        && match look(inbox, &file.name, bytes.len() as u64) {
-            Look::Read(stamp, again) => stamp.inode == file.inode && again == *bytes,
-            Look::Gone | Look::Odd(_) | Look::Changing | Look::TooLarge(_) | Look::Failed(_) => false,
-        })
 }
 
 fn read(mut file: File, bytes_max: u64) -> Result<Look, Errno> {

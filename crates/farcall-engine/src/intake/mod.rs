@@ -75,6 +75,8 @@ pub enum Verdict {
     Known(CallId),
     /// It is a valid document, and yet no valid call.
     Rejected(Rejection),
+    /// An earlier call with its idempotency key has not ended yet: it alone stays, and is offered again.
+    Awaited,
     /// Not now (no space, shutting down): it stays and is offered again.
     Refused,
 }

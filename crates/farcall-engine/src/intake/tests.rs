@@ -115,7 +115,9 @@ async fn files_that_were_there_are_taken_and_leave_the_inbox() {
         .expect("it can be read")
         .map(|entry| entry.expect("it can be read").file_name().to_string_lossy().into_owned())
         .collect();
-    assert_eq!(left, set(&[".hidden.json", "a.json.tmp", "b.part", "notes.txt", "requests", "responses", "rejected"]));
+    let expected =
+        set(&[".farcall", ".hidden.json", "a.json.tmp", "b.part", "notes.txt", "requests", "responses", "rejected"]);
+    assert_eq!(left, expected);
     bench.stop();
 }
 
@@ -247,6 +249,21 @@ async fn a_file_whose_mode_changes_while_the_engine_thinks_is_taken_once() {
 }
 
 #[tokio::test]
+async fn a_file_whose_removal_a_crash_prevented_is_removed_and_not_offered() {
+    let id = CallId::from_bits(7);
+    let mut bench = Bench::start(|dir| {
+        let taken = dir.join(".farcall/taken");
+        fs::create_dir_all(&taken).expect("it can be made");
+        fs::write(dir.join("a.json"), CALL).expect("it can be written");
+        fs::hard_link(dir.join("a.json"), taken.join(id.to_string())).expect("it can be linked");
+    });
+    assert!(bench.settled().await.is_quiet());
+    assert!(!bench.path("a.json").exists());
+    assert!(bench.offers.try_recv().is_err());
+    bench.stop();
+}
+
+#[tokio::test]
 async fn ten_thousand_files_come_once_each_in_bounded_batches() {
     let mut bench = Bench::start(|dir| {
         for number in 0..5_000 {
@@ -307,4 +324,15 @@ async fn the_thread_ends_when_nobody_takes_offers() {
     drop(bench.offers);
     tokio::task::spawn_blocking(|| bench.intake.join()).await.expect("it ends by itself");
     assert!(bench.dir.path().join("a.json").exists(), "and what was not taken stays");
+}
+
+#[tokio::test]
+async fn a_file_that_waits_for_an_earlier_outcome_holds_up_no_other() {
+    let mut bench = Bench::start(|dir| drop_in(dir, "copy.json", CALL));
+    let offer = bench.offer().await;
+    offer.verdicts.send(vec![Verdict::Awaited]).expect("the inbox waits");
+    drop_in(bench.dir.path(), "other.json", CALL);
+    assert_eq!(bench.take().await, set(&["other.json"]), "nothing waited for");
+    assert_eq!(bench.take().await, set(&["copy.json"]), "and it is offered again");
+    bench.stop();
 }

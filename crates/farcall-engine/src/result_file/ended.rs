@@ -12,6 +12,7 @@ use super::displace::{self, Move, Newcomer, Occupant, Standing};
 use super::folders::{Folder, Folders, Placed, Written};
 use super::name::{self, Tag};
 use super::owners::Owners;
+use super::taken::Kept;
 use super::{FileError, Filing};
 
 /// A call from a file, at its end.
@@ -29,6 +30,7 @@ pub struct Ended {
 /// One batch on its way.
 pub(super) struct Batch<'b> {
     folders: &'b Folders,
+    kept: Option<Kept>,
     items: Vec<Item<'b>>,
 }
 
@@ -36,6 +38,8 @@ struct Item<'b> {
     ended: &'b Ended,
     response_temporary: Vec<u8>,
     request_temporary: Vec<u8>,
+    /// The request is the file that was taken, and need not be written again.
+    is_kept: bool,
     /// The name its files get.
     chosen: Vec<u8>,
     /// The first step that failed; no later one is taken.
@@ -62,17 +66,18 @@ impl<'b> Batch<'b> {
             ended,
             response_temporary: filing.temporary(),
             request_temporary: filing.temporary(),
+            is_kept: false,
             chosen: Vec::new(),
             result: Ok(()),
         };
-        Self { folders, items: calls.iter().map(item).collect() }
+        Self { folders, kept: Kept::open(&filing.dir), items: calls.iter().map(item).collect() }
     }
 
     /// Contents first, durable before any of them has a name.
     pub(super) fn write(&mut self) {
         let mut written = Written::default();
         for item in &mut self.items {
-            item.result = item.write(self.folders, &mut written);
+            item.result = item.write(self.folders, self.kept.as_ref(), &mut written);
         }
         let synced = self.folders.sync_files(&written);
         self.fail_unless(synced);
@@ -91,7 +96,7 @@ impl<'b> Batch<'b> {
 
     pub(super) fn place_requests(&mut self) {
         for item in self.items.iter_mut().filter(|item| item.result.is_ok()) {
-            item.result = item.place_request(self.folders);
+            item.result = item.place_request(self.folders, self.kept.as_ref());
         }
         let synced = self.folders.sync_names(Folder::Requests);
         self.fail_unless(synced);
@@ -103,6 +108,9 @@ impl<'b> Batch<'b> {
                 self.folders.discard(Folder::Responses, &item.response_temporary);
                 self.folders.discard(Folder::Requests, &item.request_temporary);
                 return Err(error);
+            }
+            if let Some(kept) = &self.kept {
+                kept.discard(item.ended.id);
             }
             owners.release(&item.ended.name, item.ended.id);
             Ok(filing.path_of(Folder::Responses, &item.chosen))
@@ -119,12 +127,18 @@ impl<'b> Batch<'b> {
 }
 
 impl Item<'_> {
-    fn write(&self, folders: &Folders, written: &mut Written) -> Result<(), FileError> {
+    fn write(&mut self, folders: &Folders, kept: Option<&Kept>, written: &mut Written) -> Result<(), FileError> {
+        let (id, request) = (self.ended.id, &self.ended.request);
         let response = folders.write(Folder::Responses, &self.response_temporary, &self.ended.response)?;
         written.add(Folder::Responses, response);
-        let request = folders.write(Folder::Requests, &self.request_temporary, &self.ended.request)?;
-        Folders::mark(&request, &self.ended.id.to_string());
-        written.add(Folder::Requests, request);
+        let file = kept.and_then(|kept| kept.file(id, request, folders.fd(Folder::Requests)));
+        self.is_kept = file.is_some();
+        let file = match file {
+            Some(file) => file,
+            None => folders.write(Folder::Requests, &self.request_temporary, request)?,
+        };
+        Folders::mark(&file, &id.to_string());
+        written.add(Folder::Requests, file);
         Ok(())
     }
 
@@ -169,11 +183,11 @@ impl Item<'_> {
         }
     }
 
-    fn place_request(&self, folders: &Folders) -> Result<(), FileError> {
+    fn place_request(&self, folders: &Folders, kept: Option<&Kept>) -> Result<(), FileError> {
         let mut name = self.chosen.clone();
         let mut nth = 1;
         loop {
-            match folders.rename(Folder::Requests, &self.request_temporary, &name)? {
+            match self.rename_request(folders, kept, &name)? {
                 Placed::Done => return Ok(()),
                 Placed::Gone => return Err(vanished(Folder::Requests)),
                 Placed::Occupied if self.is_own_request(folders, &name)? => {
@@ -189,6 +203,15 @@ impl Item<'_> {
                     name = name::displaced(&self.ended.name, Tag::Call(self.ended.id), nth);
                 }
             }
+        }
+    }
+
+    fn rename_request(&self, folders: &Folders, kept: Option<&Kept>, name: &[u8]) -> Result<Placed, FileError> {
+        match kept.filter(|_| self.is_kept) {
+            Some(kept) => kept
+                .place(self.ended.id, folders.fd(Folder::Requests), name)
+                .map_err(FileError::of("move a taken file", Folder::Requests.name())),
+            None => folders.rename(Folder::Requests, &self.request_temporary, name),
         }
     }
 

@@ -94,7 +94,11 @@ impl Folders {
         let failed = FileError::of("remove the file of an accepted call", ".");
         match rustix::fs::statat(&self.inbox, &file.name[..], AtFlags::SYMLINK_NOFOLLOW) {
             Ok(stat) if is_file(&stat, file) => {
-                rustix::fs::unlinkat(&self.inbox, &file.name[..], AtFlags::empty()).map_err(failed)
+                match rustix::fs::unlinkat(&self.inbox, &file.name[..], AtFlags::empty()) {
+                    // The intake removes files as well: whoever comes first.
+                    Ok(()) | Err(Errno::NOENT) => Ok(()),
+                    Err(error) => Err(failed(error)),
+                }
             }
             Ok(_) | Err(Errno::NOENT) => Ok(()),
             Err(error) => Err(failed(error)),
@@ -293,6 +297,6 @@ fn open_or_make(inbox: &OwnedFd, folder: Folder) -> Result<OwnedFd, FileError> {
     open_dir(inbox, folder.name()).map_err(failed)
 }
 
-fn open_dir(at: impl AsFd, path: impl rustix::path::Arg) -> Result<OwnedFd, Errno> {
+pub(super) fn open_dir(at: impl AsFd, path: impl rustix::path::Arg) -> Result<OwnedFd, Errno> {
     rustix::fs::openat(at, path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
 }

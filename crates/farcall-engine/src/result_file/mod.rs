@@ -15,6 +15,7 @@ mod folders;
 mod name;
 mod owners;
 mod rejected;
+mod taken;
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -32,8 +33,9 @@ use owners::Owners;
 
 pub use contents::{problem, rejected_response, response};
 pub use ended::Ended;
-pub(crate) use folders::{changed_ns, is_file};
+pub(crate) use folders::changed_ns;
 pub use rejected::{Rejected, RejectedOutcome};
+pub(crate) use taken::{Cleared, Taken};
 
 /// Files that a crash left behind end in this; so do all that are being written.
 const TEMPORARY_SUFFIX: &str = ".farcall.tmp";

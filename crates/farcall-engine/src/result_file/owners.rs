@@ -46,6 +46,11 @@ impl Owners {
         self.names.get(name).is_none_or(|claim| claim.last == Some(id))
     }
 
+    /// Whether a call was claimed and its files are not in place yet.
+    pub(super) fn is_unfiled(&self, name: &[u8], id: CallId) -> bool {
+        self.names.get(name).is_some_and(|claim| claim.unfiled.contains(&id))
+    }
+
     /// A call's files are in place.
     pub(super) fn release(&mut self, name: &[u8], id: CallId) {
         let Some(claim) = self.names.get_mut(name) else { return };

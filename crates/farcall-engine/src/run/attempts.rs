@@ -14,7 +14,7 @@ use farcall_core::time::Instant;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::{Message, Run};
+use super::{Message, Run, casualty};
 use crate::callback;
 use crate::clock;
 use crate::config::{Config, Upstream};
@@ -78,13 +78,15 @@ impl Run {
             },
             None => Target::Callback { spawner: Arc::clone(&self.spawner) },
         };
-        self.tasks.spawn(attempt.make(target));
+        self.tasks.spawn(attempt.run(target));
     }
 
     pub(super) fn abort(&mut self, id: AttemptId) {
         match self.pending.running.get(&id) {
             Some(token) => token.cancel(),
-            None => drop(self.pending.cut_early.insert(id)),
+            // Still on its way to the disk; one that has reported meanwhile needs no cutting off.
+            None if self.dispatcher.is_out(id) => drop(self.pending.cut_early.insert(id)),
+            None => {}
         }
     }
 
@@ -108,9 +110,14 @@ impl Run {
 }
 
 impl Attempt {
-    async fn make(self, target: Target) {
-        let started = clock::now().instant;
-        let report = match target {
+    async fn run(self, target: Target) {
+        let report = casualty::report_of(self.make(target)).await;
+        // A loop that is gone has cut everything off; its successor finds the attempt open.
+        let _ = self.messages.send(Message::Reported { attempt: self.id, report: Box::new(report) }).await;
+    }
+
+    async fn make(&self, target: Target) -> Report {
+        match target {
             Target::Http { document, settings, transport, wants_milestones } => {
                 match self.prepare(document, &settings).await {
                     Ok(request) => {
@@ -120,10 +127,8 @@ impl Attempt {
                     Err(report) => *report,
                 }
             }
-            Target::Callback { spawner } => self.call_back(&spawner, started).await,
-        };
-        // A loop that is gone has cut everything off; its successor finds the attempt open.
-        let _ = self.messages.send(Message::Reported { attempt: self.id, report: Box::new(report) }).await;
+            Target::Callback { spawner } => self.call_back(&spawner).await,
+        }
     }
 
     fn milestones(&self) -> Arc<dyn Milestones> {
@@ -139,7 +144,7 @@ impl Attempt {
             Some(document) => document,
             None => Arc::new(self.load().await?),
         };
-        request::build(self.id.call, &document, settings, &self.directory)
+        request::build(self.id, &document, settings, &self.directory)
             .map_err(|error| Box::new(unsent(ErrorKind::Secret, error.to_string())))
     }
 
@@ -155,7 +160,8 @@ impl Attempt {
             .map_err(|rejection| Box::new(unsent(ErrorKind::Invalid, rejection.to_string())))
     }
 
-    async fn call_back(&self, spawner: &Spawner, started: Instant) -> Report {
+    async fn call_back(&self, spawner: &Spawner) -> Report {
+        let started = clock::now().instant;
         match self.command().await {
             Ok(command) => {
                 let process = spawner.run(command, self.abort.clone()).await;
@@ -204,13 +210,18 @@ fn callback_words(document: &[u8]) -> Result<Vec<String>, String> {
 
 /// An attempt that came to nothing before anything was sent.
 fn unsent(kind: ErrorKind, message: String) -> Report {
+    failed(kind, BytesSent::No, message)
+}
+
+/// An attempt without an answer.
+pub(super) fn failed(kind: ErrorKind, bytes_sent: BytesSent, message: String) -> Report {
     Report {
         result: AttemptResult {
             status: None,
             error: Some(kind),
             retry_after: None,
             content_ok: false,
-            bytes_sent: BytesSent::No,
+            bytes_sent,
             latency: std::time::Duration::ZERO,
             size: 0,
         },

@@ -4,7 +4,9 @@
 //! time: what comes meanwhile is gathered, so that one fsync serves everybody. It decides nothing and waits for
 //! nothing but its messages and the next wake-up.
 
+mod announce;
 mod attempts;
+mod casualty;
 mod documents;
 mod message;
 mod pending;
@@ -15,10 +17,10 @@ mod submit;
 mod writes;
 
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use farcall_core::call::State;
+use farcall_core::call::{State, UpstreamId};
 use farcall_core::dispatcher::{Dispatcher, Effect, Event, Seq};
 use farcall_core::gate::Gate;
 use farcall_core::id::CallId;
@@ -33,11 +35,12 @@ use crate::clock;
 use crate::config::Config;
 use crate::execute::process::Spawner;
 use crate::filing::FilingQueue;
-use crate::handle::{Overview, Snapshot, StoreHealth, UpstreamOverview};
+use crate::handle::{Overview, Snapshot, StoreHealth, SubmitError, UpstreamOverview};
 use crate::journal::Journal;
 use crate::reads::Reads;
 use crate::result_file::Filing;
 use crate::upstreams::{Upstreams, limit_key};
+use announce::{Announcer, SpaceAnnouncer};
 use documents::Documents;
 use pending::Pending;
 use stats::Stats;
@@ -48,8 +51,8 @@ pub(crate) use start_up::{Started, start};
 
 /// Messages gathered before a turn is taken.
 const GATHER_MAX: usize = 1_024;
-/// The longest sleep without a look at the timers.
-const SLEEP_MAX: Duration = Duration::from_secs(3_600);
+/// How often connections that nobody uses any more are closed; the longest sleep, too.
+const PRUNE_EVERY: Duration = Duration::from_secs(30);
 
 /// The state of the loop.
 pub(crate) struct Run {
@@ -62,6 +65,8 @@ pub(crate) struct Run {
     messages: mpsc::Receiver<Message>,
     sender: mpsc::Sender<Message>,
     snapshots: watch::Sender<Snapshot>,
+    /// For handles that outlive the loop.
+    last_overview: Arc<OnceLock<Overview>>,
     upstreams: Upstreams,
     reader: Box<dyn Reader>,
     reads: Arc<Reads>,
@@ -77,7 +82,11 @@ pub(crate) struct Run {
     unfiled: u64,
     /// Free bytes of the store, and when that was asked.
     free_bytes: Option<(u64, Instant)>,
+    space_announcer: SpaceAnnouncer,
+    /// When idle connections were last closed.
+    pruned_at: Instant,
     stats: Stats,
+    announcer: Announcer,
     is_draining: bool,
     store_failure: Option<CommitError>,
 }
@@ -105,6 +114,7 @@ impl Run {
                 self.receive(message);
                 self.receive_pending();
             }
+            self.prune();
             self.take_turn();
         }
         self.stop().await
@@ -125,11 +135,26 @@ impl Run {
 
     fn sleep_duration(&self) -> Duration {
         let now = clock::now().instant;
-        self.dispatcher.next_wakeup(now).map_or(SLEEP_MAX, |at| at.since(now)).min(SLEEP_MAX)
+        self.dispatcher.next_wakeup(now).map_or(PRUNE_EVERY, |at| at.since(now)).min(PRUNE_EVERY)
     }
 
-    async fn stop(self) -> Result<(), CommitError> {
-        self.messages_closed();
+    /// Closes idle connections, also those of upstreams that get no calls any more.
+    fn prune(&mut self) {
+        let now = clock::now().instant;
+        if now.since(self.pruned_at) >= PRUNE_EVERY {
+            self.pruned_at = now;
+            self.upstreams.prune();
+        }
+    }
+
+    async fn stop(mut self) -> Result<(), CommitError> {
+        self.snapshots.send_modify(|snapshot| snapshot.is_draining = true);
+        let is_failed = self.store_failure.is_some();
+        submit::refuse_all(&mut self.messages, || {
+            if is_failed { SubmitError::StoreFailed } else { SubmitError::Draining }
+        });
+        let overview = self.overview();
+        self.last_overview.set(overview).expect("a loop stops once");
         for token in self.pending.running.values() {
             token.cancel();
         }
@@ -145,10 +170,6 @@ impl Run {
             std::panic::resume_unwind(error.into_panic());
         }
         store_failure.map_or(Ok(()), Err)
-    }
-
-    fn messages_closed(&self) {
-        self.snapshots.send_modify(|snapshot| snapshot.is_draining = true);
     }
 
     fn receive(&mut self, message: Message) {
@@ -172,6 +193,7 @@ impl Run {
         }
         let mut turn = self.dispatcher.turn(clock::now());
         let effects = self.gate.hold(&mut turn);
+        self.count_unfiled(&effects);
         if !turn.writes.is_empty() {
             let writes = turn.writes.iter().map(|write| self.translate(write)).collect();
             self.in_commit = Some(turn.seq);
@@ -188,6 +210,7 @@ impl Run {
             return;
         }
         let effects = self.gate.committed(seq);
+        self.count_unfiled(&effects);
         self.publish();
         self.perform(effects);
     }
@@ -212,11 +235,15 @@ impl Run {
 
     fn ended(&mut self, call: CallId, has_file: bool) {
         self.documents.forget(call);
-        if !has_file {
-            return;
+        if has_file {
+            self.filing_queue.push(call);
         }
-        self.unfiled += 1;
-        self.filing_queue.push(call);
+    }
+
+    /// Before the counts are published: a call that has ended and one whose files are in place must not look alike.
+    fn count_unfiled(&mut self, effects: &[Effect]) {
+        let ended = effects.iter().filter(|effect| matches!(effect, Effect::Ended { has_file: true, .. }));
+        self.unfiled += u64::try_from(ended.count()).unwrap_or(u64::MAX);
     }
 
     fn filed(&mut self, calls: &[CallId]) {
@@ -253,24 +280,25 @@ impl Run {
         let waiters = self.dispatcher.waiters();
         let ids: Vec<_> =
             self.upstreams.iter().map(|(id, known)| (id, limit_key(&known.reference).to_owned())).collect();
-        let upstreams = ids
-            .into_iter()
-            .map(|(id, name)| {
-                let standing = self.dispatcher.upstream_standing(id, now.instant);
-                let tally = self.stats.tally(id);
-                UpstreamOverview {
-                    name,
-                    ended: tally.ended.into_iter().collect::<Vec<(State, u64)>>(),
-                    attempts: tally.attempts,
-                    waiting: u64::try_from(standing.waiting).unwrap_or(u64::MAX),
-                    in_flight: standing.in_flight,
-                    is_paused: standing.is_paused,
-                    latency_ms_sum: tally.latency_ms_sum,
-                    latency_ms_max: tally.latency_ms_max,
-                }
-            })
-            .collect();
+        let upstreams = ids.into_iter().map(|(id, name)| self.upstream_overview(id, name, now.instant)).collect();
+        let callbacks =
+            self.upstream_overview(self.dispatcher.callback_upstream(), "callbacks".to_owned(), now.instant);
         let next_at = waiters.next_at.map(|at| now.timestamp_of(at));
-        Overview { upstreams, waiting: waiters.by_reason.into_iter().collect(), next_at }
+        Overview { upstreams, callbacks, waiting: waiters.by_reason.into_iter().collect(), next_at }
+    }
+
+    fn upstream_overview(&mut self, id: UpstreamId, name: String, now: Instant) -> UpstreamOverview {
+        let standing = self.dispatcher.upstream_standing(id, now);
+        let tally = self.stats.tally(id);
+        UpstreamOverview {
+            name,
+            ended: tally.ended.into_iter().collect::<Vec<(State, u64)>>(),
+            attempts: tally.attempts,
+            waiting: u64::try_from(standing.waiting).unwrap_or(u64::MAX),
+            in_flight: standing.in_flight,
+            is_paused: standing.is_paused,
+            latency_ms_sum: tally.latency_ms_sum,
+            latency_ms_max: tally.latency_ms_max,
+        }
     }
 }

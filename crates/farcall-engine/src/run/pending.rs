@@ -1,4 +1,6 @@
 //! What the loop keeps between a decision and its commit, and of the attempts that are out.
+//!
+//! Only bookkeeping, and all of it is empty when nothing is under way.
 
 use std::collections::{HashMap, HashSet};
 

@@ -3,13 +3,14 @@
 //! Nothing is sent before the loop runs: what recovery decided is written first.
 
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use farcall_core::gate::Gate;
 use farcall_store::port::{ReadError, Reader, Store};
 use tokio::sync::{mpsc, watch};
 use tokio_util::task::TaskTracker;
 
+use super::announce::{Announcer, SpaceAnnouncer};
 use super::documents::Documents;
 use super::pending::Pending;
 use super::recover::{self, Rebuilt};
@@ -28,6 +29,7 @@ use crate::upstreams::UpstreamError;
 const MESSAGES_MAX: usize = 4_096;
 /// Readers for everybody but the loop and the filer.
 const READERS: usize = 3;
+
 /// What an engine needs besides its store.
 #[derive(Debug, Clone)]
 pub struct Options {
@@ -86,11 +88,13 @@ pub(crate) fn start(mut store: Box<dyn Store>, options: Options) -> Result<Start
     let spawner = Arc::new(Spawner::new(options.launcher).map_err(io("start the spawning thread"))?);
     let unfiled = u64::try_from(recovery.unfiled.len()).unwrap_or(u64::MAX);
     let (snapshots, watched) = watch::channel(Snapshot { census: dispatcher.census(), unfiled, ..Snapshot::default() });
+    let last_overview = Arc::new(OnceLock::new());
     let handle = Handle {
         messages: sender.clone(),
         snapshots: watched,
         reads: Arc::clone(&reads),
         config: Arc::clone(&config),
+        last_overview: Arc::clone(&last_overview),
         inbox: None,
     };
     let run = Run {
@@ -103,6 +107,7 @@ pub(crate) fn start(mut store: Box<dyn Store>, options: Options) -> Result<Start
         messages,
         sender,
         snapshots,
+        last_overview,
         upstreams,
         reader,
         reads,
@@ -116,7 +121,10 @@ pub(crate) fn start(mut store: Box<dyn Store>, options: Options) -> Result<Start
         pending: Pending::default(),
         unfiled,
         free_bytes: None,
+        space_announcer: SpaceAnnouncer::default(),
+        pruned_at: now.instant,
         stats: Stats::default(),
+        announcer: Announcer::default(),
         is_draining: false,
         store_failure: None,
     };

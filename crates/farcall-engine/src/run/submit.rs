@@ -5,14 +5,14 @@
 use farcall_core::call::{CallSpec, Method, Overrides, State, TenantId, UpstreamId};
 use farcall_core::dispatcher::Event;
 use farcall_core::id::CallId;
-use farcall_core::time::{Now, Timestamp};
+use farcall_core::time::Now;
 use farcall_store::port::Insert;
 use farcall_store::record::{CallRecord, IdempotencyRecord, Progress};
 use sha2::{Digest, Sha256};
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 
-use super::Run;
 use super::pending::Unacknowledged;
+use super::{Message, Run};
 use crate::clock;
 use crate::document::{Document, Rejection, RejectionKind, UpstreamRef, When};
 use crate::handle::{Accepted, Submission, SubmitError};
@@ -93,6 +93,7 @@ impl Run {
         if self.free_bytes.is_none_or(|(_, at)| now.instant.since(at) >= LOOK_EVERY) {
             let free = self.reader.free_bytes().map_err(|_| SubmitError::StoreFailed)?;
             self.free_bytes = Some((free, now.instant));
+            self.space_announcer.note(free, self.config.store.min_free);
         }
         let min_free = self.config.store.min_free;
         match self.free_bytes {
@@ -147,6 +148,16 @@ impl Run {
     }
 }
 
+/// Hears nobody any more, and tells whoever submitted too late why: that nothing of the call was kept.
+pub(super) fn refuse_all(messages: &mut mpsc::Receiver<Message>, error: impl Fn() -> SubmitError) {
+    messages.close();
+    while let Ok(message) = messages.try_recv() {
+        if let Message::Submit { reply, .. } = message {
+            drop(reply.send(Err(error())));
+        }
+    }
+}
+
 /// The document's own settings, over its upstream's; nothing when it has none.
 pub(super) fn overrides(document: &Document) -> Option<Overrides> {
     let success_statuses = document.success.statuses.clone();
@@ -175,7 +186,7 @@ fn new_record(spec: &CallSpec, submission: &Submission, idempotency: Option<Idem
         deadline: spec.deadline,
         started_at: None,
         attempts: 0,
-        progress: waiting(State::Queued, None),
+        progress: Progress::waiting(State::Queued, None),
         has_overrides: spec.overrides.is_some(),
         callback_of: None,
         retry_of: None,
@@ -183,11 +194,6 @@ fn new_record(spec: &CallSpec, submission: &Submission, idempotency: Option<Idem
         file: submission.file.clone(),
         idempotency,
     }
-}
-
-/// The progress of a call that was never tried.
-pub(super) const fn waiting(state: State, next_at: Option<Timestamp>) -> Progress {
-    Progress { state, next_at, retries: 0, requeues: 0, throttles: 0, finished_at: None, status: None, error: None }
 }
 
 /// Tenants by name; the numbers live as long as the process.
@@ -221,5 +227,27 @@ impl From<SubmitError> for Rejection {
                 column: None,
             },
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use farcall_core::call::Source;
+
+    use super::*;
+    use crate::config::Config;
+    use crate::document::{Routing, parse};
+
+    #[test]
+    fn a_call_that_comes_while_the_loop_ends_is_refused_and_not_left_in_doubt() {
+        let bytes = bytes::Bytes::from_static(br#"{"url": "http://127.0.0.1/"}"#);
+        let document = Box::new(parse(&bytes, &Routing::from(&Config::default())).expect("a valid call"));
+        let submission = Submission { document, bytes, source: Source::Api, file: None, scope: String::new() };
+        let (sender, mut messages) = mpsc::channel(1);
+        let (reply, mut answer) = oneshot::channel();
+        sender.try_send(Message::Submit { submission: Box::new(submission), reply }).expect("room for one");
+        refuse_all(&mut messages, || SubmitError::Draining);
+        assert!(matches!(answer.try_recv(), Ok(Err(SubmitError::Draining))));
+        assert!(sender.is_closed());
     }
 }

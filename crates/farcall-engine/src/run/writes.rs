@@ -3,7 +3,7 @@
 //! Nothing is decided here. A callback's document is made here too, because its words are the configuration's.
 
 use farcall_core::attempt::AttemptOutcome;
-use farcall_core::call::{ErrorKind, Priority, Source, State};
+use farcall_core::call::{ErrorKind, Priority, Source, State, UpstreamId};
 use farcall_core::dispatcher::{AttemptEnd, Callback, Progress, Write};
 use farcall_core::id::{AttemptId, CallId};
 use farcall_core::time::Timestamp;
@@ -11,10 +11,11 @@ use farcall_store::port;
 use farcall_store::record::{self, CallRecord, ErrorRecord};
 
 use super::Run;
+use super::announce::Settled;
 use super::attempts::callback_document;
-use super::submit::waiting;
 use crate::clock;
 use crate::execute::Report;
+use crate::upstreams::limit_key;
 
 /// What callbacks are counted by; no upstream can have an empty name.
 const CALLBACK_KEY: &str = "";
@@ -27,10 +28,9 @@ impl Run {
                 port::Write::Start(port::Start { call: attempt.call, number: attempt.number, kind, started_at: at })
             }
             Write::Settle { call, upstream, attempt, progress } => {
-                if let Some(end) = progress.map(|progress| progress.state).filter(|state| state.is_end()) {
-                    self.stats.note_end(upstream, end);
-                }
-                self.settle(call, attempt, progress)
+                let settle = self.settle(call, attempt, progress);
+                self.note(upstream, &settle);
+                port::Write::Settle(Box::new(settle))
             }
             Write::Filed { call } => port::Write::Filed(call),
         }
@@ -47,7 +47,7 @@ impl Run {
             Some(callback) => self.callback_insert(call, callback),
             None => self.pending.inserts.remove(&call).expect("an offered call has its insert"),
         };
-        insert.call.progress = waiting(state, next_at);
+        insert.call.progress = record::Progress::waiting(state, next_at);
         port::Write::Insert(insert)
     }
 
@@ -75,7 +75,7 @@ impl Run {
             deadline: None,
             started_at: None,
             attempts: 0,
-            progress: waiting(State::Queued, None),
+            progress: record::Progress::waiting(State::Queued, None),
             has_overrides: false,
             callback_of: Some(callback.parent),
             retry_of: None,
@@ -86,7 +86,7 @@ impl Run {
         Box::new(port::Insert { call: record, request: callback_document(words) })
     }
 
-    fn settle(&mut self, call: CallId, attempt: Option<AttemptEnd>, progress: Option<Progress>) -> port::Write {
+    fn settle(&mut self, call: CallId, attempt: Option<AttemptEnd>, progress: Option<Progress>) -> port::Settle {
         let report = attempt.and_then(|end| self.pending.reports.remove(&AttemptId { call, number: end.number }));
         let has_ended = progress.is_some_and(|progress| progress.state.is_end());
         let message = report.as_ref().and_then(|report| report.message.clone());
@@ -100,7 +100,21 @@ impl Run {
             error: end.error.map(|kind| error(kind, message.as_deref(), end.status, Some(end.outcome))),
         });
         let response = report.and_then(|report| report.response).filter(|_| has_ended);
-        port::Write::Settle(Box::new(port::Settle { call, attempt, progress, response }))
+        port::Settle { call, attempt, progress, response }
+    }
+}
+
+impl Run {
+    /// Counts a settlement, and says it aloud when it is no good news.
+    fn note(&mut self, upstream: UpstreamId, settle: &port::Settle) {
+        let Some(progress) = &settle.progress else { return };
+        if progress.state.is_end() {
+            self.stats.note_end(upstream, progress.state);
+        }
+        let name = self.upstreams.get(upstream).map_or("callback", |known| limit_key(&known.reference));
+        let outcome = settle.attempt.as_ref().map(|end| end.outcome);
+        let settled = Settled { call: settle.call, upstream: name, outcome, progress };
+        self.announcer.settled(clock::now().instant, &settled);
     }
 }
 

@@ -240,6 +240,7 @@ fn the_forms_of_delay_have_their_own_jitter() -> TestResult {
     check("retry: { backoff_factor: 2 }", Jitter::None)?;
     check("retry: { backoff_factor: 2, jitter: full }", Jitter::Full)?;
     check("wait: 2", Jitter::None)?;
+    check("retry: { max: 3, wait: 2 }", Jitter::None)?;
     check("wait: 2, retry: { max: 3, jitter: full }", Jitter::Full)
 }
 

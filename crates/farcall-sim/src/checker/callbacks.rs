@@ -1,6 +1,6 @@
 //! Callbacks: exactly one for every end that wants one, none for any other, and none before its parent is filed.
 //!
-//! What the callback itself comes to is looked at like any other call, in `history`.
+//! That they end, too, is the matter of `liveness`.
 
 use std::collections::BTreeMap;
 

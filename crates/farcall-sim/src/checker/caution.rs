@@ -1,6 +1,6 @@
 //! What is on disk is never less cautious than what was in memory: limits rebuilt from it have no more room.
 //!
-//! Both are asked through the dispatcher's public face; what they should answer follows from each other alone.
+//! It compares what the two would allow, not how they count.
 
 use farcall_core::call::UpstreamId;
 use farcall_store::port::{Store, Write};

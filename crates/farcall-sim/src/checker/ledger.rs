@@ -1,6 +1,6 @@
 //! The store, looked at after every commit: nothing unheard of, nothing lost, no end undone, every count right.
 //!
-//! It keeps its own copy of what it saw last, so that a row that changes by itself is found.
+//! It reads the store as anybody could and asks the dispatcher for its counts only.
 
 use std::collections::{BTreeMap, BTreeSet};
 

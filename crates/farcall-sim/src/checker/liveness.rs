@@ -1,6 +1,6 @@
 //! How long everything may take to end once nothing goes wrong any more. Generous, but finite and derived.
 //!
-//! A run that needs longer is a stall; one with nothing left to happen fails at once, in `world`.
+//! That nothing waits without a reason is the matter of `promptness`.
 
 use std::time::Duration;
 

@@ -1,6 +1,6 @@
 //! What holds for one call, worked out anew from the contract: its own word, else its upstream's, else the default.
 //!
-//! Nothing here calls the code it checks; policies are used as data only.
+//! It shares no code with the machine on purpose.
 
 use std::time::Duration;
 

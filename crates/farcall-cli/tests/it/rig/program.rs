@@ -21,7 +21,6 @@ pub(crate) struct Program {
 #[derive(Debug, Clone)]
 pub(crate) struct Answer {
     pub(crate) status: u16,
-    pub(crate) head: String,
     pub(crate) body: Value,
 }
 
@@ -88,5 +87,5 @@ fn request(dir: &Path, text: &str) -> std::io::Result<Answer> {
     let broken = || std::io::Error::other(format!("no whole answer: {answer:?}"));
     let (head, body) = answer.split_once("\r\n\r\n").ok_or_else(broken)?;
     let status = head.split_whitespace().nth(1).and_then(|status| status.parse().ok()).ok_or_else(broken)?;
-    Ok(Answer { status, head: head.to_owned(), body: serde_json::from_str(body).map_err(|_| broken())? })
+    Ok(Answer { status, body: serde_json::from_str(body).map_err(|_| broken())? })
 }

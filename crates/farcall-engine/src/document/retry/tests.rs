@@ -1,10 +1,13 @@
 //! A call's own retries over its upstream's.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use farcall_core::call::Overrides;
+use farcall_core::retry::{Backoff, RetryPolicy};
 
 use super::*;
-use crate::config::{Config, Upstream};
+use crate::config::{self, Config, LoadOptions, Upstream};
 use crate::document::{Document, Rejection, Routing, parse};
 
 fn read(members: &str, policy: &RetryPolicy) -> Result<Document, Rejection> {
@@ -93,7 +96,7 @@ fn mistakes_in_retry_and_success_name_their_key() {
     check(r#""retry":{"statuses":500}"#, "retry.statuses", "must be an array");
     check(r#""retry":{"statuses":[]}"#, "retry.statuses", "1 to 100 entries");
     check(r#""retry":{"statuses":["5xx"]}"#, "retry.statuses", "status code");
-    check(r#""retry":{"statuses":[99]}"#, "retry.statuses", "from 100 to 999");
+    check(r#""retry":{"statuses":[99]}"#, "retry.statuses", "from 100 to 599");
     check(r#""retry":{"methods":["get"]}"#, "retry.methods", "upper case");
     check(r#""success":200"#, "success", "must be an object");
     check(r#""success":{"statuses":[true]}"#, "success.statuses", "status code");
@@ -105,4 +108,24 @@ fn mistakes_in_retry_and_success_name_their_key() {
 fn any_content_type_can_be_allowed() {
     let call = read(r#""success":{"content_type":null}"#, &RetryPolicy::durable()).expect("null allows any");
     assert_eq!(call.success.content_type, Some(None));
+}
+
+#[test]
+fn any_method_can_be_retried_again() {
+    let policy = RetryPolicy { methods: MethodSet::Only(vec!["GET".to_owned()]), ..RetryPolicy::durable() };
+    assert_eq!(retry_over(r#""retry":{"methods":"all"}"#, &policy).methods, MethodSet::All);
+}
+
+#[test]
+fn a_calls_retry_has_the_keys_of_the_configurations() -> Result<(), Box<dyn std::error::Error>> {
+    let dir = tempfile::tempdir()?;
+    std::fs::write(dir.path().join("farcall.yml"), "defaults: { retry: { no_key_at_all: 1 } }")?;
+    let mistakes = config::load(dir.path(), &LoadOptions::default()).expect_err("the key is unknown").to_string();
+    let (_, known) = mistakes.split_once("known here: ").ok_or("the hint lists the keys")?;
+    let mut known: Vec<&str> = known.lines().next().unwrap_or_default().split(", ").collect();
+    let mut own = RetryKeys::KEYS.to_vec();
+    known.sort_unstable();
+    own.sort_unstable();
+    assert_eq!(own, known);
+    Ok(())
 }

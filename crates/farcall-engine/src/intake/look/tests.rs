@@ -68,28 +68,3 @@ fn only_json_files_that_are_not_hidden_are_call_files() {
     }
     assert!(is_call_name(b"\xff\n.json"));
 }
-
-#[test]
-fn a_file_is_the_same_when_only_its_mode_or_times_changed() {
-    let bench = Bench::new();
-    let path = bench.dir.path().join("a.json");
-    let read = |name: &str| match bench.look(name) {
-        Look::Read(stamp, bytes) => (stamp.identity(name.as_bytes()), bytes),
-        other => panic!("{other:?}"),
-    };
-    let is_unchanged = |(file, bytes): &(FileIdentity, Bytes)| is_unchanged(bench.folder.as_fd(), file, bytes);
-    fs::write(&path, "one").expect("it can be written");
-    let one = read("a.json");
-    assert_eq!(is_unchanged(&one), Ok(true));
-    let file = File::options().write(true).open(&path).expect("it is there");
-    file.set_modified(std::time::UNIX_EPOCH).expect("its time can be set");
-    assert_ne!(read("a.json").0, one.0, "its ctime has changed");
-    assert_eq!(is_unchanged(&one), Ok(true));
-    fs::write(&path, "two").expect("it can be written");
-    assert_eq!(is_unchanged(&one), Ok(false), "rewritten");
-    fs::write(bench.dir.path().join("b.json"), "one").expect("it can be written");
-    fs::rename(bench.dir.path().join("b.json"), &path).expect("it can be renamed");
-    assert_eq!(is_unchanged(&one), Ok(false), "another file, if of the same contents");
-    fs::remove_file(&path).expect("it is there");
-    assert_eq!(is_unchanged(&one), Err(Errno::NOENT));
-}

@@ -1,6 +1,6 @@
 //! Lengths of time as people write them: seconds as a number, or `1m30s`.
 //!
-//! Used for configurations and call documents alike. Exact: nothing is rounded but below the nanosecond.
+//! Exact: nothing is rounded but below the nanosecond.
 
 use std::time::Duration;
 
@@ -24,9 +24,12 @@ pub enum DurationError {
 
 /// Reads a text such as `300ms`, `1m30s`, `1.5h` or `2d`: numbers with a unit (`ms`, `s`, `m`, `h`, `d`), largest first.
 ///
+/// # Errors
+/// When the text is something else, or a length above [`DURATION_MAX`].
+///
 /// # Example
 /// ```
-/// # use farcall_engine::config::duration::from_text;
+/// # use farcall_engine::quantity::duration::from_text;
 /// # use std::time::Duration;
 /// assert_eq!(from_text("1m30s"), Ok(Duration::from_secs(90)));
 /// ```
@@ -51,12 +54,18 @@ pub fn from_text(text: &str) -> Result<Duration, DurationError> {
 }
 
 /// Reads a whole number of seconds.
+///
+/// # Errors
+/// When it is negative, or above [`DURATION_MAX`].
 pub fn from_whole_seconds(seconds: i128) -> Result<Duration, DurationError> {
     let seconds = u128::try_from(seconds).map_err(|_| DurationError::Negative)?;
     bounded(seconds.checked_mul(1_000_000_000).ok_or(DurationError::TooLong)?)
 }
 
 /// Reads a number of seconds with decimals.
+///
+/// # Errors
+/// When it is negative, not finite, or above [`DURATION_MAX`].
 pub fn from_seconds(seconds: f64) -> Result<Duration, DurationError> {
     if !seconds.is_finite() {
         return Err(DurationError::NotFinite);

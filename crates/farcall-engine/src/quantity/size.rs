@@ -2,8 +2,18 @@
 //!
 //! Units are exact: `MB` is a million bytes, `MiB` is 2^20. Nothing is rounded, and there are no fractions.
 
-/// Reads a text of digits and a unit: `B`, `KB`, `MB`, `GB`, `TB` (thousands) or `KiB`, `MiB`, `GiB`, `TiB` (1,024).
-pub(super) fn from_text(text: &str) -> Option<u64> {
+/// The largest size anybody may ask for, in bytes: 1 PiB.
+pub const SIZE_MAX: u64 = 1 << 50;
+
+/// Reads a text of digits and a unit: `B`, `KB`, `MB`, `GB`, `TB` (thousands) or `KiB`, `MiB`, `GiB`, `TiB` (1,024);
+/// nothing when it is something else, or more bytes than a `u64` counts.
+///
+/// # Example
+/// ```
+/// # use farcall_engine::quantity::size::from_text;
+/// assert_eq!(from_text("16MiB"), Some(16_777_216));
+/// ```
+pub fn from_text(text: &str) -> Option<u64> {
     let (digits, unit) = text.split_at(text.find(|c: char| !c.is_ascii_digit())?);
     let bytes: u64 = match unit.trim_start() {
         "B" => 1,

@@ -2,15 +2,25 @@
 //!
 //! It only suggests: a mistyped key is an error all the same.
 
-/// The candidate that takes the fewest edits, if they are few for its length.
-pub(super) fn nearest<'a>(written: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    let written = written.to_lowercase().replace('-', "_");
+/// Longer names than this are not compared.
+const NAME_BYTES_MAX: usize = 64;
+
+/// The candidate that takes the fewest edits, if they are few for its length. Case, and `-` for `_`, are no edits.
+pub(crate) fn nearest<'a>(written: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    if written.len() > NAME_BYTES_MAX {
+        return None;
+    }
+    let written = plain(written);
     candidates
         .into_iter()
-        .map(|candidate| (distance(&written, candidate), candidate))
+        .map(|candidate| (distance(&written, &plain(candidate)), candidate))
         .filter(|(edits, candidate)| *edits <= written.chars().count().max(candidate.len()).div_ceil(3))
         .min_by_key(|(edits, _)| *edits)
         .map(|(_, candidate)| candidate)
+}
+
+fn plain(name: &str) -> String {
+    name.to_lowercase().replace('-', "_")
 }
 
 /// Insertions, deletions, substitutions and swaps of neighbours (optimal string alignment).
@@ -46,5 +56,18 @@ mod tests {
         check("wiat", Some("wait"));
         check("zebra", None);
         check("", None);
+    }
+
+    #[test]
+    fn keys_of_a_call_are_found_and_long_names_not_compared() {
+        let keys = ["base_url", "end_point", "headers", "body", "url"];
+        let check = |written, expected| assert_eq!(nearest(written, keys), expected, "{written}");
+        check("bas_url", Some("base_url"));
+        check("base_ulr", Some("base_url"));
+        check("endpoint", Some("end_point"));
+        check("Headers", Some("headers"));
+        check("header", Some("headers"));
+        check("payload", None);
+        check(&"x".repeat(1_000_000), None);
     }
 }

@@ -1,0 +1,117 @@
+//! A running engine on a directory: what `serve`, `run` and `demo` have in common, from opening to the last commit.
+//!
+//! The order of opening matters: nothing is sent, and no call file touched, before everything that can be refused has
+//! been looked at.
+
+use std::fs::DirBuilder;
+use std::future::Future;
+use std::io;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::pin::Pin;
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use farcall_engine::config::Config;
+use farcall_engine::{Engine, Handle, Options, StartError};
+use farcall_store::port::CommitError;
+use farcall_store::sqlite::{OpenError, SqliteStore};
+
+use crate::context::{Context, log_warnings};
+use crate::directory;
+use crate::exit::{Exit, Failure};
+
+/// This program, also when its file has been replaced since: the engine and its launchers must be of one version.
+const OWN_PROGRAM: &str = "/proc/self/exe";
+
+/// A directory whose store is ours.
+pub(crate) struct Opened {
+    pub(crate) directory: PathBuf,
+    pub(crate) config: Arc<Config>,
+    store: SqliteStore,
+}
+
+/// An engine at work.
+pub(crate) struct Session {
+    pub(crate) directory: PathBuf,
+    pub(crate) handle: Handle,
+    ended: Pin<Box<dyn Future<Output = Result<(), CommitError>> + Send>>,
+}
+
+/// Runs an async command on a runtime of its own. What a second signal leaves behind is not waited for.
+pub(crate) fn block_on<F>(work: F) -> Result<Exit, Failure>
+where
+    F: Future<Output = Result<Exit, Failure>>,
+{
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let runtime = runtime.context("cannot start the runtime").map_err(|error| Failure::new(Exit::Usage, error))?;
+    let exit = runtime.block_on(work);
+    runtime.shutdown_background();
+    exit
+}
+
+impl Opened {
+    /// Loads the directory's configuration and locks its store. Nothing in the inbox is touched.
+    ///
+    /// # Errors
+    /// With exit code 2 for the configuration, 7 for the directory.
+    pub(crate) fn open(context: &Context, dir: &Path) -> Result<Self, Failure> {
+        let directory = directory::prepare(dir)?;
+        let loaded = context.load(&directory)?;
+        log_warnings(&loaded);
+        private_folder(&directory.join(".farcall")).map_err(Failure::directory)?;
+        let store = SqliteStore::open(&directory.join(&loaded.config.store.path)).map_err(store_failure)?;
+        Ok(Self { directory, config: Arc::new(loaded.config), store })
+    }
+
+    /// Takes the store over and goes on with what waits. Must be called inside a tokio runtime.
+    ///
+    /// # Errors
+    /// With exit code 2 for an upstream that cannot be used, 7 for the directory.
+    pub(crate) fn start(self) -> Result<Session, Failure> {
+        let Self { directory, config, store } = self;
+        let options = Options { directory: directory.clone(), config, launcher: OWN_PROGRAM.into() };
+        let engine = Engine::start(Box::new(store), options).map_err(start_failure)?;
+        let handle = engine.handle().clone();
+        Ok(Session { directory, handle, ended: Box::pin(engine.join()) })
+    }
+}
+
+impl Session {
+    /// Waits until the engine has ended: after a drain, or because its store cannot be written. Must not be awaited
+    /// again after that.
+    ///
+    /// # Errors
+    /// When the store could not be written.
+    pub(crate) async fn ended(&mut self) -> Result<(), Failure> {
+        self.ended.as_mut().await.map_err(Failure::directory)
+    }
+}
+
+/// The folder of the store and the socket is its owner's alone, wherever the store lies.
+fn private_folder(path: &Path) -> anyhow::Result<()> {
+    match DirBuilder::new().mode(0o700).create(path) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+            Err(error).with_context(|| format!("cannot make {}", path.display()))
+        }
+        Ok(()) | Err(_) => Ok(()),
+    }
+}
+
+fn store_failure(error: OpenError) -> Failure {
+    let is_in_use = matches!(error, OpenError::InUse { .. });
+    let failure = Failure::directory(error);
+    if is_in_use {
+        failure.with_hint("only one farcall at a time works in a directory; stop the other one")
+    } else {
+        failure
+    }
+}
+
+fn start_failure(error: StartError) -> Failure {
+    let exit = match &error {
+        StartError::Read(_) | StartError::File(_) | StartError::Io { .. } => Exit::Directory,
+        StartError::Upstream(_) => Exit::Usage,
+    };
+    Failure::new(exit, error)
+}

@@ -1,0 +1,119 @@
+//! The filer beside a store that cannot read everything.
+
+use bytes::Bytes;
+use farcall_core::call::{Source, State};
+use farcall_core::time::Timestamp;
+use farcall_store::record::{AttemptRecord, CallRecord, FileIdentity, GrantRecord, Progress, ResponseRecord};
+
+use super::*;
+
+/// Knows every call as ended, but for one that it cannot read, and one that brings it down.
+struct Faulty {
+    unreadable: CallId,
+    deadly: CallId,
+}
+
+impl Reader for Faulty {
+    fn call(&mut self, id: CallId) -> Result<Option<CallRecord>, ReadError> {
+        assert_ne!(id, self.deadly, "a mistake of ours");
+        if id == self.unreadable {
+            return Err(ReadError { what: "a call", source: "a bad row".into() });
+        }
+        Ok(Some(ended(id)))
+    }
+
+    fn attempts(&mut self, _: CallId) -> Result<Vec<AttemptRecord>, ReadError> {
+        Ok(Vec::new())
+    }
+
+    fn request(&mut self, _: CallId) -> Result<Option<Bytes>, ReadError> {
+        Ok(Some(Bytes::from_static(b"{}")))
+    }
+
+    fn response(&mut self, _: CallId) -> Result<Option<ResponseRecord>, ReadError> {
+        Ok(None)
+    }
+
+    fn keyed(&mut self, _: &str, _: &str) -> Result<Option<CallRecord>, ReadError> {
+        Ok(None)
+    }
+
+    fn grants(&mut self, _: &str, _: Timestamp, _: u32) -> Result<Vec<GrantRecord>, ReadError> {
+        Ok(Vec::new())
+    }
+
+    fn free_bytes(&mut self) -> Result<u64, ReadError> {
+        Ok(u64::MAX)
+    }
+}
+
+fn ended(id: CallId) -> CallRecord {
+    let name = format!("{}.json", id.bits()).into_bytes();
+    CallRecord {
+        id,
+        source: Source::Inbox,
+        upstream: None,
+        limit_key: "http://127.0.0.1".to_owned(),
+        method: "GET".to_owned(),
+        url: "http://127.0.0.1/".to_owned(),
+        tags: Vec::new(),
+        priority: 3,
+        tenant: None,
+        cost: 1,
+        accepted_at: Timestamp::from_micros(0),
+        not_before: None,
+        deadline: None,
+        started_at: None,
+        attempts: 1,
+        progress: Progress::waiting(State::Succeeded, None),
+        has_overrides: false,
+        callback_of: None,
+        retry_of: None,
+        file: Some(FileIdentity { name, device: 1, inode: 1, changed_ns: 0 }),
+        filed: false,
+        idempotency: None,
+    }
+}
+
+/// What is left of these calls, 1 being unreadable and 2 deadly, and which were filed.
+fn file(numbers: &[u128]) -> (Left, Vec<u128>) {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let (messages, mut told) = mpsc::channel(1);
+    let reader = Box::new(Faulty { unreadable: CallId::from_bits(1), deadly: CallId::from_bits(2) });
+    let mut filer = Filer { filing: Arc::new(Filing::new(dir.path(), 1)), reader, messages, has_warned: false };
+    let calls: Vec<CallId> = numbers.iter().map(|&number| CallId::from_bits(number)).collect();
+    let left = filer.file(&calls);
+    let filed = match told.try_recv() {
+        Ok(Message::Filed { calls }) => calls.iter().map(|call| call.bits()).collect(),
+        _ => Vec::new(),
+    };
+    for number in &filed {
+        assert!(dir.path().join("responses").join(format!("{number}.json")).exists());
+    }
+    (left, filed)
+}
+
+#[test]
+fn a_call_that_cannot_be_read_holds_up_no_other() {
+    let (left, filed) = file(&[1, 3, 4]);
+    assert_eq!((left.failed, left.pause), (vec![CallId::from_bits(1)], Duration::ZERO));
+    assert_eq!(filed, [3, 4]);
+}
+
+#[test]
+fn a_batch_of_which_nothing_could_be_filed_is_tried_again_later() {
+    for stuck in [1, 2] {
+        let (left, filed) = file(&[stuck]);
+        assert_eq!((left.failed, left.pause), (vec![CallId::from_bits(stuck)], RETRY_AFTER));
+        assert_eq!(filed, [0; 0]);
+    }
+}
+
+#[test]
+fn what_failed_goes_to_the_back_and_what_was_not_read_to_the_front() {
+    let shared = Shared::default();
+    let call = CallId::from_bits;
+    shared.lock().calls.push_back(call(9));
+    shared.put_back(Left { unread: vec![call(2), call(3)], failed: vec![call(1)], pause: Duration::ZERO });
+    assert_eq!(shared.next_batch(), Some(vec![call(2), call(3), call(9), call(1)]));
+}

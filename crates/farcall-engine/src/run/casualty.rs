@@ -1,0 +1,42 @@
+//! An attempt whose task panics still reports: else its call would run for ever, and its slots never cool.
+//!
+//! What it had sent by then nobody knows, so bytes may have left. That three such deaths make a call `poisoned` is not
+//! decided yet: `on_unknown` and the number of retries end it.
+
+use std::future::{Future, poll_fn};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::pin;
+use std::task::Poll;
+
+use farcall_core::attempt::BytesSent;
+use farcall_core::call::ErrorKind;
+
+use super::attempts::failed;
+use crate::execute::Report;
+
+/// The report of an attempt, or that of its death.
+pub(super) async fn report_of(attempt: impl Future<Output = Report>) -> Report {
+    let mut attempt = pin!(attempt);
+    // What a panic leaves behind is not looked at again: the future is dropped.
+    poll_fn(|context| match catch_unwind(AssertUnwindSafe(|| attempt.as_mut().poll(context))) {
+        Ok(poll) => poll,
+        Err(_) => Poll::Ready(failed(ErrorKind::Internal, BytesSent::Maybe, "the attempt broke down".to_owned())),
+    })
+    .await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn an_attempt_that_panics_is_reported_as_perhaps_sent() {
+        let report = report_of(async {
+            tokio::task::yield_now().await;
+            panic!("a mistake of ours")
+        })
+        .await;
+        assert_eq!((report.result.error, report.result.bytes_sent), (Some(ErrorKind::Internal), BytesSent::Maybe));
+        assert!(!report.aborted);
+    }
+}

@@ -1,0 +1,57 @@
+//! What happens to every request, whichever way it came, in this order: may it come in, what answers it, what every
+//! answer carries.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::body::Body;
+use axum::response::{IntoResponse, Response};
+use http::header::{CACHE_CONTROL, X_CONTENT_TYPE_OPTIONS};
+use http::{HeaderValue, Request};
+use tower::ServiceExt;
+
+use crate::access::Access;
+use crate::panics::caught;
+use crate::problem::{Code, Problem};
+use crate::routes::{self, Face};
+
+/// All of the API.
+#[derive(Debug)]
+pub(crate) struct App {
+    router: Router,
+}
+
+impl App {
+    pub(crate) fn new(face: Arc<Face>) -> Self {
+        Self { router: routes::router(face) }
+    }
+
+    pub(crate) async fn answer(&self, access: &Access, request: Request<Body>) -> Response {
+        let (mut parts, body) = request.into_parts();
+        let mut response = match access.admit(&parts) {
+            Ok(scope) => {
+                parts.extensions.insert(scope);
+                self.route(Request::from_parts(parts, body)).await
+            }
+            Err(problem) => problem.into_response(),
+        };
+        let headers = response.headers_mut();
+        // Answers quote other people's text; no browser shall take it for a page.
+        headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+        headers.entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
+        response
+    }
+
+    async fn route(&self, request: Request<Body>) -> Response {
+        let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+        match caught(self.router.clone().oneshot(request)).await {
+            Ok(Ok(response)) => response,
+            Ok(Err(never)) => match never {},
+            Err(panicked) => {
+                tracing::error!(%method, path, panic = panicked.message, "a request's handling panicked");
+                Problem::new(Code::Internal, "the request could not be handled; farcall's log tells why")
+                    .into_response()
+            }
+        }
+    }
+}

@@ -1,0 +1,93 @@
+//! One connection: HTTP/1.1 with limits that hold before a request is understood.
+//!
+//! A client that sends its head too slowly is cut off, one whose head is too large is told so. A connection that ends
+//! with a request's body half read is closed in two steps, or the client, still sending, would see a reset instead of
+//! our answer (RFC 9112, section 9.6).
+
+use std::convert::Infallible;
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::response::Response;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+
+use crate::access::Access;
+use crate::app::App;
+
+/// Largest head of a request: request line and headers.
+const HEAD_BYTES_MAX: usize = 64 << 10;
+/// Most header fields of a request.
+const HEAD_FIELDS_MAX: usize = 100;
+/// After our last word: how long to listen on in all, and for the next byte, and to how much.
+const LINGER_MAX: Duration = Duration::from_secs(30);
+const LINGER_IDLE_MAX: Duration = Duration::from_secs(2);
+const LINGER_BYTES_MAX: usize = 64 << 20;
+
+/// What serves a connection.
+#[derive(Debug, Clone)]
+pub(crate) struct Serving {
+    pub(crate) app: Arc<App>,
+    pub(crate) access: Arc<Access>,
+    /// The longest wait for a complete head, also between two requests.
+    pub(crate) header_timeout: Duration,
+    /// From then on the request in flight is the connection's last.
+    pub(crate) stopping: CancellationToken,
+}
+
+type Answer = Pin<Box<dyn Future<Output = Result<Response, Infallible>> + Send>>;
+
+/// Serves a connection until either side ends it.
+pub(crate) async fn serve<S: AsyncRead + AsyncWrite + Unpin + Send>(stream: S, serving: Serving) {
+    let Serving { app, access, header_timeout, stopping } = serving;
+    let service = service_fn(move |request: http::Request<Incoming>| -> Answer {
+        let (app, access) = (Arc::clone(&app), Arc::clone(&access));
+        Box::pin(async move { Ok(app.answer(&access, request.map(Body::new)).await) })
+    });
+    let mut connection = http1::Builder::new()
+        // Without a timer the timeout would be none.
+        .timer(TokioTimer::new())
+        .header_read_timeout(header_timeout)
+        .max_headers(HEAD_FIELDS_MAX)
+        .max_header_size(HEAD_BYTES_MAX)
+        .max_buf_size(HEAD_BYTES_MAX)
+        // A client may close its side when it has sent its request.
+        .half_close(true)
+        .serve_connection(TokioIo::new(stream), service);
+    let mut is_last = false;
+    let served = loop {
+        tokio::select! {
+            served = poll_fn(|context| connection.poll_without_shutdown(context)) => break served,
+            () = stopping.cancelled(), if !is_last => {
+                is_last = true;
+                Pin::new(&mut connection).graceful_shutdown();
+            }
+        }
+    };
+    if let Err(error) = served {
+        tracing::debug!(error = %error, "a connection ended badly");
+    }
+    let mut stream = connection.into_parts().io.into_inner();
+    if stream.shutdown().await.is_ok() && !is_last {
+        // Whoever does not listen by then never will.
+        let _ = timeout(LINGER_MAX, discard(&mut stream)).await;
+    }
+}
+
+/// Reads what the client still sends, to no purpose but that it comes to an end.
+async fn discard<S: AsyncRead + Unpin>(stream: &mut S) {
+    let mut left = LINGER_BYTES_MAX;
+    let mut sink = vec![0; 16 << 10];
+    while let Ok(Ok(count @ 1..)) = timeout(LINGER_IDLE_MAX, stream.read(&mut sink)).await {
+        let Some(rest) = left.checked_sub(count) else { return };
+        left = rest;
+    }
+}

@@ -1,0 +1,19 @@
+//! GET `/v1/calls/{id}/attempts`: every try of a call, by number.
+//!
+//! Of a durable call an attempt is listed before its first byte leaves.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use http::StatusCode;
+
+use super::{CALL_ID, CallInPath, Face, call_id_value, json, unknown_call};
+use crate::problem::Problem;
+use crate::wire::Attempts;
+
+pub(super) async fn list(State(face): State<Arc<Face>>, CallInPath(id): CallInPath) -> Result<Response, Problem> {
+    let attempts = face.handle.attempts(id).await.map_err(|error| Problem::unreadable(&error))?;
+    let attempts = attempts.ok_or_else(unknown_call)?;
+    Ok(([(CALL_ID, call_id_value(id))], json(StatusCode::OK, &Attempts::of(&attempts))).into_response())
+}

@@ -1,0 +1,19 @@
+//! GET `/healthz`: whether farcall does its work, and how much of it there is.
+//!
+//! 503 says that nothing works any more; a full store still settles what was accepted, so it answers 200.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::response::Response;
+use http::StatusCode;
+
+use super::{Face, json};
+use crate::wire::Health;
+
+pub(super) async fn show(State(face): State<Arc<Face>>) -> Response {
+    let free_bytes = face.handle.free_bytes().await;
+    let health = Health::of(&face.handle.snapshot(), free_bytes.ok(), face.handle.config().store.min_free);
+    let status = if health.is_failing() { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::OK };
+    json(status, &health)
+}

@@ -1,0 +1,63 @@
+//! Paths that later versions serve.
+//!
+//! They are refused as such, with 501, so that nobody takes them for mistyped.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::routing::{MethodFilter, any, on};
+use http::{Method, Uri};
+
+use super::Face;
+use crate::problem::{Code, Problem};
+
+const GET: MethodFilter = MethodFilter::GET;
+const POST: MethodFilter = MethodFilter::POST;
+
+const PATHS: [(&str, MethodFilter); 33] = [
+    ("/v1/calls/bulk", POST),
+    ("/v1/calls/{id}/response", GET),
+    ("/v1/calls/{id}/log", GET),
+    ("/v1/calls/{id}/explain", GET),
+    ("/v1/calls/{id}/events", GET),
+    ("/v1/calls/{id}/cancel", POST),
+    ("/v1/calls/{id}/retry", POST),
+    ("/v1/operations", POST),
+    ("/v1/operations/{id}", GET),
+    ("/v1/upstreams/{name}", GET.or(MethodFilter::PATCH)),
+    ("/v1/upstreams/{name}/pause", POST),
+    ("/v1/upstreams/{name}/resume", POST),
+    ("/v1/upstreams/{name}/permits", POST),
+    ("/v1/events", GET),
+    ("/readyz", GET),
+    ("/metrics", GET),
+    ("/schema", GET),
+    ("/openapi.json", GET),
+    ("/docs", GET),
+    ("/docs/{*page}", GET),
+    ("/ui", GET),
+    ("/ui/", GET),
+    ("/ui/{*page}", GET),
+    ("/", GET),
+    ("/function/list/data", GET),
+    ("/function/list/text", GET),
+    ("/function/definition/{name}", GET),
+    ("/function/running-count/{name}", GET),
+    ("/task/info/{id}", GET),
+    ("/task/done/{id}", GET),
+    ("/task/result/{id}", GET),
+    ("/task/list/{name}", GET),
+    ("/terminate/{kind}/{id}", POST),
+];
+
+pub(super) fn router() -> Router<Arc<Face>> {
+    let router = Router::new()
+        .route("/proxy/{upstream}", any(not_available_yet))
+        .route("/proxy/{upstream}/", any(not_available_yet))
+        .route("/proxy/{upstream}/{*path}", any(not_available_yet));
+    PATHS.into_iter().fold(router, |router, (path, methods)| router.route(path, on(methods, not_available_yet)))
+}
+
+pub(super) async fn not_available_yet(method: Method, uri: Uri) -> Problem {
+    Problem::new(Code::NotAvailableYet, format!("{method} {} is not available yet in this version", uri.path()))
+}

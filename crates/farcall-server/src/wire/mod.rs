@@ -1,0 +1,11 @@
+//! How things read over the wire: JSON documents made from what the engine tells.
+//!
+//! Headers, bodies, errors and times read as in response files: that form is the engine's `outcome`.
+
+mod attempt;
+mod call;
+mod health;
+
+pub(crate) use attempt::Attempts;
+pub(crate) use call::{AcceptedId, Call};
+pub(crate) use health::Health;

@@ -1,0 +1,79 @@
+//! A store that commits and cannot say what it holds: its readers fail, or panic, when asked for a call.
+
+use bytes::Bytes;
+use farcall_core::id::CallId;
+use farcall_core::time::Timestamp;
+use farcall_store::memory::MemoryStore;
+use farcall_store::port::{CommitError, ReadError, Reader, Store, Write};
+use farcall_store::record::{AttemptRecord, CallRecord, GrantRecord, Recovery, ResponseRecord};
+
+#[derive(Debug)]
+pub(crate) struct Unreadable {
+    store: MemoryStore,
+    reading: Reading,
+}
+
+/// What reading a call comes to.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Reading {
+    Fails,
+    Panics,
+}
+
+struct UnreadableReader {
+    reader: Box<dyn Reader>,
+    reading: Reading,
+}
+
+impl Unreadable {
+    pub(crate) fn new(reading: Reading) -> Self {
+        Self { store: MemoryStore::new(), reading }
+    }
+}
+
+impl Store for Unreadable {
+    fn take_over(&mut self) -> Result<Recovery, ReadError> {
+        self.store.take_over()
+    }
+
+    fn commit(&mut self, writes: &[Write]) -> Result<(), CommitError> {
+        self.store.commit(writes)
+    }
+
+    fn reader(&self) -> Result<Box<dyn Reader>, ReadError> {
+        Ok(Box::new(UnreadableReader { reader: self.store.reader()?, reading: self.reading }))
+    }
+}
+
+impl Reader for UnreadableReader {
+    fn call(&mut self, _: CallId) -> Result<Option<CallRecord>, ReadError> {
+        match self.reading {
+            Reading::Fails => Err(ReadError { what: "a call", source: "a bad row".into() }),
+            Reading::Panics => panic!("a bad row"),
+        }
+    }
+
+    fn attempts(&mut self, id: CallId) -> Result<Vec<AttemptRecord>, ReadError> {
+        self.reader.attempts(id)
+    }
+
+    fn request(&mut self, id: CallId) -> Result<Option<Bytes>, ReadError> {
+        self.reader.request(id)
+    }
+
+    fn response(&mut self, id: CallId) -> Result<Option<ResponseRecord>, ReadError> {
+        self.reader.response(id)
+    }
+
+    fn keyed(&mut self, scope: &str, key: &str) -> Result<Option<CallRecord>, ReadError> {
+        self.reader.keyed(scope, key)
+    }
+
+    fn grants(&mut self, limit_key: &str, since: Timestamp, count: u32) -> Result<Vec<GrantRecord>, ReadError> {
+        self.reader.grants(limit_key, since, count)
+    }
+
+    fn free_bytes(&mut self) -> Result<u64, ReadError> {
+        self.reader.free_bytes()
+    }
+}

@@ -1,0 +1,41 @@
+//! An upstream on loopback that answers every request with the same bytes and closes.
+
+use std::net::SocketAddr;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+
+/// Gone when dropped.
+#[derive(Debug)]
+pub(crate) struct Upstream {
+    address: SocketAddr,
+    listening: JoinHandle<()>,
+}
+
+impl Upstream {
+    /// `answer` is a whole answer that says `connection: close`; requests must fit into one read.
+    pub(crate) async fn start(answer: impl Into<Vec<u8>>) -> Self {
+        let answer = answer.into();
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let address = listener.local_addr().expect("it is bound");
+        let listening = tokio::spawn(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                let mut request = vec![0; 64 << 10];
+                let _ = stream.read(&mut request).await;
+                let _ = stream.write_all(&answer).await;
+            }
+        });
+        Self { address, listening }
+    }
+
+    pub(crate) fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+}
+
+impl Drop for Upstream {
+    fn drop(&mut self) {
+        self.listening.abort();
+    }
+}
