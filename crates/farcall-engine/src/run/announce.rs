@@ -66,8 +66,8 @@ impl Announcer {
             tracing::info!(%call, upstream, status = progress.status, until_unix_ms = wait_ms, "an upstream asks to wait");
             return;
         }
-        let (kind, message) = words(progress.error.as_ref());
-        tracing::warn!(%call, upstream, state = %progress.state, status = progress.status, kind, message, "a call ended");
+        let (kind, error) = words(progress.error.as_ref());
+        tracing::warn!(%call, upstream, state = %progress.state, status = progress.status, kind, error, "a call ended");
     }
 
     fn may_speak(&mut self, now: Instant) -> bool {
