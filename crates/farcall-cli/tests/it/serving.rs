@@ -176,6 +176,9 @@ fn json_logs_are_a_document_a_line_whatever_files_are_called() -> Outcome {
             "{event}"
         );
     }
+    for line in finished.stderr.lines() {
+        assert_eq!(line.matches("\"message\":").count(), 1, "no key stands twice: {line}");
+    }
     Ok(())
 }
 

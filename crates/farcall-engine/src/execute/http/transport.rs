@@ -225,7 +225,8 @@ impl Progress {
         let aborted = matches!(end, End::Aborted);
         let (error, message) = match end {
             End::Failed(failure) => (Some(failure.kind), Some(failure.message)),
-            End::Complete | End::Aborted => (None, None),
+            End::Complete => (None, wish.content_type.as_deref().filter(|_| !content_ok).map(of_another_type)),
+            End::Aborted => (None, None),
         };
         let size = response.as_ref().map_or(0, |response| response.body.len() as u64);
         let latency = now.instant.since(started);
@@ -237,4 +238,9 @@ impl Progress {
             response,
         }
     }
+}
+
+/// Why an answer with a good status is none. What the upstream sent instead stands in the answer's headers.
+fn of_another_type(wanted: &str) -> String {
+    format!("the upstream's answer is not of the type {wanted}")
 }

@@ -142,5 +142,6 @@ async fn the_wish_of_the_answer_is_reported_for_any_status() {
     wishful.content_type = Some("application/json".to_owned());
     let report = execute(&transport, wishful).await;
     assert_eq!((report.result.retry_after, report.result.content_ok), (Some(Duration::from_secs(7)), false));
+    assert_eq!(report.message.as_deref(), Some("the upstream's answer is not of the type application/json"));
     assert!(execute(&transport, get(upstream.url("/"))).await.result.content_ok);
 }
