@@ -21,7 +21,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use farcall_core::call::{State, UpstreamId};
-use farcall_core::dispatcher::{Dispatcher, Effect, Event, Seq};
+use farcall_core::dispatcher::{Census, Dispatcher, Effect, Event, Seq};
 use farcall_core::gate::Gate;
 use farcall_core::id::CallId;
 use farcall_core::time::Instant;
@@ -83,6 +83,8 @@ pub(crate) struct Run {
     /// Free bytes of the store, and when that was asked.
     free_bytes: Option<(u64, Instant)>,
     space_announcer: SpaceAnnouncer,
+    /// The counts as of the last turn. What came since is not durable and must not be told.
+    census: Census,
     /// When idle connections were last closed.
     pruned_at: Instant,
     stats: Stats,
@@ -192,6 +194,7 @@ impl Run {
             return;
         }
         let mut turn = self.dispatcher.turn(clock::now());
+        self.census = self.dispatcher.census();
         let effects = self.gate.hold(&mut turn);
         self.count_unfiled(&effects);
         if !turn.writes.is_empty() {
@@ -266,7 +269,7 @@ impl Run {
 
     fn publish(&self) {
         self.snapshots.send_replace(Snapshot {
-            census: self.dispatcher.census(),
+            census: self.census,
             in_flight: self.dispatcher.in_flight(),
             is_draining: self.is_draining,
             store: StoreHealth::Ok,

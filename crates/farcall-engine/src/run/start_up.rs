@@ -98,6 +98,7 @@ pub(crate) fn start(mut store: Box<dyn Store>, options: Options) -> Result<Start
         inbox: None,
     };
     let run = Run {
+        census: dispatcher.census(),
         config,
         directory: options.directory,
         dispatcher,
