@@ -20,7 +20,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use farcall_core::call::{State, UpstreamId};
-use farcall_core::dispatcher::{Dispatcher, Effect, Event, Seq};
+use farcall_core::dispatcher::{Census, Dispatcher, Effect, Event, Seq};
 use farcall_core::gate::Gate;
 use farcall_core::id::CallId;
 use farcall_core::time::Instant;
@@ -61,6 +61,9 @@ pub(crate) struct Run {
     gate: Gate,
     journal: Journal,
     in_commit: Option<Seq>,
+    /// The counts that the last commit made durable, and those that the one in flight will.
+    durable_census: Census,
+    next_census: Census,
     messages: mpsc::Receiver<Message>,
     sender: mpsc::Sender<Message>,
     snapshots: watch::Sender<Snapshot>,
@@ -184,6 +187,7 @@ impl Run {
         if !turn.writes.is_empty() {
             let writes = turn.writes.iter().map(|write| self.translate(write)).collect();
             self.in_commit = Some(turn.seq);
+            self.next_census = self.dispatcher.census();
             self.journal.commit(turn.seq, writes);
         }
         self.perform(effects);
@@ -198,6 +202,7 @@ impl Run {
         }
         let effects = self.gate.committed(seq);
         self.count_unfiled(&effects);
+        self.durable_census = self.next_census;
         self.publish();
         self.perform(effects);
     }
@@ -253,7 +258,7 @@ impl Run {
 
     fn publish(&self) {
         self.snapshots.send_replace(Snapshot {
-            census: self.dispatcher.census(),
+            census: self.durable_census,
             in_flight: self.dispatcher.in_flight(),
             is_draining: self.is_draining,
             store: StoreHealth::Ok,
