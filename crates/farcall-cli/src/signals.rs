@@ -1,4 +1,4 @@
-//! The signals that ask the program to stop, and the one that must not.
+//! The signals that ask the program to stop, and those that must not.
 //!
 //! What a first and a second request mean is decided by the commands.
 
@@ -44,4 +44,13 @@ impl Signals {
             _ = self.terminate.recv() => Stop::Terminate,
         }
     }
+}
+
+/// Requests to apply a changed configuration (SIGHUP), which end a program that does not catch them. Must be called
+/// inside a tokio runtime.
+///
+/// # Errors
+/// When the system refuses.
+pub(crate) fn reloads() -> io::Result<Signal> {
+    signal(SignalKind::hangup())
 }

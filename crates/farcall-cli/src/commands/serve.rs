@@ -13,7 +13,7 @@ use crate::args::Dir;
 use crate::context::Context;
 use crate::exit::{Exit, Failure};
 use crate::session::{self, Opened, Session};
-use crate::signals::{Signals, Stop};
+use crate::signals::{self, Signals, Stop};
 
 pub(crate) fn run(context: &Context, dir: &Dir) -> Result<Exit, Failure> {
     let dir = context.directory(dir)?;
@@ -23,14 +23,18 @@ pub(crate) fn run(context: &Context, dir: &Dir) -> Result<Exit, Failure> {
 
 async fn serve(context: &Context, dir: &Path) -> Result<Exit, Failure> {
     let mut signals = Signals::catch().map_err(|error| Failure::new(Exit::Usage, error))?;
+    let mut reloads = signals::reloads().map_err(|error| Failure::new(Exit::Usage, error))?;
     let opened = Opened::open(context, dir)?;
     let bound = Bound::bind(&opened).await?;
     let mut session = opened.start()?;
     let api = bound.serve(session.handle.clone());
     announce(&session, &api);
-    let stop = tokio::select! {
-        stop = signals.next() => stop,
-        ended = session.ended() => return Err(unasked(ended)),
+    let stop = loop {
+        tokio::select! {
+            stop = signals.next() => break stop,
+            _ = reloads.recv() => tracing::warn!("reloading is not available yet; restart to apply a changed file"),
+            ended = session.ended() => return Err(unasked(ended)),
+        }
     };
     tokio::select! {
         drained = drain(session, api, stop) => drained,

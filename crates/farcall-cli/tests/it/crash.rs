@@ -174,7 +174,7 @@ impl World {
         let files = self.submitted.files.lock().expect("not poisoned").len();
         let arrived: usize = arrivals.values().sum();
         println!("{accepted} calls, {files} files, {arrived} arrivals, {unknown} attempts unknown after {KILLS} kills");
-        assert!(accepted > 100 && files > 100 && unknown > 0, "the kills hit nothing");
+        assert!(accepted > 0 && files > 0 && unknown > 0, "the kills hit nothing");
         assert!(unknown <= bound, "{unknown} unknown attempts, {bound} could be in flight at the kills");
         Ok(())
     }

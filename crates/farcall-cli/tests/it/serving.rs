@@ -30,23 +30,26 @@ fn events(log: &str) -> Result<Vec<Value>, serde_json::Error> {
 }
 
 /// The address that the log tells of.
-fn address(running: &Running) -> Result<String, Box<dyn std::error::Error>> {
-    let events = events(&running.stderr())?;
-    let serving = events.iter().find(|event| event["message"] == "serving").ok_or("it does not say that it serves")?;
-    Ok(serving["listen"].as_str().ok_or("no address")?.to_owned())
+/// Where it says that it serves; it answers on its socket a little before it has said so.
+fn address(running: &Running) -> String {
+    until("the line that says where it serves", || {
+        let events = events(&running.stderr()).ok()?;
+        let serving = events.iter().find(|event| event["message"] == "serving")?;
+        serving["listen"].as_str().map(str::to_owned)
+    })
 }
 
 #[test]
 fn it_tells_where_it_listens_and_who_may_come() -> Outcome {
     let dir = tempfile::tempdir()?;
     let running = serve(dir.path(), "127.0.0.1:0")?;
-    let address = address(&running)?;
+    let address = address(&running);
     let mut stream = TcpStream::connect(&address)?;
     write!(stream, "GET /healthz HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n")?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer)?;
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
-    assert!(running.stderr().contains("whoever reaches this address acts as you"));
+    until("the warning", || running.stderr().contains("whoever reaches this address acts as you").then_some(()));
     running.signal(Signal::TERM)?;
     assert_eq!(running.finish()?.code, Some(0));
     Ok(())
@@ -202,7 +205,7 @@ fn as_kofaf_it_serves_its_own_directory_without_a_port() -> Outcome {
     let running = start_as(&kofaf, ["--log-format", "json"], [])?;
     let dir = running.home().join(".kofaf");
     until("the socket's health", || get(&dir, "/healthz").ok().filter(|health| health.status == 200));
-    assert_eq!(address(&running)?, "none");
+    assert_eq!(address(&running), "none");
     running.signal(Signal::TERM)?;
     assert_eq!(running.finish()?.code, Some(0));
 
@@ -210,7 +213,7 @@ fn as_kofaf_it_serves_its_own_directory_without_a_port() -> Outcome {
     let args = [Path::new("--log-format"), Path::new("json"), &given];
     let asked = start_as(&kofaf, args, [("FARCALL_SERVER_LISTEN", "127.0.0.1:0")])?;
     until("the socket's health", || get(&given, "/healthz").ok().filter(|health| health.status == 200));
-    assert!(address(&asked)?.starts_with("127.0.0.1:"), "the variable asks for a port");
+    assert!(address(&asked).starts_with("127.0.0.1:"), "the variable asks for a port");
     Ok(())
 }
 
@@ -234,5 +237,17 @@ fn a_disk_that_is_nearly_full_is_told_of_once_and_files_stay() -> Outcome {
     assert_eq!(told().iter().filter(|event| warning(event)).count(), 1, "{}", running.stderr());
     assert!(dir.path().join("order.json").exists());
     assert_eq!(upstream.arrivals().len(), 0);
+    Ok(())
+}
+
+#[test]
+fn a_reload_is_refused_and_ends_nothing() -> Outcome {
+    let dir = tempfile::tempdir()?;
+    let running = serve(dir.path(), "none")?;
+    running.signal(Signal::HUP)?;
+    until("the refusal", || running.stderr().contains("reloading is not available yet").then_some(()));
+    assert_eq!(get(dir.path(), "/healthz")?.status, 200);
+    running.signal(Signal::TERM)?;
+    assert_eq!(running.finish()?.code, Some(0));
     Ok(())
 }

@@ -31,6 +31,7 @@ use tokio_util::task::TaskTracker;
 
 pub(crate) use message::Message;
 
+use crate::cause::chain;
 use crate::clock;
 use crate::config::Config;
 use crate::execute::process::Spawner;
@@ -62,6 +63,9 @@ pub(crate) struct Run {
     gate: Gate,
     journal: Journal,
     in_commit: Option<Seq>,
+    /// The counts that the last commit made durable, and those that the one in flight will.
+    durable_census: Census,
+    next_census: Census,
     messages: mpsc::Receiver<Message>,
     sender: mpsc::Sender<Message>,
     snapshots: watch::Sender<Snapshot>,
@@ -83,8 +87,6 @@ pub(crate) struct Run {
     /// Free bytes of the store, and when that was asked.
     free_bytes: Option<(u64, Instant)>,
     space_announcer: SpaceAnnouncer,
-    /// The counts as of the last turn. What came since is not durable and must not be told.
-    census: Census,
     /// When idle connections were last closed.
     pruned_at: Instant,
     stats: Stats,
@@ -194,12 +196,12 @@ impl Run {
             return;
         }
         let mut turn = self.dispatcher.turn(clock::now());
-        self.census = self.dispatcher.census();
         let effects = self.gate.hold(&mut turn);
         self.count_unfiled(&effects);
         if !turn.writes.is_empty() {
             let writes = turn.writes.iter().map(|write| self.translate(write)).collect();
             self.in_commit = Some(turn.seq);
+            self.next_census = self.dispatcher.census();
             self.journal.commit(turn.seq, writes);
         }
         self.perform(effects);
@@ -208,12 +210,16 @@ impl Run {
     fn committed(&mut self, seq: Seq, result: Result<(), CommitError>) {
         self.in_commit = None;
         if let Err(error) = result {
-            tracing::error!(error = %error, "cannot write to the store, stopping; what was accepted stays on disk");
+            tracing::error!(
+                error = chain(&error),
+                "cannot write to the store, stopping; what was accepted stays on disk"
+            );
             self.fail(error);
             return;
         }
         let effects = self.gate.committed(seq);
         self.count_unfiled(&effects);
+        self.durable_census = self.next_census;
         self.publish();
         self.perform(effects);
     }
@@ -269,7 +275,7 @@ impl Run {
 
     fn publish(&self) {
         self.snapshots.send_replace(Snapshot {
-            census: self.census,
+            census: self.durable_census,
             in_flight: self.dispatcher.in_flight(),
             is_draining: self.is_draining,
             store: StoreHealth::Ok,

@@ -87,7 +87,8 @@ pub(crate) fn start(mut store: Box<dyn Store>, options: Options) -> Result<Start
     let journal = Journal::start(store, sender.clone()).map_err(io("start the store's thread"))?;
     let spawner = Arc::new(Spawner::new(options.launcher).map_err(io("start the spawning thread"))?);
     let unfiled = u64::try_from(recovery.unfiled.len()).unwrap_or(u64::MAX);
-    let (snapshots, watched) = watch::channel(Snapshot { census: dispatcher.census(), unfiled, ..Snapshot::default() });
+    let census = dispatcher.census();
+    let (snapshots, watched) = watch::channel(Snapshot { census, unfiled, ..Snapshot::default() });
     let last_overview = Arc::new(OnceLock::new());
     let handle = Handle {
         messages: sender.clone(),
@@ -98,13 +99,14 @@ pub(crate) fn start(mut store: Box<dyn Store>, options: Options) -> Result<Start
         inbox: None,
     };
     let run = Run {
-        census: dispatcher.census(),
         config,
         directory: options.directory,
         dispatcher,
         gate: Gate::default(),
         journal,
         in_commit: None,
+        durable_census: census,
+        next_census: census,
         messages,
         sender,
         snapshots,
