@@ -29,11 +29,10 @@ fn events(log: &str) -> Result<Vec<Value>, serde_json::Error> {
     log.lines().map(serde_json::from_str).collect()
 }
 
-/// The address that the log tells of.
+/// The address that the log tells of, which it does a moment after the socket answers.
 fn address(running: &Running) -> Result<String, Box<dyn std::error::Error>> {
-    let events = events(&running.stderr())?;
-    let serving = events.iter().find(|event| event["message"] == "serving").ok_or("it does not say that it serves")?;
-    Ok(serving["listen"].as_str().ok_or("no address")?.to_owned())
+    let told = || events(&running.stderr()).ok()?.into_iter().find(|event| event["message"] == "serving");
+    Ok(until("it to say that it serves", told)["listen"].as_str().ok_or("no address")?.to_owned())
 }
 
 #[test]
