@@ -29,7 +29,6 @@ fn events(log: &str) -> Result<Vec<Value>, serde_json::Error> {
     log.lines().map(serde_json::from_str).collect()
 }
 
-/// The address that the log tells of.
 /// Where it says that it serves; it answers on its socket a little before it has said so.
 fn address(running: &Running) -> String {
     until("the line that says where it serves", || {
