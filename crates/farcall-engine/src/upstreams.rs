@@ -90,6 +90,9 @@ impl Upstreams {
         })?;
         let past = past_grants(reader, limit_key(reference), &settings.policy, now)?;
         let id = dispatcher.declare_restored(settings.policy.clone(), &past, now);
+        if let Some(until) = reader.closed_until(limit_key(reference))? {
+            dispatcher.restore_closing(id, now.instant_of(until));
+        }
         if is_missing {
             tracing::warn!(upstream = limit_key(reference), "calls wait for an upstream that is no longer configured");
             dispatcher.pause(id);

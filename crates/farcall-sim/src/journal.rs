@@ -37,6 +37,7 @@ fn one(plan: &Plan, facts: &mut Facts, now: Now, write: &dispatcher::Write) -> p
             let progress = progress.map(progress_record);
             port::Write::Settle(Box::new(Settle { call, attempt, progress, response: None }))
         }
+        dispatcher::Write::Close { call, until } => port::Write::Close { call, until },
         dispatcher::Write::Filed { call } => port::Write::Filed(call),
     }
 }

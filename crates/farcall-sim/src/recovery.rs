@@ -5,8 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroU32;
 
-use farcall_core::attempt::AttemptOutcome;
-use farcall_core::call::{CallSpec, CallbackOf, Method, Priority, State, TenantId, UpstreamId};
+use farcall_core::call::{CallSpec, CallbackOf, Method, Priority, TenantId, UpstreamId};
 use farcall_core::dispatcher::{Census, Dispatcher, OpenAttempt, Recovered};
 use farcall_core::id::CallId;
 use farcall_core::limit::PastGrant;
@@ -39,8 +38,7 @@ pub(crate) fn boot(
     for record in &recovery.live {
         let spec = spec(&mut *reader, plan, record, &unfiled)?;
         let open = open.remove(&record.id).unwrap_or_default();
-        let is_throttled = is_throttled(&mut *reader, record)?;
-        dispatcher.restore(now, recovered(record, spec, open, is_throttled));
+        dispatcher.restore(now, recovered(record, spec, open));
     }
     Ok((dispatcher, recovery))
 }
@@ -54,9 +52,15 @@ pub(crate) fn declare(
     now: Now,
 ) -> Result<Dispatcher, ReadError> {
     let mut dispatcher = Dispatcher::new(policies[0].clone(), seed);
+    if let Some(until) = reader.closed_until(&plan.upstreams[0].key)? {
+        dispatcher.restore_closing(dispatcher.callback_upstream(), now.instant_of(until));
+    }
     for (upstream, policy) in plan.upstreams.iter().zip(policies).skip(1) {
         let past = past_grants(reader, &upstream.key, policy, now)?;
-        dispatcher.declare_restored(policy.clone(), &past, now);
+        let id = dispatcher.declare_restored(policy.clone(), &past, now);
+        if let Some(until) = reader.closed_until(&upstream.key)? {
+            dispatcher.restore_closing(id, now.instant_of(until));
+        }
     }
     Ok(dispatcher)
 }
@@ -118,15 +122,7 @@ fn document(reader: &mut dyn Reader, call: CallId) -> Result<Option<usize>, Read
     Ok(bytes.map(|bytes| u32::from_le_bytes(bytes) as usize))
 }
 
-fn is_throttled(reader: &mut dyn Reader, record: &CallRecord) -> Result<bool, ReadError> {
-    if record.progress.state != State::Retrying || record.progress.throttles == 0 {
-        return Ok(false);
-    }
-    let attempts = reader.attempts(record.id)?;
-    Ok(attempts.last().is_some_and(|last| last.outcome == AttemptOutcome::Throttled))
-}
-
-fn recovered(record: &CallRecord, spec: CallSpec, open: Vec<OpenAttempt>, is_throttled: bool) -> Recovered {
+fn recovered(record: &CallRecord, spec: CallSpec, open: Vec<OpenAttempt>) -> Recovered {
     let progress = &record.progress;
     Recovered {
         spec,
@@ -134,7 +130,6 @@ fn recovered(record: &CallRecord, spec: CallSpec, open: Vec<OpenAttempt>, is_thr
         tries: Tries { retries: progress.retries, requeues: progress.requeues, throttles: progress.throttles },
         attempts: record.attempts,
         next_at: progress.next_at,
-        is_throttled,
         open,
     }
 }

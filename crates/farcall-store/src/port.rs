@@ -22,6 +22,8 @@ pub enum Write {
     Start(Start),
     /// An attempt ended, or a waiting call did.
     Settle(Box<Settle>),
+    /// An answer to this call asks everybody to keep away from its upstream until then. The later of several counts.
+    Close { call: CallId, until: Timestamp },
     /// A call's response file and request file are in place. The call has ended, and was not filed before.
     Filed(CallId),
 }
@@ -33,7 +35,7 @@ impl Write {
             Self::Insert(insert) => insert.call.id,
             Self::Start(start) => start.call,
             Self::Settle(settle) => settle.call,
-            Self::Filed(call) => *call,
+            Self::Close { call, .. } | Self::Filed(call) => *call,
         }
     }
 }
@@ -160,6 +162,12 @@ pub trait Reader: Send {
     /// # Errors
     /// When the store cannot be read.
     fn grants(&mut self, limit_key: &str, since: Timestamp, count: u32) -> Result<Vec<GrantRecord>, ReadError>;
+
+    /// Until when the upstream of a limit key asked everybody to keep away, if it ever did.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    fn closed_until(&mut self, limit_key: &str) -> Result<Option<Timestamp>, ReadError>;
 
     /// Bytes free where the store lies.
     ///

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 use crate::rig::program::{Program, get, post_call};
 use crate::rig::recorder::{Recorder, Reply};
-use crate::rig::{drop_file, pause, until};
+use crate::rig::{drop_file, pause, response, until};
 
 type Outcome = Result<(), Box<dyn std::error::Error>>;
 
@@ -208,6 +208,33 @@ fn idempotent_calls_survive_kills_and_repeat_at_most_what_was_in_flight() -> Out
 #[test]
 fn calls_that_must_not_be_repeated_end_unknown_and_are_not_repeated() -> Outcome {
     survive_kills(false)
+}
+
+#[test]
+fn an_upstream_that_asked_to_wait_is_left_alone_over_a_kill() -> Outcome {
+    let dir = tempfile::tempdir()?;
+    let upstream = Recorder::start(|_, number| match number {
+        0 => {
+            let mut reply = Reply::new(429);
+            reply.headers.push(("retry-after", "4".to_owned()));
+            reply
+        }
+        _ => Reply::new(200),
+    })?;
+    let config = format!("upstreams:\n  api: {{ base_url: \"{}\", retry: 0 }}\n", upstream.url());
+    std::fs::write(dir.path().join("farcall.yml"), config)?;
+    let call = r#"{"upstream": "api", "end_point": "/x"}"#;
+    let program = Program::serve(dir.path())?;
+    drop_file(dir.path(), "first.json", call)?;
+    assert_eq!(response(dir.path(), "first.json")["status"], 429, "without retries the answer is the answer");
+    program.kill()?;
+    let program = Program::serve(dir.path())?;
+    drop_file(dir.path(), "second.json", call)?;
+    assert_eq!(response(dir.path(), "second.json")["state"], "succeeded");
+    let arrivals = upstream.arrivals();
+    assert!(arrivals[1].at - arrivals[0].at >= Duration::from_millis(3_900), "{:?}", arrivals[1].at - arrivals[0].at);
+    drop(program);
+    Ok(())
 }
 
 #[test]

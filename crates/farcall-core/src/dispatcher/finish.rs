@@ -159,7 +159,9 @@ impl Dispatcher {
         if let Verdict::Throttled { wait } = verdict {
             let longest = self.with_terms(attempt.call, |terms| terms.retry().retry_after_max);
             let id = self.calls[&attempt.call].spec.upstream;
-            self.upstream(id).close_until(now.instant + wait.min(longest));
+            let until = now.instant + wait.min(longest);
+            self.upstream(id).close_until(until);
+            self.turn.writes.push(Write::Close { call: attempt.call, until: now.timestamp_of(until) });
         }
         let tries = self.calls[&attempt.call].tries;
         let chance = self.chance();

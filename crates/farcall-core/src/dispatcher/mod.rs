@@ -103,6 +103,11 @@ impl Dispatcher {
         self.add_upstream(policy, limits)
     }
 
+    /// An upstream asked an earlier process to keep away until then.
+    pub fn restore_closing(&mut self, id: UpstreamId, until: Instant) {
+        self.upstream(id).close_until(until);
+    }
+
     /// Starts nothing at an upstream from now on.
     pub fn pause(&mut self, id: UpstreamId) {
         self.upstream(id).is_paused = true;

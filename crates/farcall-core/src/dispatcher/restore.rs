@@ -20,8 +20,6 @@ pub struct Recovered {
     pub attempts: u32,
     /// When it may go on.
     pub next_at: Option<Timestamp>,
-    /// It waits because its upstream asked everybody to.
-    pub is_throttled: bool,
     /// Attempts that were out.
     pub open: Vec<OpenAttempt>,
 }
@@ -44,14 +42,12 @@ impl Dispatcher {
             return self.restore_running(now, recovered);
         }
         let until = recovered.next_at.map(|at| now.instant_of(at)).filter(|&at| at > now.instant);
+        let closed_until = self.upstream(recovered.spec.upstream).closed_until;
         let reason = match recovered.state {
             State::Scheduled => WaitReason::NotBefore,
-            _ if recovered.is_throttled => WaitReason::Cooldown,
+            _ if closed_until >= until => WaitReason::Cooldown,
             _ => WaitReason::Backoff,
         };
-        if let (WaitReason::Cooldown, Some(until)) = (reason, until) {
-            self.upstream(recovered.spec.upstream).close_until(until);
-        }
         let mut state = recovered.state;
         if let (None, Some(due)) = (until, lifecycle::next(state, Step::Due)) {
             self.census.change(state, due);

@@ -369,7 +369,6 @@ fn an_attempt_that_was_out_at_the_crash_is_unknown_and_costs_no_retry() {
             tries: Tries::default(),
             attempts: 1,
             next_at: None,
-            is_throttled: false,
             open: vec![OpenAttempt { number: 1 }],
         };
         bench.dispatcher.restore(bench.now(), recovered);

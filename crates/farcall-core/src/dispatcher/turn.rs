@@ -45,6 +45,11 @@ pub enum Write {
         attempt: Option<AttemptEnd>,
         progress: Option<Progress>,
     },
+    /// An answer to this call asks everybody to keep away from its upstream until then.
+    Close {
+        call: CallId,
+        until: Timestamp,
+    },
     /// A call's files are in place.
     Filed {
         call: CallId,

@@ -172,7 +172,7 @@ impl Journal {
                     prop_assert!(self.ended.insert(call), "{call} ended twice");
                 }
             }
-            Write::Filed { .. } => {}
+            Write::Close { .. } | Write::Filed { .. } => {}
         }
         Ok(())
     }

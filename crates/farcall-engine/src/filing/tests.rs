@@ -38,6 +38,10 @@ impl Reader for Faulty {
         Ok(None)
     }
 
+    fn closed_until(&mut self, _: &str) -> Result<Option<Timestamp>, ReadError> {
+        Ok(None)
+    }
+
     fn grants(&mut self, _: &str, _: Timestamp, _: u32) -> Result<Vec<GrantRecord>, ReadError> {
         Ok(Vec::new())
     }

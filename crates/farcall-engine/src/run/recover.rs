@@ -98,7 +98,6 @@ impl Rebuild<'_> {
                 tries,
                 attempts: record.attempts,
                 next_at: progress.next_at,
-                is_throttled: matches!(progress.status, Some(429 | 503)) && progress.throttles > 0,
                 open: open.remove(&record.id).unwrap_or_default(),
             };
             self.dispatcher.restore(self.now, recovered);

@@ -32,6 +32,7 @@ impl Run {
                 self.note(upstream, &settle);
                 port::Write::Settle(Box::new(settle))
             }
+            Write::Close { call, until } => port::Write::Close { call, until },
             Write::Filed { call } => port::Write::Filed(call),
         }
     }

@@ -69,6 +69,10 @@ impl Reader for UnreadableReader {
         self.reader.keyed(scope, key)
     }
 
+    fn closed_until(&mut self, limit_key: &str) -> Result<Option<Timestamp>, ReadError> {
+        self.reader.closed_until(limit_key)
+    }
+
     fn grants(&mut self, limit_key: &str, since: Timestamp, count: u32) -> Result<Vec<GrantRecord>, ReadError> {
         self.reader.grants(limit_key, since, count)
     }

@@ -24,6 +24,8 @@ pub(super) struct Content {
     accepted: u64,
     rows: BTreeMap<CallId, Arc<Row>>,
     keys: BTreeMap<(String, String), CallId>,
+    /// By limit key.
+    closings: BTreeMap<String, Timestamp>,
 }
 
 /// A call and all that belongs to it.
@@ -51,6 +53,10 @@ impl Content {
 
     pub(super) fn keyed(&self, scope: &str, key: &str) -> Option<&Row> {
         self.keys.get(&(scope.to_owned(), key.to_owned())).and_then(|&id| self.row(id))
+    }
+
+    pub(super) fn closed_until(&self, limit_key: &str) -> Option<Timestamp> {
+        self.closings.get(limit_key).copied()
     }
 
     pub(super) fn take_over(&mut self) -> (u64, Recovery) {
@@ -89,17 +95,19 @@ impl Content {
     /// All writes in order, or none.
     pub(super) fn apply(&mut self, writes: &[Write]) -> Result<(), CommitError> {
         let accepted = self.accepted;
+        let closings = self.closings.clone();
         let mut before = Before::new();
         for write in writes {
             let applied = match write {
                 Write::Insert(insert) => self.insert(insert, &mut before),
                 Write::Start(start) => self.change(start.call, &mut before, |row| row.start(start)),
                 Write::Settle(settle) => self.change(settle.call, &mut before, |row| row.settle(settle)),
+                Write::Close { call, until } => self.close(*call, *until),
                 Write::Filed(call) => self.change(*call, &mut before, Row::file),
             };
             if let Err(refusal) = applied {
                 self.undo(before);
-                self.accepted = accepted;
+                (self.accepted, self.closings) = (accepted, closings);
                 return Err(refusal.of(write.call()));
             }
         }
@@ -122,6 +130,13 @@ impl Content {
         let row = Row { seq: self.accepted, call, request, attempts: Vec::new(), response: None };
         self.rows.insert(row.call.id, Arc::new(row));
         self.accepted += 1;
+        Ok(())
+    }
+
+    fn close(&mut self, call: CallId, until: Timestamp) -> Result<(), Refusal> {
+        let row = self.rows.get(&call).ok_or(UNKNOWN_CALL)?;
+        let closed = self.closings.entry(row.call.limit_key.clone()).or_insert(until);
+        *closed = until.max(*closed);
         Ok(())
     }
 

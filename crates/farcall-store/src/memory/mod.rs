@@ -196,6 +196,10 @@ impl Reader for MemoryReader {
         Ok(self.disk.content().grants(limit_key, since, count))
     }
 
+    fn closed_until(&mut self, limit_key: &str) -> Result<Option<Timestamp>, ReadError> {
+        Ok(self.disk.content().closed_until(limit_key))
+    }
+
     fn free_bytes(&mut self) -> Result<u64, ReadError> {
         Ok(self.free_bytes)
     }

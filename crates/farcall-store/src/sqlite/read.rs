@@ -107,6 +107,14 @@ impl Reader for SqliteReader {
         self.stored_grants(limit_key, since.as_micros(), count).map_err(unread("grants"))
     }
 
+    fn closed_until(&mut self, limit_key: &str) -> Result<Option<Timestamp>, ReadError> {
+        let until = |row: &Row<'_>| row.get(0).map(Timestamp::from_micros);
+        self.connection
+            .prepare_cached("SELECT until FROM closings WHERE limit_key = ?1")
+            .and_then(|mut statement| statement.query_row([limit_key], until).optional())
+            .map_err(unread("a closing"))
+    }
+
     fn free_bytes(&mut self) -> Result<u64, ReadError> {
         self.bodies.free_bytes().map_err(unread("the free space"))
     }

@@ -34,6 +34,7 @@ enum Step<'w> {
     Insert { insert: &'w Insert, first: Option<&'w Start> },
     Start(&'w Start),
     Settle(&'w Settle),
+    Close { call: CallId, until: Timestamp },
     Filed(CallId),
 }
 
@@ -65,6 +66,7 @@ impl<'c> Batch<'c> {
                 Step::Insert { insert, first } => self.insert(insert, first)?,
                 Step::Start(start) => self.start(start)?,
                 Step::Settle(settle) => self.settle(settle)?,
+                Step::Close { call, until } => self.close(call, until)?,
                 Step::Filed(call) => self.file(call)?,
             }
         }
@@ -153,6 +155,12 @@ impl<'c> Batch<'c> {
         Ok(self.statements.insert_response(seq, response, body)?)
     }
 
+    fn close(&mut self, call: CallId, until: Timestamp) -> Result<(), CommitError> {
+        let (seq, _) = self.stored(call)?;
+        self.connection.prepare_cached(CLOSE)?.execute(params![seq, until.as_micros()])?;
+        Ok(())
+    }
+
     fn file(&mut self, call: CallId) -> Result<(), CommitError> {
         let (seq, standing) = self.stored(call)?;
         standing.file().map_err(|refusal| refusal.of(call))?;
@@ -191,6 +199,7 @@ fn plan(writes: &[Write]) -> Vec<Step<'_>> {
                 _ => steps.push(Step::Start(start)),
             },
             Write::Settle(settle) => steps.push(Step::Settle(settle)),
+            Write::Close { call, until } => steps.push(Step::Close { call: *call, until: *until }),
             Write::Filed(call) => steps.push(Step::Filed(*call)),
         }
     }
@@ -315,6 +324,9 @@ const INSERT_CALL: &str = concat!(
     ", ended) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, \
      ?22, ?23, ?24, ?25, ?26, ?27, ?28, ?29, ?30, ?31, ?32, ?33, ?34, ?35, ?36)"
 );
+
+const CLOSE: &str = "INSERT INTO closings (limit_key, until) SELECT limit_key, ?2 FROM calls WHERE seq = ?1 \
+    ON CONFLICT (limit_key) DO UPDATE SET until = max(until, excluded.until)";
 
 const INSERT_ATTEMPT: &str = "INSERT INTO attempts (call, number, kind, outcome, started_at, limit_key, cost) \
     SELECT seq, ?2, ?3, ?4, ?5, limit_key, cost FROM calls WHERE seq = ?1";

@@ -8,7 +8,7 @@ use farcall_store::port::{AttemptEnd, Write};
 use farcall_store::record::{CallRecord, GrantRecord};
 
 use crate::lab::Lab;
-use crate::sample::{at, attempt_end, call, insert, settle_with, start_at};
+use crate::sample::{at, attempt_end, call, id, insert, settle_with, start_at};
 use crate::{Outcome, for_each_store};
 
 for_each_store! {
@@ -18,6 +18,19 @@ for_each_store! {
     other_limit_keys_do_not_count,
     a_count_bounds_the_answer,
     attempts_that_sent_nothing_take_no_place,
+    the_latest_closing_of_a_limit_key_is_kept,
+}
+
+fn the_latest_closing_of_a_limit_key_is_kept(lab: &mut dyn Lab) -> Outcome {
+    let close = |n, until| Write::Close { call: id(n), until: at(until) };
+    lab.commit(&[insert(call(1)), insert(call(2)), close(1, 500)])?;
+    lab.commit(&[close(2, 900), close(1, 700)])?;
+    assert!(lab.commit(&[close(1, 5_000), close(3, 6_000)]).is_err(), "a closing of an unknown call is refused");
+    lab.restart()?;
+    let mut reader = lab.reader()?;
+    assert_eq!(reader.closed_until(&call(1).limit_key)?, Some(at(900)));
+    assert_eq!(reader.closed_until("another")?, None);
+    Ok(())
 }
 
 /// Inserts and starts a call of limit key `shop` and cost n.

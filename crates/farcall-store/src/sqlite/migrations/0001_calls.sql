@@ -83,6 +83,12 @@ CREATE TABLE attempts (
 CREATE INDEX attempts_open ON attempts (call) WHERE ended_at IS NULL;
 CREATE INDEX attempts_by_limit ON attempts (limit_key, latest_at) WHERE latest_at IS NOT NULL;
 
+-- Until when an upstream asked everybody to keep away (Retry-After).
+CREATE TABLE closings (
+    limit_key TEXT    PRIMARY KEY,
+    until     INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
 -- A body that is NULL stands in a file of its own: bodies/<uuid>.request, bodies/<uuid>.response.
 CREATE TABLE requests (
     call INTEGER PRIMARY KEY,
