@@ -1,4 +1,4 @@
-//! How outcomes read to users, the same in response files and in the API: headers, body, error, times.
+//! How outcomes read to users, the same in files and in the API: headers, body, error, times, problems.
 //!
 //! Only the form is here. Which of it goes where is decided by those who write the documents around it.
 
@@ -30,6 +30,23 @@ pub struct Answer<'a> {
 pub struct Error<'a> {
     kind: &'static str,
     message: &'a str,
+}
+
+/// A problem document (RFC 9457, section 3.1) with our `code`, and where the mistake is when that is known.
+#[derive(Debug, serde::Serialize)]
+pub struct Problem<'a> {
+    /// Always `about:blank`: `code` says more than an address would.
+    pub r#type: &'static str,
+    pub title: &'static str,
+    pub status: u16,
+    pub code: &'static str,
+    pub detail: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub key: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub line: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub column: Option<u32>,
 }
 
 /// Fields of a request as users read them: each name once, repeats joined by `, `.

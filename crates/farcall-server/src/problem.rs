@@ -3,8 +3,8 @@
 //! What is wrong with a call document is said by the engine, which has codes of its own for it.
 
 use axum::response::{IntoResponse, Response};
-use farcall_engine::SubmitError;
 use farcall_engine::document::{Rejection, RejectionKind};
+use farcall_engine::{SubmitError, outcome};
 use http::header::{ACCEPT_ENCODING, CONNECTION, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderName, HeaderValue, StatusCode};
 
@@ -46,21 +46,6 @@ pub(crate) struct Problem {
 enum What {
     Code(Code),
     Document(RejectionKind),
-}
-
-#[derive(serde::Serialize)]
-struct Document<'a> {
-    r#type: &'static str,
-    title: &'static str,
-    status: u16,
-    code: &'static str,
-    detail: &'a str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    key: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    line: Option<u32>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    column: Option<u32>,
 }
 
 impl Code {
@@ -187,7 +172,7 @@ impl From<SubmitError> for Problem {
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let (status, code, title) = self.what.facts();
-        let document = Document {
+        let document = outcome::Problem {
             r#type: "about:blank",
             title,
             status: status.as_u16(),

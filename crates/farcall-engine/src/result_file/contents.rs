@@ -51,7 +51,7 @@ pub fn rejected_response(rejection: &Rejection) -> Vec<u8> {
 
 /// The problem document (RFC 9457) that lies beside a rejected file.
 pub fn problem(rejection: &Rejection) -> Vec<u8> {
-    to_json(&Problem {
+    to_json(&outcome::Problem {
         r#type: "about:blank",
         title: rejection.kind.title(),
         status: rejection.kind.status(),
@@ -103,21 +103,6 @@ struct RejectedFile<'a> {
 struct RejectedError<'a> {
     kind: &'static str,
     message: &'a str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    key: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    line: Option<u32>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    column: Option<u32>,
-}
-
-#[derive(serde::Serialize)]
-struct Problem<'a> {
-    r#type: &'static str,
-    title: &'static str,
-    status: u16,
-    code: &'static str,
-    detail: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     key: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
