@@ -69,6 +69,7 @@ fn commit(store: &mut dyn Store, writes: &[Write]) -> Result<(), CommitError> {
 
 #[cfg(test)]
 mod tests {
+    use farcall_core::steady::KeptClock;
     use farcall_store::memory::MemoryStore;
     use farcall_store::port::{ReadError, Reader};
     use farcall_store::record::Recovery;
@@ -81,6 +82,10 @@ mod tests {
     impl Store for Broken {
         fn take_over(&mut self) -> Result<Recovery, ReadError> {
             self.0.take_over()
+        }
+
+        fn keep_clock(&mut self, clock: &KeptClock) -> Result<(), ReadError> {
+            self.0.keep_clock(clock)
         }
 
         fn commit(&mut self, _: &[Write]) -> Result<(), CommitError> {

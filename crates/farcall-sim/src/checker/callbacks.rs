@@ -5,7 +5,8 @@
 use std::collections::BTreeMap;
 
 use farcall_core::call::{Source, State};
-use farcall_core::id::CallId;
+use farcall_core::id::{AttemptId, CallId};
+use farcall_core::time::Instant;
 
 use super::{Check, ensure, terms};
 use crate::world::World;
@@ -21,8 +22,11 @@ pub(super) fn check(world: &World) -> Check {
         ensure(stored.progress.state.is_end(), || format!("{} calls back before {parent} has ended", call.id))?;
         let Some(first) = attempts.first().filter(|_| stored.file.is_some()) else { continue };
         let filed_at = world.facts.filed.get(&parent);
-        let started_at = world.plan.instant(first.started_at);
-        ensure(filed_at.is_some_and(|&at| at <= started_at || is_released(world, parent, first.started_at)), || {
+        let id = AttemptId { call: call.id, number: first.number };
+        let Some(started_at) = world.facts.decided.get(&id).map(|decided| decided.granted_at) else {
+            return ensure(false, || format!("{} was tried and nobody decided it", call.id));
+        };
+        ensure(filed_at.is_some_and(|&at| at <= started_at || is_released(world, parent, started_at)), || {
             format!("{} was tried before {parent} was filed", call.id)
         })?;
     }
@@ -37,8 +41,7 @@ pub(super) fn check(world: &World) -> Check {
 }
 
 /// Filing and the start of the callback may be one commit; its launch then comes after both.
-fn is_released(world: &World, parent: CallId, started_at: farcall_core::time::Timestamp) -> bool {
-    let started_at = world.plan.instant(started_at);
+fn is_released(world: &World, parent: CallId, started_at: Instant) -> bool {
     let launches = world.facts.launches.iter();
     let of_child = |call: CallId| world.ledger.call(call).is_some_and(|child| child.callback_of == Some(parent));
     let first =
