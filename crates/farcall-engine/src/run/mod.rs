@@ -6,6 +6,7 @@
 
 mod announce;
 mod attempts;
+mod batches;
 mod casualty;
 mod documents;
 mod message;
@@ -179,7 +180,7 @@ impl Run {
     fn receive(&mut self, message: Message) {
         let now = clock::now();
         match message {
-            Message::Submit { submission, reply } => self.submit(*submission, reply),
+            Message::Submit { submissions, reply } => self.submit(submissions, reply),
             Message::Standing { call, reply } => drop(reply.send(self.dispatcher.standing(call))),
             Message::Overview { reply } => drop(reply.send(self.overview())),
             Message::Drain => self.drain(),

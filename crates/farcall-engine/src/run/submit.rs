@@ -11,6 +11,7 @@ use farcall_store::record::{CallRecord, IdempotencyRecord, Progress};
 use sha2::{Digest, Sha256};
 use tokio::sync::{mpsc, oneshot};
 
+use super::batches::Answers;
 use super::pending::Unacknowledged;
 use super::{Message, Run};
 use crate::clock;
@@ -18,15 +19,17 @@ use crate::document::{Document, Rejection, RejectionKind, UpstreamRef, When};
 use crate::handle::{Accepted, Submission, SubmitError};
 use crate::upstreams::limit_key;
 
-type Reply = oneshot::Sender<Result<Accepted, SubmitError>>;
-
 impl Run {
-    pub(super) fn submit(&mut self, submission: Submission, reply: Reply) {
-        match self.offer(submission) {
-            Ok(accepted) if self.pending.unacknowledged.contains_key(&accepted.id) => {
-                self.pending.unacknowledged.entry(accepted.id).or_default().waiting.push((reply, accepted));
+    /// Offers each call by itself; what one comes to does not touch the others.
+    pub(super) fn submit(&mut self, submissions: Vec<Submission>, reply: oneshot::Sender<Answers>) {
+        let places = self.pending.batches.open(submissions.len(), reply);
+        for (submission, place) in submissions.into_iter().zip(places) {
+            let offered = self.offer(submission);
+            let waits = offered.as_ref().ok().and_then(|accepted| self.pending.unacknowledged.get_mut(&accepted.id));
+            match (offered, waits) {
+                (Ok(accepted), Some(call)) => call.waiting.push((place, accepted)),
+                (answer, _) => self.pending.batches.answer(place, answer),
             }
-            result => drop(reply.send(result)),
         }
     }
 
@@ -152,8 +155,8 @@ impl Run {
 pub(super) fn refuse_all(messages: &mut mpsc::Receiver<Message>, error: impl Fn() -> SubmitError) {
     messages.close();
     while let Ok(message) = messages.try_recv() {
-        if let Message::Submit { reply, .. } = message {
-            drop(reply.send(Err(error())));
+        if let Message::Submit { submissions, reply } = message {
+            drop(reply.send(submissions.iter().map(|_| Err(error())).collect()));
         }
     }
 }
@@ -245,9 +248,10 @@ mod tests {
         let submission = Submission { document, bytes, source: Source::Api, file: None, scope: String::new() };
         let (sender, mut messages) = mpsc::channel(1);
         let (reply, mut answer) = oneshot::channel();
-        sender.try_send(Message::Submit { submission: Box::new(submission), reply }).expect("room for one");
+        sender.try_send(Message::Submit { submissions: vec![submission], reply }).expect("room for one");
         refuse_all(&mut messages, || SubmitError::Draining);
-        assert!(matches!(answer.try_recv(), Ok(Err(SubmitError::Draining))));
+        let answers = answer.try_recv().expect("an answer");
+        assert!(matches!(answers[..], [Err(SubmitError::Draining)]));
         assert!(sender.is_closed());
     }
 }
