@@ -22,7 +22,7 @@ enum Others {
 
 const DATABASES: &[&str] = &["rusqlite", "libsqlite3-sys", "tokio-postgres", "deadpool-postgres"];
 
-const DIRECTIONS: [Direction; 7] = [
+const DIRECTIONS: [Direction; 11] = [
     Direction { name: "farcall-core", own: &[], others: Others::Only(&["fastrand", "thiserror"]) },
     Direction {
         name: "farcall-store",
@@ -41,7 +41,15 @@ const DIRECTIONS: [Direction; 7] = [
         own: &["farcall-core", "farcall-store", "farcall-engine", "farcall-server"],
         others: Others::AllBut(DATABASES),
     },
-    Direction { name: "xtask", own: &["farcall-sim"], others: Others::AllBut(&[]) },
+    Direction { name: "xtask", own: &["bench-gauge", "farcall-sim"], others: Others::AllBut(&[]) },
+    Direction { name: "bench-gauge", own: &[], others: Others::AllBut(&[]) },
+    Direction { name: "bench-upstream", own: &["bench-gauge"], others: Others::AllBut(&[]) },
+    Direction { name: "bench-floor", own: &["bench-gauge"], others: Others::AllBut(&[]) },
+    Direction {
+        name: "bench-engine",
+        own: &["bench-gauge", "farcall-core", "farcall-store", "farcall-engine"],
+        others: Others::AllBut(DATABASES),
+    },
 ];
 
 pub(super) fn check(tree: &Tree) -> Vec<Finding> {
