@@ -150,6 +150,12 @@ impl Item<'_> {
             folders.discard(Folder::Responses, &self.response_temporary);
             return Ok(own_name);
         }
+        // Before a crash it may have got the plain name, which a file taken since has claimed: whoever took that one
+        // moves the whole pair aside.
+        if displace::occupant(folders, name)? == Occupant::Call(id) {
+            folders.discard(Folder::Responses, &self.response_temporary);
+            return Ok(name.clone());
+        }
         if owners.owns(name, id) && self.place_under_plain_name(folders)? {
             return Ok(name.clone());
         }
