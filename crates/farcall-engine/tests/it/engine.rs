@@ -82,3 +82,22 @@ async fn a_broken_file_is_rejected_with_its_place() -> Outcome {
     engine.join().await?;
     Ok(())
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_call_to_a_blocked_address_fails_at_once_and_uses_up_no_limit() -> Outcome {
+    let dir = tempfile::tempdir()?;
+    let upstream = Upstream::start(|_| vec![Step::Serve(OK.to_vec())]).await;
+    let inner = format!("{{ base_url: \"{}\", addresses: public, limits: [\"1/1h\"] }}", upstream.url("/"));
+    std::fs::write(dir.path().join("farcall.yml"), format!("upstreams:\n  inner: {inner}\n"))?;
+    let engine = start(dir.path(), MemoryStore::new())?;
+    for name in ["one.json", "two.json"] {
+        drop_file(dir.path(), name, r#"{"upstream": "inner", "end_point": "/"}"#)?;
+        let response = response(dir.path(), name).await;
+        assert_eq!((&response["state"], &response["attempts"]), (&"failed".into(), &1.into()), "{response}");
+        assert_eq!(response["error"]["kind"], "blocked_address", "{response}");
+    }
+    assert_eq!(upstream.connections(), 0);
+    engine.handle().drain().await;
+    engine.join().await?;
+    Ok(())
+}

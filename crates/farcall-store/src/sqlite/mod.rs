@@ -149,7 +149,7 @@ impl Drop for SqliteStore {
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
-    use farcall_core::call::{Source, State};
+    use farcall_core::call::{Source, State, Via};
     use farcall_core::time::Timestamp;
 
     use super::*;
@@ -160,6 +160,7 @@ mod tests {
         let call = CallRecord {
             id: CallId::from_bits(n),
             source: Source::Api,
+            via: Via::Tcp,
             upstream: None,
             limit_key: String::new(),
             method: "GET".to_owned(),
