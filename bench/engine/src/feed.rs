@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 
 use anyhow::{Context as _, Result, ensure};
 use bytes::Bytes;
-use farcall_core::call::Source;
+use farcall_core::call::{Source, Via};
 use farcall_engine::document::{Routing, parse};
 use farcall_engine::{Handle, SUBMISSIONS_MAX, Submission};
 use tokio::task::JoinSet;
@@ -54,6 +54,6 @@ impl Calls {
         let text = format!(r#"{{"url":"http://{upstream}/bulk?n={number}","method":"POST","body":{body}}}"#);
         let bytes = Bytes::from(text);
         let document = Box::new(parse(&bytes, &Routing::from(handle.config().as_ref()))?);
-        Ok(Submission { document, bytes, source: Source::Bulk, file: None, scope: String::new() })
+        Ok(Submission { document, bytes, source: Source::Bulk, via: Via::Tcp, file: None, scope: String::new() })
     }
 }

@@ -6,7 +6,7 @@
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
-use farcall_core::call::{Source, State, WaitReason};
+use farcall_core::call::{Source, State, Via, WaitReason};
 use farcall_core::dispatcher::Census;
 use farcall_core::id::CallId;
 use farcall_core::time::Timestamp;
@@ -30,6 +30,8 @@ pub struct Submission {
     /// The document's bytes; stored, and parsed again when an attempt is made.
     pub bytes: Bytes,
     pub source: Source,
+    /// In whose name it acts; to which addresses it may go depends on it.
+    pub via: Via,
     /// The file it came from.
     pub file: Option<FileIdentity>,
     /// Whose idempotency keys count; empty for the user.

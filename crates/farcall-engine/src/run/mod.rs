@@ -26,6 +26,7 @@ use farcall_core::dispatcher::{Census, Dispatcher, Effect, Event, Seq};
 use farcall_core::gate::Gate;
 use farcall_core::id::CallId;
 use farcall_core::time::Instant;
+use farcall_crash::{self as crash, Point};
 use farcall_store::port::{CommitError, Reader};
 use tokio::sync::{mpsc, watch};
 use tokio_util::task::TaskTracker;
@@ -235,7 +236,10 @@ impl Run {
     fn perform(&mut self, effects: Vec<Effect>) {
         for effect in effects {
             match effect {
-                Effect::Acknowledge { call } => self.pending.acknowledge(call),
+                Effect::Acknowledge { call } => {
+                    crash::reach(Point::Acknowledging);
+                    self.pending.acknowledge(call);
+                }
                 Effect::Launch { attempt, upstream, not_after } => self.launch(attempt, upstream, not_after),
                 Effect::Abort { attempt } => self.abort(attempt),
                 Effect::Ended { call, has_file } => self.ended(call, has_file),

@@ -12,6 +12,7 @@ use sha2::{Digest, Sha256};
 use tokio::sync::{mpsc, oneshot};
 
 use super::batches::Answers;
+use super::documents::Kept;
 use super::pending::Unacknowledged;
 use super::{Message, Run};
 use crate::clock;
@@ -60,7 +61,8 @@ impl Run {
         if let Some(file) = &submission.file {
             self.filing.claim(&file.name, id);
         }
-        self.documents.keep(id, *submission.document, insert.request.len());
+        let kept = Kept { document: *submission.document, via: submission.via };
+        self.documents.keep(id, kept, insert.request.len());
         self.pending.inserts.insert(id, Box::new(insert));
         self.pending.unacknowledged.insert(id, Unacknowledged { key, waiting: Vec::new() });
         self.dispatcher.handle(now, Event::Offered(Box::new(spec)));
@@ -173,6 +175,7 @@ fn new_record(spec: &CallSpec, submission: &Submission, idempotency: Option<Idem
     CallRecord {
         id: spec.id,
         source: spec.source,
+        via: submission.via,
         upstream: match &document.upstream {
             UpstreamRef::Declared(name) => Some(name.clone()),
             UpstreamRef::Undeclared(_) => None,
@@ -235,7 +238,7 @@ impl From<SubmitError> for Rejection {
 
 #[cfg(test)]
 mod tests {
-    use farcall_core::call::Source;
+    use farcall_core::call::{Source, Via};
 
     use super::*;
     use crate::config::Config;
@@ -245,7 +248,8 @@ mod tests {
     fn a_call_that_comes_while_the_loop_ends_is_refused_and_not_left_in_doubt() {
         let bytes = bytes::Bytes::from_static(br#"{"url": "http://127.0.0.1/"}"#);
         let document = Box::new(parse(&bytes, &Routing::from(&Config::default())).expect("a valid call"));
-        let submission = Submission { document, bytes, source: Source::Api, file: None, scope: String::new() };
+        let (source, via, scope) = (Source::Api, Via::Tcp, String::new());
+        let submission = Submission { document, bytes, source, via, file: None, scope };
         let (sender, mut messages) = mpsc::channel(1);
         let (reply, mut answer) = oneshot::channel();
         sender.try_send(Message::Submit { submissions: vec![submission], reply }).expect("room for one");

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use farcall_core::call::{Source, State};
+use farcall_core::call::{Source, State, Via};
 use farcall_engine::config::{Config, LoadOptions, load};
 use farcall_engine::document::{Routing, parse};
 use farcall_engine::{Engine, Options, Submission, SubmitError};
@@ -88,7 +88,7 @@ async fn a_broken_file_is_rejected_with_its_place() -> Outcome {
 fn submission(text: &str, config: &Config) -> Result<Submission, Box<dyn std::error::Error>> {
     let bytes = bytes::Bytes::from(text.to_owned());
     let document = Box::new(parse(&bytes, &Routing::from(config))?);
-    Ok(Submission { document, bytes, source: Source::Bulk, file: None, scope: String::new() })
+    Ok(Submission { document, bytes, source: Source::Bulk, via: Via::User, file: None, scope: String::new() })
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -115,6 +115,25 @@ async fn many_calls_at_once_are_each_answered_by_themselves() -> Outcome {
     engine.handle().drain().await;
     let refused = engine.handle().submit_many(vec![submission(&plain, &config)?]).await;
     assert!(matches!(refused[..], [Err(SubmitError::Draining)]), "{refused:?}");
+    engine.join().await?;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_call_to_a_blocked_address_fails_at_once_and_uses_up_no_limit() -> Outcome {
+    let dir = tempfile::tempdir()?;
+    let upstream = Upstream::start(|_| vec![Step::Serve(OK.to_vec())]).await;
+    let inner = format!("{{ base_url: \"{}\", addresses: public, limits: [\"1/1h\"] }}", upstream.url("/"));
+    std::fs::write(dir.path().join("farcall.yml"), format!("upstreams:\n  inner: {inner}\n"))?;
+    let engine = start(dir.path(), MemoryStore::new())?;
+    for name in ["one.json", "two.json"] {
+        drop_file(dir.path(), name, r#"{"upstream": "inner", "end_point": "/"}"#)?;
+        let response = response(dir.path(), name).await;
+        assert_eq!((&response["state"], &response["attempts"]), (&"failed".into(), &1.into()), "{response}");
+        assert_eq!(response["error"]["kind"], "blocked_address", "{response}");
+    }
+    assert_eq!(upstream.connections(), 0);
+    engine.handle().drain().await;
     engine.join().await?;
     Ok(())
 }
