@@ -8,6 +8,7 @@ use std::sync::{Arc, OnceLock};
 use farcall_core::gate::Gate;
 use farcall_core::steady::SteadyClock;
 use farcall_core::time::Now;
+use farcall_crash::{self as crash, Point};
 use farcall_store::port::{ReadError, Reader, Store};
 use farcall_store::record::Recovery;
 use tokio::sync::{mpsc, watch};
@@ -77,9 +78,11 @@ pub(crate) fn start(mut store: Box<dyn Store>, options: Options) -> Result<Start
     let mut rng = fastrand::Rng::new();
     let filing = Arc::new(Filing::new(&options.directory, now.timestamp.as_micros().unsigned_abs()));
     recover::settle_files(&filing, &recovery)?;
+    crash::reach(Point::FilesSettled);
     let config = options.config;
     let Rebuilt { dispatcher, upstreams, tenants } =
         recover::rebuild(&recovery, &config, reader.as_mut(), Clocks { now, steady }, rng.u64(..))?;
+    crash::reach(Point::Rebuilt);
 
     let reads = Arc::new(Reads::new(readers(store.as_ref())?, Arc::clone(&config), steady));
     let (sender, messages) = mpsc::channel(MESSAGES_MAX);
@@ -147,6 +150,7 @@ fn go_on(store: &mut dyn Store, recovery: &Recovery, now: Now) -> Result<SteadyC
     if recovery.clock.as_ref() != Some(&kept) {
         store.keep_clock(&kept)?;
     }
+    crash::reach(Point::ClockKept);
     Ok(steady)
 }
 

@@ -6,6 +6,7 @@
 use farcall_core::call::State;
 use farcall_core::id::CallId;
 use farcall_core::steady::{KeptClock, Steady};
+use farcall_crash::{self as crash, Point};
 use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params};
 
 use super::bodies::{Bodies, Part};
@@ -25,7 +26,9 @@ pub(super) fn take_over(connection: &mut Connection) -> rusqlite::Result<(i64, R
         latest: tx.query_row("SELECT latest FROM meta", [], |row| Columns::new(row).optional_steady())?,
         live,
     };
+    crash::reach(Point::TakeOverBegun);
     tx.commit()?;
+    crash::reach(Point::TakeOverDurable);
     Ok((epoch, recovery))
 }
 
