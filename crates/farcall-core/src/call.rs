@@ -49,6 +49,16 @@ words! {
 }
 
 words! {
+    /// How a call came in, which tells in whose name it acts.
+    Via {
+        /// A file, the socket, the library: the user who runs farcall, or what that call led to.
+        User = "user",
+        /// The network, by TCP: whoever reaches the port.
+        Tcp = "tcp",
+    }
+}
+
+words! {
     /// Where a call stands. The last six are ends.
     State {
         /// Not before a time, and never tried.

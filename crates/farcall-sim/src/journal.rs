@@ -3,7 +3,7 @@
 //! Bytes and words are made up; they decide nothing.
 
 use bytes::Bytes;
-use farcall_core::call::{ErrorKind, Source};
+use farcall_core::call::{ErrorKind, Source, Via};
 use farcall_core::dispatcher::{self, Callback};
 use farcall_core::id::CallId;
 use farcall_core::settle::Tries;
@@ -86,6 +86,7 @@ fn record(id: CallId, source: Source, limit_key: &str, accepted_at: Timestamp, p
     CallRecord {
         id,
         source,
+        via: Via::User,
         upstream: None,
         limit_key: limit_key.to_owned(),
         method: String::new(),
