@@ -126,6 +126,7 @@ impl World {
             deadline,
             overrides: wish.overrides.clone().map(Box::new),
             has_file: wish.has_file(),
+            callback: wish.callback.map(UpstreamId),
             callback_of: None,
         };
         process.offered.insert(call, place);

@@ -22,7 +22,7 @@ pub(crate) struct Facts {
     pub(crate) decided: BTreeMap<AttemptId, Decided>,
     /// When the engine ended calls.
     pub(crate) finishes: BTreeMap<CallId, Steady>,
-    /// By upstream, in order of time.
+    /// By the upstream whose quota they are charged to, in order of time.
     pub(crate) arrivals: Vec<Vec<Arrival>>,
     pub(crate) reports: BTreeMap<AttemptId, Report>,
     pub(crate) closings: Vec<Closing>,
@@ -41,8 +41,8 @@ pub(crate) struct Boot {
 pub(crate) enum Origin {
     /// The call at this place of the plan, offered then.
     Planned { place: usize, accepted_at: Timestamp, times: Times },
-    /// Inserted by us when its parent ended.
-    Callback { parent: CallId },
+    /// Inserted by us when its parent ended, to go to the upstream at this place.
+    Callback { parent: CallId, place: usize },
 }
 
 /// Moments of an attempt that its row tells in another time.
@@ -80,7 +80,7 @@ pub(crate) struct Report {
 /// An upstream asked everybody to wait, and the engine knew from `at` on.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Closing {
-    pub(crate) upstream: usize,
+    pub(crate) quota: usize,
     pub(crate) attempt: AttemptId,
     pub(crate) at: Steady,
     pub(crate) until: Steady,

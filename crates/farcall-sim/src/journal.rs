@@ -78,7 +78,7 @@ fn planned_insert(plan: &Plan, facts: &Facts, clock: Clock, call: CallId, progre
         cost: wish.cost.get(),
         not_before: times.not_before,
         deadline: times.deadline,
-        has_overrides: wish.overrides.is_some(),
+        has_overrides: wish.overrides.is_some() || wish.callback.is_some(),
         file: wish.has_file().then(|| file(place)),
         filed: !wish.has_file(),
         ..record(call, wish.source, key, accepted_at, progress)
@@ -94,9 +94,11 @@ fn callback_insert(
     callback: Callback,
     progress: Progress,
 ) -> Insert {
-    facts.origins.insert(call, Origin::Callback { parent: callback.parent });
-    let record = record(call, Source::Callback, &plan.upstreams[0].key, clock.now.timestamp, progress);
-    let call = CallRecord { callback_of: Some(callback.parent), ..record };
+    let place = callback.upstream.0 as usize;
+    facts.origins.insert(call, Origin::Callback { parent: callback.parent, place });
+    let record = record(call, Source::Callback, &plan.upstreams[place].key, clock.now.timestamp, progress);
+    let method = if plan.is_webhook(place) { "POST".to_owned() } else { String::new() };
+    let call = CallRecord { callback_of: Some(callback.parent), method, ..record };
     Insert { at: clock.steady.steady(clock.now.instant), call, request: Bytes::new() }
 }
 

@@ -302,8 +302,7 @@ impl Run {
         let ids: Vec<_> =
             self.upstreams.iter().map(|(id, known)| (id, limit_key(&known.reference).to_owned())).collect();
         let upstreams = ids.into_iter().map(|(id, name)| self.upstream_overview(id, name, now.instant)).collect();
-        let callbacks =
-            self.upstream_overview(self.dispatcher.callback_upstream(), "callbacks".to_owned(), now.instant);
+        let callbacks = self.upstream_overview(self.dispatcher.command_upstream(), "callbacks".to_owned(), now.instant);
         let next_at = waiters.next_at.map(|at| now.timestamp_of(at));
         Overview { upstreams, callbacks, waiting: waiters.by_reason.into_iter().collect(), next_at }
     }

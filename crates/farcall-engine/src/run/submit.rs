@@ -150,6 +150,7 @@ impl Run {
             deadline: deadline.or_else(|| known.settings.deadline.map(|limit| now.instant + limit)),
             overrides: overrides.map(Box::new),
             has_file: submission.file.is_some(),
+            callback: None,
             callback_of: None,
         }
     }

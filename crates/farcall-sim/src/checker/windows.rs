@@ -111,7 +111,7 @@ fn starts(world: &World, upstream: usize) -> Vec<(farcall_core::id::AttemptId, u
         .facts
         .launches
         .iter()
-        .filter(|(attempt, _)| super::terms(&world.plan, &world.facts, attempt.call).upstream == upstream)
+        .filter(|(attempt, _)| super::quota_of(&world.plan, &world.facts, attempt.call) == upstream)
         .filter_map(|(attempt, launch)| {
             let decided = world.facts.decided.get(attempt)?;
             Some((*attempt, launch.boot, decided.granted_at))
