@@ -17,6 +17,7 @@ use farcall_core::retry::{OnUnknown, RetryPolicy};
 use farcall_core::settle::Tries;
 use farcall_core::steady::SteadyClock;
 use farcall_core::time::Now;
+use farcall_crash::{self as crash, Point};
 use farcall_store::port::{ReadError, Reader};
 use farcall_store::record::{CallRecord, Recovery};
 
@@ -70,6 +71,7 @@ pub(super) fn rebuild(
     rebuild.upstreams.declare_all(&mut rebuild.dispatcher, rebuild.reader, clocks.now)?;
     rebuild.restore(recovery)?;
     let Rebuild { dispatcher, upstreams, tenants, .. } = rebuild;
+    crash::reach(Point::Rebuilt);
     Ok(Rebuilt { dispatcher, upstreams, tenants })
 }
 
@@ -85,6 +87,7 @@ pub(super) fn settle_files(filing: &Filing, recovery: &Recovery) -> Result<(), F
     for (file, id) in files {
         filing.claim(&file.name, id);
     }
+    crash::reach(Point::FilesSettled);
     Ok(())
 }
 

@@ -78,11 +78,9 @@ pub(crate) fn start(mut store: Box<dyn Store>, options: Options) -> Result<Start
     let mut rng = fastrand::Rng::new();
     let filing = Arc::new(Filing::new(&options.directory, now.timestamp.as_micros().unsigned_abs()));
     recover::settle_files(&filing, &recovery)?;
-    crash::reach(Point::FilesSettled);
     let config = options.config;
     let Rebuilt { dispatcher, upstreams, tenants } =
         recover::rebuild(&recovery, &config, reader.as_mut(), Clocks { now, steady }, rng.u64(..))?;
-    crash::reach(Point::Rebuilt);
 
     let reads = Arc::new(Reads::new(readers(store.as_ref())?, Arc::clone(&config), steady));
     let (sender, messages) = mpsc::channel(MESSAGES_MAX);
