@@ -3,15 +3,16 @@
 //! Declared ones exist from the start; an undeclared one is made when the first call for its origin comes.
 
 use std::collections::HashMap;
+use std::num::NonZeroI64;
 use std::sync::Arc;
 
 use farcall_core::call::UpstreamId;
 use farcall_core::dispatcher::Dispatcher;
-use farcall_core::limit::{Limits, Past, PastGrant};
-use farcall_core::policy::{CallbackPolicy, UpstreamPolicy};
+use farcall_core::limit::{Ask, Limits, Past, PastGrant};
+use farcall_core::policy::CallbackPolicy;
 use farcall_core::steady::SteadyClock;
 use farcall_core::time::Now;
-use farcall_store::port::{ReadError, Reader};
+use farcall_store::port::{GrantsAsk, ReadError, Reader};
 
 use crate::config::{Config, Upstream};
 use crate::document::UpstreamRef;
@@ -90,7 +91,8 @@ impl Upstreams {
             let name = limit_key(reference).to_owned();
             UpstreamError::Transport { name, source }
         })?;
-        let past = self.past(reader, limit_key(reference), &settings.policy, now)?;
+        let asks = Limits::asks(&settings.policy, self.steady.certain_since(), now.instant);
+        let past = self.past(reader, limit_key(reference), asks)?;
         let id = dispatcher.declare_restored(settings.policy.clone(), &past, now);
         dispatcher.set_callbacks(id, callbacks(&settings, dispatcher.command_upstream()));
         if let Some(until) = reader.closed_until(limit_key(reference))? {
@@ -105,20 +107,21 @@ impl Upstreams {
         Ok(id)
     }
 
-    /// What was sent to an upstream within its longest window, by the store's account.
-    fn past(
-        &self,
-        reader: &mut dyn Reader,
-        limit_key: &str,
-        policy: &UpstreamPolicy,
-        now: Now,
-    ) -> Result<Past, ReadError> {
-        let certain_since = self.steady.certain_since();
-        let Some(look) = Limits::look_back(policy, certain_since, now.instant) else { return Ok(Past::default()) };
-        let grants = reader.grants(limit_key, self.steady.steady(look.since), look.count)?;
-        let past = |proved_at| self.steady.instant(proved_at);
-        let grants = grants.iter().map(|grant| PastGrant { cost: grant.cost, proved_at: grant.proved_at.map(past) });
-        Ok(Past { certain_since, grants: grants.collect() })
+    /// What was sent before, by the store's account, as the windows of an upstream ask for it.
+    fn past(&self, reader: &mut dyn Reader, limit_key: &str, asks: Vec<Ask>) -> Result<Past, ReadError> {
+        let steady = self.steady;
+        let answer = |ask| -> Result<_, ReadError> {
+            let Some(question) = question(steady, ask) else { return Ok((ask, Vec::new())) };
+            let grants = reader.grants(limit_key, question)?;
+            let past = grants.into_iter().map(|grant| PastGrant {
+                cost: grant.cost,
+                proved_at: grant.latest_at.map(|at| steady.instant(at)),
+                open: grant.open,
+            });
+            Ok((ask, past.collect()))
+        };
+        let windows = asks.into_iter().map(answer).collect::<Result<_, _>>()?;
+        Ok(Past { certain_since: steady.certain_since(), windows })
     }
 
     pub(crate) fn get(&self, id: UpstreamId) -> Option<&Known> {
@@ -163,4 +166,17 @@ fn transport(settings: &Upstream) -> Result<Transport, TransportError> {
         max_headers: settings.max_headers,
         ..TransportSettings::default()
     })
+}
+
+/// A window's question in the store's time; nothing when it asks nothing.
+fn question(steady: SteadyClock, ask: Ask) -> Option<GrantsAsk> {
+    match ask {
+        Ask::Nothing => None,
+        Ask::Latest { since, count } => Some(GrantsAsk::Latest { since: steady.steady(since), count }),
+        Ask::Sums { since, step } => {
+            let step_us = i64::try_from(step.as_micros()).unwrap_or(i64::MAX);
+            let step_us = NonZeroI64::new(step_us).expect("a step is a microsecond at least");
+            Some(GrantsAsk::Sums { since: steady.steady(since), step_us })
+        }
+    }
 }

@@ -3,6 +3,7 @@
 //! One commit is in flight at most, and no turn is taken meanwhile.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use farcall_core::attempt::BytesSent;
 use farcall_core::call::{CallSpec, Method, Priority, TenantId, UpstreamId};
@@ -41,12 +42,23 @@ pub(crate) struct Process {
     /// Attempts cut off before they were launched.
     unlaunched: BTreeMap<AttemptId, Cut>,
     pub(crate) draining: Option<Drain>,
+    /// Windows that came while it ran.
+    pub(crate) added: Vec<Added>,
 }
 
 #[derive(Debug)]
 pub(crate) struct Batch {
     pub(crate) seq: Seq,
     pub(crate) writes: Vec<Write>,
+}
+
+/// A window that began to count while the process ran. What had just ended and was not stored yet counts longer in it
+/// than it need.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Added {
+    pub(crate) place: usize,
+    pub(crate) window: Duration,
+    pub(crate) at: Instant,
 }
 
 /// When the process was asked to stop, and until when its attempts may go on.
@@ -69,7 +81,19 @@ impl Process {
             out: BTreeMap::new(),
             unlaunched: BTreeMap::new(),
             draining: None,
+            added: Vec::new(),
         }
+    }
+
+    /// Something changed that its next turn is to look at.
+    pub(crate) fn touch(&mut self) {
+        self.is_dirty = true;
+    }
+
+    /// Whether a window of an upstream may still count what it need not.
+    pub(crate) fn is_unsure(&self, place: usize, window: Duration, slack: Duration, now: Instant) -> bool {
+        let is_it = |added: &Added| added.place == place && added.window == window;
+        self.added.iter().any(|added| is_it(added) && added.at + window + window / 1_000 + slack > now)
     }
 
     /// When it takes its next turn unasked.

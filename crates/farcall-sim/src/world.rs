@@ -68,6 +68,7 @@ pub(crate) enum Happening {
     WallJump {
         by_us: i64,
     },
+    Reconfigure,
     Committed {
         boot: usize,
         seq: u64,
@@ -165,6 +166,9 @@ impl World {
         for &(after, by_us) in &faults.wall_jumps {
             self.schedule(start + after, Happening::WallJump { by_us });
         }
+        for &after in faults.reconfigured_after.iter().filter(|_| faults.changes_limits) {
+            self.schedule(start + after, Happening::Reconfigure);
+        }
         self.schedule(start + faults.heal_after, Happening::Heal);
     }
 
@@ -201,6 +205,7 @@ impl World {
             Happening::Drain { place } => self.drain(place),
             Happening::Heal => self.heal(),
             Happening::WallJump { by_us } => self.wall_jump(by_us),
+            Happening::Reconfigure => return self.reconfigure(),
             Happening::Committed { boot, seq } => return self.committed(boot, seq),
             Happening::Sent { attempt } => self.sent(attempt),
             Happening::Arrive { attempt } => self.arrive(attempt),

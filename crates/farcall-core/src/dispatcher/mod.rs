@@ -5,6 +5,7 @@
 //! out. The engine commits a turn's writes before it lets the effects that rest on them happen (`gate`).
 
 mod census;
+mod change;
 mod entry;
 mod event;
 mod finish;
@@ -124,11 +125,6 @@ impl Dispatcher {
     /// From now on the ends of an upstream's calls start these callbacks.
     pub fn set_callbacks(&mut self, id: UpstreamId, callbacks: CallbackPolicy) {
         self.upstream(id).policy.callbacks = callbacks;
-    }
-
-    /// Starts nothing at an upstream from now on.
-    pub fn pause(&mut self, id: UpstreamId) {
-        self.upstream(id).is_paused = true;
     }
 
     /// Takes in what happened.

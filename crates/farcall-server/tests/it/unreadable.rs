@@ -4,7 +4,7 @@ use bytes::Bytes;
 use farcall_core::id::CallId;
 use farcall_core::steady::{KeptClock, Steady};
 use farcall_store::memory::MemoryStore;
-use farcall_store::port::{CommitError, ReadError, Reader, Store, Write};
+use farcall_store::port::{CommitError, GrantsAsk, ReadError, Reader, Store, Write};
 use farcall_store::record::{AttemptRecord, CallRecord, GrantRecord, Recovery, ResponseRecord};
 
 #[derive(Debug)]
@@ -77,7 +77,7 @@ impl Reader for UnreadableReader {
         self.reader.closed_until(limit_key)
     }
 
-    fn grants(&mut self, limit_key: &str, since: Steady, count: u32) -> Result<Vec<GrantRecord>, ReadError> {
+    fn grants(&mut self, limit_key: &str, ask: GrantsAsk) -> Result<Vec<GrantRecord>, ReadError> {
         self.reader.grants(limit_key, since, count)
     }
 

@@ -13,7 +13,7 @@ use farcall_core::id::CallId;
 use farcall_core::steady::{KeptClock, Steady};
 
 use self::content::Content;
-use crate::port::{CommitError, ReadError, Reader, Store, Write};
+use crate::port::{CommitError, GrantsAsk, ReadError, Reader, Store, Write};
 use crate::record::{AttemptRecord, CallRecord, GrantRecord, Recovery, ResponseRecord};
 use crate::transition::SUPERSEDED;
 
@@ -202,8 +202,8 @@ impl Reader for MemoryReader {
         Ok(self.disk.content().keyed(scope, key).map(|row| row.call.clone()))
     }
 
-    fn grants(&mut self, limit_key: &str, since: Steady, count: u32) -> Result<Vec<GrantRecord>, ReadError> {
-        Ok(self.disk.content().grants(limit_key, since, count))
+    fn grants(&mut self, limit_key: &str, ask: GrantsAsk) -> Result<Vec<GrantRecord>, ReadError> {
+        Ok(self.disk.content().grants(limit_key, ask))
     }
 
     fn closed_until(&mut self, limit_key: &str) -> Result<Option<Steady>, ReadError> {
