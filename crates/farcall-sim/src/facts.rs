@@ -22,6 +22,9 @@ pub(crate) struct Facts {
     pub(crate) reports: BTreeMap<AttemptId, Report>,
     pub(crate) closings: Vec<Closing>,
     pub(crate) filed: BTreeMap<CallId, Instant>,
+    pub(crate) drains: Vec<Drain>,
+    pub(crate) commits_failed: u64,
+    pub(crate) stalls: u64,
 }
 
 /// A start of the process, and the policies it began with, by upstream.
@@ -29,6 +32,13 @@ pub(crate) struct Facts {
 pub(crate) struct Boot {
     pub(crate) at: Instant,
     pub(crate) policies: Vec<UpstreamPolicy>,
+}
+
+/// When the process was asked to stop, and until when its attempts may go on.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Drain {
+    pub(crate) from: Instant,
+    pub(crate) until: Instant,
 }
 
 /// Where a call comes from.

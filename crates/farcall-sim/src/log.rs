@@ -16,7 +16,8 @@ use farcall_core::time::Instant;
 #[derive(Debug, Clone, Copy, Hash)]
 pub(crate) enum Line {
     Boot { number: u32, live: usize },
-    Crash { keeps_commit: bool },
+    Crash { kept: usize },
+    Stalled,
     Drain,
     Stopped,
     Healed,
@@ -24,6 +25,9 @@ pub(crate) enum Line {
     Acknowledged { call: CallId },
     Turn { seq: u64, writes: usize },
     Committed { seq: u64 },
+    CommitFailed { seq: u64 },
+    Broken { seq: u64 },
+    Refused { call: CallId },
     Launch { attempt: AttemptId, upstream: u32 },
     Abort { attempt: AttemptId },
     Sent { attempt: AttemptId },

@@ -28,6 +28,9 @@ impl Run {
                 port::Write::Start(port::Start { call: attempt.call, number: attempt.number, kind, started_at: at })
             }
             Write::Settle { call, upstream, attempt, progress } => {
+                if let Some(kept) = self.pending.kept.remove(&(call, attempt.map(|end| end.number))) {
+                    return port::Write::Settle(kept);
+                }
                 let settle = self.settle(call, attempt, progress);
                 self.note(upstream, &settle);
                 port::Write::Settle(Box::new(settle))
@@ -44,9 +47,9 @@ impl Run {
         next_at: Option<Timestamp>,
         callback: Option<Callback>,
     ) -> port::Write {
-        let mut insert = match callback {
-            Some(callback) => self.callback_insert(call, callback),
-            None => self.pending.inserts.remove(&call).expect("an offered call has its insert"),
+        let mut insert = match (self.pending.inserts.remove(&call), callback) {
+            (Some(insert), _) => insert,
+            (None, callback) => self.callback_insert(call, callback.expect("an offered call has its insert")),
         };
         insert.call.progress = record::Progress::waiting(state, next_at);
         port::Write::Insert(insert)

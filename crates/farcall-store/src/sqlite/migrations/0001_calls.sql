@@ -9,6 +9,7 @@
 CREATE TABLE meta (
     one       INTEGER PRIMARY KEY CHECK (one = 1),
     epoch     INTEGER NOT NULL,
+    commits   INTEGER NOT NULL, -- batches committed, ever: tells whether one of unknown end is among them
     accepted  INTEGER NOT NULL,
     pruned    INTEGER NOT NULL,
     succeeded INTEGER NOT NULL,
@@ -18,7 +19,7 @@ CREATE TABLE meta (
     unknown   INTEGER NOT NULL,
     poisoned  INTEGER NOT NULL
 ) STRICT;
-INSERT INTO meta VALUES (1, 0, 0, 0, 0, 0, 0, 0, 0, 0);
+INSERT INTO meta VALUES (1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0);
 
 CREATE TABLE calls (
     seq             INTEGER PRIMARY KEY,
