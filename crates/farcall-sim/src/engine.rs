@@ -13,7 +13,7 @@ use farcall_core::time::Instant;
 
 use crate::checker::{self, Check, ensure, violation};
 use crate::disk::{Batch, Journal};
-use crate::facts::{Drain, Origin, Report, Reported};
+use crate::facts::{Drain, Origin, Report, Reported, Times};
 use crate::journal;
 use crate::log::Line;
 use crate::world::{Happening, World};
@@ -33,6 +33,8 @@ pub(crate) struct Process {
     pub(crate) journal: Journal,
     /// It looks at nothing until then.
     pub(crate) stalled_until: Option<Instant>,
+    /// For how long it has looked at nothing, all in all.
+    pub(crate) stalled_for: Duration,
     /// What happened and was not looked at yet.
     inbox: Vec<Event>,
     /// Something was looked at since the last turn.
@@ -51,6 +53,7 @@ impl Process {
             dispatcher,
             journal: Journal::default(),
             stalled_until: None,
+            stalled_for: Duration::ZERO,
             inbox: Vec::new(),
             is_dirty: true,
             offered: BTreeMap::new(),
@@ -91,7 +94,7 @@ impl World {
 
     /// Offers the call at a place of the plan, if somebody is there to take it.
     pub(crate) fn offer(&mut self, place: usize) {
-        let now = self.clocks();
+        let now = self.clocks.now(self.now);
         let takes = self.process.as_mut().filter(|process| process.draining.is_none());
         let Some(process) = takes else { return self.parked.push(place) };
         if process.journal.is_broken {
@@ -99,6 +102,10 @@ impl World {
         }
         let wish = &self.plan.calls[place];
         let call = CallId::new(now.timestamp, self.dice.bits());
+        let not_before = wish.delay.map(|delay| now.instant + delay);
+        let deadline = wish.deadline.map(|deadline| now.instant + deadline);
+        let steady = |at| self.clocks.steady(at);
+        let times = Times { not_before: not_before.map(steady), deadline: deadline.map(steady) };
         let spec = CallSpec {
             id: call,
             upstream: UpstreamId(wish.upstream),
@@ -108,14 +115,15 @@ impl World {
             tenant: TenantId(wish.tenant),
             cost: wish.cost,
             accepted_at: now.timestamp,
-            not_before: wish.delay.map(|delay| now.timestamp + delay),
-            deadline: wish.deadline.map(|deadline| now.timestamp + deadline),
+            not_before,
+            deadline,
             overrides: wish.overrides.clone().map(Box::new),
             has_file: wish.has_file(),
+            callback: wish.callback.map(UpstreamId),
             callback_of: None,
         };
         process.offered.insert(call, place);
-        self.facts.origins.insert(call, Origin::Planned { place, accepted_at: now.timestamp });
+        self.facts.origins.insert(call, Origin::Planned { place, accepted_at: now.timestamp, times });
         self.note(Line::Offer { call, upstream: spec.upstream.0 });
         self.tell(Event::Offered(Box::new(spec)));
     }
@@ -139,6 +147,7 @@ impl World {
             return;
         }
         process.stalled_until = Some(until);
+        process.stalled_for += length;
         let boot = process.boot;
         self.facts.stalls += 1;
         self.note(Line::Stalled);
@@ -156,7 +165,7 @@ impl World {
     }
 
     fn turn(&mut self) -> Check {
-        let now = self.clocks();
+        let now = self.clocks.now(self.now);
         let Some(process) = &mut self.process else { return Ok(()) };
         process.is_dirty = false;
         let turn = process.dispatcher.turn(now);
@@ -168,7 +177,8 @@ impl World {
             self.note(Line::Turn { seq: turn.seq.0, writes: turn.writes.len() });
         }
         if !turn.writes.is_empty() {
-            let writes = journal::translate(&self.plan, &mut self.facts, now, &turn.writes);
+            let clock = journal::Clock { now, steady: self.clocks.process() };
+            let writes = journal::translate(&self.plan, &mut self.facts, clock, &turn.writes);
             self.hand_over(Batch { seq: turn.seq, writes });
         }
         self.carry_out(&turn.effects)
@@ -176,7 +186,7 @@ impl World {
 
     /// The dispatcher takes in what happened.
     pub(crate) fn look_at(&mut self, event: Event) {
-        let now = self.clocks();
+        let now = self.clocks.now(self.now);
         let Some(process) = &mut self.process else { return };
         let reported = match &event {
             Event::Finished { attempt, result } => Some((*attempt, Reported::Finished(*result))),
@@ -194,8 +204,9 @@ impl World {
             | Event::Drain { .. } => None,
         };
         if let Some((attempt, what)) = reported {
-            self.facts.reports.insert(attempt, Report { at: now.instant, what });
-            let closing = checker::closing(&self.plan, &self.facts, attempt, now.instant, what);
+            let steady = self.clocks.steady(now.instant);
+            self.facts.reports.insert(attempt, Report { at: now, steady, what });
+            let closing = checker::closing(&self.plan, &self.facts, attempt, what);
             self.facts.closings.extend(closing);
             process.out.remove(&attempt);
         }

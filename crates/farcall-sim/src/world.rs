@@ -8,10 +8,11 @@ use std::collections::{BTreeMap, BinaryHeap};
 
 use farcall_core::id::{AttemptId, CallId};
 use farcall_core::policy::UpstreamPolicy;
-use farcall_core::time::{Instant, Now};
+use farcall_core::time::Instant;
 use farcall_store::memory::MemoryStore;
 
 use crate::checker::{self, Check, Ledger, ensure};
+use crate::clocks::Clocks;
 use crate::dice::Dice;
 use crate::disk::{Care, Outcome};
 use crate::engine::Process;
@@ -28,7 +29,9 @@ const HAPPENINGS_MAX: u64 = 3_000_000;
 #[derive(Debug)]
 pub(crate) struct World {
     pub(crate) plan: Plan,
+    /// The true time.
     pub(crate) now: Instant,
+    pub(crate) clocks: Clocks,
     pub(crate) dice: Dice,
     pub(crate) log: Log,
     pub(crate) facts: Facts,
@@ -66,6 +69,9 @@ pub(crate) enum Happening {
         place: usize,
     },
     Heal,
+    WallJump {
+        by_us: i64,
+    },
     Written {
         boot: usize,
         seq: u64,
@@ -109,6 +115,7 @@ impl World {
         let plan = Plan::draw(&mut dice.fork());
         let mut world = Self {
             now: plan.start,
+            clocks: Clocks::new(plan.start, plan.wall_ahead.as_micros() as i64),
             dice,
             log: Log::new(lines_kept),
             facts: Facts { arrivals: vec![Vec::new(); plan.upstreams.len()], ..Facts::default() },
@@ -151,10 +158,6 @@ impl World {
         checker::check_whole(self)
     }
 
-    pub(crate) fn clocks(&self) -> Now {
-        self.plan.now(self.now)
-    }
-
     pub(crate) fn schedule(&mut self, at: Instant, happening: Happening) {
         self.happenings += 1;
         self.queue.push(Reverse((at, self.happenings, happening)));
@@ -179,6 +182,9 @@ impl World {
         }
         for (place, &(after, _)) in faults.stalls_after.iter().enumerate() {
             self.schedule(start + after, Happening::Stall { place });
+        }
+        for &(after, by_us) in &faults.wall_jumps {
+            self.schedule(start + after, Happening::WallJump { by_us });
         }
         self.schedule(start + faults.heal_after, Happening::Heal);
     }
@@ -215,6 +221,7 @@ impl World {
             Happening::Crash { boot } => return self.crash(boot),
             Happening::Drain { place } => self.drain(place),
             Happening::Heal => self.heal(),
+            Happening::WallJump { by_us } => self.wall_jump(by_us),
             Happening::Written { boot, seq, outcome } => return self.written(boot, seq, outcome),
             Happening::Reopened { boot, is_kept, .. } => return self.reopened(boot, is_kept),
             Happening::Stall { place } => self.stall(place),

@@ -62,10 +62,8 @@ impl Dispatcher {
         let live = entry.live.swap_remove(place);
         assert!(!live.is_durable, "{attempt:?} is durable and cannot be undone");
         let (id, priority, tenant) = (entry.spec.upstream, entry.spec.priority, entry.spec.tenant);
-        let upstream = &mut self.upstreams[id.0 as usize];
-        upstream.limits.undo(&live.grant);
-        upstream.in_flight -= 1;
-        self.in_flight -= 1;
+        let limits = &mut self.quotas[live.quota.0 as usize].limits;
+        limits.undo(&live.grant);
         entry.attempts -= 1;
         if entry.live.is_empty() && entry.place == Place::Ended {
             self.calls.remove(&call);
@@ -75,10 +73,10 @@ impl Dispatcher {
             self.census.change(entry.state, state);
             entry.state = state;
             entry.place = Place::Lane;
-            let cost = upstream.capped_cost(entry.spec.cost.get());
-            upstream.lanes.push_front(priority, tenant, Waiting { call, cost });
+            let cost = limits.cap(entry.spec.cost.get());
+            self.upstreams[id.0 as usize].lanes.push_front(priority, tenant, Waiting { call, cost });
         }
-        self.wake(id);
+        self.leave(id, live.quota);
         live.cut
     }
 

@@ -1,7 +1,8 @@
 //! The filer beside a store that cannot read everything.
 
 use bytes::Bytes;
-use farcall_core::call::{Source, State};
+use farcall_core::call::{Source, State, Via};
+use farcall_core::steady::Steady;
 use farcall_core::time::Timestamp;
 use farcall_store::record::{AttemptRecord, CallRecord, FileIdentity, GrantRecord, Progress, ResponseRecord};
 
@@ -38,11 +39,11 @@ impl Reader for Faulty {
         Ok(None)
     }
 
-    fn closed_until(&mut self, _: &str) -> Result<Option<Timestamp>, ReadError> {
+    fn closed_until(&mut self, _: &str) -> Result<Option<Steady>, ReadError> {
         Ok(None)
     }
 
-    fn grants(&mut self, _: &str, _: Timestamp, _: u32) -> Result<Vec<GrantRecord>, ReadError> {
+    fn grants(&mut self, _: &str, _: Steady, _: u32) -> Result<Vec<GrantRecord>, ReadError> {
         Ok(Vec::new())
     }
 
@@ -56,6 +57,7 @@ fn ended(id: CallId) -> CallRecord {
     CallRecord {
         id,
         source: Source::Inbox,
+        via: Via::User,
         upstream: None,
         limit_key: "http://127.0.0.1".to_owned(),
         method: "GET".to_owned(),

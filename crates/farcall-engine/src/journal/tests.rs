@@ -1,8 +1,9 @@
 //! The journal on a memory store that fails as told.
 
-use farcall_core::call::Source;
 use farcall_core::call::State as CallState;
+use farcall_core::call::{Source, Via};
 use farcall_core::id::CallId;
+use farcall_core::steady::Steady;
 use farcall_core::time::Timestamp;
 use farcall_store::memory::{Fault, MemoryStore, Trouble};
 use farcall_store::port::{Insert, Store};
@@ -49,6 +50,7 @@ fn insert(number: u64) -> Write {
     let call = CallRecord {
         id: CallId::from_bits(u128::from(number)),
         source: Source::Api,
+        via: Via::User,
         upstream: None,
         limit_key: String::new(),
         method: "GET".to_owned(),
@@ -70,7 +72,7 @@ fn insert(number: u64) -> Write {
         filed: true,
         idempotency: None,
     };
-    Write::Insert(Box::new(Insert { call, request: bytes::Bytes::new() }))
+    Write::Insert(Box::new(Insert { at: Steady::from_micros(0), call, request: bytes::Bytes::new() }))
 }
 
 /// Until the last turn is told of, alone or with those before it.

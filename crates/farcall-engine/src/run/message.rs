@@ -7,8 +7,9 @@ use farcall_core::id::{AttemptId, CallId};
 use farcall_core::time::Instant;
 use tokio::sync::oneshot;
 
+use super::batches::Answers;
 use crate::execute::Report;
-use crate::handle::{Accepted, Overview, Submission, SubmitError};
+use crate::handle::{Overview, Submission};
 use crate::journal::FailedCommit;
 
 /// A message to the loop.
@@ -16,8 +17,8 @@ use crate::journal::FailedCommit;
 pub(crate) enum Message {
     /// From a handle.
     Submit {
-        submission: Box<Submission>,
-        reply: oneshot::Sender<Result<Accepted, SubmitError>>,
+        submissions: Vec<Submission>,
+        reply: oneshot::Sender<Answers>,
     },
     Standing {
         call: CallId,

@@ -6,6 +6,7 @@
 
 mod announce;
 mod attempts;
+mod batches;
 mod casualty;
 mod documents;
 mod message;
@@ -24,7 +25,9 @@ use std::time::Duration;
 use farcall_core::call::{State, UpstreamId};
 use farcall_core::dispatcher::{Dispatcher, Effect, Event};
 use farcall_core::id::CallId;
+use farcall_core::steady::SteadyClock;
 use farcall_core::time::Instant;
+use farcall_crash::{self as crash, Point};
 use farcall_store::port::{CommitError, Reader};
 use tokio::sync::{mpsc, watch};
 use tokio_util::task::TaskTracker;
@@ -52,7 +55,10 @@ pub(crate) use start_up::{Started, start};
 
 /// Messages gathered before a turn is taken.
 const GATHER_MAX: usize = 1_024;
-/// How often connections that nobody uses any more are closed; the longest sleep, too.
+/// The longest sleep while something is to become due: timers stand still while the machine is suspended, and what
+/// became due meanwhile must not wait for them.
+const NAP_MAX: Duration = Duration::from_secs(1);
+/// How often connections that nobody uses any more are closed; the longest sleep of all, too.
 const PRUNE_EVERY: Duration = Duration::from_secs(30);
 
 /// The state of the loop.
@@ -71,6 +77,8 @@ pub(crate) struct Run {
     /// For handles that outlive the loop.
     last_overview: Arc<OnceLock<Overview>>,
     upstreams: Upstreams,
+    /// How instants are stored.
+    steady: SteadyClock,
     reader: Box<dyn Reader>,
     reads: Arc<Reads>,
     spawner: Arc<Spawner>,
@@ -151,7 +159,7 @@ impl Run {
         let ends_at = self.drains_until.filter(|&until| until > now);
         let wakes_at = [self.dispatcher.next_wakeup(now), self.storage.next_look(), ends_at];
         let wait = wakes_at.into_iter().flatten().map(|at| at.since(now)).min();
-        wait.map_or(PRUNE_EVERY, |wait| wait.min(PRUNE_EVERY))
+        wait.map_or(PRUNE_EVERY, |wait| wait.min(NAP_MAX))
     }
 
     /// Closes idle connections, also those of upstreams that get no calls any more.
@@ -191,7 +199,7 @@ impl Run {
     fn receive(&mut self, message: Message) {
         let now = clock::now();
         match message {
-            Message::Submit { submission, reply } => self.submit(*submission, reply),
+            Message::Submit { submissions, reply } => self.submit(submissions, reply),
             Message::Standing { call, reply } => drop(reply.send(self.dispatcher.standing(call))),
             Message::Overview { reply } => drop(reply.send(self.overview())),
             Message::Drain => self.drain(),
@@ -209,13 +217,14 @@ impl Run {
         if self.store_failure.is_some() {
             return;
         }
-        let turn = self.dispatcher.turn(clock::now());
+        let now = clock::now();
+        let turn = self.dispatcher.turn(now);
         self.count_unfiled(&turn.effects);
         if std::mem::take(&mut self.is_unpublished) {
             self.publish();
         }
         if !turn.writes.is_empty() {
-            let writes = turn.writes.iter().map(|write| self.translate(write)).collect();
+            let writes = turn.writes.iter().map(|write| self.translate(write, now)).collect();
             self.journal.commit(turn.seq, writes);
         }
         self.perform(turn.effects);
@@ -225,7 +234,10 @@ impl Run {
     fn perform(&mut self, effects: Vec<Effect>) {
         for effect in effects {
             match effect {
-                Effect::Acknowledge { call } => self.pending.acknowledge(call),
+                Effect::Acknowledge { call } => {
+                    crash::reach(Point::Acknowledging);
+                    self.pending.acknowledge(call);
+                }
                 Effect::Refuse { call } => self.refuse(call),
                 Effect::Launch { attempt, upstream, not_after } => self.launch(attempt, upstream, not_after),
                 Effect::Abort { attempt } => self.abort(attempt),
@@ -284,8 +296,7 @@ impl Run {
         let ids: Vec<_> =
             self.upstreams.iter().map(|(id, known)| (id, limit_key(&known.reference).to_owned())).collect();
         let upstreams = ids.into_iter().map(|(id, name)| self.upstream_overview(id, name, now.instant)).collect();
-        let callbacks =
-            self.upstream_overview(self.dispatcher.callback_upstream(), "callbacks".to_owned(), now.instant);
+        let callbacks = self.upstream_overview(self.dispatcher.command_upstream(), "callbacks".to_owned(), now.instant);
         let next_at = waiters.next_at.map(|at| now.timestamp_of(at));
         Overview { upstreams, callbacks, waiting: waiters.by_reason.into_iter().collect(), next_at }
     }

@@ -6,9 +6,9 @@ use std::collections::HashMap;
 
 use farcall_core::id::{AttemptId, CallId};
 use farcall_store::port::{Insert, Settle, Write};
-use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
+use super::batches::{Batches, Place};
 use crate::execute::Report;
 use crate::handle::{Accepted, SubmitError};
 
@@ -19,6 +19,8 @@ pub(super) struct Pending {
     pub(super) inserts: HashMap<CallId, Box<Insert>>,
     /// Calls that are not durable yet, and those who wait for that.
     pub(super) unacknowledged: HashMap<CallId, Unacknowledged>,
+    /// Those who wait, by the batch they submitted.
+    pub(super) batches: Batches,
     /// Their idempotency scopes and keys.
     pub(super) keys: HashMap<(String, String), (CallId, [u8; 32])>,
     /// Reports whose settlement has not been written yet.
@@ -36,7 +38,7 @@ pub(super) struct Unacknowledged {
     pub(super) key: Option<(String, String)>,
     /// It came from a file of this name.
     pub(super) file: Option<Vec<u8>>,
-    pub(super) waiting: Vec<(oneshot::Sender<Result<Accepted, SubmitError>>, Accepted)>,
+    pub(super) waiting: Vec<(Place, Accepted)>,
 }
 
 impl Pending {
@@ -46,8 +48,8 @@ impl Pending {
         if let Some(key) = call.key {
             self.keys.remove(&key);
         }
-        for (reply, accepted) in call.waiting {
-            let _ = reply.send(Ok(accepted));
+        for (place, accepted) in call.waiting {
+            self.batches.answer(place, Ok(accepted));
         }
     }
 
@@ -73,8 +75,8 @@ impl Pending {
         if let Some(key) = refused.key {
             self.keys.remove(&key);
         }
-        for (reply, _) in refused.waiting {
-            let _ = reply.send(Err(error()));
+        for (place, _) in refused.waiting {
+            self.batches.answer(place, Err(error()));
         }
         refused.file
     }
@@ -82,8 +84,8 @@ impl Pending {
     /// Whoever waits for a call that came from no file is told that nobody knows what became of it.
     pub(super) fn refuse_clients(&mut self) {
         for call in self.unacknowledged.values_mut().filter(|call| call.file.is_none()) {
-            for (reply, _) in call.waiting.drain(..) {
-                let _ = reply.send(Err(SubmitError::StoreFailed));
+            for (place, _) in call.waiting.drain(..) {
+                self.batches.answer(place, Err(SubmitError::StoreFailed));
             }
         }
     }
@@ -91,8 +93,8 @@ impl Pending {
     /// No call will become durable any more: whoever waits for that is told so.
     pub(super) fn refuse_all(&mut self) {
         for (_, call) in self.unacknowledged.drain() {
-            for (reply, _) in call.waiting {
-                let _ = reply.send(Err(SubmitError::StoreFailed));
+            for (place, _) in call.waiting {
+                self.batches.answer(place, Err(SubmitError::StoreFailed));
             }
         }
     }

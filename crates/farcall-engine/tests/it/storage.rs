@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use farcall_core::call::{Source, State};
+use farcall_core::call::{Source, State, Via};
 use farcall_engine::document::{Routing, parse};
 use farcall_engine::{Handle, StoreHealth, Submission, SubmitError};
 use farcall_store::memory::{Fault, MemoryStore, Trouble};
@@ -15,7 +15,8 @@ use crate::upstream::{Step, Upstream};
 async fn submit(handle: &Handle, url: &impl std::fmt::Display) -> Result<farcall_engine::Accepted, SubmitError> {
     let bytes = Bytes::from(format!(r#"{{"url": "{url}", "method": "POST"}}"#));
     let document = Box::new(parse(&bytes, &Routing::from(handle.config().as_ref())).expect("a valid call"));
-    handle.submit(Submission { document, bytes, source: Source::Api, file: None, scope: String::new() }).await
+    let source = Source::Api;
+    handle.submit(Submission { document, bytes, source, via: Via::User, file: None, scope: String::new() }).await
 }
 
 async fn health(handle: &Handle, wanted: StoreHealth) {

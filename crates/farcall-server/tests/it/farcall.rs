@@ -4,10 +4,10 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use farcall_engine::config::{Config, Listen};
+use farcall_engine::config::{Addresses, Config, Listen};
 use farcall_engine::{Engine, Handle};
 use farcall_server::{Options, Server};
-use farcall_store::memory::{Fault, MemoryStore};
+use farcall_store::memory::{MemoryStore, Trouble};
 use farcall_store::port::Store;
 use tempfile::TempDir;
 use tokio::net::{TcpStream, UnixStream};
@@ -36,11 +36,12 @@ pub(crate) struct Farcall {
 }
 
 impl Setup {
-    /// A free port, no tokens, nothing declared.
+    /// A free port, no tokens, nothing declared, and calls may go to this machine.
     pub(crate) fn new() -> Self {
         let home = tempfile::tempdir().expect("a directory");
         let mut config = Config::default();
         config.server.listen = Listen::Address("127.0.0.1:0".to_owned());
+        config.undeclared.addresses = Some(Addresses::Any);
         Self { config, store: Box::new(MemoryStore::new()), options: Options::new(home.path()), home }
     }
 
@@ -56,10 +57,10 @@ impl Setup {
         self.with(|setup| setup.store = Box::new(store))
     }
 
-    /// A store whose first commit fails.
-    pub(crate) fn with_failing_commit(self) -> Self {
-        let mut store = MemoryStore::new();
-        store.inject(Fault::Full, 0);
+    /// A store on a disk in trouble.
+    pub(crate) fn with_trouble(self, trouble: Trouble) -> Self {
+        let store = MemoryStore::new();
+        store.troubles().set(trouble);
         self.with(|setup| setup.store = Box::new(store))
     }
 

@@ -2,9 +2,9 @@
 
 use bytes::Bytes;
 use farcall_core::id::CallId;
-use farcall_core::time::Timestamp;
+use farcall_core::steady::{KeptClock, Steady};
 use farcall_store::memory::MemoryStore;
-use farcall_store::port::{CommitError, ReadError, Reader, Store, Write};
+use farcall_store::port::{CommitError, Fate, ReadError, Reader, ReopenError, Store, Write};
 use farcall_store::record::{AttemptRecord, CallRecord, GrantRecord, Recovery, ResponseRecord};
 
 #[derive(Debug)]
@@ -36,8 +36,16 @@ impl Store for Unreadable {
         self.store.take_over()
     }
 
+    fn keep_clock(&mut self, clock: &KeptClock) -> Result<(), ReadError> {
+        self.store.keep_clock(clock)
+    }
+
     fn commit(&mut self, writes: &[Write]) -> Result<(), CommitError> {
         self.store.commit(writes)
+    }
+
+    fn reopen(&mut self) -> Result<Fate, ReopenError> {
+        self.store.reopen()
     }
 
     fn reader(&self) -> Result<Box<dyn Reader>, ReadError> {
@@ -69,11 +77,11 @@ impl Reader for UnreadableReader {
         self.reader.keyed(scope, key)
     }
 
-    fn closed_until(&mut self, limit_key: &str) -> Result<Option<Timestamp>, ReadError> {
+    fn closed_until(&mut self, limit_key: &str) -> Result<Option<Steady>, ReadError> {
         self.reader.closed_until(limit_key)
     }
 
-    fn grants(&mut self, limit_key: &str, since: Timestamp, count: u32) -> Result<Vec<GrantRecord>, ReadError> {
+    fn grants(&mut self, limit_key: &str, since: Steady, count: u32) -> Result<Vec<GrantRecord>, ReadError> {
         self.reader.grants(limit_key, since, count)
     }
 

@@ -75,13 +75,12 @@ fn nobody_is_let_in_until_a_commit_may_be_tried_again() {
 fn a_start_that_failed_is_undone_and_its_call_goes_first_again() {
     let limits = vec![LimitSpec { count: NonZeroU32::MIN, window: Duration::from_secs(60) }];
     let mut bench = Bench::new(UpstreamPolicy { limits, ..one_at_a_time() });
-    bench.dispatcher.pause(bench.upstream);
+    bench.dispatcher.restore_closing(bench.upstream, Instant::from_micros(10_000));
     for number in 1..=3 {
         let spec = bench.spec(number);
         bench.offer(spec);
     }
-    bench.dispatcher.upstream(bench.upstream).is_paused = false;
-    bench.dispatcher.wake(bench.upstream);
+    bench.now_ms = 10;
     let seq = bench.hand_over().expect("a start");
     assert_eq!(bench.dispatcher.census().calls(State::Running), 1);
     fail(&mut bench, seq);
@@ -137,10 +136,10 @@ fn a_retry_that_could_not_be_written_keeps_what_it_followed_from() {
 
 #[test]
 fn a_call_that_expires_on_its_way_to_the_disk_is_refused_with_its_callback() {
-    let callbacks = CallbackPolicy { on_success: true, on_fail: true };
+    let callbacks = CallbackPolicy { on_success: Some(UpstreamId(0)), on_fail: Some(UpstreamId(0)) };
     let mut bench = Bench::new(UpstreamPolicy { callbacks, ..one_at_a_time() });
     bench.dispatcher.pause(bench.upstream);
-    let spec = CallSpec { deadline: Some(Timestamp::from_micros(5_000)), ..bench.spec(1) };
+    let spec = CallSpec { deadline: Some(Instant::from_micros(5_000)), ..bench.spec(1) };
     let seq = offer(&mut bench, spec);
     bench.now_ms = 5;
     assert!(bench.hand_over().is_some(), "it expires, and calls back");
@@ -155,11 +154,10 @@ fn a_call_that_expires_on_its_way_to_the_disk_is_refused_with_its_callback() {
 #[test]
 fn a_deadline_that_passed_while_a_start_failed_ends_the_call() {
     let mut bench = Bench::new(one_at_a_time());
-    bench.dispatcher.pause(bench.upstream);
-    let spec = CallSpec { deadline: Some(Timestamp::from_micros(50_000)), ..bench.spec(1) };
+    bench.dispatcher.restore_closing(bench.upstream, Instant::from_micros(10_000));
+    let spec = CallSpec { deadline: Some(Instant::from_micros(50_000)), ..bench.spec(1) };
     bench.offer(spec);
-    bench.dispatcher.upstream(bench.upstream).is_paused = false;
-    bench.dispatcher.wake(bench.upstream);
+    bench.now_ms = 10;
     let seq = bench.hand_over().expect("a start");
     bench.now_ms = 50;
     bench.hand_over();
