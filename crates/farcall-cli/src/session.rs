@@ -3,10 +3,10 @@
 //! The order of opening matters: nothing is sent, and no call file touched, before everything that can be refused has
 //! been looked at.
 
-use std::fs::DirBuilder;
+use std::fs::{DirBuilder, Permissions};
 use std::future::Future;
 use std::io;
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
@@ -23,6 +23,9 @@ use crate::exit::{Exit, Failure};
 
 /// This program, also when its file has been replaced since: the engine and its launchers must be of one version.
 const OWN_PROGRAM: &str = "/proc/self/exe";
+
+/// Nobody but the owner may read, write or enter.
+const PRIVATE: u32 = 0o700;
 
 /// A directory whose store is ours.
 pub(crate) struct Opened {
@@ -88,14 +91,21 @@ impl Session {
     }
 }
 
-/// The folder of the store and the socket is its owner's alone, wherever the store lies.
+/// The folder of the store and the socket is its owner's alone, wherever the store lies; a link to one is none.
 fn private_folder(path: &Path) -> anyhow::Result<()> {
-    match DirBuilder::new().mode(0o700).create(path) {
+    match DirBuilder::new().mode(PRIVATE).create(path) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
-            Err(error).with_context(|| format!("cannot make {}", path.display()))
+            return Err(error).with_context(|| format!("cannot make {}", path.display()));
         }
-        Ok(()) | Err(_) => Ok(()),
+        Ok(()) | Err(_) => {}
     }
+    let metadata = path.symlink_metadata().with_context(|| format!("cannot look at {}", path.display()))?;
+    anyhow::ensure!(metadata.is_dir(), "{} is no folder; a link is not followed", path.display());
+    if metadata.permissions().mode() & 0o777 == PRIVATE {
+        return Ok(());
+    }
+    std::fs::set_permissions(path, Permissions::from_mode(PRIVATE))
+        .with_context(|| format!("cannot make {} its owner's alone", path.display()))
 }
 
 fn store_failure(error: OpenError) -> Failure {

@@ -13,7 +13,7 @@ use std::time::Duration;
 use farcall_core::id::CallId;
 use farcall_core::time::Instant;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fs::{CWD, Dir, Mode, OFlags};
+use rustix::fs::{CWD, Dir};
 use tokio::sync::{mpsc, watch as watched};
 use tracing::warn;
 
@@ -22,7 +22,7 @@ use super::look;
 use super::watch::{Notice, Watch};
 use super::{Control, OFFER_FILES_MAX, Offer, Settings, Status};
 use crate::clock;
-use crate::result_file::Filing;
+use crate::result_file::{Filing, open_dir};
 
 /// Notifications are left in the kernel while this many names wait.
 const WAITING_NAMES_MAX: usize = 65_536;
@@ -247,7 +247,7 @@ impl Inbox {
 
 /// The directory that has the path now; nothing when that is the one already open.
 fn open_directory(path: &std::path::Path, open: Option<&OwnedFd>) -> io::Result<Option<OwnedFd>> {
-    let folder = rustix::fs::openat(CWD, path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+    let folder = open_dir(CWD, path)?;
     let Some(open) = open else { return Ok(Some(folder)) };
     let (new, old) = (rustix::fs::fstat(&folder)?, rustix::fs::fstat(open)?);
     let is_same = (new.st_dev, new.st_ino) == (old.st_dev, old.st_ino);
