@@ -4,6 +4,7 @@
 
 mod crash;
 mod demo;
+mod inbox;
 mod kofaf;
 mod launch;
 mod rig;

@@ -49,6 +49,7 @@ pub(super) struct Inbox {
     pub(super) refused_until: Instant,
     pub(super) status: Status,
     warned_of_directory: bool,
+    warned_of_watch: bool,
 }
 
 impl Inbox {
@@ -75,6 +76,7 @@ impl Inbox {
             refused_until: Instant::default(),
             status: Status::default(),
             warned_of_directory: false,
+            warned_of_watch: false,
         }
     }
 
@@ -140,8 +142,12 @@ impl Inbox {
         }
         if self.folder.is_some() && self.watch.is_none() {
             match Watch::new(&self.settings.dir) {
-                Ok(watch) => self.watch = Some(watch),
-                Err(error) => warn!(%error, "no notifications of new files; finding them by reading the inbox"),
+                Ok(watch) => (self.watch, self.warned_of_watch) = (Some(watch), false),
+                Err(_) if self.warned_of_watch => {}
+                Err(error) => {
+                    warn!(%error, "no notifications of new files; finding them by reading the inbox");
+                    self.warned_of_watch = true;
+                }
             }
         }
     }

@@ -1,6 +1,7 @@
 //! What whole-program tests are made of: a recording upstream, the program as a process, and a way to talk to it.
 
 pub(crate) mod command;
+pub(crate) mod confined;
 pub(crate) mod program;
 pub(crate) mod recorder;
 
