@@ -49,6 +49,16 @@ words! {
 }
 
 words! {
+    /// How a call came in, which tells in whose name it acts.
+    Via {
+        /// A file, the socket, the library: the user who runs farcall, or what that call led to.
+        User = "user",
+        /// The network, by TCP: whoever reaches the port.
+        Tcp = "tcp",
+    }
+}
+
+words! {
     /// Where a call stands. The last six are ends.
     State {
         /// Not before a time, and never tried.
@@ -183,6 +193,10 @@ impl Default for Priority {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct UpstreamId(pub u32);
 
+/// The place of a quota in the dispatcher's table: what one other side allows to all that goes there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct QuotaId(pub u32);
+
 /// A tenant's place in the engine's table of names; 0 is the tenant of calls that name none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct TenantId(pub u32);
@@ -223,5 +237,7 @@ pub struct CallSpec {
     pub overrides: Option<Box<Overrides>>,
     /// The call came from a file: its callbacks wait until it is filed.
     pub has_file: bool,
+    /// Where its own callback goes, at whichever end, beside that of its upstream's policy.
+    pub callback: Option<UpstreamId>,
     pub callback_of: Option<CallbackOf>,
 }

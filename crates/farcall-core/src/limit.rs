@@ -110,6 +110,16 @@ impl Limits {
         limits
     }
 
+    /// No cost above what the smallest window holds: such an attempt takes the whole window.
+    pub fn cap(&self, cost: u32) -> u32 {
+        self.windows.iter().map(|window| window.spec.count.get()).fold(cost, u32::min)
+    }
+
+    /// How much the network's delay may vary.
+    pub const fn jitter(&self) -> Duration {
+        self.jitter
+    }
+
     /// Whether `cost` slots of every window are free, all or nothing.
     pub fn admit(&mut self, now: Instant, cost: u32) -> Admission {
         let mut not_before = now;

@@ -102,11 +102,6 @@ impl Reads {
         .await
     }
 
-    /// The document a call came as.
-    pub(crate) async fn request(self: &Arc<Self>, id: CallId) -> Result<Option<Bytes>, ReadError> {
-        self.with(move |reader| reader.request(id)).await
-    }
-
     /// A call and its document.
     pub(crate) async fn call_and_request(
         self: &Arc<Self>,

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use farcall_core::call::UpstreamId;
 use farcall_core::dispatcher::Dispatcher;
 use farcall_core::limit::PastGrant;
-use farcall_core::policy::UpstreamPolicy;
+use farcall_core::policy::{CallbackPolicy, UpstreamPolicy};
 use farcall_core::time::Now;
 use farcall_store::port::{ReadError, Reader};
 
@@ -90,6 +90,7 @@ impl Upstreams {
         })?;
         let past = past_grants(reader, limit_key(reference), &settings.policy, now)?;
         let id = dispatcher.declare_restored(settings.policy.clone(), &past, now);
+        dispatcher.set_callbacks(id, callbacks(&settings, dispatcher.command_upstream()));
         if let Some(until) = reader.closed_until(limit_key(reference))? {
             dispatcher.restore_closing(id, now.instant_of(until));
         }
@@ -118,6 +119,14 @@ impl Upstreams {
         let mut known: Vec<_> = self.by_id.iter().map(|(&id, known)| (id, known)).collect();
         known.sort_unstable_by_key(|&(id, _)| id);
         known.into_iter()
+    }
+}
+
+/// Which ends of an upstream's calls start a callback, and where that goes.
+fn callbacks(settings: &Upstream, commands: UpstreamId) -> CallbackPolicy {
+    CallbackPolicy {
+        on_success: settings.callback_success.as_ref().map(|_| commands),
+        on_fail: settings.callback_fail.as_ref().map(|_| commands),
     }
 }
 

@@ -122,6 +122,7 @@ impl World {
             deadline: wish.deadline.map(|deadline| now.timestamp + deadline),
             overrides: wish.overrides.clone().map(Box::new),
             has_file: wish.has_file(),
+            callback: wish.callback.map(UpstreamId),
             callback_of: None,
         };
         process.offered.insert(call, place);

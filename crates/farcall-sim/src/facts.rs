@@ -17,7 +17,7 @@ pub(crate) struct Facts {
     pub(crate) origins: BTreeMap<CallId, Origin>,
     pub(crate) acknowledged: BTreeSet<CallId>,
     pub(crate) launches: BTreeMap<AttemptId, Launch>,
-    /// By upstream, in order of time.
+    /// By the upstream whose quota they are charged to, in order of time.
     pub(crate) arrivals: Vec<Vec<Arrival>>,
     pub(crate) reports: BTreeMap<AttemptId, Report>,
     pub(crate) closings: Vec<Closing>,
@@ -36,8 +36,8 @@ pub(crate) struct Boot {
 pub(crate) enum Origin {
     /// The call at this place of the plan, offered then.
     Planned { place: usize, accepted_at: Timestamp },
-    /// Inserted by us when its parent ended.
-    Callback { parent: CallId },
+    /// Inserted by us when its parent ended, to go to the upstream at this place.
+    Callback { parent: CallId, place: usize },
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -66,7 +66,7 @@ pub(crate) struct Report {
 /// An upstream asked everybody to wait, and the engine knew from `at` on.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Closing {
-    pub(crate) upstream: usize,
+    pub(crate) quota: usize,
     pub(crate) attempt: AttemptId,
     pub(crate) at: Instant,
     pub(crate) until: Instant,

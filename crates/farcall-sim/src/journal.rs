@@ -3,7 +3,7 @@
 //! Bytes and words are made up; they decide nothing.
 
 use bytes::Bytes;
-use farcall_core::call::{ErrorKind, Source};
+use farcall_core::call::{ErrorKind, Source, Via};
 use farcall_core::dispatcher::{self, Callback};
 use farcall_core::id::CallId;
 use farcall_core::settle::Tries;
@@ -57,7 +57,7 @@ fn planned_insert(plan: &Plan, facts: &Facts, call: CallId, progress: Progress) 
         cost: wish.cost.get(),
         not_before: wish.delay.map(|delay| accepted_at + delay),
         deadline: wish.deadline.map(|deadline| accepted_at + deadline),
-        has_overrides: wish.overrides.is_some(),
+        has_overrides: wish.overrides.is_some() || wish.callback.is_some(),
         file: wish.has_file().then(|| file(place)),
         filed: !wish.has_file(),
         ..record(call, wish.source, key, accepted_at, progress)
@@ -73,9 +73,11 @@ fn callback_insert(
     callback: Callback,
     progress: Progress,
 ) -> Insert {
-    facts.origins.insert(call, Origin::Callback { parent: callback.parent });
-    let record = record(call, Source::Callback, &plan.upstreams[0].key, now.timestamp, progress);
-    let call = CallRecord { callback_of: Some(callback.parent), ..record };
+    let place = callback.upstream.0 as usize;
+    facts.origins.insert(call, Origin::Callback { parent: callback.parent, place });
+    let record = record(call, Source::Callback, &plan.upstreams[place].key, now.timestamp, progress);
+    let method = if plan.is_webhook(place) { "POST".to_owned() } else { String::new() };
+    let call = CallRecord { callback_of: Some(callback.parent), method, ..record };
     Insert { call, request: Bytes::new() }
 }
 
@@ -84,6 +86,7 @@ fn record(id: CallId, source: Source, limit_key: &str, accepted_at: Timestamp, p
     CallRecord {
         id,
         source,
+        via: Via::User,
         upstream: None,
         limit_key: limit_key.to_owned(),
         method: String::new(),

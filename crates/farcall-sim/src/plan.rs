@@ -20,7 +20,8 @@ pub(crate) struct Plan {
     /// The wall clock shows this much more than the boot clock.
     clock_offset: Duration,
     pub(crate) forms: Forms,
-    /// Place 0 is the callbacks'; places are upstream ids at every start.
+    /// Place 0 is that of callbacks that run a command, the last ones are those of webhooks; places are upstream ids at
+    /// every start.
     pub(crate) upstreams: Vec<UpstreamPlan>,
     pub(crate) calls: Vec<CallPlan>,
     pub(crate) faults: Faults,
@@ -33,21 +34,29 @@ pub(crate) struct UpstreamPlan {
     pub(crate) key: String,
     pub(crate) policy: UpstreamPolicy,
     pub(crate) network: Network,
+    /// The place of the upstream whose quota it shares: these are callbacks with URLs that belong to that one.
+    shares: Option<usize>,
 }
 
 impl Plan {
     pub(crate) fn draw(dice: &mut Dice) -> Self {
         let forms = Forms::draw(dice);
         let count = dice.count(1, 6);
-        let (calls, span) = workload::draw(dice, count);
+        let receivers: Vec<u32> = (1..=count).filter(|_| forms.webhooks && dice.percent(60)).collect();
+        let webhooks = (count + 1..).take(receivers.len());
+        let targets: Vec<u32> = std::iter::once(0).chain(webhooks).collect();
+        let (calls, span) = workload::draw(dice, count, &targets[1..]);
         let changes_limits = dice.percent(40);
         let mut upstreams = vec![UpstreamPlan::new(dice, 0, policies::callbacks(), false)];
         for place in 1..=count {
-            let policy = policies::draw(dice, forms);
+            let policy = policies::draw(dice, forms, &targets);
             upstreams.push(UpstreamPlan::new(dice, place, policy, changes_limits));
         }
         if dice.percent(15) {
             upstreams[1].network.turn_hostile(dice);
+        }
+        for receiver in receivers {
+            upstreams.push(upstreams[receiver as usize].callbacks(receiver as usize));
         }
         let windows = upstreams.iter().flat_map(|upstream| &upstream.policy.limits).map(|limit| limit.window);
         let longest = windows.max().unwrap_or(Duration::from_secs(10));
@@ -61,6 +70,23 @@ impl Plan {
             calls,
             faults,
         }
+    }
+
+    /// The place of the upstream whose limits hold for what goes to this one.
+    pub(crate) fn quota(&self, place: usize) -> usize {
+        self.upstreams[place].shares.unwrap_or(place)
+    }
+
+    /// The upstream that these callbacks went to: that of commands, or that of webhooks to this limit key.
+    pub(crate) fn place_of_callback(&self, key: &str) -> Option<usize> {
+        let is_meant = |upstream: &UpstreamPlan| upstream.key == key && upstream.shares.is_some();
+        let webhooks = self.upstreams.iter().position(is_meant);
+        webhooks.or_else(|| (self.upstreams[0].key == key).then_some(0))
+    }
+
+    /// Whether callbacks to this upstream go to a URL.
+    pub(crate) fn is_webhook(&self, place: usize) -> bool {
+        self.upstreams[place].shares.is_some()
     }
 
     /// Both clocks at a moment of the boot clock.
@@ -79,6 +105,11 @@ impl UpstreamPlan {
     fn new(dice: &mut Dice, place: u32, policy: UpstreamPolicy, may_change: bool) -> Self {
         let network = Network::draw(dice, &policy, may_change);
         let key = if place == 0 { "callbacks".to_owned() } else { format!("upstream{place}") };
-        Self { key, policy, network }
+        Self { key, policy, network, shares: None }
+    }
+
+    /// Callbacks to the same server. Its own limits are none: those of the other hold.
+    fn callbacks(&self, place: usize) -> Self {
+        Self { policy: policies::callbacks(), shares: Some(place), ..self.clone() }
     }
 }

@@ -53,9 +53,14 @@ pub(crate) fn declare(
 ) -> Result<Dispatcher, ReadError> {
     let mut dispatcher = Dispatcher::new(policies[0].clone(), seed);
     if let Some(until) = reader.closed_until(&plan.upstreams[0].key)? {
-        dispatcher.restore_closing(dispatcher.callback_upstream(), now.instant_of(until));
+        dispatcher.restore_closing(dispatcher.command_upstream(), now.instant_of(until));
     }
-    for (upstream, policy) in plan.upstreams.iter().zip(policies).skip(1) {
+    for (place, (upstream, policy)) in plan.upstreams.iter().zip(policies).enumerate().skip(1) {
+        if plan.is_webhook(place) {
+            let with = u32::try_from(plan.quota(place)).expect("plans are small");
+            dispatcher.declare_sharing(policy.clone(), UpstreamId(with));
+            continue;
+        }
         let past = past_grants(reader, &upstream.key, policy, now)?;
         let id = dispatcher.declare_restored(policy.clone(), &past, now);
         if let Some(until) = reader.closed_until(&upstream.key)? {
@@ -92,12 +97,11 @@ fn spec(
     record: &CallRecord,
     unfiled: &BTreeSet<CallId>,
 ) -> Result<CallSpec, ReadError> {
-    let place = plan.upstreams.iter().position(|upstream| upstream.key == record.limit_key);
-    let overrides = if record.has_overrides {
-        document(reader, record.id)?.and_then(|at| plan.calls[at].overrides.clone())
-    } else {
-        None
+    let place = match record.callback_of {
+        Some(_) => plan.place_of_callback(&record.limit_key),
+        None => plan.upstreams.iter().position(|upstream| upstream.key == record.limit_key),
     };
+    let wish = if record.has_overrides { document(reader, record.id)?.map(|at| &plan.calls[at]) } else { None };
     Ok(CallSpec {
         id: record.id,
         upstream: UpstreamId(place.and_then(|place| u32::try_from(place).ok()).expect("no upstream is ever removed")),
@@ -109,8 +113,9 @@ fn spec(
         accepted_at: record.accepted_at,
         not_before: record.not_before,
         deadline: record.deadline,
-        overrides: overrides.map(Box::new),
+        overrides: wish.and_then(|wish| wish.overrides.clone()).map(Box::new),
         has_file: record.file.is_some(),
+        callback: wish.and_then(|wish| wish.callback).map(UpstreamId),
         callback_of: record.callback_of.map(|parent| CallbackOf { parent, held: unfiled.contains(&parent) }),
     })
 }

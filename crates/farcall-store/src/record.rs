@@ -5,7 +5,7 @@
 
 use bytes::Bytes;
 use farcall_core::attempt::{AttemptKind, AttemptOutcome};
-use farcall_core::call::{ErrorKind, Source, State};
+use farcall_core::call::{ErrorKind, Source, State, Via};
 use farcall_core::id::CallId;
 use farcall_core::time::Timestamp;
 
@@ -50,6 +50,7 @@ pub struct Progress {
 pub struct CallRecord {
     pub id: CallId,
     pub source: Source,
+    pub via: Via,
     /// The name of a declared upstream.
     pub upstream: Option<String>,
     /// What limits are counted by: the declared name, or the origin of an undeclared upstream.

@@ -42,7 +42,7 @@ impl Dispatcher {
             return self.restore_running(now, recovered);
         }
         let until = recovered.next_at.map(|at| now.instant_of(at)).filter(|&at| at > now.instant);
-        let closed_until = self.upstream(recovered.spec.upstream).closed_until;
+        let closed_until = self.quota_of(recovered.spec.upstream).closed_until;
         let reason = match recovered.state {
             State::Scheduled => WaitReason::NotBefore,
             _ if closed_until >= until => WaitReason::Cooldown,
@@ -64,7 +64,7 @@ impl Dispatcher {
         let policy = &self.upstreams[id.0 as usize].policy;
         let terms = Terms::new(policy, spec.overrides.as_deref(), spec.method);
         let decision = decide_interrupted(&terms, tries, ErrorKind::Unknown);
-        let proved_at = now.timestamp_of(now.instant + policy.jitter);
+        let proved_at = now.timestamp_of(now.instant + self.quota_of(id).limits.jitter());
         let mut ends = open.iter().map(|open| unknown_end(now, open.number, proved_at)).collect::<Vec<_>>();
         let last = ends.pop();
         for end in ends {
@@ -80,7 +80,7 @@ impl Dispatcher {
         self.turn.writes.push(Write::Settle { call, upstream: id, attempt: last, progress: Some(progress) });
         if state.is_end() {
             self.turn.effects_after.push(Effect::Ended { call, has_file: spec.has_file });
-            self.insert_callback(now, &spec, state);
+            self.insert_callbacks(now, &spec, state);
         } else {
             self.place_new(now, Entry::new(spec, state, tries, attempts), None::<(Instant, WaitReason)>);
         }

@@ -1,5 +1,7 @@
 //! The dispatcher by hand: one situation a test, on a clock that only moves when told.
 
+mod quotas;
+
 use std::num::NonZeroU32;
 use std::time::Duration;
 
@@ -46,6 +48,7 @@ impl Bench {
             deadline: None,
             overrides: None,
             has_file: false,
+            callback: None,
             callback_of: None,
         }
     }
@@ -327,17 +330,33 @@ fn an_attempt_whose_deadline_passes_on_the_way_to_the_disk_expires_unsent() {
 
 #[test]
 fn a_callback_waits_until_its_parent_is_filed() {
-    let callbacks = CallbackPolicy { on_success: true, on_fail: false };
+    let callbacks = CallbackPolicy { on_success: Some(UpstreamId(0)), on_fail: None };
     let mut bench = Bench::new(UpstreamPolicy { callbacks, ..UpstreamPolicy::default() });
-    let spec = CallSpec { has_file: true, ..bench.spec(1) };
+    let webhooks = bench.dispatcher.declare_sharing(UpstreamPolicy::default(), bench.upstream);
+    let spec = CallSpec { has_file: true, callback: Some(webhooks), ..bench.spec(1) };
     bench.offer(spec).answer(1, 1, 200).advance(60_000);
     assert_eq!(bench.launches().len(), 1);
     bench.tell(Event::Filed { call: CallId::from_bits(1) });
+    assert_eq!(bench.launches().len(), 3);
+    let inserted = |write: &Write| match write {
+        Write::Insert { callback, .. } => callback.map(|of| (of.parent_end, of.asked_by, of.upstream)),
+        _ => None,
+    };
+    let (configured, own) = ((AskedBy::Policy, UpstreamId(0)), (AskedBy::Call, webhooks));
+    let expected = [configured, own].map(|(asked_by, upstream)| (State::Succeeded, asked_by, upstream));
+    assert_eq!(bench.writes.iter().filter_map(inserted).collect::<Vec<_>>(), expected);
+}
+
+#[test]
+fn a_callback_calls_nobody_back() {
+    let mut bench = Bench::new(UpstreamPolicy::default());
+    let callbacks = CallbackPolicy { on_success: Some(bench.upstream), on_fail: Some(bench.upstream) };
+    bench.dispatcher.set_callbacks(bench.upstream, callbacks);
+    let spec = bench.spec(1);
+    bench.offer(spec).answer(1, 1, 404);
+    let [_, (callback, 1)] = bench.launches()[..] else { panic!("one callback: {:?}", bench.launches()) };
+    bench.answer(callback, 1, 200);
     assert_eq!(bench.launches().len(), 2);
-    assert!(matches!(
-        bench.writes.iter().rev().find(|write| matches!(write, Write::Insert { .. })),
-        Some(Write::Insert { callback: Some(Callback { parent_end: State::Succeeded, .. }), .. })
-    ));
 }
 
 #[test]

@@ -56,12 +56,23 @@ pub enum Write {
     },
 }
 
-/// What a callback that is inserted is for.
+/// What a callback that is inserted is for, and where it goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Callback {
     pub parent: CallId,
     pub parent_upstream: UpstreamId,
     pub parent_end: State,
+    pub asked_by: AskedBy,
+    pub upstream: UpstreamId,
+}
+
+/// Who wants a callback.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AskedBy {
+    /// The policy of the call's upstream.
+    Policy,
+    /// The call itself.
+    Call,
 }
 
 /// How an attempt ended.

@@ -1,7 +1,7 @@
 //! The filer beside a store that cannot read everything.
 
 use bytes::Bytes;
-use farcall_core::call::{Source, State};
+use farcall_core::call::{Source, State, Via};
 use farcall_core::time::Timestamp;
 use farcall_store::record::{AttemptRecord, CallRecord, FileIdentity, GrantRecord, Progress, ResponseRecord};
 
@@ -56,6 +56,7 @@ fn ended(id: CallId) -> CallRecord {
     CallRecord {
         id,
         source: Source::Inbox,
+        via: Via::User,
         upstream: None,
         limit_key: "http://127.0.0.1".to_owned(),
         method: "GET".to_owned(),

@@ -6,6 +6,7 @@
 
 mod announce;
 mod attempts;
+mod batches;
 mod casualty;
 mod documents;
 mod message;
@@ -25,6 +26,7 @@ use farcall_core::dispatcher::{Census, Dispatcher, Effect, Event, Seq};
 use farcall_core::gate::Gate;
 use farcall_core::id::CallId;
 use farcall_core::time::Instant;
+use farcall_crash::{self as crash, Point};
 use farcall_store::port::{CommitError, Reader};
 use tokio::sync::{mpsc, watch};
 use tokio_util::task::TaskTracker;
@@ -179,7 +181,7 @@ impl Run {
     fn receive(&mut self, message: Message) {
         let now = clock::now();
         match message {
-            Message::Submit { submission, reply } => self.submit(*submission, reply),
+            Message::Submit { submissions, reply } => self.submit(submissions, reply),
             Message::Standing { call, reply } => drop(reply.send(self.dispatcher.standing(call))),
             Message::Overview { reply } => drop(reply.send(self.overview())),
             Message::Drain => self.drain(),
@@ -234,7 +236,10 @@ impl Run {
     fn perform(&mut self, effects: Vec<Effect>) {
         for effect in effects {
             match effect {
-                Effect::Acknowledge { call } => self.pending.acknowledge(call),
+                Effect::Acknowledge { call } => {
+                    crash::reach(Point::Acknowledging);
+                    self.pending.acknowledge(call);
+                }
                 Effect::Launch { attempt, upstream, not_after } => self.launch(attempt, upstream, not_after),
                 Effect::Abort { attempt } => self.abort(attempt),
                 Effect::Ended { call, has_file } => self.ended(call, has_file),
@@ -290,8 +295,7 @@ impl Run {
         let ids: Vec<_> =
             self.upstreams.iter().map(|(id, known)| (id, limit_key(&known.reference).to_owned())).collect();
         let upstreams = ids.into_iter().map(|(id, name)| self.upstream_overview(id, name, now.instant)).collect();
-        let callbacks =
-            self.upstream_overview(self.dispatcher.callback_upstream(), "callbacks".to_owned(), now.instant);
+        let callbacks = self.upstream_overview(self.dispatcher.command_upstream(), "callbacks".to_owned(), now.instant);
         let next_at = waiters.next_at.map(|at| now.timestamp_of(at));
         Overview { upstreams, callbacks, waiting: waiters.by_reason.into_iter().collect(), next_at }
     }

@@ -107,7 +107,7 @@ impl Rebuild<'_> {
 
     fn upstream(&mut self, record: &CallRecord) -> Result<UpstreamId, UpstreamError> {
         if record.callback_of.is_some() {
-            return Ok(self.dispatcher.callback_upstream());
+            return Ok(self.dispatcher.command_upstream());
         }
         let reference = match &record.upstream {
             Some(name) => UpstreamRef::Declared(name.clone()),
@@ -136,6 +136,7 @@ impl Rebuild<'_> {
             deadline: record.deadline,
             overrides,
             has_file: record.file.is_some(),
+            callback: None,
             callback_of: record.callback_of.map(|parent| CallbackOf { parent, held: unfiled.contains(&parent) }),
         })
     }

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 
 use farcall_core::gate::Gate;
+use farcall_crash::{self as crash, Point};
 use farcall_store::port::{ReadError, Reader, Store};
 use tokio::sync::{mpsc, watch};
 use tokio_util::task::TaskTracker;
@@ -73,9 +74,11 @@ pub(crate) fn start(mut store: Box<dyn Store>, options: Options) -> Result<Start
     let mut rng = fastrand::Rng::new();
     let filing = Arc::new(Filing::new(&options.directory, now.timestamp.as_micros().unsigned_abs()));
     recover::settle_files(&filing, &recovery)?;
+    crash::reach(Point::FilesSettled);
     let config = options.config;
     let Rebuilt { dispatcher, upstreams, tenants } =
         recover::rebuild(&recovery, &config, reader.as_mut(), now, rng.u64(..))?;
+    crash::reach(Point::Rebuilt);
 
     let reads = Arc::new(Reads::new(readers(store.as_ref())?, Arc::clone(&config)));
     let (sender, messages) = mpsc::channel(MESSAGES_MAX);

@@ -11,6 +11,8 @@ use farcall_store::record::{CallRecord, IdempotencyRecord, Progress};
 use sha2::{Digest, Sha256};
 use tokio::sync::{mpsc, oneshot};
 
+use super::batches::Answers;
+use super::documents::Kept;
 use super::pending::Unacknowledged;
 use super::{Message, Run};
 use crate::clock;
@@ -18,15 +20,17 @@ use crate::document::{Document, Rejection, RejectionKind, UpstreamRef, When};
 use crate::handle::{Accepted, Submission, SubmitError};
 use crate::upstreams::limit_key;
 
-type Reply = oneshot::Sender<Result<Accepted, SubmitError>>;
-
 impl Run {
-    pub(super) fn submit(&mut self, submission: Submission, reply: Reply) {
-        match self.offer(submission) {
-            Ok(accepted) if self.pending.unacknowledged.contains_key(&accepted.id) => {
-                self.pending.unacknowledged.entry(accepted.id).or_default().waiting.push((reply, accepted));
+    /// Offers each call by itself; what one comes to does not touch the others.
+    pub(super) fn submit(&mut self, submissions: Vec<Submission>, reply: oneshot::Sender<Answers>) {
+        let places = self.pending.batches.open(submissions.len(), reply);
+        for (submission, place) in submissions.into_iter().zip(places) {
+            let offered = self.offer(submission);
+            let waits = offered.as_ref().ok().and_then(|accepted| self.pending.unacknowledged.get_mut(&accepted.id));
+            match (offered, waits) {
+                (Ok(accepted), Some(call)) => call.waiting.push((place, accepted)),
+                (answer, _) => self.pending.batches.answer(place, answer),
             }
-            result => drop(reply.send(result)),
         }
     }
 
@@ -57,7 +61,8 @@ impl Run {
         if let Some(file) = &submission.file {
             self.filing.claim(&file.name, id);
         }
-        self.documents.keep(id, *submission.document, insert.request.len());
+        let kept = Kept { document: *submission.document, via: submission.via };
+        self.documents.keep(id, kept, insert.request.len());
         self.pending.inserts.insert(id, Box::new(insert));
         self.pending.unacknowledged.insert(id, Unacknowledged { key, waiting: Vec::new() });
         self.dispatcher.handle(now, Event::Offered(Box::new(spec)));
@@ -143,6 +148,7 @@ impl Run {
             deadline: deadline.or_else(|| known.settings.deadline.map(|limit| now.timestamp + limit)),
             overrides: overrides.map(Box::new),
             has_file: submission.file.is_some(),
+            callback: None,
             callback_of: None,
         }
     }
@@ -152,8 +158,8 @@ impl Run {
 pub(super) fn refuse_all(messages: &mut mpsc::Receiver<Message>, error: impl Fn() -> SubmitError) {
     messages.close();
     while let Ok(message) = messages.try_recv() {
-        if let Message::Submit { reply, .. } = message {
-            drop(reply.send(Err(error())));
+        if let Message::Submit { submissions, reply } = message {
+            drop(reply.send(submissions.iter().map(|_| Err(error())).collect()));
         }
     }
 }
@@ -170,6 +176,7 @@ fn new_record(spec: &CallSpec, submission: &Submission, idempotency: Option<Idem
     CallRecord {
         id: spec.id,
         source: spec.source,
+        via: submission.via,
         upstream: match &document.upstream {
             UpstreamRef::Declared(name) => Some(name.clone()),
             UpstreamRef::Undeclared(_) => None,
@@ -232,7 +239,7 @@ impl From<SubmitError> for Rejection {
 
 #[cfg(test)]
 mod tests {
-    use farcall_core::call::Source;
+    use farcall_core::call::{Source, Via};
 
     use super::*;
     use crate::config::Config;
@@ -242,12 +249,14 @@ mod tests {
     fn a_call_that_comes_while_the_loop_ends_is_refused_and_not_left_in_doubt() {
         let bytes = bytes::Bytes::from_static(br#"{"url": "http://127.0.0.1/"}"#);
         let document = Box::new(parse(&bytes, &Routing::from(&Config::default())).expect("a valid call"));
-        let submission = Submission { document, bytes, source: Source::Api, file: None, scope: String::new() };
+        let (source, via, scope) = (Source::Api, Via::Tcp, String::new());
+        let submission = Submission { document, bytes, source, via, file: None, scope };
         let (sender, mut messages) = mpsc::channel(1);
         let (reply, mut answer) = oneshot::channel();
-        sender.try_send(Message::Submit { submission: Box::new(submission), reply }).expect("room for one");
+        sender.try_send(Message::Submit { submissions: vec![submission], reply }).expect("room for one");
         refuse_all(&mut messages, || SubmitError::Draining);
-        assert!(matches!(answer.try_recv(), Ok(Err(SubmitError::Draining))));
+        let answers = answer.try_recv().expect("an answer");
+        assert!(matches!(answers[..], [Err(SubmitError::Draining)]));
         assert!(sender.is_closed());
     }
 }

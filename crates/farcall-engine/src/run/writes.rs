@@ -3,7 +3,7 @@
 //! Nothing is decided here. A callback's document is made here too, because its words are the configuration's.
 
 use farcall_core::attempt::AttemptOutcome;
-use farcall_core::call::{ErrorKind, Priority, Source, State, UpstreamId};
+use farcall_core::call::{ErrorKind, Priority, Source, State, UpstreamId, Via};
 use farcall_core::dispatcher::{AttemptEnd, Callback, Progress, Write};
 use farcall_core::id::{AttemptId, CallId};
 use farcall_core::time::Timestamp;
@@ -63,6 +63,7 @@ impl Run {
         let record = CallRecord {
             id: call,
             source: Source::Callback,
+            via: Via::User,
             upstream: None,
             limit_key: CALLBACK_KEY.to_owned(),
             method: String::new(),

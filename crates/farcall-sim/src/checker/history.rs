@@ -225,7 +225,7 @@ fn check_silence(world: &World, call: &CallRecord, attempts: &[AttemptRecord]) -
     if terms.repeats_unknown {
         return Ok(());
     }
-    let arrivals = &world.facts.arrivals[terms.upstream];
+    let arrivals = &world.facts.arrivals[world.plan.quota(terms.upstream)];
     let unanswered = attempts.iter().filter(|attempt| {
         let id = id(call, attempt);
         let has_arrived = arrivals.iter().any(|arrival| arrival.attempt == id);
@@ -252,17 +252,17 @@ pub(crate) fn closing(plan: &Plan, facts: &Facts, attempt: AttemptId, at: Instan
     let Reported::Finished(result) = what else { return None };
     let terms = terms(plan, facts, attempt.call);
     let Came::Throttled(wait) = of_result(&result, &terms) else { return None };
-    Some(Closing { upstream: terms.upstream, attempt, at, until: at + wait.min(terms.retry.retry_after_max) })
+    Some(Closing { quota: plan.quota(terms.upstream), attempt, at, until: at + wait.min(terms.retry.retry_after_max) })
 }
 
 /// Nothing starts at an upstream that has asked everybody to wait, from the moment we knew until it ends.
 fn check_closings(world: &World) -> Check {
     for (&attempt, launch) in &world.facts.launches {
-        let upstream = terms(&world.plan, &world.facts, attempt.call).upstream;
+        let quota = super::quota_of(&world.plan, &world.facts, attempt.call);
         let Some(stored) = world.ledger.attempt(attempt) else { continue };
         let started_at = world.plan.instant(stored.started_at);
         let is_inside =
-            |closing: &&Closing| closing.upstream == upstream && closing.at < started_at && started_at < closing.until;
+            |closing: &&Closing| closing.quota == quota && closing.at < started_at && started_at < closing.until;
         let mut known =
             world.facts.closings.iter().filter(is_inside).filter(|closing| is_known(world, closing, launch));
         if let Some(closing) = known.next() {

@@ -119,7 +119,7 @@ impl Ledger {
         let Some(origin) = facts.origins.get(&id) else {
             return Err(violation(format!("{id} is stored and nobody offered it")));
         };
-        if let Origin::Callback { parent } = origin {
+        if let Origin::Callback { parent, .. } = origin {
             ensure(row.call.callback_of == Some(*parent), || format!("{id} calls back for another than {parent}"))?;
         }
         check_row(&row)?;

@@ -13,7 +13,7 @@ use farcall_core::policy::{LimitSpec, UpstreamPolicy};
 use farcall_core::time::Instant;
 use farcall_store::record::{AttemptRecord, CallRecord};
 
-use super::{Check, cost_of, ensure, terms};
+use super::{Check, cost_of, ensure, quota_of, terms};
 use crate::engine::Process;
 use crate::world::World;
 
@@ -32,17 +32,17 @@ pub(crate) fn check_prompt(world: &World) -> Check {
     let mut waiting: BTreeMap<usize, u32> = BTreeMap::new();
     for (call, attempts) in world.ledger.live_rows() {
         check_time(world, call, attempts)?;
-        if is_due(world, call) {
-            let upstream = terms(&world.plan, &world.facts, call.id).upstream;
-            let cost = cost_of(&world.plan, &world.facts, &world.policies[upstream], call.id);
-            let most = waiting.entry(upstream).or_default();
+        let upstream = terms(&world.plan, &world.facts, call.id).upstream;
+        if is_due(world, call) && !is_crowded(world, process, upstream) {
+            let quota = world.plan.quota(upstream);
+            let cost = cost_of(&world.plan, &world.facts, &world.policies[quota], call.id);
+            let most = waiting.entry(quota).or_default();
             *most = cost.max(*most);
         }
     }
-    for (upstream, cost) in waiting {
-        let is_held =
-            is_closed(world, upstream) || is_crowded(world, process, upstream) || !has_room(world, upstream, cost);
-        ensure(is_held, || format!("calls to upstream {upstream} wait though one of cost {cost} may start"))?;
+    for (quota, cost) in waiting {
+        let is_held = is_closed(world, quota) || is_used_up(world, process, quota) || !has_room(world, quota, cost);
+        ensure(is_held, || format!("calls to upstream {quota} wait though one of cost {cost} may start"))?;
     }
     Ok(())
 }
@@ -77,8 +77,8 @@ fn is_due(world: &World, call: &CallRecord) -> bool {
     from.is_none_or(|at| world.plan.instant(at) <= world.now)
 }
 
-fn is_closed(world: &World, upstream: usize) -> bool {
-    world.facts.closings.iter().any(|closing| closing.upstream == upstream && closing.until > world.now)
+fn is_closed(world: &World, quota: usize) -> bool {
+    world.facts.closings.iter().any(|closing| closing.quota == quota && closing.until > world.now)
 }
 
 fn is_crowded(world: &World, process: &Process, upstream: usize) -> bool {
@@ -87,16 +87,21 @@ fn is_crowded(world: &World, process: &Process, upstream: usize) -> bool {
     out >= most as usize
 }
 
+/// As many attempts are out as are allowed in all, from whichever upstream.
+fn is_used_up(world: &World, process: &Process, quota: usize) -> bool {
+    let out = || process.out.values().filter(|id| world.plan.quota(id.0 as usize) == quota).count();
+    world.policies[quota].concurrency.is_some_and(|most| out() >= most.get() as usize)
+}
+
 /// Whether every window surely has this much room: each attempt is counted as long as it can possibly count.
-fn has_room(world: &World, upstream: usize, cost: u32) -> bool {
-    let policy = &world.policies[upstream];
+fn has_room(world: &World, quota: usize, cost: u32) -> bool {
+    let policy = &world.policies[quota];
     let booted_at = world.facts.boots.last().map_or(world.now, |boot| boot.at);
     let interval = policy.limits.iter().map(|limit| limit.window / limit.count.get()).max().filter(|_| policy.smooth);
     if interval.is_some_and(|interval| booted_at + interval > world.now) {
         return false;
     }
-    let rows =
-        || world.ledger.rows().filter(|(call, _)| terms(&world.plan, &world.facts, call.id).upstream == upstream);
+    let rows = || world.ledger.rows().filter(|(call, _)| quota_of(&world.plan, &world.facts, call.id) == quota);
     let is_past = |interval: Duration, call: &CallRecord, attempt: &AttemptRecord| {
         world.plan.instant(attempt.started_at) + interval * call.cost <= world.now
     };

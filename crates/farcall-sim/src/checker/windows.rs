@@ -112,7 +112,7 @@ fn starts(world: &World, upstream: usize) -> Vec<(farcall_core::id::AttemptId, u
         .facts
         .launches
         .iter()
-        .filter(|(attempt, _)| super::terms(&world.plan, &world.facts, attempt.call).upstream == upstream)
+        .filter(|(attempt, _)| super::quota_of(&world.plan, &world.facts, attempt.call) == upstream)
         .filter_map(|(attempt, launch)| {
             let stored = world.ledger.attempt(*attempt)?;
             Some((*attempt, launch.boot, world.plan.instant(stored.started_at)))

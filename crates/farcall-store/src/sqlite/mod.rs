@@ -20,6 +20,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use farcall_core::id::CallId;
+use farcall_crash::{self as crash, Point};
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, TransactionBehavior};
 
@@ -88,6 +89,7 @@ impl SqliteStore {
             discard(&self.bodies);
             return applied;
         }
+        crash::reach(Point::BatchSealed);
         match tx.commit().map_err(CommitError::from) {
             // It may be durable all the same, so its files stay, and nothing is written after it.
             Err(CommitError::Io(cause)) => self.broken = Some(Arc::from(cause)),
@@ -110,6 +112,7 @@ impl Store for SqliteStore {
     fn take_over(&mut self) -> Result<Recovery, ReadError> {
         let (epoch, recovery) = recovery::take_over(&mut self.connection).map_err(unread("what was left"))?;
         recovery::sweep(&self.connection, &self.bodies).map_err(unread("the body files"))?;
+        crash::reach(Point::BodiesSwept);
         self.epoch = Some(epoch);
         Ok(recovery)
     }
@@ -135,6 +138,7 @@ impl Store for SqliteStore {
 impl Drop for SqliteStore {
     /// A clean close leaves no log behind. After a failure the log stays as it is, for the next open to read.
     fn drop(&mut self) {
+        crash::reach(Point::StoreClosing);
         let _ = match self.broken {
             None => checkpoint::truncate(&self.connection),
             Some(_) => self.connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true).map(drop),
@@ -145,7 +149,7 @@ impl Drop for SqliteStore {
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
-    use farcall_core::call::{Source, State};
+    use farcall_core::call::{Source, State, Via};
     use farcall_core::time::Timestamp;
 
     use super::*;
@@ -156,6 +160,7 @@ mod tests {
         let call = CallRecord {
             id: CallId::from_bits(n),
             source: Source::Api,
+            via: Via::Tcp,
             upstream: None,
             limit_key: String::new(),
             method: "GET".to_owned(),

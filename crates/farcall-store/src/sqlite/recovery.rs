@@ -5,6 +5,7 @@
 
 use farcall_core::call::State;
 use farcall_core::id::CallId;
+use farcall_crash::{self as crash, Point};
 use rusqlite::{Connection, OptionalExtension, TransactionBehavior};
 
 use super::bodies::{Bodies, Part};
@@ -22,7 +23,9 @@ pub(super) fn take_over(connection: &mut Connection) -> rusqlite::Result<(i64, R
         totals: totals(&tx, &live)?,
         live,
     };
+    crash::reach(Point::TakeOverBegun);
     tx.commit()?;
+    crash::reach(Point::TakeOverDurable);
     Ok((epoch, recovery))
 }
 

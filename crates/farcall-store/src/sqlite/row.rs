@@ -3,7 +3,7 @@
 //! A word or an id that does not read back is reported as damage of its column, never replaced by a default.
 
 use farcall_core::attempt::{AttemptKind, AttemptOutcome};
-use farcall_core::call::{ErrorKind, Source, State};
+use farcall_core::call::{ErrorKind, Source, State, Via};
 use farcall_core::id::CallId;
 use farcall_core::time::Timestamp;
 use rusqlite::Row;
@@ -15,7 +15,7 @@ use crate::record::{AttemptRecord, CallRecord, ErrorRecord, FileIdentity, Idempo
 macro_rules! call_columns {
     () => {
         "id, state, next_at, retries, requeues, throttles, started_at, finished_at, status, error_kind, error_message, \
-         attempts, filed, source, upstream, limit_key, method, url, tags, priority, tenant, cost, accepted_at, \
+         attempts, filed, source, via, upstream, limit_key, method, url, tags, priority, tenant, cost, accepted_at, \
          not_before, deadline, has_overrides, callback_of, retry_of, file_name, file_device, file_inode, \
          file_changed_ns, key_scope, key, key_digest"
     };
@@ -113,6 +113,7 @@ pub(super) fn call(row: &Row<'_>) -> rusqlite::Result<CallRecord> {
         filed: columns.take()?,
         progress: Progress { state, next_at, retries, requeues, throttles, finished_at, status, error },
         source: columns.word(Source::from_word)?,
+        via: columns.word(Via::from_word)?,
         upstream: columns.take()?,
         limit_key: columns.take()?,
         method: columns.take()?,

@@ -256,6 +256,7 @@ impl<'c> Statements<'c> {
                 first.map_or(call.attempts, |start| start.number),
                 call.filed,
                 call.source.as_str(),
+                call.via.as_str(),
                 call.upstream,
                 call.limit_key,
                 call.method,
@@ -322,7 +323,7 @@ const INSERT_CALL: &str = concat!(
     "INSERT INTO calls (",
     call_columns!(),
     ", ended) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, \
-     ?22, ?23, ?24, ?25, ?26, ?27, ?28, ?29, ?30, ?31, ?32, ?33, ?34, ?35, ?36)"
+     ?22, ?23, ?24, ?25, ?26, ?27, ?28, ?29, ?30, ?31, ?32, ?33, ?34, ?35, ?36, ?37)"
 );
 
 const CLOSE: &str = "INSERT INTO closings (limit_key, until) SELECT limit_key, ?2 FROM calls WHERE seq = ?1 \

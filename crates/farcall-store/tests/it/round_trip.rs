@@ -4,7 +4,7 @@
 
 use bytes::Bytes;
 use farcall_core::attempt::{AttemptKind, AttemptOutcome};
-use farcall_core::call::{ErrorKind, Source, State};
+use farcall_core::call::{ErrorKind, Source, State, Via};
 use farcall_store::port::{AttemptEnd, Settle, Start, Write};
 use farcall_store::record::{AttemptRecord, CallRecord, ErrorRecord, IdempotencyRecord, Progress, ResponseRecord};
 
@@ -46,6 +46,9 @@ fn every_word_comes_back(lab: &mut dyn Lab) -> Outcome {
     let mut calls = Vec::new();
     for (n, &source) in (0..).zip(Source::ALL) {
         calls.push(CallRecord { source, ..call(n) });
+    }
+    for (n, &via) in (50..).zip(Via::ALL) {
+        calls.push(CallRecord { via, ..call(n) });
     }
     for (n, &state) in (100..).zip(State::ALL) {
         calls.push(CallRecord { progress: progress(state), ..call(n) });

@@ -4,7 +4,7 @@
 
 use bytes::Bytes;
 use farcall_core::attempt::{AttemptKind, AttemptOutcome};
-use farcall_core::call::{ErrorKind, Source, State};
+use farcall_core::call::{ErrorKind, Source, State, Via};
 use farcall_core::id::CallId;
 use farcall_core::time::Timestamp;
 use farcall_store::port::{AttemptEnd, Insert, Settle, Start, Write};
@@ -38,6 +38,7 @@ pub(crate) fn call(n: u32) -> CallRecord {
     CallRecord {
         id: id(n),
         source: Source::Api,
+        via: Via::Tcp,
         upstream: None,
         limit_key: "shop".to_owned(),
         method: "GET".to_owned(),
@@ -65,6 +66,7 @@ pub(crate) fn call(n: u32) -> CallRecord {
 pub(crate) fn full_call(n: u32) -> CallRecord {
     CallRecord {
         source: Source::Inbox,
+        via: Via::User,
         upstream: Some("etsy".to_owned()),
         limit_key: "etsy".to_owned(),
         method: "POST".to_owned(),

@@ -37,6 +37,7 @@ CREATE TABLE calls (
     error_kind      TEXT,
     error_message   TEXT,
     source          TEXT    NOT NULL,
+    via             TEXT    NOT NULL,
     upstream        TEXT,
     limit_key       TEXT    NOT NULL,
     method          TEXT    NOT NULL,
