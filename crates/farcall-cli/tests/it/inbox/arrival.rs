@@ -144,8 +144,7 @@ fn without_notifications_files_are_found_by_reading_the_directory() -> Outcome {
         return Ok(());
     }
     let place = Place::new(CONFIG)?;
-    let running =
-        healthy(serve_after(&place.dir(), "echo 0 > /proc/sys/user/max_inotify_instances")?, &place.dir());
+    let running = healthy(serve_after(&place.dir(), "echo 0 > /proc/sys/user/max_inotify_instances")?, &place.dir());
     for number in 1..=2 {
         let name = format!("{number}.json");
         drop_file(&place.dir(), &name, &place.call(number))?;

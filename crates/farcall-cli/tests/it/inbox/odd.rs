@@ -102,9 +102,7 @@ fn hostile_documents_are_rejected_in_little_memory() -> Outcome {
     for number in 0..documents.len() {
         assert_eq!(response(&place.dir(), format!("{number}.json"))["state"], "rejected", "{number}");
     }
-    until("all to be filed", || {
-        names(&place.path("rejected")).ok().filter(|names| names.len() == 2 * documents.len())
-    });
+    until("all to be filed", || names(&place.path("rejected")).ok().filter(|names| names.len() == 2 * documents.len()));
     let status = fs::read_to_string(format!("/proc/{}/status", running.pid()))?;
     let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap_or_default();
     let peak_kib: u64 = peak.trim().trim_end_matches(" kB").parse()?;
