@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::id::CallId;
 use crate::retry::{OnUnknown, RetryPolicy, StatusSet};
-use crate::time::Timestamp;
+use crate::time::{Instant, Timestamp};
 
 /// Defines a closed set of words, the same in code, storage and answers.
 macro_rules! words {
@@ -232,8 +232,8 @@ pub struct CallSpec {
     /// Slots of every window that one attempt takes.
     pub cost: NonZeroU32,
     pub accepted_at: Timestamp,
-    pub not_before: Option<Timestamp>,
-    pub deadline: Option<Timestamp>,
+    pub not_before: Option<Instant>,
+    pub deadline: Option<Instant>,
     pub overrides: Option<Box<Overrides>>,
     /// The call came from a file: its callbacks wait until it is filed.
     pub has_file: bool,

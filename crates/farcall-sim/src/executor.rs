@@ -172,9 +172,9 @@ impl World {
         };
         let is_first = !self.facts.launches.contains_key(&attempt);
         ensure(is_first, || format!("{attempt:?} is launched twice"))?;
-        let deadline = self.ledger.deadline(attempt.call).map(|at| self.plan.instant(at));
+        let deadline = self.ledger.deadline(attempt.call).map(|at| self.clocks.instant(at));
         ensure(deadline.is_none_or(|at| self.now < at), || format!("{attempt:?} is launched after its deadline"))?;
-        let started_at = self.plan.instant(stored.started_at);
+        let started_at = self.clocks.instant(stored.granted_at);
         let drained = self.process.as_ref().and_then(|process| process.draining);
         ensure(drained.is_none_or(|drain| started_at <= drain.from), || {
             format!("{attempt:?} at {upstream:?} is started while we drain")
@@ -199,7 +199,7 @@ impl World {
     pub(crate) fn reason_to_cut(&self, attempt: AttemptId) -> Result<Cut, crate::checker::Violation> {
         let timeout: Duration = terms(&self.plan, &self.facts, attempt.call).timeout;
         let launch = self.facts.launches.get(&attempt).map(|launch| (launch.at + timeout, Cut::Timeout));
-        let deadline = self.ledger.deadline(attempt.call).map(|at| (self.plan.instant(at), Cut::Deadline));
+        let deadline = self.ledger.deadline(attempt.call).map(|at| (self.clocks.instant(at), Cut::Deadline));
         let drain = self.process.as_ref().and_then(|process| process.draining).map(|drain| (drain.until, Cut::Drain));
         let reasons = [launch, deadline, drain];
         let first = reasons.into_iter().flatten().min_by_key(|&(at, _)| at).filter(|&(at, _)| at <= self.now);

@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use farcall_core::policy::UpstreamPolicy;
-use farcall_core::time::{Instant, Now, Timestamp};
+use farcall_core::time::Instant;
 
 use crate::dice::Dice;
 use crate::faults::Faults;
@@ -17,8 +17,8 @@ use crate::workload::{self, CallPlan};
 #[derive(Debug, Clone)]
 pub(crate) struct Plan {
     pub(crate) start: Instant,
-    /// The wall clock shows this much more than the boot clock.
-    clock_offset: Duration,
+    /// The wall clock shows this much more than the boot clock, at first.
+    pub(crate) wall_ahead: Duration,
     pub(crate) forms: Forms,
     /// Place 0 is that of callbacks that run a command, the last ones are those of webhooks; places are upstream ids at
     /// every start.
@@ -64,7 +64,7 @@ impl Plan {
         faults.changes_limits = changes_limits;
         Self {
             start: Instant::from_micros(0) + dice.up_to(Duration::from_secs(1_000_000)),
-            clock_offset: Duration::from_secs(1_700_000_000) + dice.up_to(Duration::from_secs(100_000_000)),
+            wall_ahead: Duration::from_secs(1_700_000_000) + dice.up_to(Duration::from_secs(100_000_000)),
             forms,
             upstreams,
             calls,
@@ -87,17 +87,6 @@ impl Plan {
     /// Whether callbacks to this upstream go to a URL.
     pub(crate) fn is_webhook(&self, place: usize) -> bool {
         self.upstreams[place].shares.is_some()
-    }
-
-    /// Both clocks at a moment of the boot clock.
-    pub(crate) fn now(&self, instant: Instant) -> Now {
-        let micros = Instant::from_micros(instant.as_micros()) + self.clock_offset;
-        Now { instant, timestamp: Timestamp::from_micros(micros.as_micros()) }
-    }
-
-    /// The moment at which the wall clock shows this.
-    pub(crate) fn instant(&self, timestamp: Timestamp) -> Instant {
-        Instant::from_micros(timestamp.as_micros()) - self.clock_offset
     }
 }
 

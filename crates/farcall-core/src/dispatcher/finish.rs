@@ -159,7 +159,7 @@ impl Dispatcher {
             let longest = self.with_terms(attempt.call, |terms| terms.retry().retry_after_max);
             let until = now.instant + wait.min(longest);
             self.quota(live.quota).close_until(until);
-            self.turn.writes.push(Write::Close { call: attempt.call, until: now.timestamp_of(until) });
+            self.turn.writes.push(Write::Close { call: attempt.call, until });
         }
         let tries = self.calls[&attempt.call].tries;
         let chance = self.chance();
@@ -217,12 +217,12 @@ impl Dispatcher {
                 self.end(now, call, State::Expired, Some(ErrorKind::Deadline), status, Some(over.end));
             }
             Decision::Wait { until, reason, tries } => {
-                let progress = self.wait(now, call, Some(until), tries, status, error);
+                let progress = self.wait(call, Some(until), tries, status, error);
                 self.push_settle(call, Some(over.end), Some(progress));
                 self.sleep(call, until, reason);
             }
             Decision::Requeue { tries } => {
-                let progress = self.wait(now, call, None, tries, status, error);
+                let progress = self.wait(call, None, tries, status, error);
                 self.push_settle(call, Some(over.end), Some(progress));
                 self.enqueue(call);
             }
@@ -231,7 +231,6 @@ impl Dispatcher {
 
     fn wait(
         &mut self,
-        now: Now,
         call: CallId,
         until: Option<Instant>,
         tries: Tries,
@@ -243,8 +242,7 @@ impl Dispatcher {
         self.census.change(entry.state, state);
         entry.state = state;
         entry.tries = tries;
-        let next_at = until.map(|until| now.timestamp_of(until));
-        Progress { state, next_at, tries, status, error, finished_at: None }
+        Progress { state, next_at: until, tries, status, error, finished_at: None }
     }
 
     /// Ends a call: its outcome is written, what still runs of it cut off, its callbacks inserted.
@@ -326,7 +324,7 @@ fn attempt_end(
         outcome,
         status,
         error,
-        proved_at: live.grant.proved_at().map(|at| now.timestamp_of(at)),
+        proved_at: live.grant.proved_at(),
         ended_at: now.timestamp,
     }
 }

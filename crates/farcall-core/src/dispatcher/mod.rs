@@ -29,7 +29,7 @@ use crate::call::{CallSpec, QuotaId, State, UpstreamId, WaitReason};
 use crate::id::CallId;
 use crate::lane::Waiting;
 use crate::lifecycle::{self, Step};
-use crate::limit::{Limits, PastGrant};
+use crate::limit::{Limits, Past};
 use crate::policy::{CallbackPolicy, UpstreamPolicy};
 use crate::retry::Fraction;
 use crate::settle::Tries;
@@ -102,7 +102,7 @@ impl Dispatcher {
     }
 
     /// Adds an upstream as an earlier process left its limits.
-    pub fn declare_restored(&mut self, policy: UpstreamPolicy, past: &[PastGrant], now: Now) -> UpstreamId {
+    pub fn declare_restored(&mut self, policy: UpstreamPolicy, past: &Past, now: Now) -> UpstreamId {
         let limits = Limits::restore(&policy, past, now.instant);
         let quota = self.add_quota(&policy, limits);
         self.add_upstream(policy, quota)
@@ -208,22 +208,22 @@ impl Dispatcher {
     fn accept(&mut self, now: Now, spec: CallSpec, callback: Option<Callback>) {
         let call = spec.id;
         let acknowledges = callback.is_none();
-        let not_before = spec.not_before.map(|at| now.instant_of(at)).filter(|&at| at > now.instant);
+        let not_before = spec.not_before.filter(|&at| at > now.instant);
         let state = if not_before.is_some() { State::Scheduled } else { State::Queued };
-        let write = Write::Insert { call, state, next_at: not_before.map(|at| now.timestamp_of(at)), callback };
+        let write = Write::Insert { call, state, next_at: not_before, callback };
         self.turn.writes.push(write);
         if acknowledges {
             self.turn.effects_after.push(Effect::Acknowledge { call });
         }
         self.census.accept(state);
         let asleep = not_before.map(|until| (until, WaitReason::NotBefore));
-        self.place_new(now, Entry::new(spec, state, Tries::default(), 0), asleep);
+        self.place_new(Entry::new(spec, state, Tries::default(), 0), asleep);
     }
 
     /// Puts a call that waits where it belongs, and sets its deadline.
-    fn place_new(&mut self, now: Now, mut entry: Entry, asleep: Option<(Instant, WaitReason)>) {
+    fn place_new(&mut self, mut entry: Entry, asleep: Option<(Instant, WaitReason)>) {
         let call = entry.spec.id;
-        if let Some(deadline) = entry.spec.deadline.map(|at| now.instant_of(at)) {
+        if let Some(deadline) = entry.spec.deadline {
             entry.deadline = Some(deadline);
             self.timers.set(deadline, Timer::Deadline(call));
         }

@@ -136,7 +136,7 @@ impl Dispatcher {
         self.census.change(entry.state, state);
         entry.state = state;
 
-        self.turn.writes.push(Write::Start { attempt, kind, at: now.timestamp });
+        self.turn.writes.push(Write::Start { attempt, kind, at: now });
         let not_after = entry.deadline;
         self.turn.effects_after.push(Effect::Launch { attempt, upstream: id, not_after });
     }

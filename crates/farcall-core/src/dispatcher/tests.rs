@@ -304,7 +304,7 @@ fn a_timeout_counts_from_the_launch_and_not_from_the_decision() {
 #[test]
 fn a_deadline_ends_waiting_calls_and_cuts_off_running_ones() {
     let mut bench = Bench::new(UpstreamPolicy { concurrency: Some(NonZeroU32::MIN), ..UpstreamPolicy::default() });
-    let deadline = Some(Timestamp::from_micros(5_000_000));
+    let deadline = Some(Instant::from_micros(5_000_000));
     let (running, waiting) = (CallSpec { deadline, ..bench.spec(1) }, CallSpec { deadline, ..bench.spec(2) });
     bench.offer(running).offer(waiting).advance(5_000);
     assert_eq!(bench.end_of(2), Some(State::Expired));
@@ -316,7 +316,7 @@ fn a_deadline_ends_waiting_calls_and_cuts_off_running_ones() {
 #[test]
 fn an_attempt_whose_deadline_passes_on_the_way_to_the_disk_expires_unsent() {
     let mut bench = Bench::new(UpstreamPolicy { retry: RetryPolicy::none(), ..UpstreamPolicy::default() });
-    let deadline = Timestamp::from_micros(5_000);
+    let deadline = Instant::from_micros(5_000);
     bench.offer(CallSpec { deadline: Some(deadline), ..bench.spec(1) });
     let launch = bench.effects.iter().find(|effect| matches!(effect, Effect::Launch { .. }));
     let not_after = Some(Instant::from_micros(5_000));
@@ -436,7 +436,7 @@ fn an_error_of_the_last_attempt_is_the_calls() {
 #[test]
 fn a_paused_upstream_is_why_its_calls_wait_however_long_their_own_wait_is() {
     let mut bench = Bench::new(UpstreamPolicy::default());
-    let later = Timestamp::from_micros(3_600_000_000);
+    let later = Instant::from_micros(3_600_000_000);
     bench.dispatcher.pause(bench.upstream);
     let (scheduled, queued) = (CallSpec { not_before: Some(later), ..bench.spec(1) }, bench.spec(2));
     bench.offer(scheduled).offer(queued);

@@ -5,6 +5,7 @@
 use farcall_core::call::{CallSpec, Method, Overrides, State, TenantId, UpstreamId};
 use farcall_core::dispatcher::Event;
 use farcall_core::id::CallId;
+use farcall_core::steady::SteadyClock;
 use farcall_core::time::Now;
 use farcall_store::port::Insert;
 use farcall_store::record::{CallRecord, IdempotencyRecord, Progress};
@@ -51,8 +52,8 @@ impl Run {
         self.check_cost(upstream, &submission.document)?;
         let id = CallId::new(now.timestamp, self.rng.u128(..));
         let spec = self.spec(id, upstream, &submission, now);
-        let record = new_record(&spec, &submission, key.clone());
-        let insert = Insert { call: record, request: submission.bytes };
+        let record = new_record(&spec, &submission, self.steady, key.clone());
+        let insert = Insert { at: self.steady.steady(now.instant), call: record, request: submission.bytes };
         let key = key.map(|key| {
             let name = (key.scope, key.key);
             self.pending.keys.insert(name.clone(), (id, key.digest));
@@ -129,9 +130,10 @@ impl Run {
     fn spec(&mut self, id: CallId, upstream: UpstreamId, submission: &Submission, now: Now) -> CallSpec {
         let document = &submission.document;
         let known = self.upstreams.get(upstream).expect("a resolved upstream is known");
+        // A time by the wall clock is what that shows now: no later jump of it makes the call expire or stay for ever.
         let time = |when: When| match when {
-            When::At(at) => at,
-            When::After(wait) => now.timestamp + wait,
+            When::At(at) => now.instant_of(at),
+            When::After(wait) => now.instant + wait,
         };
         let deadline = document.schedule.deadline.map(time);
         let overrides = overrides(document);
@@ -145,7 +147,7 @@ impl Run {
             cost: document.cost,
             accepted_at: now.timestamp,
             not_before: document.schedule.not_before.map(time),
-            deadline: deadline.or_else(|| known.settings.deadline.map(|limit| now.timestamp + limit)),
+            deadline: deadline.or_else(|| known.settings.deadline.map(|limit| now.instant + limit)),
             overrides: overrides.map(Box::new),
             has_file: submission.file.is_some(),
             callback: None,
@@ -171,7 +173,12 @@ pub(super) fn overrides(document: &Document) -> Option<Overrides> {
     (overrides != Overrides::default()).then_some(overrides)
 }
 
-fn new_record(spec: &CallSpec, submission: &Submission, idempotency: Option<IdempotencyRecord>) -> CallRecord {
+fn new_record(
+    spec: &CallSpec,
+    submission: &Submission,
+    steady: SteadyClock,
+    idempotency: Option<IdempotencyRecord>,
+) -> CallRecord {
     let document = &submission.document;
     CallRecord {
         id: spec.id,
@@ -189,8 +196,8 @@ fn new_record(spec: &CallSpec, submission: &Submission, idempotency: Option<Idem
         tenant: document.tenant.clone(),
         cost: spec.cost.get(),
         accepted_at: spec.accepted_at,
-        not_before: spec.not_before,
-        deadline: spec.deadline,
+        not_before: spec.not_before.map(|at| steady.steady(at)),
+        deadline: spec.deadline.map(|at| steady.steady(at)),
         started_at: None,
         attempts: 0,
         progress: Progress::waiting(State::Queued, None),

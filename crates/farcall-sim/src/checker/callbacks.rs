@@ -21,7 +21,10 @@ pub(super) fn check(world: &World) -> Check {
         ensure(stored.progress.state.is_end(), || format!("{} calls back before {parent} has ended", call.id))?;
         let Some(first) = attempts.first().filter(|_| stored.file.is_some()) else { continue };
         let filed_at = world.facts.filed.get(&parent);
-        let started_at = world.plan.instant(first.started_at);
+        let id = AttemptId { call: call.id, number: first.number };
+        let Some(started_at) = world.facts.decided.get(&id).map(|decided| decided.granted_at) else {
+            return ensure(false, || format!("{} was tried and nobody decided it", call.id));
+        };
         ensure(filed_at.is_some_and(|&at| at <= started_at || is_released(world, call.id, parent)), || {
             format!("{} was tried before {parent} was filed", call.id)
         })?;

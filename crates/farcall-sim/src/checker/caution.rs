@@ -13,16 +13,15 @@ use crate::world::World;
 /// Compares a process that has just died with what a start at this very moment would make of the store. `lost` are
 /// the writes that died with it: attempts that only they knew of were never launched.
 pub(crate) fn check_caution(world: &World, process: &Process, lost: &[Write]) -> Check {
-    let now = world.clocks();
     let unreadable = |error| violation(format!("the store cannot be read: {error}"));
     let mut reader = world.store.snapshot().reader().map_err(unreadable)?;
-    let mut rebuilt = recovery::declare(&mut *reader, &world.plan, &world.policies, 0, now).map_err(unreadable)?;
+    let mut rebuilt = recovery::declare(&mut *reader, world, 0).map_err(unreadable)?;
     let mut died = process.dispatcher.clone();
     for place in (1..world.policies.len()).filter(|&place| !world.plan.is_webhook(place)) {
         let upstream = UpstreamId(u32::try_from(place).expect("plans are small"));
         let unlaunched = cost_of_lost_starts(world, place, lost);
-        let before = died.upstream_standing(upstream, now.instant).limits;
-        let after = rebuilt.upstream_standing(upstream, now.instant).limits;
+        let before = died.upstream_standing(upstream, world.now).limits;
+        let after = rebuilt.upstream_standing(upstream, world.now).limits;
         for (before, after) in before.iter().zip(&after) {
             ensure(after.used + unlaunched >= before.used, || {
                 format!("{upstream:?}: {before:?} in memory, {after:?} from disk, {unlaunched} never launched")

@@ -49,7 +49,7 @@ pub(crate) fn check_prompt(world: &World) -> Check {
 
 /// Its deadline, and the timeout of its attempt, lie ahead.
 fn check_time(world: &World, call: &CallRecord, attempts: &[AttemptRecord]) -> Check {
-    let deadline = call.deadline.map(|at| world.plan.instant(at));
+    let deadline = call.deadline.map(|at| world.clocks.instant(at));
     if call.progress.state != State::Running {
         return ensure(deadline.is_none_or(|at| at > world.now), || format!("{} waits beyond its deadline", call.id));
     }
@@ -74,11 +74,12 @@ fn is_due(world: &World, call: &CallRecord) -> bool {
         State::Retrying | State::Queued => call.progress.next_at,
         _ => return false,
     };
-    from.is_none_or(|at| world.plan.instant(at) <= world.now)
+    from.is_none_or(|at| world.clocks.instant(at) <= world.now)
 }
 
 fn is_closed(world: &World, quota: usize) -> bool {
-    world.facts.closings.iter().any(|closing| closing.quota == quota && closing.until > world.now)
+    let now = world.clocks.steady(world.now);
+    world.facts.closings.iter().any(|closing| closing.quota == quota && closing.until > now)
 }
 
 fn is_crowded(world: &World, process: &Process, upstream: usize) -> bool {
@@ -103,7 +104,7 @@ fn has_room(world: &World, quota: usize, cost: u32) -> bool {
     }
     let rows = || world.ledger.rows().filter(|(call, _)| quota_of(&world.plan, &world.facts, call.id) == quota);
     let is_past = |interval: Duration, call: &CallRecord, attempt: &AttemptRecord| {
-        world.plan.instant(attempt.started_at) + interval * call.cost <= world.now
+        world.clocks.instant(attempt.granted_at) + interval * call.cost <= world.now
     };
     let is_spaced = interval.is_none_or(|interval| {
         rows().all(|(call, attempts)| attempts.iter().all(|attempt| is_past(interval, call, attempt)))
@@ -112,7 +113,7 @@ fn has_room(world: &World, quota: usize, cost: u32) -> bool {
         let length = limit.window + limit.window / 1_000 + policy.jitter + Duration::from_micros(1);
         let is_fresh = limit.window <= Duration::from_secs(1) && booted_at + length > world.now;
         let used = rows().map(|(call, attempts)| {
-            let counted = attempts.iter().filter(|attempt| may_count(world, call, attempt, length)).count();
+            let counted = attempts.iter().filter(|attempt| may_count(world, call, attempt, limit, length)).count();
             call.cost * u32::try_from(counted).unwrap_or(u32::MAX)
         });
         !is_fresh && used.sum::<u32>() + cost <= limit.count.get()
@@ -120,11 +121,16 @@ fn has_room(world: &World, quota: usize, cost: u32) -> bool {
     is_spaced && policy.limits.iter().all(has_room)
 }
 
-fn may_count(world: &World, call: &CallRecord, attempt: &AttemptRecord, length: Duration) -> bool {
-    let ended_at: Option<Instant> = attempt.ended_at.map(|at| world.plan.instant(at));
-    let report = world.facts.reports.get(&AttemptId { call: call.id, number: attempt.number });
+fn may_count(world: &World, call: &CallRecord, attempt: &AttemptRecord, limit: &LimitSpec, length: Duration) -> bool {
+    let id = AttemptId { call: call.id, number: attempt.number };
+    let report = world.facts.reports.get(&id);
+    let decided = attempt.ended_at.and_then(|_| world.facts.decided.get(&id)?.ended_at);
+    // What another boot proved may have been proved when this one began.
+    let earliest =
+        if limit.window <= Duration::from_secs(60) { world.clocks.process().certain_since() } else { Instant::MIN };
+    let counts_from = decided.map(|at| world.clocks.instant(at).max(earliest));
     // A report that died with its process tells a later one nothing.
-    let is_known = ended_at.is_some() && report.is_some_and(|report| ended_at == Some(report.at));
+    let is_known = decided.is_some() && report.is_some_and(|report| decided == Some(report.steady));
     let sent_nothing = is_known && report.is_some_and(|report| report.what.wrote() == BytesSent::No);
-    !sent_nothing && ended_at.is_none_or(|at| at + length > world.now)
+    !sent_nothing && counts_from.is_none_or(|at| at + length > world.now)
 }

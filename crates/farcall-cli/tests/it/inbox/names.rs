@@ -144,7 +144,7 @@ fn rejected_then_valid_then_rejected_under_one_name_keeps_everything() -> Outcom
     await_contents(&place.path("rejected/order.json"), b"[]");
     assert_eq!(response(&place.dir(), "order.json")["error"]["message"], "a call is one JSON object");
     let id_name = format!("order.{}.json", id(&succeeded));
-    assert_eq!(names(&place.path("requests"))?, [id_name.clone()]);
+    assert_eq!(names(&place.path("requests"))?, std::slice::from_ref(&id_name));
     let responses = names(&place.path("responses"))?;
     let rejected = names(&place.path("rejected"))?;
     assert!(responses.contains(&id_name) && responses.len() == 3, "{responses:?}");

@@ -68,6 +68,7 @@ fn is_root() -> bool {
     rustix::process::geteuid().is_root()
 }
 
+#[expect(clippy::print_stderr, reason = "a test that cannot run must be noticed")]
 fn missing(what: &str) -> bool {
     let is_ci = std::env::var_os("CI").is_some_and(|value| value == "true" || value == "1");
     assert!(!is_ci, "CI must have {what}");
