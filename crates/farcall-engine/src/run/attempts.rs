@@ -11,6 +11,7 @@ use farcall_core::call::{ErrorKind, UpstreamId};
 use farcall_core::dispatcher::Event;
 use farcall_core::id::AttemptId;
 use farcall_core::time::Instant;
+use farcall_crash::{self as crash, Point};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -113,11 +114,13 @@ impl Run {
 impl Attempt {
     async fn run(self, target: Target) {
         let report = casualty::report_of(self.make(target)).await;
+        crash::reach(Point::AttemptEnded);
         // A loop that is gone has cut everything off; its successor finds the attempt open.
         let _ = self.messages.send(Message::Reported { attempt: self.id, report: Box::new(report) }).await;
     }
 
     async fn make(&self, target: Target) -> Report {
+        crash::reach(Point::AttemptBegun);
         match target {
             Target::Http { kept, settings, transport, wants_milestones } => match self.prepare(kept, &settings).await {
                 Ok(request) => {
@@ -164,7 +167,9 @@ impl Attempt {
         let started = clock::now().instant;
         match self.command().await {
             Ok(command) => {
+                crash::reach(Point::CallbackLaunched);
                 let process = spawner.run(command, self.abort.clone()).await;
+                crash::reach(Point::CallbackEnded);
                 crate::execute::process::outcome::report(&process, clock::now().instant.since(started))
             }
             Err(message) => unsent(ErrorKind::Internal, message),

@@ -1,3 +1,5 @@
+//! Every coding whole, cut, damaged, nested, and larger than allowed.
+
 use flate2::Compression;
 use flate2::write::GzEncoder;
 

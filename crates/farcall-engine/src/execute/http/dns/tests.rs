@@ -1,3 +1,5 @@
+//! The resolver against lookups that are scripted: shared, bounded, believed, forgotten, broken down.
+
 use std::sync::Condvar;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
