@@ -30,6 +30,10 @@ pub(crate) struct Facts {
     pub(crate) reports: BTreeMap<AttemptId, Report>,
     pub(crate) closings: Vec<Closing>,
     pub(crate) filed: BTreeMap<CallId, Instant>,
+    /// Until when attempts might go on, of each time the process was asked to stop.
+    pub(crate) drains: Vec<Steady>,
+    pub(crate) commits_failed: u64,
+    pub(crate) stalls: u64,
 }
 
 /// A time in which the same policies hold, by upstream.
@@ -37,6 +41,13 @@ pub(crate) struct Facts {
 pub(crate) struct Era {
     pub(crate) at: Instant,
     pub(crate) policies: Vec<UpstreamPolicy>,
+}
+
+/// When the process was asked to stop, and until when its attempts may go on.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Drain {
+    pub(crate) from: Instant,
+    pub(crate) until: Instant,
 }
 
 /// Where a call comes from.

@@ -41,6 +41,8 @@ pub struct Limits {
 #[derive(Debug, Clone)]
 pub struct Grant {
     cost: u32,
+    /// With `smooth`: the grant before it.
+    spaced_after: Option<(Instant, u32)>,
     /// By the length of the window.
     slots: Vec<(Duration, FreeAt)>,
     /// When the arrival was proved, or is taken as proved.
@@ -167,11 +169,9 @@ impl Limits {
         for window in &mut self.windows {
             window.hold(cost);
         }
-        if let Some(spacing) = &mut self.smooth {
-            spacing.last = (now, cost);
-        }
+        let spaced_after = self.smooth.as_mut().map(|spacing| std::mem::replace(&mut spacing.last, (now, cost)));
         let slots = self.windows.iter().map(|window| (window.spec.window, None)).collect();
-        Grant { cost, slots, proved: None }
+        Grant { cost, spaced_after, slots, proved: None }
     }
 
     /// The last byte of the request left our buffers at `at`: short windows cool from `jitter` later.
@@ -200,6 +200,14 @@ impl Limits {
             if let Some(window) = self.windows.iter_mut().find(|window| window.spec.window == *length) {
                 window.give_back(grant.cost, *free_at);
             }
+        }
+    }
+
+    /// The attempt was never made, nor any granted after it: all is as it was before the grant.
+    pub fn undo(&mut self, grant: &Grant) {
+        self.give_back(grant);
+        if let (Some(spacing), Some(last)) = (&mut self.smooth, grant.spaced_after) {
+            spacing.last = last;
         }
     }
 

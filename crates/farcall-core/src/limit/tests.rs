@@ -247,3 +247,14 @@ fn a_count_that_is_raised_soon_after_a_restart_asks_for_more_of_the_past() {
     limits.give_back(&grant);
     assert_eq!(used(&mut limits, 46_000), [3]);
 }
+
+#[test]
+fn what_was_never_made_leaves_no_trace() {
+    let mut limits = Limits::new(&UpstreamPolicy { smooth: true, ..policy(&[(2, 1_000)]) });
+    let first = limits.grant(at(0), 1);
+    let second = limits.grant(at(500), 1);
+    limits.undo(&second);
+    assert_eq!(limits.admit(at(500), 1), Admission::Ready);
+    limits.undo(&first);
+    assert_eq!(limits.admit(at(0), 2), Admission::Ready);
+}

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use farcall_core::id::CallId;
 use farcall_core::steady::{KeptClock, Steady};
 use farcall_store::memory::MemoryStore;
-use farcall_store::port::{CommitError, GrantsAsk, ReadError, Reader, Store, Write};
+use farcall_store::port::{CommitError, Fate, GrantsAsk, ReadError, Reader, ReopenError, Store, Write};
 use farcall_store::record::{AttemptRecord, CallRecord, GrantRecord, Recovery, ResponseRecord};
 
 #[derive(Debug)]
@@ -44,6 +44,10 @@ impl Store for Unreadable {
         self.store.commit(writes)
     }
 
+    fn reopen(&mut self) -> Result<Fate, ReopenError> {
+        self.store.reopen()
+    }
+
     fn reader(&self) -> Result<Box<dyn Reader>, ReadError> {
         Ok(Box::new(UnreadableReader { reader: self.store.reader()?, reading: self.reading }))
     }
@@ -78,7 +82,7 @@ impl Reader for UnreadableReader {
     }
 
     fn grants(&mut self, limit_key: &str, ask: GrantsAsk) -> Result<Vec<GrantRecord>, ReadError> {
-        self.reader.grants(limit_key, since, count)
+        self.reader.grants(limit_key, ask)
     }
 
     fn free_bytes(&mut self) -> Result<u64, ReadError> {
