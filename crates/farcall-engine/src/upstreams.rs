@@ -37,6 +37,13 @@ pub(crate) struct Upstreams {
     by_reference: HashMap<UpstreamRef, UpstreamId>,
 }
 
+/// What an upstream is about to become.
+struct Change {
+    settings: Arc<Upstream>,
+    transport: Arc<Transport>,
+    past: Past,
+}
+
 /// Why an upstream cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum UpstreamError {
@@ -89,10 +96,7 @@ impl Upstreams {
         };
         let is_missing = declared.is_none() && matches!(reference, UpstreamRef::Declared(_));
         let settings = declared.map_or_else(|| Arc::clone(&self.undeclared), |upstream| Arc::new(upstream.clone()));
-        let transport = transport(&settings, &self.resolver).map_err(|source| {
-            let name = limit_key(reference).to_owned();
-            UpstreamError::Transport { name, source }
-        })?;
+        let transport = transport(&settings, &self.resolver).map_err(unusable(limit_key(reference)))?;
         let asks = Limits::asks(&settings.policy, self.steady.certain_since(), now.instant);
         let past = self.past(reader, limit_key(reference), asks)?;
         let id = dispatcher.declare_restored(settings.policy.clone(), &past, now);
@@ -107,6 +111,83 @@ impl Upstreams {
         self.by_reference.insert(reference.clone(), id);
         self.by_id.insert(id, Known { reference: reference.clone(), settings, transport: Arc::new(transport) });
         Ok(id)
+    }
+
+    /// Makes another configuration hold: declared upstreams change, come, come back or are paused; undeclared ones follow
+    /// their template.
+    ///
+    /// # Errors
+    /// When an upstream cannot be used or the store not be read. Then nothing has changed.
+    pub(crate) fn reload(
+        &mut self,
+        config: Arc<Config>,
+        dispatcher: &mut Dispatcher,
+        reader: &mut dyn Reader,
+        now: Now,
+    ) -> Result<(), UpstreamError> {
+        let undeclared = Arc::new(config.undeclared.clone());
+        let mut changes = Vec::new();
+        for (&id, known) in &self.by_id {
+            let settings = match &known.reference {
+                UpstreamRef::Declared(name) => config.upstreams.get(name).map(|upstream| Arc::new(upstream.clone())),
+                UpstreamRef::Undeclared(_) => Some(Arc::clone(&undeclared)),
+            };
+            let change = match settings {
+                Some(settings) => Some(self.change(id, known, settings, dispatcher, reader, now)?),
+                None => None,
+            };
+            changes.push((id, change));
+        }
+        let is_new = |name: &&String| !self.by_reference.contains_key(&UpstreamRef::Declared((*name).clone()));
+        let new: Vec<String> = config.upstreams.keys().filter(is_new).cloned().collect();
+        for name in &new {
+            transport(&config.upstreams[name], &self.resolver).map_err(unusable(name))?;
+        }
+        (self.config, self.undeclared) = (config, undeclared);
+        for (id, change) in changes {
+            self.apply(id, change, dispatcher, now);
+        }
+        for name in new {
+            self.resolve(&UpstreamRef::Declared(name), dispatcher, reader, now)?;
+        }
+        Ok(())
+    }
+
+    /// What it takes to change an upstream, as far as it can fail.
+    fn change(
+        &self,
+        id: UpstreamId,
+        known: &Known,
+        settings: Arc<Upstream>,
+        dispatcher: &Dispatcher,
+        reader: &mut dyn Reader,
+        now: Now,
+    ) -> Result<Change, UpstreamError> {
+        let key = limit_key(&known.reference);
+        let way = |settings: &Upstream| (settings.connect_timeout, settings.tls_ca.clone(), settings.max_headers);
+        let transport = if way(&known.settings) == way(&settings) {
+            Arc::clone(&known.transport)
+        } else {
+            Arc::new(transport(&settings, &self.resolver).map_err(unusable(key))?)
+        };
+        let asks = dispatcher.asks_of_change(id, &settings.policy, self.steady.certain_since(), now);
+        let past = self.past(reader, key, asks)?;
+        Ok(Change { settings, transport, past })
+    }
+
+    fn apply(&mut self, id: UpstreamId, change: Option<Change>, dispatcher: &mut Dispatcher, now: Now) {
+        let Some(known) = self.by_id.get_mut(&id) else { return };
+        let Some(Change { settings, transport, past }) = change else {
+            tracing::warn!(
+                upstream = limit_key(&known.reference),
+                "calls wait for an upstream that is no longer configured"
+            );
+            return dispatcher.pause(id);
+        };
+        dispatcher.change(now, id, settings.policy.clone(), past);
+        dispatcher.set_callbacks(id, callbacks(&settings, dispatcher.command_upstream()));
+        dispatcher.resume(id);
+        (known.settings, known.transport) = (settings, transport);
     }
 
     /// What was sent before, by the store's account, as the windows of an upstream ask for it.
@@ -159,6 +240,11 @@ pub(crate) fn limit_key(reference: &UpstreamRef) -> &str {
         UpstreamRef::Declared(name) => name,
         UpstreamRef::Undeclared(origin) => origin,
     }
+}
+
+fn unusable(name: &str) -> impl FnOnce(TransportError) -> UpstreamError {
+    let name = name.to_owned();
+    |source| UpstreamError::Transport { name, source }
 }
 
 fn transport(settings: &Upstream, resolver: &Resolver) -> Result<Transport, TransportError> {

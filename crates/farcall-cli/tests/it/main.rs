@@ -2,12 +2,14 @@
 //!
 //! They start processes, use directories of their own and nothing but loopback, and run side by side.
 
+mod clocks;
 mod crash;
 mod crash_points;
 mod demo;
 mod inbox;
 mod kofaf;
 mod launch;
+mod reload;
 mod rig;
 mod running;
 mod serving;

@@ -11,6 +11,7 @@ pub(crate) mod file;
 mod headers;
 mod layer;
 mod limits;
+mod live;
 mod load;
 mod model;
 mod reader;
@@ -22,6 +23,7 @@ mod tree;
 mod upstream;
 
 pub use diagnostic::{Diagnostics, Finding, Severity};
+pub use live::{Live, needs_restart};
 pub use load::{CONFIG_BYTES_MAX, LoadError, LoadOptions, Loaded, load};
 pub use model::{Addresses, CommandLine, Config, HeaderCaps, Inbox, Listen, Server, StoreSettings, Success, Upstream};
 pub use settings::{Override, SETTINGS};

@@ -61,7 +61,7 @@ impl Inbox {
         control: Arc<Control>,
     ) -> Self {
         Self {
-            ledger: Ledger::new(settings.config.inbox.settle),
+            ledger: Ledger::new(settings.config.now().inbox.settle),
             settings,
             filing,
             offers,

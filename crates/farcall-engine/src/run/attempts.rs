@@ -20,7 +20,7 @@ use super::{Message, Run, casualty};
 use crate::callback;
 use crate::clock;
 use crate::config::{Config, Upstream};
-use crate::document::{self, Routing};
+use crate::document::{self, Routing, UpstreamRef};
 use crate::execute::http::Transport;
 use crate::execute::process::Spawner;
 use crate::execute::{Milestones, Report};
@@ -41,8 +41,16 @@ struct Attempt {
 
 /// Where an attempt goes.
 enum Target {
-    Http { kept: Option<Arc<Kept>>, settings: Arc<Upstream>, transport: Arc<Transport>, wants_milestones: bool },
-    Callback { spawner: Arc<Spawner> },
+    Http {
+        kept: Option<Arc<Kept>>,
+        reference: UpstreamRef,
+        settings: Arc<Upstream>,
+        transport: Arc<Transport>,
+        wants_milestones: bool,
+    },
+    Callback {
+        spawner: Arc<Spawner>,
+    },
 }
 
 /// Passes an attempt's milestones on to the loop.
@@ -74,6 +82,7 @@ impl Run {
         let target = match self.upstreams.get(upstream) {
             Some(known) => Target::Http {
                 kept: self.documents.get(id.call),
+                reference: known.reference.clone(),
                 settings: Arc::clone(&known.settings),
                 transport: Arc::clone(&known.transport),
                 wants_milestones: !known.settings.policy.limits.is_empty(),
@@ -120,13 +129,15 @@ impl Attempt {
     async fn make(&self, target: Target) -> Report {
         crash::reach(Point::AttemptBegun);
         match target {
-            Target::Http { kept, settings, transport, wants_milestones } => match self.prepare(kept, &settings).await {
-                Ok(request) => {
-                    let milestones = wants_milestones.then(|| self.milestones());
-                    transport.execute(request, milestones, self.abort.clone()).await
+            Target::Http { kept, reference, settings, transport, wants_milestones } => {
+                match self.prepare(kept, &reference, &settings).await {
+                    Ok(request) => {
+                        let milestones = wants_milestones.then(|| self.milestones());
+                        transport.execute(request, milestones, self.abort.clone()).await
+                    }
+                    Err(report) => *report,
                 }
-                Err(report) => *report,
-            },
+            }
             Target::Callback { spawner } => self.call_back(&spawner).await,
         }
     }
@@ -138,12 +149,18 @@ impl Attempt {
     async fn prepare(
         &self,
         kept: Option<Arc<Kept>>,
+        reference: &UpstreamRef,
         settings: &Upstream,
     ) -> Result<crate::execute::HttpRequest, Box<Report>> {
         let kept = match kept {
             Some(kept) => kept,
             None => Arc::new(self.load().await?),
         };
+        // The configuration may be another one since: no call carries an upstream's secrets where that no longer leads.
+        if kept.document.upstream != *reference {
+            let message = "by the present configuration its URL belongs to another upstream than the call";
+            return Err(Box::new(unsent(ErrorKind::Invalid, message.to_owned())));
+        }
         request::build(self.id, &kept.document, kept.via, settings, &self.directory)
             .map_err(|error| Box::new(unsent(ErrorKind::Secret, error.to_string())))
     }

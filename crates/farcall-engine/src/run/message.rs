@@ -2,15 +2,19 @@
 //!
 //! The one way into the loop: handles, attempts, the journal and the filer all send messages and own nothing of it.
 
+use std::sync::Arc;
+
 use farcall_core::dispatcher::{Seq, Standing};
 use farcall_core::id::{AttemptId, CallId};
 use farcall_core::time::Instant;
 use tokio::sync::oneshot;
 
 use super::batches::Answers;
+use crate::config::Config;
 use crate::execute::Report;
 use crate::handle::{Overview, Submission};
 use crate::journal::FailedCommit;
+use crate::upstreams::UpstreamError;
 
 /// A message to the loop.
 #[derive(Debug)]
@@ -26,6 +30,10 @@ pub(crate) enum Message {
     },
     Overview {
         reply: oneshot::Sender<Overview>,
+    },
+    Reload {
+        config: Arc<Config>,
+        reply: oneshot::Sender<Result<(), UpstreamError>>,
     },
     Drain,
     /// From an attempt.

@@ -12,6 +12,7 @@ mod documents;
 mod message;
 mod pending;
 mod recover;
+mod reload;
 mod start_up;
 mod stats;
 mod storage;
@@ -35,7 +36,7 @@ use tokio_util::task::TaskTracker;
 pub(crate) use message::Message;
 
 use crate::clock;
-use crate::config::Config;
+use crate::config::{Config, Live};
 use crate::execute::process::Spawner;
 use crate::filing::FilingQueue;
 use crate::handle::{Overview, Snapshot, StoreHealth, SubmitError, UpstreamOverview};
@@ -64,6 +65,7 @@ const PRUNE_EVERY: Duration = Duration::from_secs(30);
 /// The state of the loop.
 pub(crate) struct Run {
     config: Arc<Config>,
+    live: Live,
     directory: PathBuf,
     dispatcher: Dispatcher,
     journal: Journal,
@@ -202,6 +204,7 @@ impl Run {
             Message::Submit { submissions, reply } => self.submit(submissions, reply),
             Message::Standing { call, reply } => drop(reply.send(self.dispatcher.standing(call))),
             Message::Overview { reply } => drop(reply.send(self.overview())),
+            Message::Reload { config, reply } => drop(reply.send(self.reload(config))),
             Message::Drain => self.drain(),
             Message::Sent { attempt, at } => self.dispatcher.handle(now, Event::Sent { attempt, at }),
             Message::FirstByte { attempt, at } => self.dispatcher.handle(now, Event::FirstByte { attempt, at }),
