@@ -25,8 +25,9 @@ type Step = (&'static str, fn(&Bench<'_>) -> Result<()>);
 const SEEDS: &str = "1000";
 
 /// The cheapest first.
-const STEPS: [Step; 7] = [
+const STEPS: [Step; 8] = [
     ("C compiler", c_compiler),
+    ("Python", python),
     ("format", format),
     ("tidy", |bench| tidy::run(bench.root)),
     ("no crash points in the program", crash_points),
@@ -55,16 +56,12 @@ fn run_steps(bench: &Bench<'_>, steps: &[Step]) -> Result<()> {
 
 /// SQLite and the cryptography are compiled from C.
 fn c_compiler(bench: &Bench<'_>) -> Result<()> {
-    const ADVICE: &str = "no C compiler: run `apt-get install build-essential`, or your system's equal, and try again";
-    if answers("cc", &["--version"]) {
-        return Ok(());
-    }
-    ensure!(is_root() && answers("apt-get", &["--version"]), ADVICE);
-    println!("no C compiler: installing build-essential");
-    bench.run("apt-get", &["update"])?;
-    bench.run("apt-get", &["install", "--yes", "--no-install-recommends", "build-essential"])?;
-    ensure!(answers("cc", &["--version"]), ADVICE);
-    Ok(())
+    bench.need("cc", "build-essential")
+}
+
+/// Signatures are judged by a program that is not ours to get wrong twice.
+fn python(bench: &Bench<'_>) -> Result<()> {
+    bench.need("python3", "python3")
 }
 
 fn format(bench: &Bench<'_>) -> Result<()> {
@@ -107,6 +104,20 @@ fn simulator(bench: &Bench<'_>) -> Result<()> {
 }
 
 impl Bench<'_> {
+    /// Sees that a program is there, and installs the package that has it where that is possible.
+    fn need(&self, program: &str, package: &str) -> Result<()> {
+        let advice = || format!("no {program}: run `apt-get install {package}`, or your system's equal, and try again");
+        if answers(program, &["--version"]) {
+            return Ok(());
+        }
+        ensure!(is_root() && answers("apt-get", &["--version"]), advice());
+        println!("no {program}: installing {package}");
+        self.run("apt-get", &["update"])?;
+        self.run("apt-get", &["install", "--yes", "--no-install-recommends", package])?;
+        ensure!(answers(program, &["--version"]), advice());
+        Ok(())
+    }
+
     /// Whether a component of the toolchain is there; in CI it must be.
     fn has_component(&self, command: &str, component: &str) -> Result<bool> {
         if answers("cargo", &[command, "--version"]) {

@@ -11,3 +11,4 @@ mod rig;
 mod running;
 mod serving;
 mod usage;
+mod webhooks;

@@ -5,7 +5,6 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use bytes::Bytes;
 use farcall_core::attempt::{AttemptResult, BytesSent};
 use farcall_core::call::{ErrorKind, UpstreamId};
 use farcall_core::dispatcher::Event;
@@ -17,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::documents::Kept;
 use super::{Message, Run, casualty};
-use crate::callback;
+use crate::callback::{self, stored::Stored};
 use crate::clock;
 use crate::config::{Config, Upstream};
 use crate::document::{self, Routing};
@@ -27,22 +26,29 @@ use crate::execute::{Milestones, Report};
 use crate::reads::Reads;
 use crate::request;
 use crate::result_file::Filing;
+use crate::upstreams::Serves;
 
 /// What an attempt's task works with.
-struct Attempt {
-    id: AttemptId,
-    directory: PathBuf,
+pub(super) struct Attempt {
+    pub(super) id: AttemptId,
+    pub(super) directory: PathBuf,
     filing: Arc<Filing>,
-    config: Arc<Config>,
-    reads: Arc<Reads>,
+    pub(super) config: Arc<Config>,
+    pub(super) reads: Arc<Reads>,
     abort: CancellationToken,
     messages: mpsc::Sender<Message>,
 }
 
 /// Where an attempt goes.
 enum Target {
-    Http { kept: Option<Arc<Kept>>, settings: Arc<Upstream>, transport: Arc<Transport>, wants_milestones: bool },
-    Callback { spawner: Arc<Spawner> },
+    Http { errand: Errand, settings: Arc<Upstream>, transport: Arc<Transport>, wants_milestones: bool },
+    Command { spawner: Arc<Spawner> },
+}
+
+/// What is sent.
+enum Errand {
+    Call { kept: Option<Arc<Kept>> },
+    Webhook,
 }
 
 /// Passes an attempt's milestones on to the loop.
@@ -73,12 +79,15 @@ impl Run {
         };
         let target = match self.upstreams.get(upstream) {
             Some(known) => Target::Http {
-                kept: self.documents.get(id.call),
+                errand: match known.serves {
+                    Serves::Calls => Errand::Call { kept: self.documents.get(id.call) },
+                    Serves::Webhooks => Errand::Webhook,
+                },
                 settings: Arc::clone(&known.settings),
                 transport: Arc::clone(&known.transport),
                 wants_milestones: !known.settings.policy.limits.is_empty(),
             },
-            None => Target::Callback { spawner: Arc::clone(&self.spawner) },
+            None => Target::Command { spawner: Arc::clone(&self.spawner) },
         };
         self.tasks.spawn(attempt.run(target));
     }
@@ -122,14 +131,20 @@ impl Attempt {
     async fn make(&self, target: Target) -> Report {
         crash::reach(Point::AttemptBegun);
         match target {
-            Target::Http { kept, settings, transport, wants_milestones } => match self.prepare(kept, &settings).await {
-                Ok(request) => {
-                    let milestones = wants_milestones.then(|| self.milestones());
-                    transport.execute(request, milestones, self.abort.clone()).await
+            Target::Http { errand, settings, transport, wants_milestones } => {
+                let request = match errand {
+                    Errand::Call { kept } => self.prepare(kept, &settings).await,
+                    Errand::Webhook => self.prepare_webhook(&settings).await,
+                };
+                match request {
+                    Ok(request) => {
+                        let milestones = wants_milestones.then(|| self.milestones());
+                        transport.execute(request, milestones, self.abort.clone()).await
+                    }
+                    Err(report) => *report,
                 }
-                Err(report) => *report,
-            },
-            Target::Callback { spawner } => self.call_back(&spawner).await,
+            }
+            Target::Command { spawner } => self.call_back(&spawner).await,
         }
     }
 
@@ -182,7 +197,9 @@ impl Attempt {
         let parent = record.callback_of.ok_or("the callback has no call it is for")?;
         let outcome = self.reads.outcome(parent).await.map_err(|error| error.to_string())?;
         let (parent, _) = outcome.ok_or("the call it is for is gone")?;
-        let words = callback_words(&request)?;
+        let Some(Stored::Command { words }) = Stored::from_bytes(&request) else {
+            return Err("the callback's document is none".to_owned());
+        };
         let response = parent.file.as_ref().and_then(|file| self.filing.response_of(&file.name, parent.id));
         Ok(callback::command(&words, &parent, response, &self.directory))
     }
@@ -199,22 +216,8 @@ impl Milestones for Told {
     }
 }
 
-/// How a callback's words are stored: as its document.
-pub(super) fn callback_document(words: &[String]) -> Bytes {
-    let words: Vec<serde_json::Value> = words.iter().map(|word| word.as_str().into()).collect();
-    serde_json::json!({ "command": words }).to_string().into()
-}
-
-fn callback_words(document: &[u8]) -> Result<Vec<String>, String> {
-    #[derive(serde::Deserialize)]
-    struct Stored {
-        command: Vec<String>,
-    }
-    serde_json::from_slice::<Stored>(document).map(|stored| stored.command).map_err(|error| error.to_string())
-}
-
 /// An attempt that came to nothing before anything was sent.
-fn unsent(kind: ErrorKind, message: String) -> Report {
+pub(super) fn unsent(kind: ErrorKind, message: String) -> Report {
     failed(kind, BytesSent::No, message)
 }
 
