@@ -17,7 +17,7 @@ use farcall_store::port::{ReadError, Reader};
 
 use crate::config::{Config, Upstream};
 use crate::document::UpstreamRef;
-use crate::execute::http::{Transport, TransportError, TransportSettings};
+use crate::execute::http::{Resolver, Transport, TransportError, TransportSettings};
 
 pub(crate) use webhooks::command_policy;
 
@@ -44,6 +44,7 @@ pub(crate) struct Upstreams {
     config: Arc<Config>,
     steady: SteadyClock,
     undeclared: Arc<Upstream>,
+    resolver: Resolver,
     by_id: HashMap<UpstreamId, Known>,
     by_reference: HashMap<UpstreamRef, UpstreamId>,
     /// For webhooks.
@@ -74,7 +75,7 @@ impl Upstreams {
     pub(crate) fn new(config: Arc<Config>, steady: SteadyClock) -> Self {
         let undeclared = Arc::new(config.undeclared.clone());
         let (by_id, by_reference, webhooks) = (HashMap::new(), HashMap::new(), HashMap::new());
-        Self { config, steady, undeclared, by_id, by_reference, webhooks }
+        Self { config, steady, undeclared, resolver: Resolver::default(), by_id, by_reference, webhooks }
     }
 
     /// Makes every declared upstream, with its limits as an earlier process left them.
@@ -102,7 +103,7 @@ impl Upstreams {
         };
         let is_missing = self.is_missing(reference);
         let settings = declared.map_or_else(|| Arc::clone(&self.undeclared), |upstream| Arc::new(upstream.clone()));
-        let transport = transport(&settings).map_err(|source| {
+        let transport = transport(&settings, &self.resolver).map_err(|source| {
             let name = limit_key(reference).to_owned();
             UpstreamError::Transport { name, source }
         })?;
@@ -178,8 +179,9 @@ pub(crate) fn limit_key(reference: &UpstreamRef) -> &str {
     }
 }
 
-fn transport(settings: &Upstream) -> Result<Transport, TransportError> {
+fn transport(settings: &Upstream, resolver: &Resolver) -> Result<Transport, TransportError> {
     Transport::new(&TransportSettings {
+        resolver: resolver.clone(),
         connect_timeout: settings.connect_timeout,
         ca_file: settings.tls_ca.clone(),
         max_headers: settings.max_headers,
