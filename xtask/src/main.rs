@@ -1,10 +1,11 @@
 //! The project's own tools: `cargo xtask tidy` checks how the code looks, `cargo xtask test` everything, `cargo xtask
-//! sim` runs the simulator, `cargo xtask faults` cuts the power many times.
+//! sim` runs the simulator, `cargo xtask faults` cuts the power many times, `cargo xtask bench` measures.
 //!
 //! Nothing here is part of the product. One module per command; a command that finds something wrong says so on
 //! stderr and ends with status 1.
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "tools talk to a terminal")]
 
+mod bench;
 mod faults;
 mod sim;
 mod test;
@@ -27,6 +28,8 @@ enum Task {
     Faults(faults::Rounds),
     /// Run seeds of the simulator, or replay one.
     Sim(sim::Seeds),
+    /// Measure farcall beside the floor of its design.
+    Bench(bench::Wish),
 }
 
 fn main() -> ExitCode {
@@ -35,6 +38,7 @@ fn main() -> ExitCode {
         Task::Test => test::run(&root()),
         Task::Faults(rounds) => faults::run(&root(), &rounds),
         Task::Sim(seeds) => sim::run(&seeds),
+        Task::Bench(wish) => bench::run(&root(), &wish),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

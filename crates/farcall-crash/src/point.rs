@@ -98,6 +98,8 @@ points! {
     TakeOverDurable = "take-over-durable",
     /// Body files without a row are gone.
     BodiesSwept = "bodies-swept",
+    /// Steady time goes on from what the store keeps.
+    ClockKept = "clock-kept",
     /// The files of stored calls have left the inbox, half-written ones are gone.
     FilesSettled = "files-settled",
     /// The dispatcher stands as it stood; nothing runs yet.

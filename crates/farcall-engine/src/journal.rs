@@ -89,6 +89,7 @@ fn boundaries(write: &Write) -> (Point, Point) {
 
 #[cfg(test)]
 mod tests {
+    use farcall_core::steady::KeptClock;
     use farcall_store::memory::MemoryStore;
     use farcall_store::port::{ReadError, Reader};
     use farcall_store::record::Recovery;
@@ -101,6 +102,10 @@ mod tests {
     impl Store for Broken {
         fn take_over(&mut self) -> Result<Recovery, ReadError> {
             self.0.take_over()
+        }
+
+        fn keep_clock(&mut self, clock: &KeptClock) -> Result<(), ReadError> {
+            self.0.keep_clock(clock)
         }
 
         fn commit(&mut self, _: &[Write]) -> Result<(), CommitError> {

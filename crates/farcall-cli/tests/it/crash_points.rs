@@ -67,9 +67,12 @@ pub(crate) const fn plan(point: Point) -> Plan {
         | Point::CallbackLaunched
         | Point::CallbackEnded => Plan::Load,
         Point::CloseBegun | Point::CloseDurable => Plan::Throttled,
-        Point::TakeOverBegun | Point::TakeOverDurable | Point::BodiesSwept | Point::FilesSettled | Point::Rebuilt => {
-            Plan::Recovery
-        }
+        Point::TakeOverBegun
+        | Point::TakeOverDurable
+        | Point::BodiesSwept
+        | Point::ClockKept
+        | Point::FilesSettled
+        | Point::Rebuilt => Plan::Recovery,
         // A clean stop copies the log as a long one is copied under load.
         Point::CheckpointBegun | Point::CheckpointDone | Point::StoreClosing => Plan::Stopping,
     }

@@ -7,6 +7,7 @@ mod crash_points;
 mod demo;
 mod disk_errors;
 mod disk_full;
+mod inbox;
 mod kofaf;
 mod launch;
 mod power;

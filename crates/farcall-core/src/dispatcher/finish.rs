@@ -1,10 +1,10 @@
 //! Attempts that end, calls that end with them, and deadlines that pass.
 //!
 //! What a result means is asked of `classify` and `settle`; here it is carried out: slots, counts, writes, the
-//! callback.
+//! callbacks.
 
 use super::entry::{Cut, Live, Place};
-use super::{AttemptEnd, Callback, Dispatcher, Effect, Progress, Write};
+use super::{AskedBy, AttemptEnd, Callback, Dispatcher, Effect, Progress, Write};
 use crate::attempt::{AttemptOutcome, AttemptResult, BytesSent};
 use crate::call::{CallSpec, CallbackOf, ErrorKind, Method, Priority, Source, State, TenantId};
 use crate::classify::{Verdict, classify};
@@ -35,18 +35,18 @@ impl Dispatcher {
 
     pub(super) fn note_sent(&mut self, attempt: AttemptId, at: Instant) {
         let Some(entry) = self.calls.get_mut(&attempt.call) else { return };
-        let id = entry.spec.upstream;
         if let Some(live) = entry.live.iter_mut().find(|live| live.number == attempt.number) {
-            self.upstreams[id.0 as usize].limits.sent(&mut live.grant, at);
+            let id = live.quota;
+            self.quotas[id.0 as usize].limits.sent(&mut live.grant, at);
             self.wake(id);
         }
     }
 
     pub(super) fn note_first_byte(&mut self, attempt: AttemptId, at: Instant) {
         let Some(entry) = self.calls.get_mut(&attempt.call) else { return };
-        let id = entry.spec.upstream;
         if let Some(live) = entry.live.iter_mut().find(|live| live.number == attempt.number) {
-            self.upstreams[id.0 as usize].limits.answered(&mut live.grant, at);
+            let id = live.quota;
+            self.quotas[id.0 as usize].limits.answered(&mut live.grant, at);
             self.wake(id);
         }
     }
@@ -99,11 +99,12 @@ impl Dispatcher {
             Place::Lane => {
                 let (priority, tenant, id) = (entry.spec.priority, entry.spec.tenant, entry.spec.upstream);
                 self.upstream(id).lanes.remove(priority, tenant, call);
-                // The call may have been the one that its upstream was blocked for.
-                self.wake(id);
+                // The call may have been the one that its quota was blocked for.
+                let quota = self.upstream(id).quota;
+                self.wake(quota);
             }
             Place::Asleep { until, .. } => self.timers.cancel(until, Timer::Wake(call)),
-            Place::Held => self.held.retain(|_, held| *held != call),
+            Place::Held => self.held.retain(|&(_, held)| held != call),
         }
         self.end(now, call, State::Expired, Some(ErrorKind::Deadline), None, None);
     }
@@ -129,7 +130,7 @@ impl Dispatcher {
         }
     }
 
-    /// Takes an attempt that is over off the books of its upstream.
+    /// Takes an attempt that is over off the books of its upstream and its quota.
     fn release(&mut self, now: Now, attempt: AttemptId, wrote: BytesSent) -> Option<Live> {
         let entry = self.calls.get_mut(&attempt.call)?;
         let place = entry.live.iter().position(|live| live.number == attempt.number)?;
@@ -138,14 +139,12 @@ impl Dispatcher {
         if let Some(at) = live.times_out_at {
             self.timers.cancel(at, Timer::Timeout(attempt));
         }
-        let upstream = &mut self.upstreams[id.0 as usize];
-        upstream.in_flight -= 1;
-        self.in_flight -= 1;
+        let quota = &mut self.quotas[live.quota.0 as usize];
         match wrote {
-            BytesSent::No => upstream.limits.give_back(&live.grant),
-            BytesSent::Maybe => upstream.limits.ended(&mut live.grant, now.instant),
+            BytesSent::No => quota.limits.give_back(&live.grant),
+            BytesSent::Maybe => quota.limits.ended(&mut live.grant, now.instant),
         }
-        self.wake(id);
+        self.leave(id, live.quota);
         Some(live)
     }
 
@@ -158,10 +157,9 @@ impl Dispatcher {
     fn conclude(&mut self, now: Now, attempt: AttemptId, live: &Live, verdict: Verdict, status: Option<u16>) {
         if let Verdict::Throttled { wait } = verdict {
             let longest = self.with_terms(attempt.call, |terms| terms.retry().retry_after_max);
-            let id = self.calls[&attempt.call].spec.upstream;
             let until = now.instant + wait.min(longest);
-            self.upstream(id).close_until(until);
-            self.turn.writes.push(Write::Close { call: attempt.call, until: now.timestamp_of(until) });
+            self.quota(live.quota).close_until(until);
+            self.turn.writes.push(Write::Close { call: attempt.call, until });
         }
         let tries = self.calls[&attempt.call].tries;
         let chance = self.chance();
@@ -219,12 +217,12 @@ impl Dispatcher {
                 self.end(now, call, State::Expired, Some(ErrorKind::Deadline), status, Some(over.end));
             }
             Decision::Wait { until, reason, tries } => {
-                let progress = self.wait(now, call, Some(until), tries, status, error);
+                let progress = self.wait(call, Some(until), tries, status, error);
                 self.push_settle(call, Some(over.end), Some(progress));
                 self.sleep(call, until, reason);
             }
             Decision::Requeue { tries } => {
-                let progress = self.wait(now, call, None, tries, status, error);
+                let progress = self.wait(call, None, tries, status, error);
                 self.push_settle(call, Some(over.end), Some(progress));
                 self.enqueue(call);
             }
@@ -233,7 +231,6 @@ impl Dispatcher {
 
     fn wait(
         &mut self,
-        now: Now,
         call: CallId,
         until: Option<Instant>,
         tries: Tries,
@@ -245,11 +242,10 @@ impl Dispatcher {
         self.census.change(entry.state, state);
         entry.state = state;
         entry.tries = tries;
-        let next_at = until.map(|until| now.timestamp_of(until));
-        Progress { state, next_at, tries, status, error, finished_at: None }
+        Progress { state, next_at: until, tries, status, error, finished_at: None }
     }
 
-    /// Ends a call: its outcome is written, what still runs of it cut off, its callback inserted.
+    /// Ends a call: its outcome is written, what still runs of it cut off, its callbacks inserted.
     fn end(
         &mut self,
         now: Now,
@@ -276,20 +272,31 @@ impl Dispatcher {
         }
         self.turn.writes.push(Write::Settle { call, upstream: spec.upstream, attempt, progress: Some(progress) });
         self.turn.effects_after.push(Effect::Ended { call, has_file: spec.has_file });
-        self.insert_callback(now, &spec, state);
+        self.insert_callbacks(now, &spec, state);
     }
 
-    pub(super) fn insert_callback(&mut self, now: Now, parent: &CallSpec, end: State) {
-        let wanted = self.upstream(parent.upstream).policy.callbacks;
-        let wants = if end == State::Succeeded { wanted.on_success } else { wanted.on_fail };
-        if !wants || parent.source == Source::Callback {
+    pub(super) fn insert_callbacks(&mut self, now: Now, parent: &CallSpec, end: State) {
+        if parent.source == Source::Callback {
             return;
         }
+        let policy = self.upstream(parent.upstream).policy.callbacks;
+        let configured = if end == State::Succeeded { policy.on_success } else { policy.on_fail };
+        let wanted = [(AskedBy::Policy, configured), (AskedBy::Call, parent.callback)];
+        for (asked_by, upstream) in wanted {
+            if let Some(upstream) = upstream {
+                let (parent_upstream, parent_end) = (parent.upstream, end);
+                let callback = Callback { parent: parent.id, parent_upstream, parent_end, asked_by, upstream };
+                self.insert_callback(now, parent, callback);
+            }
+        }
+    }
+
+    fn insert_callback(&mut self, now: Now, parent: &CallSpec, callback: Callback) {
         let spec = CallSpec {
             id: CallId::new(now.timestamp, self.rng.u128(..)),
-            upstream: self.callbacks,
+            upstream: callback.upstream,
             source: Source::Callback,
-            method: Method::Other,
+            method: if callback.upstream == self.commands { Method::Other } else { Method::Post },
             priority: Priority::default(),
             tenant: TenantId::default(),
             cost: std::num::NonZeroU32::MIN,
@@ -298,9 +305,9 @@ impl Dispatcher {
             deadline: None,
             overrides: None,
             has_file: false,
+            callback: None,
             callback_of: Some(CallbackOf { parent: parent.id, held: parent.has_file }),
         };
-        let callback = Callback { parent: parent.id, parent_upstream: parent.upstream, parent_end: end };
         self.accept(now, spec, Some(callback));
     }
 }
@@ -317,7 +324,7 @@ fn attempt_end(
         outcome,
         status,
         error,
-        proved_at: live.grant.proved_at().map(|at| now.timestamp_of(at)),
+        proved_at: live.grant.proved_at(),
         ended_at: now.timestamp,
     }
 }

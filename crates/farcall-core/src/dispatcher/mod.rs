@@ -8,6 +8,7 @@ mod census;
 mod entry;
 mod event;
 mod finish;
+mod quota;
 mod restore;
 mod standing;
 mod start;
@@ -16,46 +17,48 @@ mod tests;
 mod turn;
 mod upstream;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 
 pub use census::Census;
 pub use event::Event;
 pub use restore::{OpenAttempt, Recovered};
 pub use standing::{Standing, UpstreamStanding, Waiters};
-pub use turn::{AttemptEnd, Callback, Effect, Progress, Seq, Turn, Write};
+pub use turn::{AskedBy, AttemptEnd, Callback, Effect, Progress, Seq, Turn, Write};
 
-use crate::call::{CallSpec, State, UpstreamId, WaitReason};
+use crate::call::{CallSpec, QuotaId, State, UpstreamId, WaitReason};
 use crate::id::CallId;
 use crate::lane::Waiting;
 use crate::lifecycle::{self, Step};
-use crate::limit::{Limits, PastGrant};
-use crate::policy::UpstreamPolicy;
+use crate::limit::{Limits, Past};
+use crate::policy::{CallbackPolicy, UpstreamPolicy};
 use crate::retry::Fraction;
 use crate::settle::Tries;
 use crate::time::{Instant, Now};
 use crate::timers::{Timer, Timers};
 use entry::{Cut, Entry, Place};
+use quota::Quota;
 use upstream::Upstream;
 
 /// Writes that one turn may hold.
 const TURN_WRITES_MAX: usize = 1_000;
-/// Attempts that may be out at once over all upstreams, beside one of each upstream.
+/// Attempts that may be out at once over all upstreams, beside one of each quota.
 const ATTEMPTS_MAX: u32 = 1_024;
 
 /// All decisions of one engine.
 #[derive(Debug, Clone)]
 pub struct Dispatcher {
     upstreams: Vec<Upstream>,
+    quotas: Vec<Quota>,
     calls: HashMap<CallId, Entry>,
-    /// Callbacks that wait until their parent is filed, by parent.
-    held: HashMap<CallId, CallId>,
-    callbacks: UpstreamId,
+    /// Callbacks that wait until their parent is filed, behind that.
+    held: BTreeSet<(CallId, CallId)>,
+    commands: UpstreamId,
     timers: Timers,
-    /// Upstreams that may have something to start, in turns.
-    ready: VecDeque<UpstreamId>,
-    /// Upstreams kept from starting more because too many attempts are out over all. Each upstream stands in one of
-    /// the two queues at most, and is `is_ready` then.
-    crowded_out: VecDeque<UpstreamId>,
+    /// Quotas at which something may start, in turns.
+    ready: VecDeque<QuotaId>,
+    /// Quotas at which no more starts because too many attempts are out over all. Each quota stands in one of the two
+    /// queues at most, and is `is_ready` then.
+    crowded_out: VecDeque<QuotaId>,
     /// Attempts that are out.
     in_flight: u32,
     census: Census,
@@ -65,13 +68,14 @@ pub struct Dispatcher {
 }
 
 impl Dispatcher {
-    /// An empty dispatcher. `callbacks` is the policy of callbacks, `seed` the source of all chance.
-    pub fn new(callbacks: UpstreamPolicy, seed: u64) -> Self {
+    /// An empty dispatcher. `commands` is the policy of callbacks that run a command, `seed` the source of all chance.
+    pub fn new(commands: UpstreamPolicy, seed: u64) -> Self {
         let mut dispatcher = Self {
             upstreams: Vec::new(),
+            quotas: Vec::new(),
             calls: HashMap::new(),
-            held: HashMap::new(),
-            callbacks: UpstreamId(0),
+            held: BTreeSet::new(),
+            commands: UpstreamId(0),
             timers: Timers::default(),
             ready: VecDeque::new(),
             crowded_out: VecDeque::new(),
@@ -81,31 +85,45 @@ impl Dispatcher {
             rng: fastrand::Rng::with_seed(seed),
             turn: Turn::default(),
         };
-        let limits = Limits::new(&callbacks);
-        dispatcher.callbacks = dispatcher.add_upstream(callbacks, limits);
+        dispatcher.commands = dispatcher.declare(commands);
         dispatcher
     }
 
-    /// The upstream that callbacks go to.
-    pub const fn callback_upstream(&self) -> UpstreamId {
-        self.callbacks
+    /// The upstream of callbacks that run a command.
+    pub const fn command_upstream(&self) -> UpstreamId {
+        self.commands
     }
 
     /// Adds an upstream to which nothing was sent before.
     pub fn declare(&mut self, policy: UpstreamPolicy) -> UpstreamId {
         let limits = Limits::new(&policy);
-        self.add_upstream(policy, limits)
+        let quota = self.add_quota(&policy, limits);
+        self.add_upstream(policy, quota)
     }
 
     /// Adds an upstream as an earlier process left its limits.
-    pub fn declare_restored(&mut self, policy: UpstreamPolicy, past: &[PastGrant], now: Now) -> UpstreamId {
+    pub fn declare_restored(&mut self, policy: UpstreamPolicy, past: &Past, now: Now) -> UpstreamId {
         let limits = Limits::restore(&policy, past, now.instant);
-        self.add_upstream(policy, limits)
+        let quota = self.add_quota(&policy, limits);
+        self.add_upstream(policy, quota)
+    }
+
+    /// Adds an upstream that shares the quota of another: the limits of `with` hold for both together. Of the policy's
+    /// own the concurrency holds beside them, for this one alone; its limits count for nothing.
+    pub fn declare_sharing(&mut self, policy: UpstreamPolicy, with: UpstreamId) -> UpstreamId {
+        let quota = self.upstream(with).quota;
+        self.add_upstream(policy, quota)
     }
 
     /// An upstream asked an earlier process to keep away until then.
     pub fn restore_closing(&mut self, id: UpstreamId, until: Instant) {
-        self.upstream(id).close_until(until);
+        let quota = self.upstream(id).quota;
+        self.quota(quota).close_until(until);
+    }
+
+    /// From now on the ends of an upstream's calls start these callbacks.
+    pub fn set_callbacks(&mut self, id: UpstreamId, callbacks: CallbackPolicy) {
+        self.upstream(id).policy.callbacks = callbacks;
     }
 
     /// Starts nothing at an upstream from now on.
@@ -163,10 +181,24 @@ impl Dispatcher {
         self.in_flight == 0
     }
 
-    fn add_upstream(&mut self, policy: UpstreamPolicy, limits: Limits) -> UpstreamId {
-        let id = UpstreamId(u32::try_from(self.upstreams.len()).expect("fewer than 2^32 upstreams"));
-        self.upstreams.push(Upstream::new(policy, limits));
+    fn add_quota(&mut self, policy: &UpstreamPolicy, limits: Limits) -> QuotaId {
+        let id = QuotaId(u32::try_from(self.quotas.len()).expect("fewer than 2^32 upstreams"));
+        self.quotas.push(Quota::new(limits, policy.concurrency));
         id
+    }
+
+    fn add_upstream(&mut self, policy: UpstreamPolicy, quota: QuotaId) -> UpstreamId {
+        let id = UpstreamId(u32::try_from(self.upstreams.len()).expect("fewer than 2^32 upstreams"));
+        self.upstreams.push(Upstream::new(policy, quota));
+        id
+    }
+
+    fn quota(&mut self, id: QuotaId) -> &mut Quota {
+        &mut self.quotas[id.0 as usize]
+    }
+
+    fn quota_of(&self, id: UpstreamId) -> &Quota {
+        &self.quotas[self.upstreams[id.0 as usize].quota.0 as usize]
     }
 
     fn upstream(&mut self, id: UpstreamId) -> &mut Upstream {
@@ -176,28 +208,28 @@ impl Dispatcher {
     fn accept(&mut self, now: Now, spec: CallSpec, callback: Option<Callback>) {
         let call = spec.id;
         let acknowledges = callback.is_none();
-        let not_before = spec.not_before.map(|at| now.instant_of(at)).filter(|&at| at > now.instant);
+        let not_before = spec.not_before.filter(|&at| at > now.instant);
         let state = if not_before.is_some() { State::Scheduled } else { State::Queued };
-        let write = Write::Insert { call, state, next_at: not_before.map(|at| now.timestamp_of(at)), callback };
+        let write = Write::Insert { call, state, next_at: not_before, callback };
         self.turn.writes.push(write);
         if acknowledges {
             self.turn.effects_after.push(Effect::Acknowledge { call });
         }
         self.census.accept(state);
         let asleep = not_before.map(|until| (until, WaitReason::NotBefore));
-        self.place_new(now, Entry::new(spec, state, Tries::default(), 0), asleep);
+        self.place_new(Entry::new(spec, state, Tries::default(), 0), asleep);
     }
 
     /// Puts a call that waits where it belongs, and sets its deadline.
-    fn place_new(&mut self, now: Now, mut entry: Entry, asleep: Option<(Instant, WaitReason)>) {
+    fn place_new(&mut self, mut entry: Entry, asleep: Option<(Instant, WaitReason)>) {
         let call = entry.spec.id;
-        if let Some(deadline) = entry.spec.deadline.map(|at| now.instant_of(at)) {
+        if let Some(deadline) = entry.spec.deadline {
             entry.deadline = Some(deadline);
             self.timers.set(deadline, Timer::Deadline(call));
         }
         if let Some(of) = entry.spec.callback_of.filter(|of| of.held) {
             entry.place = Place::Held;
-            self.held.insert(of.parent, call);
+            self.held.insert((of.parent, call));
         }
         let is_held = entry.place == Place::Held;
         let previous = self.calls.insert(call, entry);
@@ -221,31 +253,42 @@ impl Dispatcher {
         entry.place = Place::Lane;
         let (id, priority, tenant) = (entry.spec.upstream, entry.spec.priority, entry.spec.tenant);
         let upstream = &mut self.upstreams[id.0 as usize];
-        let cost = upstream.capped_cost(entry.spec.cost.get());
+        let quota = &mut self.quotas[upstream.quota.0 as usize];
+        let cost = quota.limits.cap(entry.spec.cost.get());
         upstream.lanes.push(priority, tenant, Waiting { call, cost });
-        // A blocked upstream is woken by what unblocks it, or by a call that goes before the one it is blocked for.
-        if upstream.blocked.is_none() || upstream.lanes.peek().is_some_and(|next| next.call == call) {
-            self.wake(id);
+        if upstream.blocked.is_some() {
+            // What unblocks it makes it take turns again.
+            return;
+        }
+        if !upstream.takes_turns {
+            upstream.takes_turns = true;
+            quota.turns.push_back(id);
+        }
+        // A blocked quota is woken by what unblocks it, or by a call that goes before the one it is blocked for.
+        let is_front = quota.turns.front() == Some(&id) && upstream.lanes.peek().is_some_and(|next| next.call == call);
+        if quota.blocked.is_none() || is_front {
+            let quota = upstream.quota;
+            self.wake(quota);
         }
     }
 
-    /// Asks an upstream for its next call in the coming turn.
-    fn wake(&mut self, id: UpstreamId) {
+    /// Asks a quota for its next call in the coming turn.
+    fn wake(&mut self, id: QuotaId) {
         if self.draining {
             return;
         }
-        let upstream = self.upstream(id);
-        upstream.blocked = None;
-        if !upstream.is_ready && !upstream.lanes.is_empty() {
-            upstream.is_ready = true;
+        let quota = self.quota(id);
+        quota.blocked = None;
+        if !quota.is_ready && !quota.turns.is_empty() {
+            quota.is_ready = true;
             self.ready.push_back(id);
         }
     }
 
     fn fire(&mut self, now: Now, timer: Timer) {
         match timer {
-            Timer::Upstream(id) => {
-                self.upstream(id).wake_at = None;
+            Timer::Quota(id) => {
+                self.quota(id).wake_at = None;
                 self.wake(id);
             }
             Timer::Wake(call) => self.wake_call(call),
@@ -266,8 +309,9 @@ impl Dispatcher {
 
     fn filed(&mut self, call: CallId) {
         self.turn.writes.push(Write::Filed { call });
-        if let Some(callback) = self.held.remove(&call) {
-            self.enqueue(callback);
+        while let Some(&held) = self.held.range((call, CallId::from_bits(0))..).next().filter(|(of, _)| *of == call) {
+            self.held.remove(&held);
+            self.enqueue(held.1);
         }
     }
 
@@ -275,8 +319,8 @@ impl Dispatcher {
         self.draining = true;
         self.ready.clear();
         self.crowded_out.clear();
-        for upstream in &mut self.upstreams {
-            upstream.is_ready = false;
+        for quota in &mut self.quotas {
+            quota.is_ready = false;
         }
         self.timers.set(until, Timer::Drain);
     }

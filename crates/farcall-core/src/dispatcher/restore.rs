@@ -9,7 +9,7 @@ use crate::call::{CallSpec, ErrorKind, State, WaitReason};
 use crate::lifecycle::{self, Step};
 use crate::policy::Terms;
 use crate::settle::{Decision, Tries, decide_interrupted};
-use crate::time::{Instant, Now, Timestamp};
+use crate::time::{Instant, Now};
 
 /// A call as its store kept it.
 #[derive(Debug, Clone, PartialEq)]
@@ -19,7 +19,7 @@ pub struct Recovered {
     pub tries: Tries,
     pub attempts: u32,
     /// When it may go on.
-    pub next_at: Option<Timestamp>,
+    pub next_at: Option<Instant>,
     /// Attempts that were out.
     pub open: Vec<OpenAttempt>,
 }
@@ -41,8 +41,8 @@ impl Dispatcher {
         if recovered.state == State::Running {
             return self.restore_running(now, recovered);
         }
-        let until = recovered.next_at.map(|at| now.instant_of(at)).filter(|&at| at > now.instant);
-        let closed_until = self.upstream(recovered.spec.upstream).closed_until;
+        let until = recovered.next_at.filter(|&at| at > now.instant);
+        let closed_until = self.quota_of(recovered.spec.upstream).closed_until;
         let reason = match recovered.state {
             State::Scheduled => WaitReason::NotBefore,
             _ if closed_until >= until => WaitReason::Cooldown,
@@ -54,7 +54,7 @@ impl Dispatcher {
             state = due;
         }
         let entry = Entry::new(recovered.spec, state, recovered.tries, recovered.attempts);
-        self.place_new(now, entry, until.map(|until| (until, reason)));
+        self.place_new(entry, until.map(|until| (until, reason)));
     }
 
     /// A call whose attempts were out: they are stored as unknown, and the call goes on or ends by `on_unknown`.
@@ -64,7 +64,7 @@ impl Dispatcher {
         let policy = &self.upstreams[id.0 as usize].policy;
         let terms = Terms::new(policy, spec.overrides.as_deref(), spec.method);
         let decision = decide_interrupted(&terms, tries, ErrorKind::Unknown);
-        let proved_at = now.timestamp_of(now.instant + policy.jitter);
+        let proved_at = now.instant + self.quota_of(id).limits.jitter();
         let mut ends = open.iter().map(|open| unknown_end(now, open.number, proved_at)).collect::<Vec<_>>();
         let last = ends.pop();
         for end in ends {
@@ -80,14 +80,14 @@ impl Dispatcher {
         self.turn.writes.push(Write::Settle { call, upstream: id, attempt: last, progress: Some(progress) });
         if state.is_end() {
             self.turn.effects_after.push(Effect::Ended { call, has_file: spec.has_file });
-            self.insert_callback(now, &spec, state);
+            self.insert_callbacks(now, &spec, state);
         } else {
-            self.place_new(now, Entry::new(spec, state, tries, attempts), None::<(Instant, WaitReason)>);
+            self.place_new(Entry::new(spec, state, tries, attempts), None::<(Instant, WaitReason)>);
         }
     }
 }
 
-const fn unknown_end(now: Now, number: u32, proved_at: Timestamp) -> AttemptEnd {
+const fn unknown_end(now: Now, number: u32, proved_at: Instant) -> AttemptEnd {
     AttemptEnd {
         number,
         outcome: AttemptOutcome::Unknown,

@@ -56,12 +56,13 @@ impl Dispatcher {
     /// Why a call waits; nothing for calls that have ended or were never here.
     pub fn standing(&self, call: CallId) -> Option<Standing> {
         let entry = self.calls.get(&call)?;
-        let is_paused = self.upstreams[entry.spec.upstream.0 as usize].is_paused;
+        let upstream = &self.upstreams[entry.spec.upstream.0 as usize];
+        let is_paused = upstream.is_paused;
         let (wait_reason, next_at) = match entry.place {
             // However long its own wait is, a pause has no end that is known.
             Place::Asleep { .. } | Place::Lane if is_paused => (Some(WaitReason::Paused), None),
             Place::Asleep { until, reason } => (Some(reason), Some(until)),
-            Place::Lane => match self.upstreams[entry.spec.upstream.0 as usize].blocked {
+            Place::Lane => match upstream.blocked.or(self.quotas[upstream.quota.0 as usize].blocked) {
                 Some(block) => (Some(block.reason), block.until),
                 None => (Some(WaitReason::Fairness), None),
             },
@@ -72,13 +73,14 @@ impl Dispatcher {
 
     /// How an upstream stands.
     pub fn upstream_standing(&mut self, id: UpstreamId, now: Instant) -> UpstreamStanding {
-        let upstream = self.upstream(id);
+        let upstream = &self.upstreams[id.0 as usize];
+        let quota = &mut self.quotas[upstream.quota.0 as usize];
         UpstreamStanding {
             waiting: upstream.lanes.len(),
             in_flight: upstream.in_flight,
-            blocked: upstream.blocked.map(|block| block.reason),
+            blocked: upstream.blocked.or(quota.blocked).map(|block| block.reason),
             is_paused: upstream.is_paused,
-            limits: upstream.limits.usage(now),
+            limits: quota.limits.usage(now),
         }
     }
 

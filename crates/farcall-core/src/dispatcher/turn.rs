@@ -6,7 +6,7 @@ use crate::attempt::{AttemptKind, AttemptOutcome};
 use crate::call::{ErrorKind, State, UpstreamId};
 use crate::id::{AttemptId, CallId};
 use crate::settle::Tries;
-use crate::time::{Instant, Timestamp};
+use crate::time::{Instant, Now, Timestamp};
 
 /// The number of a turn; they count up by one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -30,13 +30,13 @@ pub enum Write {
     Insert {
         call: CallId,
         state: State,
-        next_at: Option<Timestamp>,
+        next_at: Option<Instant>,
         callback: Option<Callback>,
     },
     Start {
         attempt: AttemptId,
         kind: AttemptKind,
-        at: Timestamp,
+        at: Now,
     },
     /// An attempt ended, a waiting call did, or both an attempt and its call.
     Settle {
@@ -48,7 +48,7 @@ pub enum Write {
     /// An answer to this call asks everybody to keep away from its upstream until then.
     Close {
         call: CallId,
-        until: Timestamp,
+        until: Instant,
     },
     /// A call's files are in place.
     Filed {
@@ -56,12 +56,23 @@ pub enum Write {
     },
 }
 
-/// What a callback that is inserted is for.
+/// What a callback that is inserted is for, and where it goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Callback {
     pub parent: CallId,
     pub parent_upstream: UpstreamId,
     pub parent_end: State,
+    pub asked_by: AskedBy,
+    pub upstream: UpstreamId,
+}
+
+/// Who wants a callback.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AskedBy {
+    /// The policy of the call's upstream.
+    Policy,
+    /// The call itself.
+    Call,
 }
 
 /// How an attempt ended.
@@ -72,7 +83,7 @@ pub struct AttemptEnd {
     pub status: Option<u16>,
     pub error: Option<ErrorKind>,
     /// From when its slots cool; nothing when it sent nothing.
-    pub proved_at: Option<Timestamp>,
+    pub proved_at: Option<Instant>,
     pub ended_at: Timestamp,
 }
 
@@ -80,7 +91,7 @@ pub struct AttemptEnd {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Progress {
     pub state: State,
-    pub next_at: Option<Timestamp>,
+    pub next_at: Option<Instant>,
     pub tries: Tries,
     /// The status and error of the attempt that decided.
     pub status: Option<u16>,

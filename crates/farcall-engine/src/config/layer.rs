@@ -132,10 +132,8 @@ impl Layer {
             retry,
             idempotent: self.idempotent.unwrap_or(default.idempotent),
             success_statuses: self.success.clone().unwrap_or_default().statuses,
-            callbacks: CallbackPolicy {
-                on_success: self.callback_success.is_some(),
-                on_fail: self.callback_fail.is_some(),
-            },
+            // Where they go is known once every upstream is.
+            callbacks: CallbackPolicy::default(),
         }
     }
 

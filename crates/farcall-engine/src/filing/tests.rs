@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use farcall_core::call::{Source, State, Via};
+use farcall_core::steady::Steady;
 use farcall_core::time::Timestamp;
 use farcall_store::record::{AttemptRecord, CallRecord, FileIdentity, GrantRecord, Progress, ResponseRecord};
 
@@ -38,11 +39,11 @@ impl Reader for Faulty {
         Ok(None)
     }
 
-    fn closed_until(&mut self, _: &str) -> Result<Option<Timestamp>, ReadError> {
+    fn closed_until(&mut self, _: &str) -> Result<Option<Steady>, ReadError> {
         Ok(None)
     }
 
-    fn grants(&mut self, _: &str, _: Timestamp, _: u32) -> Result<Vec<GrantRecord>, ReadError> {
+    fn grants(&mut self, _: &str, _: Steady, _: u32) -> Result<Vec<GrantRecord>, ReadError> {
         Ok(Vec::new())
     }
 

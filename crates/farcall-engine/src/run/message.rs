@@ -8,16 +8,17 @@ use farcall_core::time::Instant;
 use farcall_store::port::CommitError;
 use tokio::sync::oneshot;
 
+use super::batches::Answers;
 use crate::execute::Report;
-use crate::handle::{Accepted, Overview, Submission, SubmitError};
+use crate::handle::{Overview, Submission};
 
 /// A message to the loop.
 #[derive(Debug)]
 pub(crate) enum Message {
     /// From a handle.
     Submit {
-        submission: Box<Submission>,
-        reply: oneshot::Sender<Result<Accepted, SubmitError>>,
+        submissions: Vec<Submission>,
+        reply: oneshot::Sender<Answers>,
     },
     Standing {
         call: CallId,

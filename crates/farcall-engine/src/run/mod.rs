@@ -6,6 +6,7 @@
 
 mod announce;
 mod attempts;
+mod batches;
 mod casualty;
 mod documents;
 mod message;
@@ -24,6 +25,7 @@ use farcall_core::call::{State, UpstreamId};
 use farcall_core::dispatcher::{Census, Dispatcher, Effect, Event, Seq};
 use farcall_core::gate::Gate;
 use farcall_core::id::CallId;
+use farcall_core::steady::SteadyClock;
 use farcall_core::time::Instant;
 use farcall_crash::{self as crash, Point};
 use farcall_store::port::{CommitError, Reader};
@@ -53,7 +55,10 @@ pub(crate) use start_up::{Started, start};
 
 /// Messages gathered before a turn is taken.
 const GATHER_MAX: usize = 1_024;
-/// How often connections that nobody uses any more are closed; the longest sleep, too.
+/// The longest sleep while something is to become due: timers stand still while the machine is suspended, and what
+/// became due meanwhile must not wait for them.
+const NAP_MAX: Duration = Duration::from_secs(1);
+/// How often connections that nobody uses any more are closed; the longest sleep of all, too.
 const PRUNE_EVERY: Duration = Duration::from_secs(30);
 
 /// The state of the loop.
@@ -73,6 +78,8 @@ pub(crate) struct Run {
     /// For handles that outlive the loop.
     last_overview: Arc<OnceLock<Overview>>,
     upstreams: Upstreams,
+    /// How instants are stored.
+    steady: SteadyClock,
     reader: Box<dyn Reader>,
     reads: Arc<Reads>,
     spawner: Arc<Spawner>,
@@ -140,7 +147,7 @@ impl Run {
 
     fn sleep_duration(&self) -> Duration {
         let now = clock::now().instant;
-        self.dispatcher.next_wakeup(now).map_or(PRUNE_EVERY, |at| at.since(now)).min(PRUNE_EVERY)
+        self.dispatcher.next_wakeup(now).map_or(PRUNE_EVERY, |at| at.since(now).min(NAP_MAX))
     }
 
     /// Closes idle connections, also those of upstreams that get no calls any more.
@@ -180,7 +187,7 @@ impl Run {
     fn receive(&mut self, message: Message) {
         let now = clock::now();
         match message {
-            Message::Submit { submission, reply } => self.submit(*submission, reply),
+            Message::Submit { submissions, reply } => self.submit(submissions, reply),
             Message::Standing { call, reply } => drop(reply.send(self.dispatcher.standing(call))),
             Message::Overview { reply } => drop(reply.send(self.overview())),
             Message::Drain => self.drain(),
@@ -196,11 +203,12 @@ impl Run {
         if self.in_commit.is_some() || self.store_failure.is_some() {
             return;
         }
-        let mut turn = self.dispatcher.turn(clock::now());
+        let now = clock::now();
+        let mut turn = self.dispatcher.turn(now);
         let effects = self.gate.hold(&mut turn);
         self.count_unfiled(&effects);
         if !turn.writes.is_empty() {
-            let writes = turn.writes.iter().map(|write| self.translate(write)).collect();
+            let writes = turn.writes.iter().map(|write| self.translate(write, now)).collect();
             self.in_commit = Some(turn.seq);
             self.next_census = self.dispatcher.census();
             self.journal.commit(turn.seq, writes);
@@ -294,8 +302,7 @@ impl Run {
         let ids: Vec<_> =
             self.upstreams.iter().map(|(id, known)| (id, limit_key(&known.reference).to_owned())).collect();
         let upstreams = ids.into_iter().map(|(id, name)| self.upstream_overview(id, name, now.instant)).collect();
-        let callbacks =
-            self.upstream_overview(self.dispatcher.callback_upstream(), "callbacks".to_owned(), now.instant);
+        let callbacks = self.upstream_overview(self.dispatcher.command_upstream(), "callbacks".to_owned(), now.instant);
         let next_at = waiters.next_at.map(|at| now.timestamp_of(at));
         Overview { upstreams, callbacks, waiting: waiters.by_reason.into_iter().collect(), next_at }
     }

@@ -15,7 +15,9 @@ use farcall_core::id::CallId;
 use farcall_core::policy::UpstreamPolicy;
 use farcall_core::retry::{OnUnknown, RetryPolicy};
 use farcall_core::settle::Tries;
+use farcall_core::steady::SteadyClock;
 use farcall_core::time::Now;
+use farcall_crash::{self as crash, Point};
 use farcall_store::port::{ReadError, Reader};
 use farcall_store::record::{CallRecord, Recovery};
 
@@ -29,6 +31,13 @@ use crate::upstreams::{UpstreamError, Upstreams};
 const CALLBACK_CONCURRENCY: NonZeroU32 = NonZeroU32::new(4).expect("4 is not zero");
 const CALLBACK_TIMEOUT: Duration = Duration::from_secs(60);
 const CALLBACK_RETRIES: u32 = 4;
+
+/// The present, and how stored moments relate to it.
+#[derive(Clone, Copy)]
+pub(super) struct Clocks {
+    pub(super) now: Now,
+    pub(super) steady: SteadyClock,
+}
 
 /// What a rebuild comes to.
 pub(super) struct Rebuilt {
@@ -44,7 +53,7 @@ struct Rebuild<'a> {
     tenants: Tenants,
     reader: &'a mut dyn Reader,
     config: &'a Config,
-    now: Now,
+    clocks: Clocks,
 }
 
 /// Rebuilds the dispatcher from what the store holds: limits as they were left, calls as they stood.
@@ -52,16 +61,17 @@ pub(super) fn rebuild(
     recovery: &Recovery,
     config: &Arc<Config>,
     reader: &mut dyn Reader,
-    now: Now,
+    clocks: Clocks,
     seed: u64,
 ) -> Result<Rebuilt, UpstreamError> {
     let mut dispatcher = Dispatcher::new(callback_policy(), seed);
     dispatcher.restore_census(census(recovery));
-    let upstreams = Upstreams::new(Arc::clone(config));
-    let mut rebuild = Rebuild { dispatcher, upstreams, tenants: Tenants::default(), reader, config, now };
-    rebuild.upstreams.declare_all(&mut rebuild.dispatcher, rebuild.reader, now)?;
+    let upstreams = Upstreams::new(Arc::clone(config), clocks.steady);
+    let mut rebuild = Rebuild { dispatcher, upstreams, tenants: Tenants::default(), reader, config, clocks };
+    rebuild.upstreams.declare_all(&mut rebuild.dispatcher, rebuild.reader, clocks.now)?;
     rebuild.restore(recovery)?;
     let Rebuild { dispatcher, upstreams, tenants, .. } = rebuild;
+    crash::reach(Point::Rebuilt);
     Ok(Rebuilt { dispatcher, upstreams, tenants })
 }
 
@@ -77,6 +87,7 @@ pub(super) fn settle_files(filing: &Filing, recovery: &Recovery) -> Result<(), F
     for (file, id) in files {
         filing.claim(&file.name, id);
     }
+    crash::reach(Point::FilesSettled);
     Ok(())
 }
 
@@ -97,23 +108,23 @@ impl Rebuild<'_> {
                 state: progress.state,
                 tries,
                 attempts: record.attempts,
-                next_at: progress.next_at,
+                next_at: progress.next_at.map(|at| self.clocks.steady.instant(at)),
                 open: open.remove(&record.id).unwrap_or_default(),
             };
-            self.dispatcher.restore(self.now, recovered);
+            self.dispatcher.restore(self.clocks.now, recovered);
         }
         Ok(())
     }
 
     fn upstream(&mut self, record: &CallRecord) -> Result<UpstreamId, UpstreamError> {
         if record.callback_of.is_some() {
-            return Ok(self.dispatcher.callback_upstream());
+            return Ok(self.dispatcher.command_upstream());
         }
         let reference = match &record.upstream {
             Some(name) => UpstreamRef::Declared(name.clone()),
             None => UpstreamRef::Undeclared(record.limit_key.clone()),
         };
-        self.upstreams.resolve(&reference, &mut self.dispatcher, self.reader, self.now)
+        self.upstreams.resolve(&reference, &mut self.dispatcher, self.reader, self.clocks.now)
     }
 
     fn spec(
@@ -132,10 +143,11 @@ impl Rebuild<'_> {
             tenant: self.tenants.id(record.tenant.as_deref()),
             cost: NonZeroU32::new(record.cost).unwrap_or(NonZeroU32::MIN),
             accepted_at: record.accepted_at,
-            not_before: record.not_before,
-            deadline: record.deadline,
+            not_before: record.not_before.map(|at| self.clocks.steady.instant(at)),
+            deadline: record.deadline.map(|at| self.clocks.steady.instant(at)),
             overrides,
             has_file: record.file.is_some(),
+            callback: None,
             callback_of: record.callback_of.map(|parent| CallbackOf { parent, held: unfiled.contains(&parent) }),
         })
     }

@@ -5,12 +5,14 @@
 use farcall_core::call::{CallSpec, Method, Overrides, State, TenantId, UpstreamId};
 use farcall_core::dispatcher::Event;
 use farcall_core::id::CallId;
+use farcall_core::steady::SteadyClock;
 use farcall_core::time::Now;
 use farcall_store::port::Insert;
 use farcall_store::record::{CallRecord, IdempotencyRecord, Progress};
 use sha2::{Digest, Sha256};
 use tokio::sync::{mpsc, oneshot};
 
+use super::batches::Answers;
 use super::documents::Kept;
 use super::pending::Unacknowledged;
 use super::{Message, Run};
@@ -19,15 +21,17 @@ use crate::document::{Document, Rejection, RejectionKind, UpstreamRef, When};
 use crate::handle::{Accepted, Submission, SubmitError};
 use crate::upstreams::limit_key;
 
-type Reply = oneshot::Sender<Result<Accepted, SubmitError>>;
-
 impl Run {
-    pub(super) fn submit(&mut self, submission: Submission, reply: Reply) {
-        match self.offer(submission) {
-            Ok(accepted) if self.pending.unacknowledged.contains_key(&accepted.id) => {
-                self.pending.unacknowledged.entry(accepted.id).or_default().waiting.push((reply, accepted));
+    /// Offers each call by itself; what one comes to does not touch the others.
+    pub(super) fn submit(&mut self, submissions: Vec<Submission>, reply: oneshot::Sender<Answers>) {
+        let places = self.pending.batches.open(submissions.len(), reply);
+        for (submission, place) in submissions.into_iter().zip(places) {
+            let offered = self.offer(submission);
+            let waits = offered.as_ref().ok().and_then(|accepted| self.pending.unacknowledged.get_mut(&accepted.id));
+            match (offered, waits) {
+                (Ok(accepted), Some(call)) => call.waiting.push((place, accepted)),
+                (answer, _) => self.pending.batches.answer(place, answer),
             }
-            result => drop(reply.send(result)),
         }
     }
 
@@ -48,8 +52,8 @@ impl Run {
         self.check_cost(upstream, &submission.document)?;
         let id = CallId::new(now.timestamp, self.rng.u128(..));
         let spec = self.spec(id, upstream, &submission, now);
-        let record = new_record(&spec, &submission, key.clone());
-        let insert = Insert { call: record, request: submission.bytes };
+        let record = new_record(&spec, &submission, self.steady, key.clone());
+        let insert = Insert { at: self.steady.steady(now.instant), call: record, request: submission.bytes };
         let key = key.map(|key| {
             let name = (key.scope, key.key);
             self.pending.keys.insert(name.clone(), (id, key.digest));
@@ -126,9 +130,10 @@ impl Run {
     fn spec(&mut self, id: CallId, upstream: UpstreamId, submission: &Submission, now: Now) -> CallSpec {
         let document = &submission.document;
         let known = self.upstreams.get(upstream).expect("a resolved upstream is known");
+        // A time by the wall clock is what that shows now: no later jump of it makes the call expire or stay for ever.
         let time = |when: When| match when {
-            When::At(at) => at,
-            When::After(wait) => now.timestamp + wait,
+            When::At(at) => now.instant_of(at),
+            When::After(wait) => now.instant + wait,
         };
         let deadline = document.schedule.deadline.map(time);
         let overrides = overrides(document);
@@ -142,9 +147,10 @@ impl Run {
             cost: document.cost,
             accepted_at: now.timestamp,
             not_before: document.schedule.not_before.map(time),
-            deadline: deadline.or_else(|| known.settings.deadline.map(|limit| now.timestamp + limit)),
+            deadline: deadline.or_else(|| known.settings.deadline.map(|limit| now.instant + limit)),
             overrides: overrides.map(Box::new),
             has_file: submission.file.is_some(),
+            callback: None,
             callback_of: None,
         }
     }
@@ -154,8 +160,8 @@ impl Run {
 pub(super) fn refuse_all(messages: &mut mpsc::Receiver<Message>, error: impl Fn() -> SubmitError) {
     messages.close();
     while let Ok(message) = messages.try_recv() {
-        if let Message::Submit { reply, .. } = message {
-            drop(reply.send(Err(error())));
+        if let Message::Submit { submissions, reply } = message {
+            drop(reply.send(submissions.iter().map(|_| Err(error())).collect()));
         }
     }
 }
@@ -167,7 +173,12 @@ pub(super) fn overrides(document: &Document) -> Option<Overrides> {
     (overrides != Overrides::default()).then_some(overrides)
 }
 
-fn new_record(spec: &CallSpec, submission: &Submission, idempotency: Option<IdempotencyRecord>) -> CallRecord {
+fn new_record(
+    spec: &CallSpec,
+    submission: &Submission,
+    steady: SteadyClock,
+    idempotency: Option<IdempotencyRecord>,
+) -> CallRecord {
     let document = &submission.document;
     CallRecord {
         id: spec.id,
@@ -185,8 +196,8 @@ fn new_record(spec: &CallSpec, submission: &Submission, idempotency: Option<Idem
         tenant: document.tenant.clone(),
         cost: spec.cost.get(),
         accepted_at: spec.accepted_at,
-        not_before: spec.not_before,
-        deadline: spec.deadline,
+        not_before: spec.not_before.map(|at| steady.steady(at)),
+        deadline: spec.deadline.map(|at| steady.steady(at)),
         started_at: None,
         attempts: 0,
         progress: Progress::waiting(State::Queued, None),
@@ -249,9 +260,10 @@ mod tests {
         let submission = Submission { document, bytes, source, via, file: None, scope };
         let (sender, mut messages) = mpsc::channel(1);
         let (reply, mut answer) = oneshot::channel();
-        sender.try_send(Message::Submit { submission: Box::new(submission), reply }).expect("room for one");
+        sender.try_send(Message::Submit { submissions: vec![submission], reply }).expect("room for one");
         refuse_all(&mut messages, || SubmitError::Draining);
-        assert!(matches!(answer.try_recv(), Ok(Err(SubmitError::Draining))));
+        let answers = answer.try_recv().expect("an answer");
+        assert!(matches!(answers[..], [Err(SubmitError::Draining)]));
         assert!(sender.is_closed());
     }
 }

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use farcall_core::attempt::AttemptOutcome;
 use farcall_core::call::State;
 use farcall_core::id::CallId;
-use farcall_core::time::Timestamp;
+use farcall_core::steady::{KeptClock, Steady};
 
 use crate::port::{AttemptEnd, CommitError, Insert, Settle, Start, Write};
 use crate::record::{AttemptRecord, CallRecord, GrantRecord, Recovery, ResponseRecord, Totals};
@@ -25,7 +25,9 @@ pub(super) struct Content {
     rows: BTreeMap<CallId, Arc<Row>>,
     keys: BTreeMap<(String, String), CallId>,
     /// By limit key.
-    closings: BTreeMap<String, Timestamp>,
+    closings: BTreeMap<String, Steady>,
+    clock: Option<KeptClock>,
+    latest: Option<Steady>,
 }
 
 /// A call and all that belongs to it.
@@ -55,8 +57,12 @@ impl Content {
         self.keys.get(&(scope.to_owned(), key.to_owned())).and_then(|&id| self.row(id))
     }
 
-    pub(super) fn closed_until(&self, limit_key: &str) -> Option<Timestamp> {
+    pub(super) fn closed_until(&self, limit_key: &str) -> Option<Steady> {
         self.closings.get(limit_key).copied()
+    }
+
+    pub(super) fn keep_clock(&mut self, clock: KeptClock) {
+        self.clock = Some(clock);
     }
 
     pub(super) fn take_over(&mut self) -> (u64, Recovery) {
@@ -71,11 +77,13 @@ impl Content {
             open_attempts: rows.iter().flat_map(|row| row.open_attempts()).collect(),
             unfiled: calls(|call| call.progress.state.is_end() && !call.filed),
             totals: self.totals(),
+            clock: self.clock.clone(),
+            latest: self.latest,
         };
         (self.epoch, recovery)
     }
 
-    pub(super) fn grants(&self, limit_key: &str, since: Timestamp, count: u32) -> Vec<GrantRecord> {
+    pub(super) fn grants(&self, limit_key: &str, since: Steady, count: u32) -> Vec<GrantRecord> {
         let rows = self.rows.values().filter(|row| row.call.limit_key == limit_key);
         let attempts = rows.flat_map(|row| row.attempts.iter().map(move |attempt| (row, attempt)));
         let mut grants: Vec<_> = attempts
@@ -83,8 +91,8 @@ impl Content {
             .filter(|(_, attempt)| attempt.ended_at.is_none() || latest_at(attempt) >= since)
             .map(|(row, attempt)| {
                 let open = attempt.ended_at.is_none();
-                let AttemptRecord { started_at, proved_at, ended_at, .. } = *attempt;
-                let grant = GrantRecord { started_at, proved_at, ended_at, cost: row.call.cost };
+                let AttemptRecord { granted_at, proved_at, .. } = *attempt;
+                let grant = GrantRecord { granted_at, proved_at, cost: row.call.cost };
                 (Reverse((open, latest_at(attempt), row.seq, attempt.number)), grant)
             })
             .collect();
@@ -111,6 +119,7 @@ impl Content {
                 return Err(refusal.of(write.call()));
             }
         }
+        self.latest = self.latest.max(writes.iter().filter_map(Write::decided_at).max());
         Ok(())
     }
 
@@ -133,7 +142,7 @@ impl Content {
         Ok(())
     }
 
-    fn close(&mut self, call: CallId, until: Timestamp) -> Result<(), Refusal> {
+    fn close(&mut self, call: CallId, until: Steady) -> Result<(), Refusal> {
         let row = self.rows.get(&call).ok_or(UNKNOWN_CALL)?;
         let closed = self.closings.entry(row.call.limit_key.clone()).or_insert(until);
         *closed = until.max(*closed);
@@ -190,6 +199,7 @@ impl Row {
             outcome: AttemptOutcome::Running,
             status: None,
             started_at: start.started_at,
+            granted_at: start.granted_at,
             proved_at: None,
             ended_at: None,
             error: None,
@@ -212,10 +222,10 @@ impl Row {
     fn end_attempt(&mut self, end: &AttemptEnd) -> Result<(), Refusal> {
         let running = |attempt: &&mut AttemptRecord| attempt.number == end.number && attempt.ended_at.is_none();
         let attempt = self.attempts.iter_mut().find(running).ok_or(UNMATCHED_END)?;
-        let (number, kind, started_at) = (attempt.number, attempt.kind, attempt.started_at);
+        let AttemptRecord { number, kind, started_at, granted_at, .. } = *attempt;
         let AttemptEnd { outcome, status, proved_at, ended_at, ref error, .. } = *end;
         let (ended_at, error) = (Some(ended_at), error.clone());
-        *attempt = AttemptRecord { number, kind, outcome, status, started_at, proved_at, ended_at, error };
+        *attempt = AttemptRecord { number, kind, outcome, status, started_at, granted_at, proved_at, ended_at, error };
         Ok(())
     }
 
@@ -235,6 +245,6 @@ fn key_of(call: &CallRecord) -> Option<(String, String)> {
     call.idempotency.as_ref().map(|record| (record.scope.clone(), record.key.clone()))
 }
 
-fn latest_at(attempt: &AttemptRecord) -> Timestamp {
-    attempt.proved_at.map_or(attempt.started_at, |proved_at| proved_at.max(attempt.started_at))
+fn latest_at(attempt: &AttemptRecord) -> Steady {
+    attempt.proved_at.map_or(attempt.granted_at, |proved_at| proved_at.max(attempt.granted_at))
 }

@@ -20,6 +20,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use farcall_core::id::CallId;
+use farcall_core::steady::KeptClock;
 use farcall_crash::{self as crash, Point};
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, TransactionBehavior};
@@ -117,6 +118,14 @@ impl Store for SqliteStore {
         Ok(recovery)
     }
 
+    fn keep_clock(&mut self, clock: &KeptClock) -> Result<(), ReadError> {
+        let kept = recovery::keep_clock(&self.connection, self.epoch.unwrap_or(-1), clock);
+        match kept.map_err(unread("the clock"))? {
+            true => Ok(()),
+            false => Err(unread("the clock")("another engine has taken over")),
+        }
+    }
+
     fn commit(&mut self, writes: &[Write]) -> Result<(), CommitError> {
         self.intact()?;
         let Some(first) = writes.first().map(Write::call) else { return Ok(()) };
@@ -150,6 +159,7 @@ impl Drop for SqliteStore {
 mod tests {
     use bytes::Bytes;
     use farcall_core::call::{Source, State, Via};
+    use farcall_core::steady::Steady;
     use farcall_core::time::Timestamp;
 
     use super::*;
@@ -191,7 +201,8 @@ mod tests {
             filed: true,
             idempotency: None,
         };
-        Write::Insert(Box::new(Insert { call, request: Bytes::from(request) }))
+        let at = Steady::from_micros(0);
+        Write::Insert(Box::new(Insert { at, call, request: Bytes::from(request) }))
     }
 
     fn opened() -> Result<(tempfile::TempDir, SqliteStore), Box<dyn std::error::Error>> {

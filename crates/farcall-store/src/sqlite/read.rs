@@ -5,7 +5,7 @@
 
 use bytes::Bytes;
 use farcall_core::id::CallId;
-use farcall_core::time::Timestamp;
+use farcall_core::steady::Steady;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::bodies::{Bodies, Part};
@@ -103,12 +103,12 @@ impl Reader for SqliteReader {
             .map_err(unread("the call of a key"))
     }
 
-    fn grants(&mut self, limit_key: &str, since: Timestamp, count: u32) -> Result<Vec<GrantRecord>, ReadError> {
+    fn grants(&mut self, limit_key: &str, since: Steady, count: u32) -> Result<Vec<GrantRecord>, ReadError> {
         self.stored_grants(limit_key, since.as_micros(), count).map_err(unread("grants"))
     }
 
-    fn closed_until(&mut self, limit_key: &str) -> Result<Option<Timestamp>, ReadError> {
-        let until = |row: &Row<'_>| row.get(0).map(Timestamp::from_micros);
+    fn closed_until(&mut self, limit_key: &str) -> Result<Option<Steady>, ReadError> {
+        let until = |row: &Row<'_>| row.get(0).map(Steady::from_micros);
         self.connection
             .prepare_cached("SELECT until FROM closings WHERE limit_key = ?1")
             .and_then(|mut statement| statement.query_row([limit_key], until).optional())
@@ -129,18 +129,13 @@ const ATTEMPTS: &str = concat!(
 const RESPONSE: &str =
     "SELECT status, headers, decoded, body FROM responses WHERE call = (SELECT seq FROM calls WHERE id = ?1)";
 
-const GRANTS_OPEN: &str = "SELECT started_at, proved_at, ended_at, cost FROM attempts INDEXED BY attempts_open \
-    WHERE ended_at IS NULL AND limit_key = ?1 ORDER BY started_at DESC, call DESC, number DESC LIMIT ?2";
+const GRANTS_OPEN: &str = "SELECT granted_at, proved_at, cost FROM attempts INDEXED BY attempts_open \
+    WHERE ended_at IS NULL AND limit_key = ?1 ORDER BY granted_at DESC, call DESC, number DESC LIMIT ?2";
 
-const GRANTS_ENDED: &str = "SELECT started_at, proved_at, ended_at, cost FROM attempts INDEXED BY attempts_by_limit \
+const GRANTS_ENDED: &str = "SELECT granted_at, proved_at, cost FROM attempts INDEXED BY attempts_by_limit \
     WHERE limit_key = ?1 AND latest_at >= ?2 ORDER BY latest_at DESC, call DESC, number DESC LIMIT ?3";
 
 fn grant(row: &Row<'_>) -> rusqlite::Result<GrantRecord> {
     let mut columns = Columns::new(row);
-    Ok(GrantRecord {
-        started_at: columns.time()?,
-        proved_at: columns.optional_time()?,
-        ended_at: columns.optional_time()?,
-        cost: columns.take()?,
-    })
+    Ok(GrantRecord { granted_at: columns.steady()?, proved_at: columns.optional_steady()?, cost: columns.take()? })
 }

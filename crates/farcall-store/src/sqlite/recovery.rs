@@ -5,8 +5,9 @@
 
 use farcall_core::call::State;
 use farcall_core::id::CallId;
+use farcall_core::steady::{KeptClock, Steady};
 use farcall_crash::{self as crash, Point};
-use rusqlite::{Connection, OptionalExtension, TransactionBehavior};
+use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params};
 
 use super::bodies::{Bodies, Part};
 use super::row::{self, Columns, attempt_columns, blob, call_columns};
@@ -21,12 +22,21 @@ pub(super) fn take_over(connection: &mut Connection) -> rusqlite::Result<(i64, R
         open_attempts: open_attempts(&tx)?,
         unfiled: calls(&tx, UNFILED)?,
         totals: totals(&tx, &live)?,
+        clock: tx.query_row(CLOCK, [], kept_clock)?,
+        latest: tx.query_row("SELECT latest FROM meta", [], |row| Columns::new(row).optional_steady())?,
         live,
     };
     crash::reach(Point::TakeOverBegun);
     tx.commit()?;
     crash::reach(Point::TakeOverDurable);
     Ok((epoch, recovery))
+}
+
+/// Keeps the clock of the present boot. False when another engine has taken over.
+pub(super) fn keep_clock(connection: &Connection, epoch: i64, clock: &KeptClock) -> rusqlite::Result<bool> {
+    let KeptClock { boot, base_us, since } = clock;
+    let kept = connection.execute(KEEP_CLOCK, params![epoch, boot, base_us, since.as_micros()])?;
+    Ok(kept == 1)
 }
 
 /// Removes body files without a row: what a crash left between file and commit.
@@ -57,6 +67,10 @@ const OPEN_ATTEMPTS: &str = concat!(
 
 const TOTALS: &str = "SELECT accepted, pruned, succeeded, failed, cancelled, expired, unknown, poisoned FROM meta";
 
+const CLOCK: &str = "SELECT boot, clock_base, clock_since FROM meta";
+
+const KEEP_CLOCK: &str = "UPDATE meta SET boot = ?2, clock_base = ?3, clock_since = ?4 WHERE one = 1 AND epoch = ?1";
+
 const REQUEST_IN_FILE: &str =
     "SELECT 1 FROM requests WHERE call = (SELECT seq FROM calls WHERE id = ?1) AND body IS NULL";
 
@@ -74,6 +88,13 @@ fn open_attempts(connection: &Connection) -> rusqlite::Result<Vec<(CallId, Attem
         Ok((columns.id()?, row::attempt(&mut columns)?))
     };
     statement.query_map([], read)?.collect()
+}
+
+fn kept_clock(row: &rusqlite::Row<'_>) -> rusqlite::Result<Option<KeptClock>> {
+    let mut columns = Columns::new(row);
+    let (boot, base_us) = (columns.take()?, columns.take::<Option<_>>()?);
+    let since = columns.optional_steady()?;
+    Ok(base_us.zip(since).map(|(base_us, since): (i64, Steady)| KeptClock { boot, base_us, since }))
 }
 
 fn totals(connection: &Connection, live: &[CallRecord]) -> rusqlite::Result<Totals> {

@@ -5,6 +5,7 @@
 use farcall_core::attempt::{AttemptKind, AttemptOutcome};
 use farcall_core::call::{ErrorKind, Source, State, Via};
 use farcall_core::id::CallId;
+use farcall_core::steady::Steady;
 use farcall_core::time::Timestamp;
 use rusqlite::Row;
 use rusqlite::types::{FromSql, Type};
@@ -25,7 +26,7 @@ pub(super) use call_columns;
 /// The columns [`attempt`] reads, in its order.
 macro_rules! attempt_columns {
     () => {
-        "number, kind, outcome, status, started_at, proved_at, ended_at, error_kind, error_message"
+        "number, kind, outcome, status, started_at, granted_at, proved_at, ended_at, error_kind, error_message"
     };
 }
 pub(super) use attempt_columns;
@@ -70,6 +71,14 @@ impl<'row> Columns<'row> {
         Ok(self.take::<Option<_>>()?.map(Timestamp::from_micros))
     }
 
+    pub(super) fn steady(&mut self) -> rusqlite::Result<Steady> {
+        self.take().map(Steady::from_micros)
+    }
+
+    pub(super) fn optional_steady(&mut self) -> rusqlite::Result<Option<Steady>> {
+        Ok(self.take::<Option<_>>()?.map(Steady::from_micros))
+    }
+
     fn word<T>(&mut self, from_word: impl FnOnce(&str) -> Option<T>) -> rusqlite::Result<T> {
         let index = self.next;
         self.next += 1;
@@ -101,7 +110,7 @@ pub(super) fn call(row: &Row<'_>) -> rusqlite::Result<CallRecord> {
     let mut columns = Columns::new(row);
     let id = columns.id()?;
     let state = columns.word(State::from_word)?;
-    let next_at = columns.optional_time()?;
+    let next_at = columns.optional_steady()?;
     let (retries, requeues, throttles) = (columns.take()?, columns.take()?, columns.take()?);
     let started_at = columns.optional_time()?;
     let finished_at = columns.optional_time()?;
@@ -123,8 +132,8 @@ pub(super) fn call(row: &Row<'_>) -> rusqlite::Result<CallRecord> {
         tenant: columns.take()?,
         cost: columns.take()?,
         accepted_at: columns.time()?,
-        not_before: columns.optional_time()?,
-        deadline: columns.optional_time()?,
+        not_before: columns.optional_steady()?,
+        deadline: columns.optional_steady()?,
         has_overrides: columns.take()?,
         callback_of: columns.optional_id()?,
         retry_of: columns.optional_id()?,
@@ -141,7 +150,8 @@ pub(super) fn attempt(columns: &mut Columns<'_>) -> rusqlite::Result<AttemptReco
         outcome: columns.word(AttemptOutcome::from_word)?,
         status: columns.take()?,
         started_at: columns.time()?,
-        proved_at: columns.optional_time()?,
+        granted_at: columns.steady()?,
+        proved_at: columns.optional_steady()?,
         ended_at: columns.optional_time()?,
         error: columns.error()?,
     })

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use farcall_core::attempt::AttemptOutcome;
 use farcall_core::call::State;
 use farcall_core::id::CallId;
+use farcall_core::steady::Steady;
 use farcall_core::time::Timestamp;
 use rusqlite::{CachedStatement, Connection, ErrorCode, OptionalExtension, params};
 
@@ -27,6 +28,8 @@ pub(super) struct Batch<'c> {
     written: Vec<(CallId, Part)>,
     /// What the batch adds.
     totals: Totals,
+    /// When the latest of it was decided.
+    latest: Option<Steady>,
 }
 
 /// A write, or two of one call that need one row only.
@@ -34,7 +37,7 @@ enum Step<'w> {
     Insert { insert: &'w Insert, first: Option<&'w Start> },
     Start(&'w Start),
     Settle(&'w Settle),
-    Close { call: CallId, until: Timestamp },
+    Close { call: CallId, until: Steady },
     Filed(CallId),
 }
 
@@ -56,11 +59,12 @@ impl<'c> Batch<'c> {
     /// A batch of this connection's open transaction.
     pub(super) fn new(connection: &'c Connection, bodies: &'c Bodies) -> rusqlite::Result<Self> {
         let statements = Statements::prepare(connection)?;
-        Ok(Self { connection, statements, bodies, written: Vec::new(), totals: Totals::default() })
+        Ok(Self { connection, statements, bodies, written: Vec::new(), totals: Totals::default(), latest: None })
     }
 
     /// Makes all writes, in order. Stops at the first that is refused.
     pub(super) fn apply(&mut self, writes: &[Write]) -> Result<(), CommitError> {
+        self.latest = writes.iter().filter_map(Write::decided_at).max();
         for step in plan(writes) {
             match step {
                 Step::Insert { insert, first } => self.insert(insert, first)?,
@@ -88,6 +92,7 @@ impl<'c> Batch<'c> {
             count(State::Expired),
             count(State::Unknown),
             count(State::Poisoned),
+            steady(self.latest),
         ])?;
         if sealed == 1 { Ok(()) } else { Err(SUPERSEDED.of(call)) }
     }
@@ -155,7 +160,7 @@ impl<'c> Batch<'c> {
         Ok(self.statements.insert_response(seq, response, body)?)
     }
 
-    fn close(&mut self, call: CallId, until: Timestamp) -> Result<(), CommitError> {
+    fn close(&mut self, call: CallId, until: Steady) -> Result<(), CommitError> {
         let (seq, _) = self.stored(call)?;
         self.connection.prepare_cached(CLOSE)?.execute(params![seq, until.as_micros()])?;
         Ok(())
@@ -244,7 +249,7 @@ impl<'c> Statements<'c> {
             .execute(params![
                 blob(call.id),
                 first.map_or(progress.state, |_| State::Running).as_str(),
-                micros(progress.next_at.filter(|_| first.is_none())),
+                steady(progress.next_at.filter(|_| first.is_none())),
                 progress.retries,
                 progress.requeues,
                 progress.throttles,
@@ -266,8 +271,8 @@ impl<'c> Statements<'c> {
                 call.tenant,
                 call.cost,
                 call.accepted_at.as_micros(),
-                micros(call.not_before),
-                micros(call.deadline),
+                steady(call.not_before),
+                steady(call.deadline),
                 call.has_overrides,
                 call.callback_of.map(blob),
                 call.retry_of.map(blob),
@@ -285,8 +290,9 @@ impl<'c> Statements<'c> {
 
     fn insert_attempt(&mut self, seq: i64, start: &Start) -> rusqlite::Result<()> {
         let running = AttemptOutcome::Running.as_str();
-        let started_at = start.started_at.as_micros();
-        self.insert_attempt.execute(params![seq, start.number, start.kind.as_str(), running, started_at]).map(drop)
+        let (started_at, granted_at) = (start.started_at.as_micros(), start.granted_at.as_micros());
+        let kind = start.kind.as_str();
+        self.insert_attempt.execute(params![seq, start.number, kind, running, started_at, granted_at]).map(drop)
     }
 
     /// Ends a running attempt; says whether there was one.
@@ -297,7 +303,7 @@ impl<'c> Statements<'c> {
             end.number,
             end.outcome.as_str(),
             end.status,
-            micros(end.proved_at),
+            steady(end.proved_at),
             end.ended_at.as_micros(),
             error_kind,
             error_message,
@@ -329,8 +335,8 @@ const INSERT_CALL: &str = concat!(
 const CLOSE: &str = "INSERT INTO closings (limit_key, until) SELECT limit_key, ?2 FROM calls WHERE seq = ?1 \
     ON CONFLICT (limit_key) DO UPDATE SET until = max(until, excluded.until)";
 
-const INSERT_ATTEMPT: &str = "INSERT INTO attempts (call, number, kind, outcome, started_at, limit_key, cost) \
-    SELECT seq, ?2, ?3, ?4, ?5, limit_key, cost FROM calls WHERE seq = ?1";
+const INSERT_ATTEMPT: &str = "INSERT INTO attempts (call, number, kind, outcome, started_at, granted_at, limit_key, cost) \
+    SELECT seq, ?2, ?3, ?4, ?5, ?6, limit_key, cost FROM calls WHERE seq = ?1";
 
 const INSERT_RESPONSE: &str =
     "INSERT INTO responses (call, status, headers, decoded, body) VALUES (?1, ?2, ?3, ?4, ?5)";
@@ -339,7 +345,7 @@ const START: &str = "UPDATE calls SET attempts = ?2, started_at = coalesce(start
     next_at = NULL WHERE seq = ?1";
 
 const END_ATTEMPT: &str = "UPDATE attempts SET outcome = ?3, status = ?4, proved_at = ?5, ended_at = ?6, \
-    error_kind = ?7, error_message = ?8, latest_at = max(started_at, ?5) \
+    error_kind = ?7, error_message = ?8, latest_at = max(granted_at, ?5) \
     WHERE call = ?1 AND number = ?2 AND ended_at IS NULL";
 
 /// Leaves `ended` alone, and with it the indexes.
@@ -350,8 +356,8 @@ const END: &str = "UPDATE calls SET state = ?2, next_at = ?3, retries = ?4, requ
     finished_at = ?7, status = ?8, error_kind = ?9, error_message = ?10, ended = 1 WHERE seq = ?1";
 
 const SEAL: &str = "UPDATE meta SET accepted = accepted + ?2, succeeded = succeeded + ?3, failed = failed + ?4, \
-    cancelled = cancelled + ?5, expired = expired + ?6, unknown = unknown + ?7, poisoned = poisoned + ?8 \
-    WHERE one = 1 AND epoch = ?1";
+    cancelled = cancelled + ?5, expired = expired + ?6, unknown = unknown + ?7, poisoned = poisoned + ?8, \
+    latest = coalesce(max(latest, ?9), latest, ?9) WHERE one = 1 AND epoch = ?1";
 
 fn set_progress(statement: &mut CachedStatement<'_>, seq: i64, progress: &Progress) -> rusqlite::Result<()> {
     let (error_kind, error_message) = error_columns(progress.error.as_ref());
@@ -359,7 +365,7 @@ fn set_progress(statement: &mut CachedStatement<'_>, seq: i64, progress: &Progre
         .execute(params![
             seq,
             progress.state.as_str(),
-            micros(progress.next_at),
+            steady(progress.next_at),
             progress.retries,
             progress.requeues,
             progress.throttles,
@@ -377,4 +383,8 @@ fn error_columns(error: Option<&ErrorRecord>) -> (Option<&str>, Option<&str>) {
 
 fn micros(time: Option<Timestamp>) -> Option<i64> {
     time.map(Timestamp::as_micros)
+}
+
+fn steady(time: Option<Steady>) -> Option<i64> {
+    time.map(Steady::as_micros)
 }

@@ -10,7 +10,9 @@ use proptest::prelude::*;
 use proptest::test_runner::TestCaseError;
 
 use crate::lab::{Lab, MemoryLab, SqliteLab};
-use crate::sample::{at, attempt_end, call, filed, full_call, id, insert_with, key, response, settle_with, start_at};
+use crate::sample::{
+    attempt_end, call, filed, full_call, id, insert_with, key, response, settle_with, start_at, steady,
+};
 
 const CALLS: u32 = 5;
 const KEYS: [&str; 3] = ["a", "b", "c"];
@@ -82,12 +84,12 @@ fn write(change: &Change, attempts: &mut [u32; CALLS as usize]) -> Write {
         Change::Start { call, ahead, second } => {
             let number = attempts[call as usize] + ahead;
             attempts[call as usize] = number;
-            start_at(call, number, at(second))
+            start_at(call, number, second)
         }
         Change::Settle { call, behind, state, answer, proved } => {
             let end = behind.map(|behind| AttemptEnd {
                 outcome: AttemptOutcome::ALL[1 + proved.unwrap_or(0) as usize % 6],
-                proved_at: proved.map(at),
+                proved_at: proved.map(steady),
                 error: proved.map(|second| ErrorRecord { kind: ErrorKind::Timeout, message: second.to_string() }),
                 ..attempt_end(attempts[call as usize].saturating_sub(behind))
             });
@@ -121,8 +123,8 @@ fn compare(memory: &mut dyn Lab, sqlite: &mut dyn Lab) -> Result<(), TestCaseErr
     }
     for limit_key in LIMIT_KEYS {
         for (since, count) in [(0, 100), (25, 3), (40, 100), (59, 1)] {
-            let grants = left.grants(limit_key, at(since), count).map_err(failed)?;
-            prop_assert_eq!(grants, right.grants(limit_key, at(since), count).map_err(failed)?);
+            let grants = left.grants(limit_key, steady(since), count).map_err(failed)?;
+            prop_assert_eq!(grants, right.grants(limit_key, steady(since), count).map_err(failed)?);
         }
     }
     Ok(())
