@@ -25,9 +25,10 @@ type Step = (&'static str, fn(&Bench<'_>) -> Result<()>);
 const SEEDS: &str = "1000";
 
 /// The cheapest first.
-const STEPS: [Step; 8] = [
+const STEPS: [Step; 9] = [
     ("C compiler", c_compiler),
     ("Python", python),
+    ("tools for faults", fault_tools),
     ("format", format),
     ("tidy", |bench| tidy::run(bench.root)),
     ("no crash points in the program", crash_points),
@@ -62,6 +63,29 @@ fn c_compiler(bench: &Bench<'_>) -> Result<()> {
 /// Signatures are judged by a program that is not ours to get wrong twice.
 fn python(bench: &Bench<'_>) -> Result<()> {
     bench.need("python3", "python3")
+}
+
+/// What the tests of faults use besides root: power cuts, full disks and failing ones, limits of a process.
+fn fault_tools(bench: &Bench<'_>) -> Result<()> {
+    const TOOLS: [(&str, &str, &str); 4] = [
+        ("mkfs.ext4", "-V", "e2fsprogs"),
+        ("losetup", "--version", "util-linux"),
+        ("mount", "--version", "mount"),
+        ("strace", "--version", "strace"),
+    ];
+    let missing = || TOOLS.iter().filter(|(tool, flag, _)| !answers(tool, &[flag]));
+    let packages: Vec<&str> = missing().map(|&(_, _, package)| package).collect();
+    if is_root() && !packages.is_empty() && answers("apt-get", &["--version"]) {
+        println!("installing {}", packages.join(" "));
+        bench.install(&packages)?;
+    }
+    let without: Vec<&str> = missing().map(|&(tool, _, _)| tool).collect();
+    if is_root() && without.is_empty() {
+        return Ok(());
+    }
+    ensure!(!bench.is_ci, "the tests of faults need root and {without:?}");
+    eprintln!("WARNING: not root, or without {without:?}: tests of power cuts and failing disks will CHECK NOTHING");
+    Ok(())
 }
 
 fn format(bench: &Bench<'_>) -> Result<()> {
@@ -112,10 +136,15 @@ impl Bench<'_> {
         }
         ensure!(is_root() && answers("apt-get", &["--version"]), advice());
         println!("no {program}: installing {package}");
-        self.run("apt-get", &["update"])?;
-        self.run("apt-get", &["install", "--yes", "--no-install-recommends", package])?;
+        self.install(&[package])?;
         ensure!(answers(program, &["--version"]), advice());
         Ok(())
+    }
+
+    /// Installs packages of Debian and its kin; the caller is root.
+    fn install(&self, packages: &[&str]) -> Result<()> {
+        self.run("apt-get", &["update"])?;
+        self.run("apt-get", &[&["install", "--yes", "--no-install-recommends"], packages].concat())
     }
 
     /// Whether a component of the toolchain is there; in CI it must be.
