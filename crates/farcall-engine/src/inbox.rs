@@ -44,7 +44,9 @@ async fn judge(files: Vec<Found>, handle: &Handle, filing: &Arc<Filing>) -> Vec<
             },
             Ok(accepted) => Verdict::Taken(accepted.id),
             Err(error @ (SubmitError::Rejected(_) | SubmitError::KeyReused { .. })) => Verdict::Rejected(error.into()),
-            Err(SubmitError::StoreFull { .. } | SubmitError::StoreFailed | SubmitError::Draining) => Verdict::Refused,
+            Err(
+                SubmitError::StoreFull { .. } | SubmitError::NoSpace | SubmitError::StoreFailed | SubmitError::Draining,
+            ) => Verdict::Refused,
         });
     }
     for index in file_copies(copies, filing).await {
