@@ -11,7 +11,7 @@ use farcall_core::id::CallId;
 use crate::document::Document;
 
 /// Bytes of documents kept; a document counts as twice the length of its text.
-const KEPT_BYTES_MAX: usize = 32 << 20;
+const KEPT_BYTES_MAX: usize = 8 << 20;
 
 /// What an attempt needs to know of its call.
 #[derive(Debug)]

@@ -9,6 +9,7 @@ mod attempts;
 mod batches;
 mod casualty;
 mod documents;
+mod loading;
 mod message;
 mod pending;
 mod recover;
@@ -46,6 +47,7 @@ use crate::result_file::Filing;
 use crate::upstreams::{Upstreams, limit_key};
 use announce::{Announcer, SpaceAnnouncer};
 use documents::Documents;
+use loading::Unread;
 use pending::Pending;
 use stats::Stats;
 use submit::Tenants;
@@ -90,6 +92,8 @@ pub(crate) struct Run {
     tenants: Tenants,
     documents: Documents,
     pending: Pending,
+    /// Attempts whose documents must be read first.
+    unread: Vec<Unread>,
     /// Ended calls whose files are not in place yet.
     unfiled: u64,
     /// Free bytes of the store, and when that was asked.
@@ -252,6 +256,7 @@ impl Run {
                 Effect::Ended { call, has_file } => self.ended(call, has_file),
             }
         }
+        self.load_unread();
     }
 
     fn ended(&mut self, call: CallId, has_file: bool) {
