@@ -5,6 +5,7 @@
 mod crash;
 mod crash_points;
 mod demo;
+mod inbox;
 mod kofaf;
 mod launch;
 mod rig;

@@ -86,8 +86,7 @@ pub(super) fn open(dir: &Path) -> Result<Opened, OpenError> {
     probe(&path)?;
     private_file(&path).map_err(at(&path))?;
     let connection = writer(&path)?;
-    let bodies = Bodies::of_store(&dir);
-    bodies.create().map_err(at(&dir))?;
+    let bodies = Bodies::open(&dir).map_err(at(&dir))?;
     // The names of database and log were made above; a commit is durable only under durable names.
     sync_directory(&dir).map_err(at(&dir))?;
     Ok(Opened { connection, bodies, dir, lock })

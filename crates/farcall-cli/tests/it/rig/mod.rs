@@ -2,6 +2,7 @@
 
 pub(crate) mod checker;
 pub(crate) mod command;
+pub(crate) mod confined;
 pub(crate) mod program;
 pub(crate) mod recorder;
 pub(crate) mod world;
