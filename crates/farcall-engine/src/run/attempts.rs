@@ -30,6 +30,7 @@ use crate::request;
 use crate::result_file::Filing;
 
 /// What an attempt's task works with.
+#[derive(Debug)]
 pub(super) struct Attempt {
     pub(super) id: AttemptId,
     directory: PathBuf,
@@ -53,6 +54,7 @@ pub(super) enum Target {
 }
 
 /// The way to an upstream.
+#[derive(Debug)]
 pub(super) struct Way {
     settings: Arc<Upstream>,
     transport: Arc<Transport>,
@@ -96,7 +98,7 @@ impl Run {
         };
         match self.documents.get(id.call) {
             Some(kept) => drop(self.tasks.spawn(attempt.run(Target::Http { kept: Some(kept), way }))),
-            None => self.unread.push(Unread { attempt, way }),
+            None => self.pending.unread.push(Unread { attempt, way }),
         }
     }
 

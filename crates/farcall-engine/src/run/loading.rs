@@ -19,6 +19,7 @@ use crate::document::{self, Routing};
 const TOGETHER_MAX: usize = 64;
 
 /// An attempt that cannot begin before its document is read.
+#[derive(Debug)]
 pub(super) struct Unread {
     pub(super) attempt: Attempt,
     pub(super) way: Way,
@@ -27,9 +28,10 @@ pub(super) struct Unread {
 impl Run {
     /// Has the documents read that the attempts launched so far want, and the attempts made then.
     pub(super) fn load_unread(&mut self) {
-        while !self.unread.is_empty() {
-            let rest = self.unread.split_off(self.unread.len().min(TOGETHER_MAX));
-            let together = std::mem::replace(&mut self.unread, rest);
+        let unread = &mut self.pending.unread;
+        while !unread.is_empty() {
+            let rest = unread.split_off(unread.len().min(TOGETHER_MAX));
+            let together = std::mem::replace(unread, rest);
             self.tasks.spawn(make(together, self.tasks.clone()));
         }
     }

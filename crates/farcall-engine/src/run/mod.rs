@@ -47,7 +47,6 @@ use crate::result_file::Filing;
 use crate::upstreams::{Upstreams, limit_key};
 use announce::{Announcer, SpaceAnnouncer};
 use documents::Documents;
-use loading::Unread;
 use pending::Pending;
 use stats::Stats;
 use submit::Tenants;
@@ -92,8 +91,6 @@ pub(crate) struct Run {
     tenants: Tenants,
     documents: Documents,
     pending: Pending,
-    /// Attempts whose documents must be read first.
-    unread: Vec<Unread>,
     /// Ended calls whose files are not in place yet.
     unfiled: u64,
     /// Free bytes of the store, and when that was asked.

@@ -9,6 +9,7 @@ use farcall_store::port::Insert;
 use tokio_util::sync::CancellationToken;
 
 use super::batches::{Batches, Place};
+use super::loading::Unread;
 use crate::execute::Report;
 use crate::handle::{Accepted, SubmitError};
 
@@ -27,6 +28,8 @@ pub(super) struct Pending {
     pub(super) reports: HashMap<AttemptId, Box<Report>>,
     /// Attempts that are out, and how to cut them off.
     pub(super) running: HashMap<AttemptId, CancellationToken>,
+    /// Attempts that begin when their documents have been read.
+    pub(super) unread: Vec<Unread>,
     /// Cut off before they were launched.
     pub(super) cut_early: HashSet<AttemptId>,
 }

@@ -128,7 +128,6 @@ pub(crate) fn start(mut store: Box<dyn Store>, options: Options) -> Result<Start
         tenants,
         documents: Documents::default(),
         pending: Pending::default(),
-        unread: Vec::new(),
         unfiled,
         free_bytes: None,
         space_announcer: SpaceAnnouncer::default(),
