@@ -158,7 +158,7 @@ fn bodies_of_any_size_and_content_come_back(lab: &mut dyn Lab) -> Outcome {
             let mut reader = lab.reader()?;
             assert_eq!(reader.request(id(n))?.as_ref(), Some(&request), "request of {length} bytes");
             let together = reader.requests(&[id(n), id(u32::MAX), id(n)])?;
-            let stored = Some(RequestRecord { via: Via::User, document: request.clone() });
+            let stored = Some(RequestRecord { via: Via::Tcp, document: request.clone() });
             assert_eq!(together, [stored.clone(), None, stored], "requests of {length} bytes");
             assert_eq!(reader.response(id(n))?, Some(response(answer.clone())), "response of {length} bytes");
             Ok(())
