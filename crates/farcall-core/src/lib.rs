@@ -9,6 +9,7 @@ pub mod classify;
 pub mod dispatcher;
 pub mod gate;
 pub mod id;
+pub mod id_map;
 pub mod lane;
 pub mod lifecycle;
 pub mod limit;
