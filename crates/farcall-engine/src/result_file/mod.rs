@@ -82,6 +82,11 @@ impl Filing {
         self.owners().claim(name, id);
     }
 
+    /// A call that claimed this name was not accepted.
+    pub(crate) fn withdraw(&self, name: &[u8], id: CallId) {
+        self.owners().withdraw(name, id);
+    }
+
     /// Moves what stands under these plain names aside for the calls that were just taken.
     ///
     /// # Errors
