@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use farcall_core::call::UpstreamId;
 use farcall_core::dispatcher::Dispatcher;
+use farcall_core::id_map::IdMap;
 use farcall_core::limit::{Limits, Past, PastGrant};
 use farcall_core::policy::{CallbackPolicy, UpstreamPolicy};
 use farcall_core::steady::SteadyClock;
@@ -45,7 +46,7 @@ pub(crate) struct Upstreams {
     steady: SteadyClock,
     undeclared: Arc<Upstream>,
     resolver: Resolver,
-    by_id: HashMap<UpstreamId, Known>,
+    by_id: IdMap<UpstreamId, Known>,
     by_reference: HashMap<UpstreamRef, UpstreamId>,
     /// For webhooks.
     webhooks: HashMap<UpstreamRef, UpstreamId>,
@@ -74,7 +75,7 @@ pub enum UpstreamError {
 impl Upstreams {
     pub(crate) fn new(config: Arc<Config>, steady: SteadyClock) -> Self {
         let undeclared = Arc::new(config.undeclared.clone());
-        let (by_id, by_reference, webhooks) = (HashMap::new(), HashMap::new(), HashMap::new());
+        let (by_id, by_reference, webhooks) = (IdMap::default(), HashMap::new(), HashMap::new());
         Self { config, steady, undeclared, resolver: Resolver::default(), by_id, by_reference, webhooks }
     }
 

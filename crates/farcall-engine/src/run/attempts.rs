@@ -15,6 +15,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::documents::Kept;
+use super::loading::Unread;
 use super::{Message, Run, casualty};
 use crate::callback::{self, stored::Stored};
 use crate::clock;
@@ -22,13 +23,14 @@ use crate::config::{Config, Upstream};
 use crate::document::{self, Routing};
 use crate::execute::http::Transport;
 use crate::execute::process::Spawner;
-use crate::execute::{Milestones, Report};
+use crate::execute::{HttpRequest, Milestones, Report};
 use crate::reads::Reads;
 use crate::request;
 use crate::result_file::Filing;
 use crate::upstreams::Serves;
 
 /// What an attempt's task works with.
+#[derive(Debug)]
 pub(super) struct Attempt {
     pub(super) id: AttemptId,
     pub(super) directory: PathBuf,
@@ -40,15 +42,26 @@ pub(super) struct Attempt {
 }
 
 /// Where an attempt goes.
-enum Target {
-    Http { errand: Errand, settings: Arc<Upstream>, transport: Arc<Transport>, wants_milestones: bool },
-    Command { spawner: Arc<Spawner> },
+pub(super) enum Target {
+    /// Without its document, it reads that itself.
+    Http {
+        kept: Option<Arc<Kept>>,
+        way: Way,
+    },
+    Webhook {
+        way: Way,
+    },
+    Command {
+        spawner: Arc<Spawner>,
+    },
 }
 
-/// What is sent.
-enum Errand {
-    Call { kept: Option<Arc<Kept>> },
-    Webhook,
+/// The way to an upstream.
+#[derive(Debug)]
+pub(super) struct Way {
+    settings: Arc<Upstream>,
+    transport: Arc<Transport>,
+    wants_milestones: bool,
 }
 
 /// Passes an attempt's milestones on to the loop.
@@ -77,19 +90,23 @@ impl Run {
             abort,
             messages: self.sender.clone(),
         };
-        let target = match self.upstreams.get(upstream) {
-            Some(known) => Target::Http {
-                errand: match known.serves {
-                    Serves::Calls => Errand::Call { kept: self.documents.get(id.call) },
-                    Serves::Webhooks => Errand::Webhook,
-                },
-                settings: Arc::clone(&known.settings),
-                transport: Arc::clone(&known.transport),
-                wants_milestones: !known.settings.policy.limits.is_empty(),
-            },
-            None => Target::Command { spawner: Arc::clone(&self.spawner) },
+        let Some(known) = self.upstreams.get(upstream) else {
+            self.tasks.spawn(attempt.run(Target::Command { spawner: Arc::clone(&self.spawner) }));
+            return;
         };
-        self.tasks.spawn(attempt.run(target));
+        let way = Way {
+            settings: Arc::clone(&known.settings),
+            transport: Arc::clone(&known.transport),
+            wants_milestones: !known.settings.policy.limits.is_empty(),
+        };
+        if known.serves == Serves::Webhooks {
+            self.tasks.spawn(attempt.run(Target::Webhook { way }));
+            return;
+        }
+        match self.documents.get(id.call) {
+            Some(kept) => drop(self.tasks.spawn(attempt.run(Target::Http { kept: Some(kept), way }))),
+            None => self.pending.unread.push(Unread { attempt, way }),
+        }
     }
 
     pub(super) fn abort(&mut self, id: AttemptId) {
@@ -119,7 +136,7 @@ impl Run {
 }
 
 impl Attempt {
-    async fn run(self, target: Target) {
+    pub(super) async fn run(self, target: Target) {
         let report = casualty::report_of(self.make(target)).await;
         crash::reach(Point::AttemptEnded);
         // A loop that is gone has cut everything off; its successor finds the attempt open.
@@ -129,20 +146,19 @@ impl Attempt {
     async fn make(&self, target: Target) -> Report {
         crash::reach(Point::AttemptBegun);
         match target {
-            Target::Http { errand, settings, transport, wants_milestones } => {
-                let request = match errand {
-                    Errand::Call { kept } => self.prepare(kept, &settings).await,
-                    Errand::Webhook => self.prepare_webhook(&settings).await,
-                };
-                match request {
-                    Ok(request) => {
-                        let milestones = wants_milestones.then(|| self.milestones());
-                        transport.execute(request, milestones, self.abort.clone()).await
-                    }
-                    Err(report) => *report,
-                }
-            }
+            Target::Http { kept, way } => self.send(self.prepare(kept, &way.settings).await, &way).await,
+            Target::Webhook { way } => self.send(self.prepare_webhook(&way.settings).await, &way).await,
             Target::Command { spawner } => self.call_back(&spawner).await,
+        }
+    }
+
+    async fn send(&self, request: Result<HttpRequest, Box<Report>>, way: &Way) -> Report {
+        match request {
+            Ok(request) => {
+                let milestones = way.wants_milestones.then(|| self.milestones());
+                way.transport.execute(request, milestones, self.abort.clone()).await
+            }
+            Err(report) => *report,
         }
     }
 
@@ -150,11 +166,7 @@ impl Attempt {
         Arc::new(Told { id: self.id, messages: self.messages.clone() })
     }
 
-    async fn prepare(
-        &self,
-        kept: Option<Arc<Kept>>,
-        settings: &Upstream,
-    ) -> Result<crate::execute::HttpRequest, Box<Report>> {
+    async fn prepare(&self, kept: Option<Arc<Kept>>, settings: &Upstream) -> Result<HttpRequest, Box<Report>> {
         let kept = match kept {
             Some(kept) => kept,
             None => Arc::new(self.load().await?),

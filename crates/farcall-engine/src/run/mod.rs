@@ -10,6 +10,7 @@ mod batches;
 mod callbacks;
 mod casualty;
 mod documents;
+mod loading;
 mod message;
 mod pending;
 mod recover;
@@ -248,6 +249,7 @@ impl Run {
                 Effect::Ended { call, has_file } => self.ended(call, has_file),
             }
         }
+        self.load_unread();
     }
 
     fn ended(&mut self, call: CallId, has_file: bool) {
