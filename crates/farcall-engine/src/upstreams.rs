@@ -2,14 +2,17 @@
 //!
 //! Declared ones exist from the start; an undeclared one is made when the first call for its origin comes.
 
+mod reload;
+mod webhooks;
+
 use std::collections::HashMap;
 use std::num::NonZeroI64;
 use std::sync::Arc;
 
 use farcall_core::call::UpstreamId;
 use farcall_core::dispatcher::Dispatcher;
+use farcall_core::id_map::IdMap;
 use farcall_core::limit::{Ask, Limits, Past, PastGrant};
-use farcall_core::policy::CallbackPolicy;
 use farcall_core::steady::SteadyClock;
 use farcall_core::time::Now;
 use farcall_store::port::{GrantsAsk, ReadError, Reader};
@@ -18,12 +21,23 @@ use crate::config::{Config, Upstream};
 use crate::document::UpstreamRef;
 use crate::execute::http::{Resolver, Transport, TransportError, TransportSettings};
 
+pub(crate) use webhooks::command_policy;
+
 /// One upstream.
 #[derive(Debug)]
 pub(crate) struct Known {
     pub(crate) reference: UpstreamRef,
+    pub(crate) serves: Serves,
     pub(crate) settings: Arc<Upstream>,
     pub(crate) transport: Arc<Transport>,
+}
+
+/// What goes to an upstream of the dispatcher.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Serves {
+    Calls,
+    /// Callbacks whose URLs belong to it.
+    Webhooks,
 }
 
 /// All upstreams, by the dispatcher's number and by name.
@@ -33,15 +47,17 @@ pub(crate) struct Upstreams {
     steady: SteadyClock,
     undeclared: Arc<Upstream>,
     resolver: Resolver,
-    by_id: HashMap<UpstreamId, Known>,
+    by_id: IdMap<UpstreamId, Known>,
     by_reference: HashMap<UpstreamRef, UpstreamId>,
+    /// For webhooks.
+    webhooks: HashMap<UpstreamRef, UpstreamId>,
 }
 
-/// What an upstream is about to become.
-struct Change {
-    settings: Arc<Upstream>,
-    transport: Arc<Transport>,
-    past: Past,
+/// What it takes to make an upstream.
+pub(crate) struct Making<'a> {
+    pub(crate) dispatcher: &'a mut Dispatcher,
+    pub(crate) reader: &'a mut dyn Reader,
+    pub(crate) now: Now,
 }
 
 /// Why an upstream cannot be used.
@@ -60,20 +76,15 @@ pub enum UpstreamError {
 impl Upstreams {
     pub(crate) fn new(config: Arc<Config>, steady: SteadyClock) -> Self {
         let undeclared = Arc::new(config.undeclared.clone());
-        let (by_id, by_reference) = (HashMap::new(), HashMap::new());
-        Self { config, steady, undeclared, resolver: Resolver::default(), by_id, by_reference }
+        let (by_id, by_reference, webhooks) = (IdMap::default(), HashMap::new(), HashMap::new());
+        Self { config, steady, undeclared, resolver: Resolver::default(), by_id, by_reference, webhooks }
     }
 
     /// Makes every declared upstream, with its limits as an earlier process left them.
-    pub(crate) fn declare_all(
-        &mut self,
-        dispatcher: &mut Dispatcher,
-        reader: &mut dyn Reader,
-        now: Now,
-    ) -> Result<(), UpstreamError> {
+    pub(crate) fn declare_all(&mut self, making: &mut Making<'_>) -> Result<(), UpstreamError> {
         let names: Vec<String> = self.config.upstreams.keys().cloned().collect();
         for name in names {
-            self.resolve(&UpstreamRef::Declared(name), dispatcher, reader, now)?;
+            self.resolve(&UpstreamRef::Declared(name), making)?;
         }
         Ok(())
     }
@@ -83,9 +94,7 @@ impl Upstreams {
     pub(crate) fn resolve(
         &mut self,
         reference: &UpstreamRef,
-        dispatcher: &mut Dispatcher,
-        reader: &mut dyn Reader,
-        now: Now,
+        making: &mut Making<'_>,
     ) -> Result<UpstreamId, UpstreamError> {
         if let Some(&id) = self.by_reference.get(reference) {
             return Ok(id);
@@ -94,13 +103,14 @@ impl Upstreams {
             UpstreamRef::Declared(name) => self.config.upstreams.get(name),
             UpstreamRef::Undeclared(_) => None,
         };
-        let is_missing = declared.is_none() && matches!(reference, UpstreamRef::Declared(_));
+        let is_missing = self.is_missing(reference);
         let settings = declared.map_or_else(|| Arc::clone(&self.undeclared), |upstream| Arc::new(upstream.clone()));
         let transport = transport(&settings, &self.resolver).map_err(unusable(limit_key(reference)))?;
+        let Making { dispatcher, reader, now } = making;
+        let now = *now;
         let asks = Limits::asks(&settings.policy, self.steady.certain_since(), now.instant);
-        let past = self.past(reader, limit_key(reference), asks)?;
+        let past = self.past(*reader, limit_key(reference), asks)?;
         let id = dispatcher.declare_restored(settings.policy.clone(), &past, now);
-        dispatcher.set_callbacks(id, callbacks(&settings, dispatcher.command_upstream()));
         if let Some(until) = reader.closed_until(limit_key(reference))? {
             dispatcher.restore_closing(id, self.steady.instant(until));
         }
@@ -109,85 +119,17 @@ impl Upstreams {
             dispatcher.pause(id);
         }
         self.by_reference.insert(reference.clone(), id);
-        self.by_id.insert(id, Known { reference: reference.clone(), settings, transport: Arc::new(transport) });
+        let (transport, serves) = (Arc::new(transport), Serves::Calls);
+        let known = Known { reference: reference.clone(), serves, settings, transport };
+        self.by_id.insert(id, known);
+        // Only now: a callback may go to this very upstream, or to one whose callbacks come back here.
+        self.set_callbacks(id, making)?;
         Ok(id)
     }
 
-    /// Makes another configuration hold: declared upstreams change, come, come back or are paused; undeclared ones follow
-    /// their template.
-    ///
-    /// # Errors
-    /// When an upstream cannot be used or the store not be read. Then nothing has changed.
-    pub(crate) fn reload(
-        &mut self,
-        config: Arc<Config>,
-        dispatcher: &mut Dispatcher,
-        reader: &mut dyn Reader,
-        now: Now,
-    ) -> Result<(), UpstreamError> {
-        let undeclared = Arc::new(config.undeclared.clone());
-        let mut changes = Vec::new();
-        for (&id, known) in &self.by_id {
-            let settings = match &known.reference {
-                UpstreamRef::Declared(name) => config.upstreams.get(name).map(|upstream| Arc::new(upstream.clone())),
-                UpstreamRef::Undeclared(_) => Some(Arc::clone(&undeclared)),
-            };
-            let change = match settings {
-                Some(settings) => Some(self.change(id, known, settings, dispatcher, reader, now)?),
-                None => None,
-            };
-            changes.push((id, change));
-        }
-        let is_new = |name: &&String| !self.by_reference.contains_key(&UpstreamRef::Declared((*name).clone()));
-        let new: Vec<String> = config.upstreams.keys().filter(is_new).cloned().collect();
-        for name in &new {
-            transport(&config.upstreams[name], &self.resolver).map_err(unusable(name))?;
-        }
-        (self.config, self.undeclared) = (config, undeclared);
-        for (id, change) in changes {
-            self.apply(id, change, dispatcher, now);
-        }
-        for name in new {
-            self.resolve(&UpstreamRef::Declared(name), dispatcher, reader, now)?;
-        }
-        Ok(())
-    }
-
-    /// What it takes to change an upstream, as far as it can fail.
-    fn change(
-        &self,
-        id: UpstreamId,
-        known: &Known,
-        settings: Arc<Upstream>,
-        dispatcher: &Dispatcher,
-        reader: &mut dyn Reader,
-        now: Now,
-    ) -> Result<Change, UpstreamError> {
-        let key = limit_key(&known.reference);
-        let way = |settings: &Upstream| (settings.connect_timeout, settings.tls_ca.clone(), settings.max_headers);
-        let transport = if way(&known.settings) == way(&settings) {
-            Arc::clone(&known.transport)
-        } else {
-            Arc::new(transport(&settings, &self.resolver).map_err(unusable(key))?)
-        };
-        let asks = dispatcher.asks_of_change(id, &settings.policy, self.steady.certain_since(), now);
-        let past = self.past(reader, key, asks)?;
-        Ok(Change { settings, transport, past })
-    }
-
-    fn apply(&mut self, id: UpstreamId, change: Option<Change>, dispatcher: &mut Dispatcher, now: Now) {
-        let Some(known) = self.by_id.get_mut(&id) else { return };
-        let Some(Change { settings, transport, past }) = change else {
-            tracing::warn!(
-                upstream = limit_key(&known.reference),
-                "calls wait for an upstream that is no longer configured"
-            );
-            return dispatcher.pause(id);
-        };
-        dispatcher.change(now, id, settings.policy.clone(), past);
-        dispatcher.set_callbacks(id, callbacks(&settings, dispatcher.command_upstream()));
-        dispatcher.resume(id);
-        (known.settings, known.transport) = (settings, transport);
+    /// Whether the configuration no longer has it.
+    fn is_missing(&self, reference: &UpstreamRef) -> bool {
+        matches!(reference, UpstreamRef::Declared(name) if !self.config.upstreams.contains_key(name))
     }
 
     /// What was sent before, by the store's account, as the windows of an upstream ask for it.
@@ -223,14 +165,6 @@ impl Upstreams {
         let mut known: Vec<_> = self.by_id.iter().map(|(&id, known)| (id, known)).collect();
         known.sort_unstable_by_key(|&(id, _)| id);
         known.into_iter()
-    }
-}
-
-/// Which ends of an upstream's calls start a callback, and where that goes.
-fn callbacks(settings: &Upstream, commands: UpstreamId) -> CallbackPolicy {
-    CallbackPolicy {
-        on_success: settings.callback_success.as_ref().map(|_| commands),
-        on_fail: settings.callback_fail.as_ref().map(|_| commands),
     }
 }
 

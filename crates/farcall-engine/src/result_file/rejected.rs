@@ -58,10 +58,11 @@ pub(super) fn reject(filing: &Filing, files: &[Rejected<'_>]) -> Vec<Result<Reje
     };
     let mut batch = Batch::new(filing, &folders, files);
     batch.write();
-    let mut owners = filing.owners();
+    let _held = filing.held.hold(files.iter().map(|rejected| rejected.file.name.as_slice()));
     batch.place_responses();
     batch.place_problems();
     batch.move_files(filing);
+    let mut owners = filing.owners();
     batch.finish(&mut owners)
 }
 
@@ -152,6 +153,13 @@ impl Item<'_> {
     fn write(&self, folders: &Folders, written: &mut Written) -> Result<RejectedOutcome, FileError> {
         if !is_still(folders.inbox(), &self.file.name, self.file)? {
             return Ok(RejectedOutcome::Changed);
+        }
+        // Whoever dropped it may not have synced it; under its new name it is in our keeping.
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        match rustix::fs::openat(folders.inbox(), &*self.file.name, flags, Mode::empty()) {
+            Ok(file) => written.add(Folder::Rejected, File::from(file)),
+            Err(Errno::NOENT) => return Ok(RejectedOutcome::Changed),
+            Err(error) => return Err(FileError::of("open a rejected file", ".")(error)),
         }
         let response = folders.write(Folder::Responses, &self.response_temporary, &self.response)?;
         written.add(Folder::Responses, response);

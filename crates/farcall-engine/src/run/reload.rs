@@ -8,13 +8,14 @@ use std::sync::Arc;
 use super::Run;
 use crate::clock;
 use crate::config::Config;
-use crate::upstreams::UpstreamError;
+use crate::upstreams::{Making, UpstreamError};
 
 impl Run {
     /// # Errors
     /// When an upstream cannot be used or the store not be read: then nothing has changed.
     pub(super) fn reload(&mut self, config: Arc<Config>) -> Result<(), UpstreamError> {
-        self.upstreams.reload(Arc::clone(&config), &mut self.dispatcher, self.reader.as_mut(), clock::now())?;
+        let (dispatcher, reader, now) = (&mut self.dispatcher, self.reader.as_mut(), clock::now());
+        self.upstreams.reload(Arc::clone(&config), &mut Making { dispatcher, reader, now })?;
         self.documents.clear();
         self.config = Arc::clone(&config);
         self.live.replace(config);
