@@ -6,6 +6,7 @@
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "tools talk to a terminal")]
 
 mod bench;
+mod planted;
 mod sim;
 mod test;
 mod tidy;
@@ -33,7 +34,7 @@ fn main() -> ExitCode {
     let done = match Task::parse() {
         Task::Tidy => tidy::run(&root()),
         Task::Test => test::run(&root()),
-        Task::Sim(seeds) => sim::run(&seeds),
+        Task::Sim(seeds) => sim::run(&root(), &seeds),
         Task::Bench(wish) => bench::run(&root(), &wish),
     };
     match done {

@@ -54,6 +54,9 @@ impl World {
             return Ok(());
         };
         let lost = self.lose_power(&mut process)?;
+        for pause in self.facts.pauses.iter_mut().filter(|pause| pause.until.is_none()) {
+            pause.until = Some(self.now);
+        }
         checker::check_caution(self, &process, &lost)?;
         self.facts.crashes.push(self.now);
         for (call, place) in process.offered {
@@ -116,6 +119,7 @@ impl World {
         for network in &mut self.networks {
             network.heal();
         }
+        self.resume_all();
         self.end_by = Some(self.now + checker::time_to_end(self));
     }
 
