@@ -185,7 +185,12 @@ impl World {
         }
         if !turn.writes.is_empty() {
             let clock = journal::Clock { now, steady: self.clocks.process() };
-            let writes = journal::translate(&self.plan, &mut self.facts, clock, &turn.writes);
+            let Some(process) = &mut self.process else { return Ok(()) };
+            let mut translate = |write| match process.journal.take_kept(write) {
+                Some(kept) => kept,
+                None => journal::translate(&self.plan, &mut self.facts, clock, write),
+            };
+            let writes = turn.writes.iter().map(&mut translate).collect();
             self.hand_over(Batch { seq: turn.seq, writes });
         }
         self.carry_out(&turn.effects)

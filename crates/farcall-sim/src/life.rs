@@ -88,7 +88,10 @@ impl World {
         let Some(process) = &self.process else { return Ok(()) };
         let Some(drain) = process.draining else { return Ok(()) };
         let faults = &self.plan.faults;
-        let slack = Duration::from_secs(2) + (faults.commit_max + faults.commit_slow_max) * 4 + process.stalled_for;
+        let slack = Duration::from_secs(2)
+            + (faults.commit_max + faults.commit_slow_max) * 4
+            + process.stalled_for
+            + faults.reopen_max;
         let cannot_store = process.dispatcher.is_held_up() || process.journal.is_broken;
         if self.now > drain.until && cannot_store && process.stalled_until.is_none() {
             // It gives up, and what it could not store is lost with it.
