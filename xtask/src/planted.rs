@@ -11,8 +11,6 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail, ensure};
 
-/// What a copy needs to be built.
-const COPIED: [&str; 4] = ["Cargo.toml", "Cargo.lock", "crates", "xtask"];
 /// Fewer bugs than this are no proof.
 const BUGS_MIN: usize = 10;
 
@@ -67,8 +65,13 @@ impl Copy {
             fs::remove_dir_all(&sources)?;
         }
         fs::create_dir_all(&sources)?;
-        for name in COPIED {
-            copy(&root.join(name), &sources.join(name)).with_context(|| format!("cannot copy {name}"))?;
+        for entry in fs::read_dir(root)? {
+            let name = entry?.file_name();
+            let is_source = name != "target" && !name.as_encoded_bytes().starts_with(b".");
+            if is_source {
+                copy(&root.join(&name), &sources.join(&name))
+                    .with_context(|| format!("cannot copy {}", name.display()))?;
+            }
         }
         Ok(())
     }
