@@ -4,6 +4,7 @@
 //! be asked again ([`Dispatcher::next_wakeup`]). It knows no clock and no I/O: time comes in, writes and effects go
 //! out. The engine commits a turn's writes and says so; the effects that rest on them come with a later turn (`gate`).
 
+mod cancel;
 mod census;
 mod change;
 mod entry;
@@ -165,6 +166,7 @@ impl Dispatcher {
             Event::Aborted { attempt, wrote } => self.aborted(now, attempt, wrote),
             Event::Committed { seq } => self.committed(now, seq),
             Event::CommitFailed { seq } => self.commit_failed(now, seq),
+            Event::Cancel { call } => self.cancel(now, call),
             Event::Filed { call } => self.filed(call),
             Event::Drain { until } => self.drain(until),
         }
@@ -360,6 +362,16 @@ impl Dispatcher {
 
 impl Entry {
     const fn new(spec: CallSpec, state: State, tries: Tries, attempts: u32) -> Self {
-        Self { spec, state, place: Place::Lane, tries, attempts, deadline: None, live: Vec::new() }
+        Self {
+            spec,
+            state,
+            place: Place::Lane,
+            tries,
+            attempts,
+            deadline: None,
+            is_cancel_requested: false,
+            deaths: 0,
+            live: Vec::new(),
+        }
     }
 }
