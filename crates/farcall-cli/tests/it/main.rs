@@ -17,3 +17,4 @@ mod running;
 mod serving;
 mod stopping;
 mod usage;
+mod webhooks;

@@ -5,7 +5,6 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use bytes::Bytes;
 use farcall_core::attempt::{AttemptResult, BytesSent};
 use farcall_core::call::{ErrorKind, UpstreamId};
 use farcall_core::dispatcher::Event;
@@ -16,33 +15,53 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::documents::Kept;
+use super::loading::Unread;
 use super::{Message, Run, casualty};
-use crate::callback;
+use crate::callback::{self, stored::Stored};
 use crate::clock;
 use crate::config::{Config, Upstream};
 use crate::document::{self, Routing};
 use crate::execute::http::Transport;
 use crate::execute::process::Spawner;
-use crate::execute::{Milestones, Report};
+use crate::execute::{HttpRequest, Milestones, Report};
 use crate::reads::Reads;
 use crate::request;
 use crate::result_file::Filing;
+use crate::upstreams::Serves;
 
 /// What an attempt's task works with.
-struct Attempt {
-    id: AttemptId,
-    directory: PathBuf,
+#[derive(Debug)]
+pub(super) struct Attempt {
+    pub(super) id: AttemptId,
+    pub(super) directory: PathBuf,
     filing: Arc<Filing>,
-    config: Arc<Config>,
-    reads: Arc<Reads>,
+    pub(super) config: Arc<Config>,
+    pub(super) reads: Arc<Reads>,
     abort: CancellationToken,
     messages: mpsc::Sender<Message>,
 }
 
 /// Where an attempt goes.
-enum Target {
-    Http { kept: Option<Arc<Kept>>, settings: Arc<Upstream>, transport: Arc<Transport>, wants_milestones: bool },
-    Callback { spawner: Arc<Spawner> },
+pub(super) enum Target {
+    /// Without its document, it reads that itself.
+    Http {
+        kept: Option<Arc<Kept>>,
+        way: Way,
+    },
+    Webhook {
+        way: Way,
+    },
+    Command {
+        spawner: Arc<Spawner>,
+    },
+}
+
+/// The way to an upstream.
+#[derive(Debug)]
+pub(super) struct Way {
+    settings: Arc<Upstream>,
+    transport: Arc<Transport>,
+    wants_milestones: bool,
 }
 
 /// Passes an attempt's milestones on to the loop.
@@ -71,16 +90,23 @@ impl Run {
             abort,
             messages: self.sender.clone(),
         };
-        let target = match self.upstreams.get(upstream) {
-            Some(known) => Target::Http {
-                kept: self.documents.get(id.call),
-                settings: Arc::clone(&known.settings),
-                transport: Arc::clone(&known.transport),
-                wants_milestones: !known.settings.policy.limits.is_empty(),
-            },
-            None => Target::Callback { spawner: Arc::clone(&self.spawner) },
+        let Some(known) = self.upstreams.get(upstream) else {
+            self.tasks.spawn(attempt.run(Target::Command { spawner: Arc::clone(&self.spawner) }));
+            return;
         };
-        self.tasks.spawn(attempt.run(target));
+        let way = Way {
+            settings: Arc::clone(&known.settings),
+            transport: Arc::clone(&known.transport),
+            wants_milestones: !known.settings.policy.limits.is_empty(),
+        };
+        if known.serves == Serves::Webhooks {
+            self.tasks.spawn(attempt.run(Target::Webhook { way }));
+            return;
+        }
+        match self.documents.get(id.call) {
+            Some(kept) => drop(self.tasks.spawn(attempt.run(Target::Http { kept: Some(kept), way }))),
+            None => self.pending.unread.push(Unread { attempt, way }),
+        }
     }
 
     pub(super) fn abort(&mut self, id: AttemptId) {
@@ -110,7 +136,7 @@ impl Run {
 }
 
 impl Attempt {
-    async fn run(self, target: Target) {
+    pub(super) async fn run(self, target: Target) {
         let made = async {
             let report = self.make(target).await;
             crash::reach(Point::AttemptEnded);
@@ -124,14 +150,19 @@ impl Attempt {
     async fn make(&self, target: Target) -> Report {
         crash::reach(Point::AttemptBegun);
         match target {
-            Target::Http { kept, settings, transport, wants_milestones } => match self.prepare(kept, &settings).await {
-                Ok(request) => {
-                    let milestones = wants_milestones.then(|| self.milestones());
-                    transport.execute(request, milestones, self.abort.clone()).await
-                }
-                Err(report) => *report,
-            },
-            Target::Callback { spawner } => self.call_back(&spawner).await,
+            Target::Http { kept, way } => self.send(self.prepare(kept, &way.settings).await, &way).await,
+            Target::Webhook { way } => self.send(self.prepare_webhook(&way.settings).await, &way).await,
+            Target::Command { spawner } => self.call_back(&spawner).await,
+        }
+    }
+
+    async fn send(&self, request: Result<HttpRequest, Box<Report>>, way: &Way) -> Report {
+        match request {
+            Ok(request) => {
+                let milestones = way.wants_milestones.then(|| self.milestones());
+                way.transport.execute(request, milestones, self.abort.clone()).await
+            }
+            Err(report) => *report,
         }
     }
 
@@ -139,11 +170,7 @@ impl Attempt {
         Arc::new(Told { id: self.id, messages: self.messages.clone() })
     }
 
-    async fn prepare(
-        &self,
-        kept: Option<Arc<Kept>>,
-        settings: &Upstream,
-    ) -> Result<crate::execute::HttpRequest, Box<Report>> {
+    async fn prepare(&self, kept: Option<Arc<Kept>>, settings: &Upstream) -> Result<HttpRequest, Box<Report>> {
         let kept = match kept {
             Some(kept) => kept,
             None => Arc::new(self.load().await?),
@@ -184,7 +211,9 @@ impl Attempt {
         let parent = record.callback_of.ok_or("the callback has no call it is for")?;
         let outcome = self.reads.outcome(parent).await.map_err(|error| error.to_string())?;
         let (parent, _) = outcome.ok_or("the call it is for is gone")?;
-        let words = callback_words(&request)?;
+        let Some(Stored::Command { words }) = Stored::from_bytes(&request) else {
+            return Err("the callback's document is none".to_owned());
+        };
         let response = parent.file.as_ref().and_then(|file| self.filing.response_of(&file.name, parent.id));
         Ok(callback::command(&words, &parent, response, &self.directory))
     }
@@ -201,22 +230,8 @@ impl Milestones for Told {
     }
 }
 
-/// How a callback's words are stored: as its document.
-pub(super) fn callback_document(words: &[String]) -> Bytes {
-    let words: Vec<serde_json::Value> = words.iter().map(|word| word.as_str().into()).collect();
-    serde_json::json!({ "command": words }).to_string().into()
-}
-
-fn callback_words(document: &[u8]) -> Result<Vec<String>, String> {
-    #[derive(serde::Deserialize)]
-    struct Stored {
-        command: Vec<String>,
-    }
-    serde_json::from_slice::<Stored>(document).map(|stored| stored.command).map_err(|error| error.to_string())
-}
-
 /// An attempt that came to nothing before anything was sent.
-fn unsent(kind: ErrorKind, message: String) -> Report {
+pub(super) fn unsent(kind: ErrorKind, message: String) -> Report {
     failed(kind, BytesSent::No, message)
 }
 
