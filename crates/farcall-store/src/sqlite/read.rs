@@ -55,9 +55,14 @@ impl SqliteReader {
         let snapshot = self.connection.unchecked_transaction()?;
         let mut statement = snapshot.prepare_cached(REQUESTS)?;
         let mut request = |id| {
-            let read = |row: &Row<'_>| Ok((Columns::new(row).word(Via::from_word)?, row.get(1)?));
-            let Some((via, inline)) = statement.query_row([blob(id)], read).optional()? else { return Ok(None) };
-            Ok(Some(RequestRecord { via, document: self.body(id, Part::Request, inline)? }))
+            let read = |row: &Row<'_>| Ok((Columns::new(row).word(Via::from_word)?, row.get(1)?, row.get(2)?));
+            let Some((via, inline, stored_sum)) = statement.query_row([blob(id)], read).optional()? else {
+                return Ok(None);
+            };
+            let document = self.body(id, Part::Request, inline)?;
+            // A damaged one counts as gone, so that it fails its own call and no other.
+            let is_whole = sum::check("request", sum::of_request(id, &document), stored_sum).is_ok();
+            Ok(is_whole.then_some(RequestRecord { via, document }))
         };
         ids.iter().map(|&id| request(id)).collect()
     }
@@ -149,8 +154,8 @@ const ATTEMPTS: &str = concat!(
     " FROM attempts WHERE call = (SELECT seq FROM calls WHERE id = ?1) ORDER BY number"
 );
 
-const REQUESTS: &str =
-    "SELECT calls.via, requests.body FROM calls JOIN requests ON requests.call = calls.seq WHERE calls.id = ?1";
+const REQUESTS: &str = "SELECT calls.via, requests.body, requests.sum FROM calls \
+    JOIN requests ON requests.call = calls.seq WHERE calls.id = ?1";
 
 const RESPONSE: &str =
     "SELECT status, headers, decoded, body, sum FROM responses WHERE call = (SELECT seq FROM calls WHERE id = ?1)";
