@@ -5,6 +5,7 @@
 mod clocks;
 mod crash;
 mod crash_points;
+mod damage;
 mod demo;
 mod disk_errors;
 mod disk_full;
