@@ -81,6 +81,8 @@ pub struct Upstream {
     pub success: Success,
     /// A certificate authority file beside the platform's roots.
     pub tls_ca: Option<PathBuf>,
+    /// The URL of a forward proxy; what it is when it is used is read by [`Proxy::parse`](crate::proxy::Proxy::parse).
+    pub proxy: Option<Template>,
     /// Largest decoded answer body, in bytes.
     pub max_response: u64,
     pub max_headers: HeaderCaps,
@@ -178,6 +180,7 @@ impl Default for Upstream {
             headers: Vec::new(),
             success: Success::default(),
             tls_ca: None,
+            proxy: None,
             max_response: 16 << 20,
             max_headers: HeaderCaps::default(),
             addresses: None,

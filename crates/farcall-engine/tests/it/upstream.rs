@@ -36,6 +36,8 @@ pub(crate) enum Step {
     Serve(Vec<u8>),
     /// Waits until the test opens the gate.
     Gate(Arc<Semaphore>),
+    /// From here on passes bytes on to and from this port of this machine.
+    Relay(u16),
     /// Waits until the other side has closed.
     AwaitClose,
     /// Closes with a reset.
@@ -188,6 +190,10 @@ async fn play(mut peer: impl Peer, number: usize, script: Vec<Step>, seen: &watc
                 send(&mut peer, &bytes).await?;
             },
             Step::Gate(gate) => gate.acquire().await.map_err(io::Error::other)?.forget(),
+            Step::Relay(port) => {
+                let mut other = TcpStream::connect(("127.0.0.1", port)).await?;
+                tokio::io::copy_bidirectional(&mut peer, &mut other).await?;
+            }
             Step::AwaitClose => drop(tokio::io::copy(&mut peer, &mut tokio::io::sink()).await?),
             Step::Reset => peer.tcp().set_zero_linger()?,
         }

@@ -164,15 +164,16 @@ impl Transport {
         let outgoing = Outgoing::prepare(request)?;
         // Idle connections first. The other side may have closed one meanwhile; as long as nothing was written to it,
         // nothing was sent, and the next one is tried.
-        while let Some(connection) = self.pool.take(&outgoing.origin, allowed) {
+        while let Some(connection) = self.pool.take(&outgoing.route, allowed) {
             let exchanged = self.exchange(connection, &outgoing, wish, milestones.clone(), progress).await;
             if exchanged.is_ok() || progress.bytes_sent() == BytesSent::Maybe {
                 return exchanged;
             }
         }
         let terms = self.terms(allowed);
-        let stream = connect::open(&outgoing.origin, terms).await?;
-        let connection = Connection::new(stream, outgoing.origin.clone(), allowed, self.max_headers).await?;
+        // Rare, and large: most attempts need not carry it with them.
+        let stream = Box::pin(connect::open(&outgoing.route, terms)).await?;
+        let connection = Connection::new(stream, outgoing.route.clone(), allowed, self.max_headers).await?;
         self.exchange(connection, &outgoing, wish, milestones, progress).await
     }
 
