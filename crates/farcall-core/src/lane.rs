@@ -57,6 +57,18 @@ impl Lanes {
         self.len += 1;
     }
 
+    /// Puts a call back where it was taken from: it goes before all others of its lane.
+    pub fn push_front(&mut self, priority: Priority, tenant: TenantId, waiting: Waiting) {
+        let tenants = &mut self.priorities[index(priority)];
+        let lane = tenants.lanes.entry(tenant).or_default();
+        if lane.calls.is_empty() {
+            tenants.turns.push_front(tenant);
+        }
+        lane.deficit = lane.deficit.saturating_add(waiting.cost);
+        lane.calls.push_front(waiting);
+        self.len += 1;
+    }
+
     /// The call whose turn it is; the answer stays the same until it is taken or removed.
     pub fn peek(&mut self) -> Option<Waiting> {
         let level = self.next_level()?;

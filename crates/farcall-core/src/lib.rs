@@ -7,7 +7,6 @@ pub mod attempt;
 pub mod call;
 pub mod classify;
 pub mod dispatcher;
-pub mod gate;
 pub mod id;
 pub mod lane;
 pub mod lifecycle;

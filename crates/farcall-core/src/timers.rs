@@ -21,6 +21,8 @@ pub enum Timer {
     Timeout(AttemptId),
     /// Attempts in flight have had their time to finish.
     Drain,
+    /// After a commit that failed another may be tried.
+    Commit,
 }
 
 /// The set of timers.

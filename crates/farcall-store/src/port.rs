@@ -110,6 +110,20 @@ pub enum CommitError {
     Io(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
 
+/// What became of the batch whose commit failed with [`CommitError::Io`] and told nothing certain.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fate {
+    /// It is durable, all of it.
+    Kept,
+    /// Nothing of it is, or ever will be.
+    Lost,
+}
+
+/// Why a store could not be opened again.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot open the store again")]
+pub struct ReopenError(#[source] pub Box<dyn std::error::Error + Send + Sync>);
+
 /// Why a read failed.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot read {what} from the store")]
@@ -139,6 +153,13 @@ pub trait Store: Send + 'static {
     /// # Errors
     /// When any write of it is refused or cannot be made durable.
     fn commit(&mut self, writes: &[Write]) -> Result<(), CommitError>;
+
+    /// Opens the store anew after a commit failed with [`CommitError::Io`] or broke down, and says what became of that
+    /// batch. Until then every commit fails. What was durable before still is; readers go on.
+    ///
+    /// # Errors
+    /// When it cannot be opened or written; it may be tried again.
+    fn reopen(&mut self) -> Result<Fate, ReopenError>;
 
     /// Another reader of the same data.
     ///

@@ -43,10 +43,19 @@ pub(super) struct Live {
     /// What it is charged to, and its slots there.
     pub(super) quota: QuotaId,
     pub(super) grant: Grant,
+    /// Its start is stored.
+    pub(super) is_durable: bool,
     /// Nothing before it is launched.
     pub(super) times_out_at: Option<Instant>,
     /// Why it is being cut off, if it is.
     pub(super) cut: Option<Cut>,
+}
+
+impl Entry {
+    /// The attempt of this number, if it is out and its start durable: of any other nobody can tell anything.
+    pub(super) fn launched(&mut self, number: u32) -> Option<&mut Live> {
+        self.live.iter_mut().find(|live| live.number == number && live.is_durable)
+    }
 }
 
 /// Why an attempt is cut off.

@@ -2,6 +2,7 @@
 //!
 //! Events report and decide nothing; each carries the time at which it happened where that matters to the limits.
 
+use super::Seq;
 use crate::attempt::{AttemptResult, BytesSent};
 use crate::call::CallSpec;
 use crate::id::{AttemptId, CallId};
@@ -10,7 +11,7 @@ use crate::time::Instant;
 /// Something that happened outside.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Event {
-    /// A new call. Whoever offers it waits for `Effect::Acknowledge`.
+    /// A new call. Whoever offers it waits for `Effect::Acknowledge` or `Effect::Refuse`.
     Offered(Box<CallSpec>),
     /// An attempt is being made: its timeout counts from now, however long its write took.
     Launched { attempt: AttemptId },
@@ -22,6 +23,10 @@ pub enum Event {
     Finished { attempt: AttemptId, result: AttemptResult },
     /// An attempt was cut off after `Effect::Abort`.
     Aborted { attempt: AttemptId, wrote: BytesSent },
+    /// Every write of the turns up to this one is durable.
+    Committed { seq: Seq },
+    /// Nothing of this turn is durable, nor of any handed over after it.
+    CommitFailed { seq: Seq },
     /// The response file and the request file of a call are in place.
     Filed { call: CallId },
     /// Start nothing more; cut off at `until` what is still out.

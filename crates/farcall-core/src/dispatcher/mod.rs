@@ -2,19 +2,22 @@
 //!
 //! It is told what happened ([`Dispatcher::handle`]), asked for a turn ([`Dispatcher::turn`]) and says when it wants to
 //! be asked again ([`Dispatcher::next_wakeup`]). It knows no clock and no I/O: time comes in, writes and effects go
-//! out. The engine commits a turn's writes before it lets the effects that rest on them happen (`gate`).
+//! out. The engine commits a turn's writes and says so; the effects that rest on them come with a later turn (`gate`).
 
 mod census;
 mod entry;
 mod event;
 mod finish;
+mod gate;
 mod quota;
 mod restore;
 mod standing;
 mod start;
+mod storage;
 #[cfg(test)]
 mod tests;
 mod turn;
+mod undo;
 mod upstream;
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
@@ -23,6 +26,7 @@ pub use census::Census;
 pub use event::Event;
 pub use restore::{OpenAttempt, Recovered};
 pub use standing::{Standing, UpstreamStanding, Waiters};
+pub use storage::TURNS_IN_FLIGHT_MAX;
 pub use turn::{AskedBy, AttemptEnd, Callback, Effect, Progress, Seq, Turn, Write};
 
 use crate::call::{CallSpec, QuotaId, State, UpstreamId, WaitReason};
@@ -36,7 +40,9 @@ use crate::settle::Tries;
 use crate::time::{Instant, Now};
 use crate::timers::{Timer, Timers};
 use entry::{Cut, Entry, Place};
+use gate::Gate;
 use quota::Quota;
+use storage::Storage;
 use upstream::Upstream;
 
 /// Writes that one turn may hold.
@@ -62,9 +68,22 @@ pub struct Dispatcher {
     /// Attempts that are out.
     in_flight: u32,
     census: Census,
+    /// As it was with the last turn that is durable.
+    durable_census: Census,
     draining: bool,
     rng: fastrand::Rng,
-    turn: Turn,
+    /// The number of the last turn.
+    seq: Seq,
+    /// Decided since the last turn that held writes.
+    writes: Vec<Write>,
+    /// What rests on those writes.
+    effects_after: Vec<Effect>,
+    /// What may happen now.
+    effects: Vec<Effect>,
+    gate: Gate,
+    storage: Storage,
+    /// Some of the writes were handed over before and not made durable.
+    keeps_writes: bool,
 }
 
 impl Dispatcher {
@@ -81,9 +100,16 @@ impl Dispatcher {
             crowded_out: VecDeque::new(),
             in_flight: 0,
             census: Census::default(),
+            durable_census: Census::default(),
             draining: false,
             rng: fastrand::Rng::with_seed(seed),
-            turn: Turn::default(),
+            seq: Seq::default(),
+            writes: Vec::new(),
+            effects_after: Vec::new(),
+            effects: Vec::new(),
+            gate: Gate::default(),
+            storage: Storage::default(),
+            keeps_writes: false,
         };
         dispatcher.commands = dispatcher.declare(commands);
         dispatcher
@@ -140,6 +166,8 @@ impl Dispatcher {
             Event::FirstByte { attempt, at } => self.note_first_byte(attempt, at),
             Event::Finished { attempt, result } => self.finished(now, attempt, &result),
             Event::Aborted { attempt, wrote } => self.aborted(now, attempt, wrote),
+            Event::Committed { seq } => self.committed(now, seq),
+            Event::CommitFailed { seq } => self.commit_failed(now, seq),
             Event::Filed { call } => self.filed(call),
             Event::Drain { until } => self.drain(until),
         }
@@ -151,24 +179,23 @@ impl Dispatcher {
             self.fire(now, timer);
         }
         self.start_ready(now);
-        let seq = Seq(self.turn.seq.0 + 1);
-        let next = Turn { seq, ..Turn::default() };
-        let done = std::mem::replace(&mut self.turn, next);
-        Turn { seq, ..done }
+        self.hand_over()
     }
 
     /// When the next turn may have something to do without any event; `now` itself when it has already.
     pub fn next_wakeup(&self, now: Instant) -> Option<Instant> {
-        let may_start = !self.ready.is_empty() || (!self.is_full() && !self.crowded_out.is_empty());
-        if may_start || !self.turn.writes.is_empty() {
+        let has_ready = !self.ready.is_empty() || (!self.is_full() && !self.crowded_out.is_empty());
+        let may_start = has_ready && self.starts_max() > self.writes.len();
+        let has_writes = !self.writes.is_empty() && self.may_write();
+        if may_start || has_writes || !self.effects.is_empty() {
             return Some(now);
         }
         self.timers.next()
     }
 
-    /// Whether everything decided has been handed over.
-    pub const fn is_settled(&self) -> bool {
-        self.turn.writes.is_empty() && self.turn.effects_now.is_empty()
+    /// Whether everything decided has been handed over, and all of it is durable.
+    pub fn is_settled(&self) -> bool {
+        self.writes.is_empty() && self.effects.is_empty() && self.gate.is_empty()
     }
 
     /// The upstream of a live call.
@@ -207,13 +234,16 @@ impl Dispatcher {
 
     fn accept(&mut self, now: Now, spec: CallSpec, callback: Option<Callback>) {
         let call = spec.id;
+        if callback.is_none() && self.is_held_up() {
+            return self.effects.push(Effect::Refuse { call });
+        }
         let acknowledges = callback.is_none();
         let not_before = spec.not_before.filter(|&at| at > now.instant);
         let state = if not_before.is_some() { State::Scheduled } else { State::Queued };
         let write = Write::Insert { call, state, next_at: not_before, callback };
-        self.turn.writes.push(write);
+        self.writes.push(write);
         if acknowledges {
-            self.turn.effects_after.push(Effect::Acknowledge { call });
+            self.effects_after.push(Effect::Acknowledge { call });
         }
         self.census.accept(state);
         let asleep = not_before.map(|until| (until, WaitReason::NotBefore));
@@ -295,6 +325,7 @@ impl Dispatcher {
             Timer::Deadline(call) => self.expire(now, call),
             Timer::Timeout(attempt) => self.cut(attempt.call, Some(attempt.number), Cut::Timeout),
             Timer::Drain => self.cut_all(Cut::Drain),
+            Timer::Commit => self.try_again(),
         }
     }
 
@@ -308,7 +339,7 @@ impl Dispatcher {
     }
 
     fn filed(&mut self, call: CallId) {
-        self.turn.writes.push(Write::Filed { call });
+        self.writes.push(Write::Filed { call });
         while let Some(&held) = self.held.range((call, CallId::from_bits(0))..).next().filter(|(of, _)| *of == call) {
             self.held.remove(&held);
             self.enqueue(held.1);

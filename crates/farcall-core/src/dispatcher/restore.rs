@@ -34,6 +34,7 @@ impl Dispatcher {
     /// Takes the counts over; to be called once, before anything is restored.
     pub const fn restore_census(&mut self, census: Census) {
         self.census = census;
+        self.durable_census = census;
     }
 
     /// Takes a call over. Oldest first, so that the lanes keep their order.
@@ -68,7 +69,7 @@ impl Dispatcher {
         let mut ends = open.iter().map(|open| unknown_end(now, open.number, proved_at)).collect::<Vec<_>>();
         let last = ends.pop();
         for end in ends {
-            self.turn.writes.push(Write::Settle { call, upstream: id, attempt: Some(end), progress: None });
+            self.writes.push(Write::Settle { call, upstream: id, attempt: Some(end), progress: None });
         }
         let (state, error) = match decision {
             Decision::End { state, error } => (state, error),
@@ -77,9 +78,9 @@ impl Dispatcher {
         self.census.change(State::Running, state);
         let finished_at = state.is_end().then_some(now.timestamp);
         let progress = Progress { state, next_at: None, tries, status: None, error, finished_at };
-        self.turn.writes.push(Write::Settle { call, upstream: id, attempt: last, progress: Some(progress) });
+        self.writes.push(Write::Settle { call, upstream: id, attempt: last, progress: Some(progress) });
         if state.is_end() {
-            self.turn.effects_after.push(Effect::Ended { call, has_file: spec.has_file });
+            self.effects_after.push(Effect::Ended { call, has_file: spec.has_file });
             self.insert_callbacks(now, &spec, state);
         } else {
             self.place_new(Entry::new(spec, state, tries, attempts), None::<(Instant, WaitReason)>);

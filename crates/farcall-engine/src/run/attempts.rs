@@ -55,7 +55,7 @@ impl Run {
     pub(super) fn launch(&mut self, id: AttemptId, upstream: UpstreamId, not_after: Option<Instant>) {
         let now = clock::now();
         let is_late = not_after.is_some_and(|at| at <= now.instant);
-        if self.pending.cut_early.remove(&id) || is_late {
+        if is_late {
             self.dispatcher.handle(now, Event::Aborted { attempt: id, wrote: BytesSent::No });
             return;
         }
@@ -84,11 +84,9 @@ impl Run {
     }
 
     pub(super) fn abort(&mut self, id: AttemptId) {
-        match self.pending.running.get(&id) {
-            Some(token) => token.cancel(),
-            // Still on its way to the disk; one that has reported meanwhile needs no cutting off.
-            None if self.dispatcher.is_out(id) => drop(self.pending.cut_early.insert(id)),
-            None => {}
+        // One that has reported meanwhile needs no cutting off.
+        if let Some(token) = self.pending.running.get(&id) {
+            token.cancel();
         }
     }
 

@@ -5,12 +5,12 @@
 use farcall_core::dispatcher::{Seq, Standing};
 use farcall_core::id::{AttemptId, CallId};
 use farcall_core::time::Instant;
-use farcall_store::port::CommitError;
 use tokio::sync::oneshot;
 
 use super::batches::Answers;
 use crate::execute::Report;
 use crate::handle::{Overview, Submission};
+use crate::journal::FailedCommit;
 
 /// A message to the loop.
 #[derive(Debug)]
@@ -41,10 +41,14 @@ pub(crate) enum Message {
         attempt: AttemptId,
         report: Box<Report>,
     },
-    /// From the journal.
+    /// From the journal: every turn up to this one is durable.
     Committed {
         seq: Seq,
-        result: Result<(), CommitError>,
+    },
+    CommitFailed(Box<FailedCommit>),
+    /// Nothing certain is known of the last commit, and the store is being opened again.
+    StoreBroken {
+        error: String,
     },
     /// From the filer: the files of these calls are in place.
     Filed {

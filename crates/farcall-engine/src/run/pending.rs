@@ -2,10 +2,10 @@
 //!
 //! Only bookkeeping, and all of it is empty when nothing is under way.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
 use farcall_core::id::{AttemptId, CallId};
-use farcall_store::port::Insert;
+use farcall_store::port::{Insert, Settle, Write};
 use tokio_util::sync::CancellationToken;
 
 use super::batches::{Batches, Place};
@@ -25,10 +25,10 @@ pub(super) struct Pending {
     pub(super) keys: HashMap<(String, String), (CallId, [u8; 32])>,
     /// Reports whose settlement has not been written yet.
     pub(super) reports: HashMap<AttemptId, Box<Report>>,
+    /// Settlements that could not be stored, by call and attempt; they will be written as they are.
+    pub(super) kept: HashMap<(CallId, Option<u32>), Box<Settle>>,
     /// Attempts that are out, and how to cut them off.
     pub(super) running: HashMap<AttemptId, CancellationToken>,
-    /// Cut off before they were launched.
-    pub(super) cut_early: HashSet<AttemptId>,
 }
 
 /// A call that is not durable yet.
@@ -36,6 +36,8 @@ pub(super) struct Pending {
 pub(super) struct Unacknowledged {
     /// Its idempotency scope and key.
     pub(super) key: Option<(String, String)>,
+    /// It came from a file of this name.
+    pub(super) file: Option<Vec<u8>>,
     pub(super) waiting: Vec<(Place, Accepted)>,
 }
 
@@ -48,6 +50,43 @@ impl Pending {
         }
         for (place, accepted) in call.waiting {
             self.batches.answer(place, Ok(accepted));
+        }
+    }
+
+    /// These writes were not stored. What is written again will be the same.
+    pub(super) fn keep(&mut self, writes: Vec<Write>) {
+        for write in writes {
+            match write {
+                Write::Insert(insert) => drop(self.inserts.insert(insert.call.id, insert)),
+                Write::Settle(settle) => {
+                    let number = settle.attempt.as_ref().map(|end| end.number);
+                    self.kept.insert((settle.call, number), settle);
+                }
+                Write::Start(_) | Write::Close { .. } | Write::Filed(_) => {}
+            }
+        }
+    }
+
+    /// The call will not become durable: nothing of it is kept, and whoever waits is told why. The file it came from.
+    pub(super) fn refuse(&mut self, call: CallId, error: impl Fn() -> SubmitError) -> Option<Vec<u8>> {
+        self.inserts.remove(&call);
+        self.kept.remove(&(call, None));
+        let refused = self.unacknowledged.remove(&call)?;
+        if let Some(key) = refused.key {
+            self.keys.remove(&key);
+        }
+        for (place, _) in refused.waiting {
+            self.batches.answer(place, Err(error()));
+        }
+        refused.file
+    }
+
+    /// Whoever waits for a call that came from no file is told that nobody knows what became of it.
+    pub(super) fn refuse_clients(&mut self) {
+        for call in self.unacknowledged.values_mut().filter(|call| call.file.is_none()) {
+            for (place, _) in call.waiting.drain(..) {
+                self.batches.answer(place, Err(SubmitError::StoreFailed));
+            }
         }
     }
 

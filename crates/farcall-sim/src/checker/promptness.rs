@@ -24,7 +24,8 @@ const CUT_MAX: Duration = Duration::from_secs(1);
 
 /// Looks now, if the engine is at rest and it is time.
 pub(crate) fn check_prompt(world: &World) -> Check {
-    let rests = |process: &&Process| process.is_idle() && process.draining.is_none();
+    let rests =
+        |process: &&Process| process.is_idle() && process.draining.is_none() && !process.dispatcher.is_held_up();
     let Some(process) = world.process.as_ref().filter(rests) else { return Ok(()) };
     if !world.log.count().is_multiple_of(MOMENTS) {
         return Ok(());
@@ -54,7 +55,8 @@ fn check_time(world: &World, call: &CallRecord, attempts: &[AttemptRecord]) -> C
         return ensure(deadline.is_none_or(|at| at > world.now), || format!("{} waits beyond its deadline", call.id));
     }
     let timeout = terms(&world.plan, &world.facts, call.id).timeout;
-    let patience = CUT_MAX + world.plan.faults.commit_max + world.plan.faults.commit_slow_max;
+    let faults = &world.plan.faults;
+    let patience = CUT_MAX + faults.commit_max + faults.commit_slow_max + faults.stall_max();
     let out = attempts.iter().filter(|attempt| attempt.outcome == AttemptOutcome::Running);
     let overdue = out.filter(|attempt| {
         let id = AttemptId { call: call.id, number: attempt.number };

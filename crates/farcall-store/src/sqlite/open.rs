@@ -86,8 +86,7 @@ pub(super) fn open(dir: &Path) -> Result<Opened, OpenError> {
     probe(&path)?;
     private_file(&path).map_err(at(&path))?;
     let connection = writer(&path)?;
-    let bodies = Bodies::of_store(&dir);
-    bodies.create().map_err(at(&dir))?;
+    let bodies = Bodies::open(&dir).map_err(at(&dir))?;
     // The names of database and log were made above; a commit is durable only under durable names.
     sync_directory(&dir).map_err(at(&dir))?;
     Ok(Opened { connection, bodies, dir, lock })
@@ -115,7 +114,7 @@ pub(super) fn private_directory(dir: &Path) -> io::Result<()> {
     }
 }
 
-fn database_path(dir: &Path) -> PathBuf {
+pub(super) fn database_path(dir: &Path) -> PathBuf {
     dir.join("farcall.db")
 }
 
@@ -182,7 +181,7 @@ fn private_file(path: &Path) -> io::Result<()> {
     OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path).map(drop)
 }
 
-fn writer(path: &Path) -> Result<Connection, OpenError> {
+pub(super) fn writer(path: &Path) -> Result<Connection, OpenError> {
     let failed = |error| refused(path, error);
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let mut connection = Connection::open_with_flags(path, flags).map_err(failed)?;

@@ -355,9 +355,9 @@ const PROGRESS: &str = "UPDATE calls SET state = ?2, next_at = ?3, retries = ?4,
 const END: &str = "UPDATE calls SET state = ?2, next_at = ?3, retries = ?4, requeues = ?5, throttles = ?6, \
     finished_at = ?7, status = ?8, error_kind = ?9, error_message = ?10, ended = 1 WHERE seq = ?1";
 
-const SEAL: &str = "UPDATE meta SET accepted = accepted + ?2, succeeded = succeeded + ?3, failed = failed + ?4, \
-    cancelled = cancelled + ?5, expired = expired + ?6, unknown = unknown + ?7, poisoned = poisoned + ?8, \
-    latest = coalesce(max(latest, ?9), latest, ?9) WHERE one = 1 AND epoch = ?1";
+const SEAL: &str = "UPDATE meta SET commits = commits + 1, accepted = accepted + ?2, succeeded = succeeded + ?3, \
+    failed = failed + ?4, cancelled = cancelled + ?5, expired = expired + ?6, unknown = unknown + ?7, \
+    poisoned = poisoned + ?8, latest = coalesce(max(latest, ?9), latest, ?9) WHERE one = 1 AND epoch = ?1";
 
 fn set_progress(statement: &mut CachedStatement<'_>, seq: i64, progress: &Progress) -> rusqlite::Result<()> {
     let (error_kind, error_message) = error_columns(progress.error.as_ref());
