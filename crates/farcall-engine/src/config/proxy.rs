@@ -1,4 +1,6 @@
 //! The key `proxy`: a URL whose credentials may be references, or `none`.
+//!
+//! What stands in it is read here to find mistakes only; it is read again, and resolved, when a request is sent.
 
 use super::diagnostic::Span;
 use super::headers;
