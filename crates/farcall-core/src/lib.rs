@@ -8,6 +8,7 @@ pub mod call;
 pub mod classify;
 pub mod dispatcher;
 pub mod id;
+pub mod id_map;
 pub mod lane;
 pub mod lifecycle;
 pub mod limit;

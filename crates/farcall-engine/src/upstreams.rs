@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use farcall_core::call::UpstreamId;
 use farcall_core::dispatcher::Dispatcher;
+use farcall_core::id_map::IdMap;
 use farcall_core::limit::{Limits, Past, PastGrant};
 use farcall_core::policy::{CallbackPolicy, UpstreamPolicy};
 use farcall_core::steady::SteadyClock;
@@ -32,7 +33,7 @@ pub(crate) struct Upstreams {
     steady: SteadyClock,
     undeclared: Arc<Upstream>,
     resolver: Resolver,
-    by_id: HashMap<UpstreamId, Known>,
+    by_id: IdMap<UpstreamId, Known>,
     by_reference: HashMap<UpstreamRef, UpstreamId>,
 }
 
@@ -52,7 +53,7 @@ pub enum UpstreamError {
 impl Upstreams {
     pub(crate) fn new(config: Arc<Config>, steady: SteadyClock) -> Self {
         let undeclared = Arc::new(config.undeclared.clone());
-        let (by_id, by_reference) = (HashMap::new(), HashMap::new());
+        let (by_id, by_reference) = (IdMap::default(), HashMap::new());
         Self { config, steady, undeclared, resolver: Resolver::default(), by_id, by_reference }
     }
 

@@ -11,7 +11,9 @@ use farcall_core::id::CallId;
 use farcall_core::steady::{KeptClock, Steady};
 use farcall_core::time::Timestamp;
 
-use crate::record::{AttemptRecord, CallRecord, ErrorRecord, GrantRecord, Progress, Recovery, ResponseRecord};
+use crate::record::{
+    AttemptRecord, CallRecord, ErrorRecord, GrantRecord, Progress, Recovery, RequestRecord, ResponseRecord,
+};
 
 /// One change that must be durable before what rests on it happens.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -185,6 +187,19 @@ pub trait Reader: Send {
     /// # Errors
     /// When the store cannot be read.
     fn request(&mut self, id: CallId) -> Result<Option<Bytes>, ReadError>;
+
+    /// What it takes to make attempts of these calls, in their order; nothing for an unknown call. All at one go, because
+    /// a backlog is read back while it is sent.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    fn requests(&mut self, ids: &[CallId]) -> Result<Vec<Option<RequestRecord>>, ReadError> {
+        let request = |&id| {
+            let (Some(call), Some(document)) = (self.call(id)?, self.request(id)?) else { return Ok(None) };
+            Ok(Some(RequestRecord { via: call.via, document }))
+        };
+        ids.iter().map(request).collect()
+    }
 
     /// The answer kept for a call.
     ///

@@ -20,7 +20,7 @@ mod turn;
 mod undo;
 mod upstream;
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
 
 pub use census::Census;
 pub use event::Event;
@@ -31,6 +31,7 @@ pub use turn::{AskedBy, AttemptEnd, Callback, Effect, Progress, Seq, Turn, Write
 
 use crate::call::{CallSpec, QuotaId, State, UpstreamId, WaitReason};
 use crate::id::CallId;
+use crate::id_map::IdMap;
 use crate::lane::Waiting;
 use crate::lifecycle::{self, Step};
 use crate::limit::{Limits, Past};
@@ -55,7 +56,7 @@ const ATTEMPTS_MAX: u32 = 1_024;
 pub struct Dispatcher {
     upstreams: Vec<Upstream>,
     quotas: Vec<Quota>,
-    calls: HashMap<CallId, Entry>,
+    calls: IdMap<CallId, Entry>,
     /// Callbacks that wait until their parent is filed, behind that.
     held: BTreeSet<(CallId, CallId)>,
     commands: UpstreamId,
@@ -92,7 +93,7 @@ impl Dispatcher {
         let mut dispatcher = Self {
             upstreams: Vec::new(),
             quotas: Vec::new(),
-            calls: HashMap::new(),
+            calls: IdMap::default(),
             held: BTreeSet::new(),
             commands: UpstreamId(0),
             timers: Timers::default(),

@@ -9,6 +9,7 @@ mod attempts;
 mod batches;
 mod casualty;
 mod documents;
+mod loading;
 mod message;
 mod pending;
 mod recover;
@@ -244,6 +245,7 @@ impl Run {
                 Effect::Ended { call, has_file } => self.ended(call, has_file),
             }
         }
+        self.load_unread();
     }
 
     fn ended(&mut self, call: CallId, has_file: bool) {

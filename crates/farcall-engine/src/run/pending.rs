@@ -5,10 +5,12 @@
 use std::collections::HashMap;
 
 use farcall_core::id::{AttemptId, CallId};
+use farcall_core::id_map::IdMap;
 use farcall_store::port::{Insert, Settle, Write};
 use tokio_util::sync::CancellationToken;
 
 use super::batches::{Batches, Place};
+use super::loading::Unread;
 use crate::execute::Report;
 use crate::handle::{Accepted, SubmitError};
 
@@ -16,19 +18,21 @@ use crate::handle::{Accepted, SubmitError};
 #[derive(Debug, Default)]
 pub(super) struct Pending {
     /// Inserts whose write has not been made yet.
-    pub(super) inserts: HashMap<CallId, Box<Insert>>,
+    pub(super) inserts: IdMap<CallId, Box<Insert>>,
     /// Calls that are not durable yet, and those who wait for that.
-    pub(super) unacknowledged: HashMap<CallId, Unacknowledged>,
+    pub(super) unacknowledged: IdMap<CallId, Unacknowledged>,
     /// Those who wait, by the batch they submitted.
     pub(super) batches: Batches,
     /// Their idempotency scopes and keys.
     pub(super) keys: HashMap<(String, String), (CallId, [u8; 32])>,
     /// Reports whose settlement has not been written yet.
-    pub(super) reports: HashMap<AttemptId, Box<Report>>,
+    pub(super) reports: IdMap<AttemptId, Box<Report>>,
     /// Settlements that could not be stored, by call and attempt; they will be written as they are.
-    pub(super) kept: HashMap<(CallId, Option<u32>), Box<Settle>>,
+    pub(super) kept: IdMap<(CallId, Option<u32>), Box<Settle>>,
     /// Attempts that are out, and how to cut them off.
-    pub(super) running: HashMap<AttemptId, CancellationToken>,
+    pub(super) running: IdMap<AttemptId, CancellationToken>,
+    /// Attempts that begin when their documents have been read.
+    pub(super) unread: Vec<Unread>,
 }
 
 /// A call that is not durable yet.

@@ -79,7 +79,7 @@ impl<'row> Columns<'row> {
         Ok(self.take::<Option<_>>()?.map(Steady::from_micros))
     }
 
-    fn word<T>(&mut self, from_word: impl FnOnce(&str) -> Option<T>) -> rusqlite::Result<T> {
+    pub(super) fn word<T>(&mut self, from_word: impl FnOnce(&str) -> Option<T>) -> rusqlite::Result<T> {
         let index = self.next;
         self.next += 1;
         from_word(self.row.get_ref(index)?.as_str()?).ok_or_else(|| damaged(index))

@@ -3,12 +3,11 @@
 //! The start of a call that the same batch inserts is made part of its insert, so that the row is written once. The
 //! last step, [`Batch::seal`], counts what the batch did and checks in the same statement that the epoch still is ours.
 
-use std::collections::HashMap;
-
 use bytes::Bytes;
 use farcall_core::attempt::AttemptOutcome;
 use farcall_core::call::State;
 use farcall_core::id::CallId;
+use farcall_core::id_map::IdMap;
 use farcall_core::steady::Steady;
 use farcall_core::time::Timestamp;
 use rusqlite::{CachedStatement, Connection, ErrorCode, OptionalExtension, params};
@@ -191,7 +190,7 @@ impl<'c> Batch<'c> {
 /// The steps of a batch: a start goes with the insert of its call when nothing stands between the two.
 fn plan(writes: &[Write]) -> Vec<Step<'_>> {
     let mut steps = Vec::with_capacity(writes.len());
-    let mut untouched: HashMap<CallId, usize> = HashMap::new();
+    let mut untouched: IdMap<CallId, usize> = IdMap::default();
     for write in writes {
         let inserted = untouched.remove(&write.call());
         match write {
