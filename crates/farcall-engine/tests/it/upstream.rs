@@ -30,6 +30,8 @@ pub(crate) enum Step {
     Send(Vec<u8>),
     /// Sends these bytes one at a time.
     Drip(Vec<u8>),
+    /// Sends this byte again and again, so far apart, until the other side has closed.
+    DripFor { byte: u8, every: Duration },
     /// Sends these bytes over and over, until the other side has closed.
     SendForever(Vec<u8>),
     /// Answers every request with these bytes, until the other side has closed.
@@ -182,6 +184,13 @@ async fn play(mut peer: impl Peer, number: usize, script: Vec<Step>, seen: &watc
             Step::RequestHead => drop(head(&mut peer).await?),
             Step::Send(bytes) => send(&mut peer, &bytes).await?,
             Step::Drip(bytes) => drip(&mut peer, &bytes).await?,
+            Step::DripFor { byte, every } => {
+                let mut pace = tokio::time::interval(every);
+                loop {
+                    pace.tick().await;
+                    send(&mut peer, &[byte]).await?;
+                }
+            }
             Step::SendForever(bytes) => loop {
                 send(&mut peer, &bytes).await?;
             },

@@ -11,6 +11,7 @@ use farcall_core::attempt::{AttemptResult, BytesSent};
 use farcall_core::call::ErrorKind;
 use farcall_core::time::Instant;
 use http::StatusCode;
+use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
 use http_body::Body;
 use tokio_util::sync::CancellationToken;
 
@@ -189,6 +190,8 @@ impl Transport {
         progress.meter = Some(Arc::clone(connection.meter()));
         let (head, mut body) = connection.send(outgoing, milestones).await?.into_parts();
         let switches_protocols = head.status == StatusCode::SWITCHING_PROTOCOLS;
+        // Two ideas of where the body ends (RFC 9112, section 6.3): whatever follows may be another's answer.
+        let is_ambiguous = head.headers.contains_key(TRANSFER_ENCODING) && head.headers.contains_key(CONTENT_LENGTH);
         let answer = progress.answer.insert(Answer::new(head, wish.body_bytes_max));
         if switches_protocols {
             return Err(Failure::new(ErrorKind::Protocol, "the answer switches protocols, which nobody asked for"));
@@ -200,7 +203,7 @@ impl Transport {
             answer.body.push(&piece?).await?;
         }
         answer.body.finish()?;
-        if connection.settle() {
+        if connection.settle() && !is_ambiguous {
             self.pool.put(connection);
         }
         Ok(())
