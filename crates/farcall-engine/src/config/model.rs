@@ -3,7 +3,7 @@
 //! Made by the loader next door; everything else only reads it. Secret references stay references here and are
 //! resolved when a request is sent.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::num::NonZeroU32;
 use std::path::PathBuf;
@@ -29,6 +29,8 @@ pub struct Config {
     pub upstreams: BTreeMap<String, Upstream>,
     /// The policy of every undeclared upstream.
     pub undeclared: Upstream,
+    /// Variables of the environment that secrets are read from; no program that we start is given them.
+    pub secret_variables: BTreeSet<String>,
     /// The file is Kofaf's: its defaults hold.
     pub is_kofaf: bool,
 }

@@ -128,6 +128,7 @@ fn assemble(reader: &mut Reader<'_>, parts: Parts, dialect: Dialect) -> Config {
         inbox: parts.settings.inbox,
         upstreams,
         undeclared: parts.defaults.without_secrets().resolve(dialect),
+        secret_variables: std::mem::take(&mut reader.secret_variables),
         is_kofaf: dialect == Dialect::Kofaf,
     }
 }
