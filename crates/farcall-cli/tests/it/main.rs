@@ -17,3 +17,4 @@ mod secrets;
 mod serving;
 mod stopping;
 mod usage;
+mod webhooks;
