@@ -16,6 +16,7 @@ mod power;
 mod reload;
 mod rig;
 mod running;
+mod secrets;
 mod serving;
 mod stopping;
 mod usage;
