@@ -102,6 +102,11 @@ impl Upstreams {
         Ok(id)
     }
 
+    /// The upstream of this name or origin, if it is there.
+    pub(crate) fn find(&self, reference: &UpstreamRef) -> Option<UpstreamId> {
+        self.by_reference.get(reference).copied()
+    }
+
     pub(crate) fn get(&self, id: UpstreamId) -> Option<&Known> {
         self.by_id.get(&id)
     }

@@ -16,6 +16,7 @@ use crate::checker::{self, Check, ensure, violation};
 use crate::facts::{Cut, Origin, Report, Reported};
 use crate::journal;
 use crate::log::Line;
+use crate::recovery;
 use crate::world::{Happening, World};
 
 /// Turns at one moment before we say that the engine spins.
@@ -203,6 +204,8 @@ impl World {
             | Event::Sent { .. }
             | Event::FirstByte { .. }
             | Event::Filed { .. }
+            | Event::Loaded(_)
+            | Event::LoadFailed
             | Event::Drain { .. } => None,
         };
         if let Some((attempt, what)) = reported {
@@ -229,6 +232,7 @@ impl World {
                     self.launch_unless_late(attempt, upstream, not_after)?;
                 }
                 Effect::Abort { attempt } => self.abort_any(attempt)?,
+                Effect::Load => self.read_soon(),
                 Effect::Ended { call, has_file } => self.ended(call, has_file)?,
             }
         }
@@ -277,6 +281,39 @@ impl World {
             self.file_soon(call);
         }
         Ok(())
+    }
+
+    /// The store is read after a while, and what was read comes a while later still.
+    fn read_soon(&mut self) {
+        let Some(boot) = self.process.as_ref().map(|process| process.boot) else { return };
+        let delay = self.plan.faults.commit_latency(&mut self.dice, self.healed);
+        self.schedule(self.now + delay, Happening::Read { boot });
+    }
+
+    pub(crate) fn read(&mut self, boot: usize) -> Check {
+        let Some(process) = self.process.as_ref().filter(|process| process.boot == boot) else { return Ok(()) };
+        let fails = !self.healed && self.dice.percent(self.plan.faults.read_failure_percent);
+        let wanted = process.dispatcher.wanted().ok_or_else(|| violation("a load of nothing".to_owned()))?;
+        self.loading = if fails {
+            None
+        } else {
+            let unreadable = |error| violation(format!("waiting calls cannot be read: {error}"));
+            let mut reader = self.store.reader().map_err(unreadable)?;
+            Some(recovery::load(&mut *reader, &self.plan, wanted).map_err(unreadable)?)
+        };
+        let delay = self.plan.faults.commit_latency(&mut self.dice, self.healed);
+        self.schedule(self.now + delay, Happening::Loaded { boot });
+        Ok(())
+    }
+
+    pub(crate) fn loaded(&mut self, boot: usize) {
+        if self.process.as_ref().is_none_or(|process| process.boot != boot) {
+            return;
+        }
+        let loaded = self.loading.take();
+        let count = loaded.as_ref().map_or(0, |loaded| loaded.lanes.iter().map(Vec::len).sum());
+        self.note(Line::Loaded { calls: count });
+        self.tell(loaded.map_or(Event::LoadFailed, |loaded| Event::Loaded(Box::new(loaded))));
     }
 
     /// The part that writes response files gets to this call after a while.

@@ -26,6 +26,8 @@ pub(crate) struct Faults {
     /// The process looks at what happened only when it takes a turn.
     pub(crate) gathers_events: bool,
     pub(crate) file_delay_max: Duration,
+    /// Percent of loads that fail.
+    pub(crate) read_failure_percent: u32,
     pub(crate) outages: Vec<Outage>,
     pub(crate) heal_after: Duration,
 }
@@ -59,6 +61,7 @@ impl Faults {
             commit_max: dice.spread(Duration::from_micros(50), Duration::from_millis(20)),
             commit_slow_max: dice.spread(moment, Duration::from_secs(3)),
             gathers_events: dice.percent(50),
+            read_failure_percent: if dice.percent(20) { dice.count(1, 40) } else { 0 },
             file_delay_max: dice.spread(moment, Duration::from_secs(5)),
             outages: (0..outages).map(|_| Outage::draw(dice, upstreams, over)).collect(),
             heal_after: over * slow,

@@ -3,7 +3,7 @@
 //! Bytes and words are made up; they decide nothing.
 
 use bytes::Bytes;
-use farcall_core::call::{ErrorKind, Source};
+use farcall_core::call::{ErrorKind, Source, TenantId};
 use farcall_core::dispatcher::{self, Callback};
 use farcall_core::id::CallId;
 use farcall_core::settle::Tries;
@@ -21,8 +21,8 @@ pub(crate) fn translate(plan: &Plan, facts: &mut Facts, now: Now, writes: &[disp
 
 fn one(plan: &Plan, facts: &mut Facts, now: Now, write: &dispatcher::Write) -> port::Write {
     match *write {
-        dispatcher::Write::Insert { call, state, next_at, callback } => {
-            let progress = Progress::waiting(state, next_at);
+        dispatcher::Write::Insert { call, state, next_at, ready_at, callback } => {
+            let progress = Progress::waiting(state, next_at, ready_at);
             let insert = match callback {
                 Some(callback) => callback_insert(plan, facts, now, call, callback, progress),
                 None => planned_insert(plan, facts, call, progress),
@@ -38,6 +38,7 @@ fn one(plan: &Plan, facts: &mut Facts, now: Now, write: &dispatcher::Write) -> p
             port::Write::Settle(Box::new(Settle { call, attempt, progress, response: None }))
         }
         dispatcher::Write::Close { call, until } => port::Write::Close { call, until },
+        dispatcher::Write::Release { call, ready_at } => port::Write::Release { call, ready_at },
         dispatcher::Write::Filed { call } => port::Write::Filed(call),
     }
 }
@@ -54,6 +55,7 @@ fn planned_insert(plan: &Plan, facts: &Facts, call: CallId, progress: Progress) 
         method: wish.method.to_owned(),
         priority: wish.priority,
         tenant: (wish.tenant > 0).then(|| wish.tenant.to_string()),
+        tenant_id: TenantId(wish.tenant),
         cost: wish.cost.get(),
         not_before: wish.delay.map(|delay| accepted_at + delay),
         deadline: wish.deadline.map(|deadline| accepted_at + deadline),
@@ -91,6 +93,7 @@ fn record(id: CallId, source: Source, limit_key: &str, accepted_at: Timestamp, p
         tags: Vec::new(),
         priority: 3,
         tenant: None,
+        tenant_id: TenantId::default(),
         cost: 1,
         accepted_at,
         not_before: None,
@@ -112,9 +115,19 @@ fn file(place: usize) -> FileIdentity {
 }
 
 fn progress_record(progress: dispatcher::Progress) -> Progress {
-    let dispatcher::Progress { state, next_at, tries, status, error, finished_at } = progress;
+    let dispatcher::Progress { state, next_at, ready_at, tries, status, error, finished_at } = progress;
     let Tries { retries, requeues, throttles } = tries;
-    Progress { state, next_at, retries, requeues, throttles, finished_at, status, error: error.map(error_record) }
+    Progress {
+        state,
+        next_at,
+        ready_at,
+        retries,
+        requeues,
+        throttles,
+        finished_at,
+        status,
+        error: error.map(error_record),
+    }
 }
 
 fn attempt_end(end: dispatcher::AttemptEnd) -> port::AttemptEnd {

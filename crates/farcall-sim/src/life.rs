@@ -28,7 +28,7 @@ impl World {
         let now = self.clocks();
         let (dispatcher, recovery) = recovery::boot(&mut self.store, &self.plan, &self.policies, seed, now)
             .map_err(|error| violation(format!("the store cannot be taken over: {error}")))?;
-        self.note(Line::Boot { number: u32::try_from(boot).unwrap_or(u32::MAX), live: recovery.live.len() });
+        self.note(Line::Boot { number: u32::try_from(boot).unwrap_or(u32::MAX), live: recovery.engaged.len() });
         self.ledger.check_recovery(&recovery)?;
         self.process = Some(Process::new(boot, dispatcher));
         for call in &recovery.unfiled {
@@ -50,6 +50,7 @@ impl World {
         let Some(mut process) = self.process.take_if(|process| !self.healed && is_meant(process)) else {
             return Ok(());
         };
+        self.loading = None;
         let batch = process.batch.take();
         let keeps_commit = batch.is_some() && self.dice.percent(30);
         self.note(Line::Crash { keeps_commit });
@@ -97,6 +98,7 @@ impl World {
         ensure(process.offered.is_empty(), || "a drain leaves offers without an answer".to_owned())?;
         ensure(process.out.is_empty(), || "a drain leaves attempts out".to_owned())?;
         self.process = None;
+        self.loading = None;
         self.note(Line::Stopped);
         self.restart_later();
         Ok(())

@@ -4,6 +4,7 @@
 
 use std::time::Duration;
 
+use farcall_core::dispatcher::Memory;
 use farcall_core::policy::UpstreamPolicy;
 use farcall_core::time::{Instant, Now, Timestamp};
 
@@ -24,6 +25,8 @@ pub(crate) struct Plan {
     pub(crate) upstreams: Vec<UpstreamPlan>,
     pub(crate) calls: Vec<CallPlan>,
     pub(crate) faults: Faults,
+    /// Small enough that lanes are loaded and left to the store all the time.
+    pub(crate) memory: Memory,
 }
 
 /// An upstream as it is at first.
@@ -60,6 +63,7 @@ impl Plan {
             upstreams,
             calls,
             faults,
+            memory: memory(dice),
         }
     }
 
@@ -73,6 +77,12 @@ impl Plan {
     pub(crate) fn instant(&self, timestamp: Timestamp) -> Instant {
         Instant::from_micros(timestamp.as_micros()) - self.clock_offset
     }
+}
+
+fn memory(dice: &mut Dice) -> Memory {
+    let lane_min = dice.count(1, 4) as usize;
+    let lane_max = lane_min + dice.count(0, 8) as usize;
+    Memory { calls_max: dice.spread_count(1, 100) as usize, lane_max, lane_min }
 }
 
 impl UpstreamPlan {

@@ -5,15 +5,16 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroU32;
 
-use farcall_core::call::{CallSpec, CallbackOf, Method, Priority, TenantId, UpstreamId};
-use farcall_core::dispatcher::{Census, Dispatcher, OpenAttempt, Recovered};
+use farcall_core::call::{CallSpec, CallbackOf, Method, Priority, UpstreamId};
+use farcall_core::dispatcher::{Census, Dispatcher, LaneLoad, Loaded, OpenAttempt, Recovered, Wanted};
 use farcall_core::id::CallId;
+use farcall_core::lane::LaneId;
 use farcall_core::limit::PastGrant;
 use farcall_core::policy::UpstreamPolicy;
 use farcall_core::settle::Tries;
 use farcall_core::time::Now;
-use farcall_store::port::{ReadError, Reader, Store};
-use farcall_store::record::{CallRecord, GrantRecord, Recovery};
+use farcall_store::port::{LaneRange, ReadError, Reader, Store};
+use farcall_store::record::{CallRecord, GrantRecord, LaneName, LaneRecord, Recovery};
 
 use crate::plan::Plan;
 
@@ -35,7 +36,10 @@ pub(crate) fn boot(
     for (call, attempt) in &recovery.open_attempts {
         open.entry(*call).or_default().push(OpenAttempt { number: attempt.number });
     }
-    for record in &recovery.live {
+    for LaneRecord { lane, waiting } in &recovery.lanes {
+        dispatcher.restore_lane(upstream(plan, &lane.limit_key), lane_id(lane), *waiting);
+    }
+    for record in &recovery.engaged {
         let spec = spec(&mut *reader, plan, record, &unfiled)?;
         let open = open.remove(&record.id).unwrap_or_default();
         dispatcher.restore(now, recovered(record, spec, open));
@@ -51,7 +55,7 @@ pub(crate) fn declare(
     seed: u64,
     now: Now,
 ) -> Result<Dispatcher, ReadError> {
-    let mut dispatcher = Dispatcher::new(policies[0].clone(), seed);
+    let mut dispatcher = Dispatcher::new(policies[0].clone(), seed).with_memory(plan.memory);
     if let Some(until) = reader.closed_until(&plan.upstreams[0].key)? {
         dispatcher.restore_closing(dispatcher.callback_upstream(), now.instant_of(until));
     }
@@ -63,6 +67,37 @@ pub(crate) fn declare(
         }
     }
     Ok(dispatcher)
+}
+
+/// What a load asks for, as the store has it.
+pub(crate) fn load(reader: &mut dyn Reader, plan: &Plan, wanted: &Wanted) -> Result<Loaded, ReadError> {
+    let range = |asked: &LaneLoad| LaneRange {
+        lane: LaneName {
+            limit_key: plan.upstreams[asked.upstream.0 as usize].key.clone(),
+            priority: asked.lane.priority.level(),
+            tenant: asked.lane.tenant,
+        },
+        from: asked.from,
+        count: asked.count,
+    };
+    let lanes = reader.waiting(&wanted.lanes.iter().map(range).collect::<Vec<_>>())?;
+    let deadlines = if wanted.deadlines > 0 { reader.expiring(wanted.deadlines)? } else { Vec::new() };
+    let mut read = |records: Vec<CallRecord>| -> Result<Vec<Recovered>, ReadError> {
+        let one =
+            |record: &CallRecord| Ok(recovered(record, spec(reader, plan, record, &BTreeSet::new())?, Vec::new()));
+        records.iter().map(one).collect()
+    };
+    Ok(Loaded { lanes: lanes.into_iter().map(&mut read).collect::<Result<_, _>>()?, deadlines: read(deadlines)? })
+}
+
+fn lane_id(lane: &LaneName) -> LaneId {
+    let priority = Priority::new(lane.priority).expect("stored as it was accepted");
+    LaneId { priority, tenant: lane.tenant }
+}
+
+fn upstream(plan: &Plan, key: &str) -> UpstreamId {
+    let place = plan.upstreams.iter().position(|upstream| upstream.key == key);
+    UpstreamId(place.and_then(|place| u32::try_from(place).ok()).expect("no upstream is ever removed"))
 }
 
 fn past_grants(
@@ -92,7 +127,6 @@ fn spec(
     record: &CallRecord,
     unfiled: &BTreeSet<CallId>,
 ) -> Result<CallSpec, ReadError> {
-    let place = plan.upstreams.iter().position(|upstream| upstream.key == record.limit_key);
     let overrides = if record.has_overrides {
         document(reader, record.id)?.and_then(|at| plan.calls[at].overrides.clone())
     } else {
@@ -100,11 +134,11 @@ fn spec(
     };
     Ok(CallSpec {
         id: record.id,
-        upstream: UpstreamId(place.and_then(|place| u32::try_from(place).ok()).expect("no upstream is ever removed")),
+        upstream: upstream(plan, &record.limit_key),
         source: record.source,
         method: Method::of(&record.method),
         priority: Priority::new(record.priority).expect("stored as it was accepted"),
-        tenant: TenantId(record.tenant.as_ref().map_or(0, |tenant| tenant.parse().expect("a number, as written"))),
+        tenant: record.tenant_id,
         cost: NonZeroU32::new(record.cost).expect("no call costs nothing"),
         accepted_at: record.accepted_at,
         not_before: record.not_before,
@@ -129,7 +163,7 @@ fn recovered(record: &CallRecord, spec: CallSpec, open: Vec<OpenAttempt>) -> Rec
         state: progress.state,
         tries: Tries { retries: progress.retries, requeues: progress.requeues, throttles: progress.throttles },
         attempts: record.attempts,
-        next_at: progress.next_at,
+        ready_at: progress.ready_at,
         open,
     }
 }

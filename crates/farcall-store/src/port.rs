@@ -8,9 +8,12 @@
 use bytes::Bytes;
 use farcall_core::attempt::{AttemptKind, AttemptOutcome};
 use farcall_core::id::CallId;
-use farcall_core::time::Timestamp;
+use farcall_core::lane::Position;
+use farcall_core::time::{Instant, Timestamp};
 
-use crate::record::{AttemptRecord, CallRecord, ErrorRecord, GrantRecord, Progress, Recovery, ResponseRecord};
+use crate::record::{
+    AttemptRecord, CallRecord, ErrorRecord, FileIdentity, GrantRecord, LaneName, Progress, Recovery, ResponseRecord,
+};
 
 /// One change that must be durable before what rests on it happens.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,6 +27,8 @@ pub enum Write {
     Settle(Box<Settle>),
     /// An answer to this call asks everybody to keep away from its upstream until then. The later of several counts.
     Close { call: CallId, until: Timestamp },
+    /// A call that was held back may go on from then on. It has not ended, and neither runs nor waits in a lane.
+    Release { call: CallId, ready_at: Instant },
     /// A call's response file and request file are in place. The call has ended, and was not filed before.
     Filed(CallId),
 }
@@ -35,7 +40,7 @@ impl Write {
             Self::Insert(insert) => insert.call.id,
             Self::Start(start) => start.call,
             Self::Settle(settle) => settle.call,
-            Self::Close { call, .. } | Self::Filed(call) => *call,
+            Self::Close { call, .. } | Self::Release { call, .. } | Self::Filed(call) => *call,
         }
     }
 }
@@ -77,6 +82,14 @@ pub struct AttemptEnd {
     pub proved_at: Option<Timestamp>,
     pub ended_at: Timestamp,
     pub error: Option<ErrorRecord>,
+}
+
+/// Calls of a lane that are asked for: at most `count`, from this position on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LaneRange {
+    pub lane: LaneName,
+    pub from: Position,
+    pub count: u32,
 }
 
 /// Why a batch was not committed; none of it is durable.
@@ -162,6 +175,24 @@ pub trait Reader: Send {
     /// # Errors
     /// When the store cannot be read.
     fn grants(&mut self, limit_key: &str, since: Timestamp, count: u32) -> Result<Vec<GrantRecord>, ReadError>;
+
+    /// The calls of each range, in the order of their positions.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    fn waiting(&mut self, ranges: &[LaneRange]) -> Result<Vec<Vec<CallRecord>>, ReadError>;
+
+    /// At most `count` calls that wait in a lane and have a deadline, the earliest first.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    fn expiring(&mut self, count: u32) -> Result<Vec<CallRecord>, ReadError>;
+
+    /// The calls that came from files of this name and are not filed yet, in the order of acceptance.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    fn unfiled(&mut self, name: &[u8]) -> Result<Vec<(CallId, FileIdentity)>, ReadError>;
 
     /// Until when the upstream of a limit key asked everybody to keep away, if it ever did.
     ///

@@ -3,6 +3,7 @@
 //! Plain data: what happens to an entry stands with what makes it happen.
 
 use crate::call::{CallSpec, State, WaitReason};
+use crate::lane::{LaneId, Position};
 use crate::limit::Grant;
 use crate::settle::Tries;
 use crate::time::Instant;
@@ -17,8 +18,24 @@ pub(super) struct Entry {
     /// Attempts made, over its whole life.
     pub(super) attempts: u32,
     pub(super) deadline: Option<Instant>,
+    /// Since when it waits for its turn, or until when it sleeps: its place in its lane.
+    pub(super) ready_at: Instant,
     /// Attempts that are out.
     pub(super) live: Vec<Live>,
+}
+
+impl Entry {
+    pub(super) const fn new(spec: CallSpec, state: State, tries: Tries, attempts: u32, ready_at: Instant) -> Self {
+        Self { spec, state, place: Place::Lane, tries, attempts, deadline: None, ready_at, live: Vec::new() }
+    }
+
+    pub(super) const fn lane(&self) -> LaneId {
+        LaneId { priority: self.spec.priority, tenant: self.spec.tenant }
+    }
+
+    pub(super) const fn position(&self) -> Position {
+        Position { ready_at: self.ready_at, call: self.spec.id }
+    }
 }
 
 /// Where the call is kept.
@@ -26,8 +43,8 @@ pub(super) struct Entry {
 pub(super) enum Place {
     /// In its upstream's lanes.
     Lane,
-    /// Waiting for a time.
-    Asleep { until: Instant, reason: WaitReason },
+    /// In its upstream's lanes, waiting for the time that is its place there.
+    Asleep { reason: WaitReason },
     /// A callback whose parent is not filed yet.
     Held,
     /// Attempts are out.

@@ -96,13 +96,7 @@ impl Dispatcher {
         match entry.place {
             Place::Running => return self.cut(call, None, Cut::Deadline),
             Place::Ended => return,
-            Place::Lane => {
-                let (priority, tenant, id) = (entry.spec.priority, entry.spec.tenant, entry.spec.upstream);
-                self.upstream(id).lanes.remove(priority, tenant, call);
-                // The call may have been the one that its upstream was blocked for.
-                self.wake(id);
-            }
-            Place::Asleep { until, .. } => self.timers.cancel(until, Timer::Wake(call)),
+            Place::Lane | Place::Asleep { .. } => self.leave_lane(call),
             Place::Held => self.held.retain(|_, held| *held != call),
         }
         self.end(now, call, State::Expired, Some(ErrorKind::Deadline), None, None);
@@ -191,7 +185,7 @@ impl Dispatcher {
         let end = attempt_end(now, live, AttemptOutcome::Cancelled, None, None);
         self.push_settle(attempt.call, Some(end), None);
         if self.calls.get(&attempt.call).is_some_and(|entry| entry.live.is_empty()) {
-            self.calls.remove(&attempt.call);
+            self.forget(attempt.call);
         }
     }
 
@@ -205,7 +199,7 @@ impl Dispatcher {
         let entry = &self.calls[&call];
         let others_are_out = !entry.live.is_empty();
         let is_late = entry.deadline.is_some_and(|deadline| deadline <= now.instant);
-        let (status, error) = (over.end.status, over.end.error);
+        let status = over.end.status;
         match over.decision {
             Decision::End { state: State::Succeeded, error } => {
                 self.end(now, call, State::Succeeded, error, status, Some(over.end));
@@ -219,38 +213,32 @@ impl Dispatcher {
                 self.end(now, call, State::Expired, Some(ErrorKind::Deadline), status, Some(over.end));
             }
             Decision::Wait { until, reason, tries } => {
-                let progress = self.wait(now, call, Some(until), tries, status, error);
+                let next_at = Some(now.timestamp_of(until));
+                let progress = Progress { next_at, ..self.wait(call, until, tries, &over.end) };
                 self.push_settle(call, Some(over.end), Some(progress));
-                self.sleep(call, until, reason);
+                self.stand(call, until, Some(reason));
             }
             Decision::Requeue { tries } => {
-                let progress = self.wait(now, call, None, tries, status, error);
+                let ready_at = self.end_of_line(now);
+                let progress = self.wait(call, ready_at, tries, &over.end);
                 self.push_settle(call, Some(over.end), Some(progress));
-                self.enqueue(call);
+                self.stand(call, ready_at, None);
             }
         }
     }
 
-    fn wait(
-        &mut self,
-        now: Now,
-        call: CallId,
-        until: Option<Instant>,
-        tries: Tries,
-        status: Option<u16>,
-        error: Option<ErrorKind>,
-    ) -> Progress {
+    fn wait(&mut self, call: CallId, ready_at: Instant, tries: Tries, end: &AttemptEnd) -> Progress {
         let entry = self.calls.get_mut(&call).expect("a call that waits is known");
         let state = lifecycle::next(entry.state, Step::Wait).expect("only a running call comes to wait");
         self.census.change(entry.state, state);
         entry.state = state;
         entry.tries = tries;
-        let next_at = until.map(|until| now.timestamp_of(until));
-        Progress { state, next_at, tries, status, error, finished_at: None }
+        let (status, error, ready_at) = (end.status, end.error, Some(ready_at));
+        Progress { state, next_at: None, ready_at, tries, status, error, finished_at: None }
     }
 
     /// Ends a call: its outcome is written, what still runs of it cut off, its callback inserted.
-    fn end(
+    pub(super) fn end(
         &mut self,
         now: Now,
         call: CallId,
@@ -269,14 +257,20 @@ impl Dispatcher {
             self.timers.cancel(deadline, Timer::Deadline(call));
         }
         let finished_at = Some(now.timestamp);
-        let progress = Progress { state, next_at: None, tries: entry.tries, status, error, finished_at };
+        let progress =
+            Progress { state, next_at: None, ready_at: None, tries: entry.tries, status, error, finished_at };
         let spec = entry.spec.clone();
         if entry.live.is_empty() {
-            self.calls.remove(&call);
+            self.forget(call);
         }
         self.turn.writes.push(Write::Settle { call, upstream: spec.upstream, attempt, progress: Some(progress) });
         self.turn.effects_after.push(Effect::Ended { call, has_file: spec.has_file });
         self.insert_callback(now, &spec, state);
+    }
+
+    fn forget(&mut self, call: CallId) {
+        self.calls.remove(&call);
+        self.loads.left_memory(call);
     }
 
     pub(super) fn insert_callback(&mut self, now: Now, parent: &CallSpec, end: State) {

@@ -8,6 +8,8 @@ mod census;
 mod entry;
 mod event;
 mod finish;
+mod load;
+mod memory;
 mod restore;
 mod standing;
 mod start;
@@ -20,21 +22,22 @@ use std::collections::{HashMap, VecDeque};
 
 pub use census::Census;
 pub use event::Event;
+pub use load::{LaneLoad, Loaded, Wanted};
+pub use memory::Memory;
 pub use restore::{OpenAttempt, Recovered};
 pub use standing::{Standing, UpstreamStanding, Waiters};
 pub use turn::{AttemptEnd, Callback, Effect, Progress, Seq, Turn, Write};
 
 use crate::call::{CallSpec, State, UpstreamId, WaitReason};
 use crate::id::CallId;
-use crate::lane::Waiting;
-use crate::lifecycle::{self, Step};
 use crate::limit::{Limits, PastGrant};
 use crate::policy::UpstreamPolicy;
 use crate::retry::Fraction;
 use crate::settle::Tries;
 use crate::time::{Instant, Now};
 use crate::timers::{Timer, Timers};
-use entry::{Cut, Entry, Place};
+use entry::{Cut, Entry};
+use load::Loads;
 use upstream::Upstream;
 
 /// Writes that one turn may hold.
@@ -46,7 +49,14 @@ const ATTEMPTS_MAX: u32 = 1_024;
 #[derive(Debug, Clone)]
 pub struct Dispatcher {
     upstreams: Vec<Upstream>,
+    /// Calls in memory: all that run or are held back, and the front of each lane.
     calls: HashMap<CallId, Entry>,
+    memory: Memory,
+    /// Waiting calls in memory.
+    loaded: usize,
+    loads: Loads,
+    /// The last place that was given at the end of a lane.
+    last_place: Instant,
     /// Callbacks that wait until their parent is filed, by parent.
     held: HashMap<CallId, CallId>,
     callbacks: UpstreamId,
@@ -70,6 +80,10 @@ impl Dispatcher {
         let mut dispatcher = Self {
             upstreams: Vec::new(),
             calls: HashMap::new(),
+            memory: Memory::default(),
+            loaded: 0,
+            loads: Loads::default(),
+            last_place: Instant::from_micros(i64::MIN),
             held: HashMap::new(),
             callbacks: UpstreamId(0),
             timers: Timers::default(),
@@ -84,6 +98,13 @@ impl Dispatcher {
         let limits = Limits::new(&callbacks);
         dispatcher.callbacks = dispatcher.add_upstream(callbacks, limits);
         dispatcher
+    }
+
+    /// The same, with other bounds on what is kept in memory.
+    #[must_use]
+    pub const fn with_memory(mut self, memory: Memory) -> Self {
+        self.memory = memory;
+        self
     }
 
     /// The upstream that callbacks go to.
@@ -122,7 +143,9 @@ impl Dispatcher {
             Event::FirstByte { attempt, at } => self.note_first_byte(attempt, at),
             Event::Finished { attempt, result } => self.finished(now, attempt, &result),
             Event::Aborted { attempt, wrote } => self.aborted(now, attempt, wrote),
-            Event::Filed { call } => self.filed(call),
+            Event::Filed { call } => self.filed(now, call),
+            Event::Loaded(loaded) => self.loaded(now, *loaded),
+            Event::LoadFailed => self.load_failed(now),
             Event::Drain { until } => self.drain(until),
         }
     }
@@ -133,6 +156,7 @@ impl Dispatcher {
             self.fire(now, timer);
         }
         self.start_ready(now);
+        self.ask_for_more();
         let seq = Seq(self.turn.seq.0 + 1);
         let next = Turn { seq, ..Turn::default() };
         let done = std::mem::replace(&mut self.turn, next);
@@ -142,7 +166,7 @@ impl Dispatcher {
     /// When the next turn may have something to do without any event; `now` itself when it has already.
     pub fn next_wakeup(&self, now: Instant) -> Option<Instant> {
         let may_start = !self.ready.is_empty() || (!self.is_full() && !self.crowded_out.is_empty());
-        if may_start || !self.turn.writes.is_empty() {
+        if may_start || self.may_ask() || !self.turn.writes.is_empty() {
             return Some(now);
         }
         self.timers.next()
@@ -178,55 +202,17 @@ impl Dispatcher {
         let acknowledges = callback.is_none();
         let not_before = spec.not_before.map(|at| now.instant_of(at)).filter(|&at| at > now.instant);
         let state = if not_before.is_some() { State::Scheduled } else { State::Queued };
-        let write = Write::Insert { call, state, next_at: not_before.map(|at| now.timestamp_of(at)), callback };
-        self.turn.writes.push(write);
+        let next_at = not_before.map(|at| now.timestamp_of(at));
+        let place = not_before.unwrap_or_else(|| self.end_of_line(now));
+        let is_held = spec.callback_of.is_some_and(|of| of.held);
+        let ready_at = (!is_held).then_some(place);
+        self.turn.writes.push(Write::Insert { call, state, next_at, ready_at, callback });
         if acknowledges {
             self.turn.effects_after.push(Effect::Acknowledge { call });
         }
         self.census.accept(state);
-        let asleep = not_before.map(|until| (until, WaitReason::NotBefore));
-        self.place_new(now, Entry::new(spec, state, Tries::default(), 0), asleep);
-    }
-
-    /// Puts a call that waits where it belongs, and sets its deadline.
-    fn place_new(&mut self, now: Now, mut entry: Entry, asleep: Option<(Instant, WaitReason)>) {
-        let call = entry.spec.id;
-        if let Some(deadline) = entry.spec.deadline.map(|at| now.instant_of(at)) {
-            entry.deadline = Some(deadline);
-            self.timers.set(deadline, Timer::Deadline(call));
-        }
-        if let Some(of) = entry.spec.callback_of.filter(|of| of.held) {
-            entry.place = Place::Held;
-            self.held.insert(of.parent, call);
-        }
-        let is_held = entry.place == Place::Held;
-        let previous = self.calls.insert(call, entry);
-        assert!(previous.is_none(), "call {call} was offered twice");
-        match asleep {
-            _ if is_held => {}
-            Some((until, reason)) => self.sleep(call, until, reason),
-            None => self.enqueue(call),
-        }
-    }
-
-    fn sleep(&mut self, call: CallId, until: Instant, reason: WaitReason) {
-        let Some(entry) = self.calls.get_mut(&call) else { return };
-        entry.place = Place::Asleep { until, reason };
-        self.timers.set(until, Timer::Wake(call));
-    }
-
-    /// To the back of its lane.
-    fn enqueue(&mut self, call: CallId) {
-        let Some(entry) = self.calls.get_mut(&call) else { return };
-        entry.place = Place::Lane;
-        let (id, priority, tenant) = (entry.spec.upstream, entry.spec.priority, entry.spec.tenant);
-        let upstream = &mut self.upstreams[id.0 as usize];
-        let cost = upstream.capped_cost(entry.spec.cost.get());
-        upstream.lanes.push(priority, tenant, Waiting { call, cost });
-        // A blocked upstream is woken by what unblocks it, or by a call that goes before the one it is blocked for.
-        if upstream.blocked.is_none() || upstream.lanes.peek().is_some_and(|next| next.call == call) {
-            self.wake(id);
-        }
+        let asleep = not_before.map(|_| WaitReason::NotBefore);
+        self.place_new(now, Entry::new(spec, state, Tries::default(), 0, place), asleep);
     }
 
     /// Asks an upstream for its next call in the coming turn.
@@ -236,7 +222,7 @@ impl Dispatcher {
         }
         let upstream = self.upstream(id);
         upstream.blocked = None;
-        if !upstream.is_ready && !upstream.lanes.is_empty() {
+        if !upstream.is_ready && upstream.lanes.ready() > 0 {
             upstream.is_ready = true;
             self.ready.push_back(id);
         }
@@ -251,23 +237,18 @@ impl Dispatcher {
             Timer::Wake(call) => self.wake_call(call),
             Timer::Deadline(call) => self.expire(now, call),
             Timer::Timeout(attempt) => self.cut(attempt.call, Some(attempt.number), Cut::Timeout),
+            Timer::StoredDeadline => self.loads.deadline_fired(),
+            Timer::Load => self.loads.may_ask_again(),
             Timer::Drain => self.cut_all(Cut::Drain),
         }
     }
 
-    fn wake_call(&mut self, call: CallId) {
-        let Some(entry) = self.calls.get_mut(&call) else { return };
-        if let Some(state) = lifecycle::next(entry.state, Step::Due) {
-            self.census.change(entry.state, state);
-            entry.state = state;
-        }
-        self.enqueue(call);
-    }
-
-    fn filed(&mut self, call: CallId) {
+    fn filed(&mut self, now: Now, call: CallId) {
         self.turn.writes.push(Write::Filed { call });
         if let Some(callback) = self.held.remove(&call) {
-            self.enqueue(callback);
+            let ready_at = self.end_of_line(now);
+            self.turn.writes.push(Write::Release { call: callback, ready_at });
+            self.stand(callback, ready_at, None);
         }
     }
 
@@ -283,11 +264,5 @@ impl Dispatcher {
 
     fn chance(&mut self) -> Fraction {
         Fraction(self.rng.f64())
-    }
-}
-
-impl Entry {
-    const fn new(spec: CallSpec, state: State, tries: Tries, attempts: u32) -> Self {
-        Self { spec, state, place: Place::Lane, tries, attempts, deadline: None, live: Vec::new() }
     }
 }

@@ -5,8 +5,8 @@
 use super::entry::Entry;
 use super::{AttemptEnd, Census, Dispatcher, Effect, Progress, Write};
 use crate::attempt::AttemptOutcome;
-use crate::call::{CallSpec, ErrorKind, State, WaitReason};
-use crate::lifecycle::{self, Step};
+use crate::call::{CallSpec, ErrorKind, State};
+use crate::lane::{LaneId, Position};
 use crate::policy::Terms;
 use crate::settle::{Decision, Tries, decide_interrupted};
 use crate::time::{Instant, Now, Timestamp};
@@ -18,10 +18,21 @@ pub struct Recovered {
     pub state: State,
     pub tries: Tries,
     pub attempts: u32,
-    /// When it may go on.
-    pub next_at: Option<Timestamp>,
+    /// Its place in its lane, when it waits in one.
+    pub ready_at: Option<Instant>,
     /// Attempts that were out.
     pub open: Vec<OpenAttempt>,
+}
+
+impl Recovered {
+    pub(super) const fn lane(&self) -> LaneId {
+        LaneId { priority: self.spec.priority, tenant: self.spec.tenant }
+    }
+
+    /// Before every other when it waits in no lane.
+    pub(super) fn position(&self) -> Position {
+        self.ready_at.map_or(Position::FIRST, |ready_at| Position { ready_at, call: self.spec.id })
+    }
 }
 
 /// An attempt that was out when its process died.
@@ -36,25 +47,17 @@ impl Dispatcher {
         self.census = census;
     }
 
-    /// Takes a call over. Oldest first, so that the lanes keep their order.
+    /// Takes over a call that runs or is held back. Those that wait in lanes come with their lanes.
     pub fn restore(&mut self, now: Now, recovered: Recovered) {
         if recovered.state == State::Running {
             return self.restore_running(now, recovered);
         }
-        let until = recovered.next_at.map(|at| now.instant_of(at)).filter(|&at| at > now.instant);
-        let closed_until = self.upstream(recovered.spec.upstream).closed_until;
-        let reason = match recovered.state {
-            State::Scheduled => WaitReason::NotBefore,
-            _ if closed_until >= until => WaitReason::Cooldown,
-            _ => WaitReason::Backoff,
-        };
-        let mut state = recovered.state;
-        if let (None, Some(due)) = (until, lifecycle::next(state, Step::Due)) {
-            self.census.change(state, due);
-            state = due;
+        let Recovered { spec, state, tries, attempts, .. } = recovered;
+        let ready_at = self.end_of_line(now);
+        if !spec.callback_of.is_some_and(|of| of.held) {
+            self.turn.writes.push(Write::Release { call: spec.id, ready_at });
         }
-        let entry = Entry::new(recovered.spec, state, recovered.tries, recovered.attempts);
-        self.place_new(now, entry, until.map(|until| (until, reason)));
+        self.place_new(now, Entry::new(spec, state, tries, attempts, ready_at), None);
     }
 
     /// A call whose attempts were out: they are stored as unknown, and the call goes on or ends by `on_unknown`.
@@ -76,13 +79,16 @@ impl Dispatcher {
         };
         self.census.change(State::Running, state);
         let finished_at = state.is_end().then_some(now.timestamp);
-        let progress = Progress { state, next_at: None, tries, status: None, error, finished_at };
+        // It keeps the place that its age gives it.
+        let place = now.instant_of(spec.accepted_at).min(now.instant);
+        let ready_at = (!state.is_end()).then_some(place);
+        let progress = Progress { state, next_at: None, ready_at, tries, status: None, error, finished_at };
         self.turn.writes.push(Write::Settle { call, upstream: id, attempt: last, progress: Some(progress) });
         if state.is_end() {
             self.turn.effects_after.push(Effect::Ended { call, has_file: spec.has_file });
             self.insert_callback(now, &spec, state);
         } else {
-            self.place_new(now, Entry::new(spec, state, tries, attempts), None::<(Instant, WaitReason)>);
+            self.place_new(now, Entry::new(spec, state, tries, attempts, place), None);
         }
     }
 }

@@ -35,7 +35,9 @@ impl Dispatcher {
             }
             upstream.lanes.take();
             upstream.blocked = None;
+            self.loaded -= 1;
             self.start(now, waiting.call, waiting.cost);
+            self.want_more(id, waiting.lane);
             self.ready.push_back(id);
         }
     }

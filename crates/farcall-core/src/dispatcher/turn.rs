@@ -31,6 +31,8 @@ pub enum Write {
         call: CallId,
         state: State,
         next_at: Option<Timestamp>,
+        /// Its place in its lane; nothing for one that is held back.
+        ready_at: Option<Instant>,
         callback: Option<Callback>,
     },
     Start {
@@ -49,6 +51,11 @@ pub enum Write {
     Close {
         call: CallId,
         until: Timestamp,
+    },
+    /// A callback that was held back may go on.
+    Release {
+        call: CallId,
+        ready_at: Instant,
     },
     /// A call's files are in place.
     Filed {
@@ -81,6 +88,8 @@ pub struct AttemptEnd {
 pub struct Progress {
     pub state: State,
     pub next_at: Option<Timestamp>,
+    /// Its place in its lane, when it waits.
+    pub ready_at: Option<Instant>,
     pub tries: Tries,
     /// The status and error of the attempt that decided.
     pub status: Option<u16>,
@@ -97,6 +106,8 @@ pub enum Effect {
     Launch { attempt: AttemptId, upstream: UpstreamId, not_after: Option<Instant> },
     /// Cut an attempt off; only its report settles it.
     Abort { attempt: AttemptId },
+    /// Read what [`super::Dispatcher::wanted`] names from the store, and answer with `Event::Loaded`.
+    Load,
     /// The call has ended, durably.
     Ended { call: CallId, has_file: bool },
 }

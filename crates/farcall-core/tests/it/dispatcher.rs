@@ -172,7 +172,7 @@ impl Journal {
                     prop_assert!(self.ended.insert(call), "{call} ended twice");
                 }
             }
-            Write::Close { .. } | Write::Filed { .. } => {}
+            Write::Close { .. } | Write::Release { .. } | Write::Filed { .. } => {}
         }
         Ok(())
     }
@@ -199,7 +199,7 @@ proptest! {
                 let is_out = |effect: &Effect| match effect {
                     Effect::Launch { attempt, .. } => journal.out.contains(attempt),
                     Effect::Ended { call, .. } => journal.ended.contains(call),
-                    Effect::Acknowledge { .. } | Effect::Abort { .. } => true,
+                    Effect::Acknowledge { .. } | Effect::Abort { .. } | Effect::Load => true,
                 };
                 prop_assert!(turn.effects_after.iter().all(is_out), "{turn:?}");
             }

@@ -1,8 +1,9 @@
 //! The filer beside a store that cannot read everything.
 
 use bytes::Bytes;
-use farcall_core::call::{Source, State};
+use farcall_core::call::{Source, State, TenantId};
 use farcall_core::time::Timestamp;
+use farcall_store::port::LaneRange;
 use farcall_store::record::{AttemptRecord, CallRecord, FileIdentity, GrantRecord, Progress, ResponseRecord};
 
 use super::*;
@@ -38,6 +39,18 @@ impl Reader for Faulty {
         Ok(None)
     }
 
+    fn waiting(&mut self, _: &[LaneRange]) -> Result<Vec<Vec<CallRecord>>, ReadError> {
+        Ok(Vec::new())
+    }
+
+    fn expiring(&mut self, _: u32) -> Result<Vec<CallRecord>, ReadError> {
+        Ok(Vec::new())
+    }
+
+    fn unfiled(&mut self, _: &[u8]) -> Result<Vec<(CallId, FileIdentity)>, ReadError> {
+        Ok(Vec::new())
+    }
+
     fn closed_until(&mut self, _: &str) -> Result<Option<Timestamp>, ReadError> {
         Ok(None)
     }
@@ -63,13 +76,14 @@ fn ended(id: CallId) -> CallRecord {
         tags: Vec::new(),
         priority: 3,
         tenant: None,
+        tenant_id: TenantId::default(),
         cost: 1,
         accepted_at: Timestamp::from_micros(0),
         not_before: None,
         deadline: None,
         started_at: None,
         attempts: 1,
-        progress: Progress::waiting(State::Succeeded, None),
+        progress: Progress::waiting(State::Succeeded, None, None),
         has_overrides: false,
         callback_of: None,
         retry_of: None,

@@ -108,6 +108,14 @@ impl Filing {
         candidates.into_iter().find(is_its).map(|name| self.path_of(Folder::Responses, &name))
     }
 
+    /// The names in the inbox that call files have.
+    ///
+    /// # Errors
+    /// When the inbox cannot be read.
+    pub(crate) fn inbox_names(&self) -> Result<Vec<Vec<u8>>, FileError> {
+        Folders::open(&self.dir)?.inbox_names()
+    }
+
     /// Takes the inbox files of these calls away, if they are still there; when this returns, that is durable.
     ///
     /// # Errors

@@ -2,12 +2,15 @@
 //!
 //! The one way into the loop: handles, attempts, the journal and the filer all send messages and own nothing of it.
 
+use farcall_core::call::State;
 use farcall_core::dispatcher::{Seq, Standing};
 use farcall_core::id::{AttemptId, CallId};
 use farcall_core::time::Instant;
-use farcall_store::port::CommitError;
+use farcall_store::port::{CommitError, ReadError};
 use tokio::sync::oneshot;
 
+use super::load::Found;
+use crate::document::UpstreamRef;
 use crate::execute::Report;
 use crate::handle::{Accepted, Overview, Submission, SubmitError};
 
@@ -21,6 +24,13 @@ pub(crate) enum Message {
     },
     Standing {
         call: CallId,
+        reply: oneshot::Sender<Option<Standing>>,
+    },
+    /// Why a call waits that only the store holds.
+    StoredStanding {
+        upstream: UpstreamRef,
+        state: State,
+        ready_at: Instant,
         reply: oneshot::Sender<Option<Standing>>,
     },
     Overview {
@@ -45,6 +55,8 @@ pub(crate) enum Message {
         seq: Seq,
         result: Result<(), CommitError>,
     },
+    /// From the task that reads waiting calls.
+    Loaded(Result<Found, ReadError>),
     /// From the filer: the files of these calls are in place.
     Filed {
         calls: Vec<CallId>,

@@ -8,6 +8,7 @@ mod announce;
 mod attempts;
 mod casualty;
 mod documents;
+mod load;
 mod message;
 mod pending;
 mod recover;
@@ -29,6 +30,7 @@ use farcall_store::port::{CommitError, Reader};
 use tokio::sync::{mpsc, watch};
 use tokio_util::task::TaskTracker;
 
+pub(crate) use load::reference;
 pub(crate) use message::Message;
 
 use crate::cause::chain;
@@ -45,7 +47,6 @@ use announce::{Announcer, SpaceAnnouncer};
 use documents::Documents;
 use pending::Pending;
 use stats::Stats;
-use submit::Tenants;
 
 pub use start_up::{Options, StartError};
 pub(crate) use start_up::{Started, start};
@@ -74,12 +75,13 @@ pub(crate) struct Run {
     upstreams: Upstreams,
     reader: Box<dyn Reader>,
     reads: Arc<Reads>,
+    /// One reader for waiting calls, so that nobody's questions hold them up.
+    load_reads: Arc<Reads>,
     spawner: Arc<Spawner>,
     filing: Arc<Filing>,
     filing_queue: FilingQueue,
     tasks: TaskTracker,
     rng: fastrand::Rng,
-    tenants: Tenants,
     documents: Documents,
     pending: Pending,
     /// Ended calls whose files are not in place yet.
@@ -181,12 +183,17 @@ impl Run {
         match message {
             Message::Submit { submission, reply } => self.submit(*submission, reply),
             Message::Standing { call, reply } => drop(reply.send(self.dispatcher.standing(call))),
+            Message::StoredStanding { upstream, state, ready_at, reply } => {
+                let id = self.upstreams.find(&upstream);
+                let _ = reply.send(id.map(|id| self.dispatcher.stored_standing(now, id, state, ready_at)));
+            }
             Message::Overview { reply } => drop(reply.send(self.overview())),
             Message::Drain => self.drain(),
             Message::Sent { attempt, at } => self.dispatcher.handle(now, Event::Sent { attempt, at }),
             Message::FirstByte { attempt, at } => self.dispatcher.handle(now, Event::FirstByte { attempt, at }),
             Message::Reported { attempt, report } => self.reported(attempt, report),
             Message::Committed { seq, result } => self.committed(seq, result),
+            Message::Loaded(found) => self.loaded(found),
             Message::Filed { calls } => self.filed(&calls),
         }
     }
@@ -205,6 +212,12 @@ impl Run {
             self.journal.commit(turn.seq, writes);
         }
         self.perform(effects);
+        if self.in_commit.is_none() {
+            // All that was written so far is durable, and this turn wrote nothing.
+            let effects = self.gate.committed(turn.seq);
+            self.count_unfiled(&effects);
+            self.perform(effects);
+        }
     }
 
     fn committed(&mut self, seq: Seq, result: Result<(), CommitError>) {
@@ -237,6 +250,7 @@ impl Run {
                 Effect::Acknowledge { call } => self.pending.acknowledge(call),
                 Effect::Launch { attempt, upstream, not_after } => self.launch(attempt, upstream, not_after),
                 Effect::Abort { attempt } => self.abort(attempt),
+                Effect::Load => self.load(),
                 Effect::Ended { call, has_file } => self.ended(call, has_file),
             }
         }
@@ -286,7 +300,7 @@ impl Run {
 
     fn overview(&mut self) -> Overview {
         let now = clock::now();
-        let waiters = self.dispatcher.waiters();
+        let waiters = self.dispatcher.waiters(now);
         let ids: Vec<_> =
             self.upstreams.iter().map(|(id, known)| (id, limit_key(&known.reference).to_owned())).collect();
         let upstreams = ids.into_iter().map(|(id, name)| self.upstream_overview(id, name, now.instant)).collect();
@@ -303,7 +317,7 @@ impl Run {
             name,
             ended: tally.ended.into_iter().collect::<Vec<(State, u64)>>(),
             attempts: tally.attempts,
-            waiting: u64::try_from(standing.waiting).unwrap_or(u64::MAX),
+            waiting: standing.waiting,
             in_flight: standing.in_flight,
             is_paused: standing.is_paused,
             latency_ms_sum: tally.latency_ms_sum,

@@ -9,20 +9,21 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
-use farcall_core::call::{CallSpec, CallbackOf, Method, Priority, UpstreamId};
+use farcall_core::call::UpstreamId;
 use farcall_core::dispatcher::{Census, Dispatcher, OpenAttempt, Recovered};
 use farcall_core::id::CallId;
 use farcall_core::policy::UpstreamPolicy;
 use farcall_core::retry::{OnUnknown, RetryPolicy};
-use farcall_core::settle::Tries;
 use farcall_core::time::Now;
 use farcall_store::port::{ReadError, Reader};
-use farcall_store::record::{CallRecord, Recovery};
+use farcall_store::record::{CallRecord, LaneName, LaneRecord, Recovery};
 
-use super::submit::{Tenants, overrides};
+use super::load;
+use super::start_up::StartError;
+use super::writes::CALLBACK_KEY;
 use crate::config::Config;
-use crate::document::{self, Routing, UpstreamRef};
-use crate::result_file::{FileError, Filing};
+use crate::document::{self, Document, Routing, UpstreamRef};
+use crate::result_file::Filing;
 use crate::upstreams::{UpstreamError, Upstreams};
 
 /// Callbacks at a time, and how long each may take.
@@ -34,14 +35,12 @@ const CALLBACK_RETRIES: u32 = 4;
 pub(super) struct Rebuilt {
     pub(super) dispatcher: Dispatcher,
     pub(super) upstreams: Upstreams,
-    pub(super) tenants: Tenants,
 }
 
 /// What recovery works on.
 struct Rebuild<'a> {
     dispatcher: Dispatcher,
     upstreams: Upstreams,
-    tenants: Tenants,
     reader: &'a mut dyn Reader,
     config: &'a Config,
     now: Now,
@@ -58,47 +57,51 @@ pub(super) fn rebuild(
     let mut dispatcher = Dispatcher::new(callback_policy(), seed);
     dispatcher.restore_census(census(recovery));
     let upstreams = Upstreams::new(Arc::clone(config));
-    let mut rebuild = Rebuild { dispatcher, upstreams, tenants: Tenants::default(), reader, config, now };
+    let mut rebuild = Rebuild { dispatcher, upstreams, reader, config, now };
     rebuild.upstreams.declare_all(&mut rebuild.dispatcher, rebuild.reader, now)?;
     rebuild.restore(recovery)?;
-    let Rebuild { dispatcher, upstreams, tenants, .. } = rebuild;
-    Ok(Rebuilt { dispatcher, upstreams, tenants })
+    let Rebuild { dispatcher, upstreams, .. } = rebuild;
+    Ok(Rebuilt { dispatcher, upstreams })
 }
 
-/// Sets the files of calls that are not filed yet right: out of the inbox, and every name with its owner.
+/// Sets the files of calls that are not filed yet right: out of the inbox, and the names of ended ones with their
+/// owners. The inbox is looked at and not the calls, however many there are.
 ///
 /// A file whose call is durable must be gone before anything is filed, or it would be a new call next time.
-pub(super) fn settle_files(filing: &Filing, recovery: &Recovery) -> Result<(), FileError> {
-    let mut unfiled: Vec<&CallRecord> = recovery.live.iter().chain(&recovery.unfiled).collect();
-    unfiled.sort_unstable_by_key(|record| record.id);
-    let files: Vec<_> = unfiled.iter().filter_map(|record| Some((record.file.as_ref()?, record.id))).collect();
-    filing.clear_inbox(files.iter().map(|&(file, _)| file))?;
+pub(super) fn settle_files(filing: &Filing, recovery: &Recovery, reader: &mut dyn Reader) -> Result<(), StartError> {
+    let mut left = Vec::new();
+    for name in filing.inbox_names()? {
+        left.extend(reader.unfiled(&name)?.into_iter().map(|(_, file)| file));
+    }
+    filing.clear_inbox(&left)?;
     filing.sweep()?;
-    for (file, id) in files {
-        filing.claim(&file.name, id);
+    for record in &recovery.unfiled {
+        let Some(file) = &record.file else { continue };
+        for (id, file) in reader.unfiled(&file.name)? {
+            filing.claim(&file.name, id);
+        }
     }
     Ok(())
 }
 
 impl Rebuild<'_> {
     fn restore(&mut self, recovery: &Recovery) -> Result<(), UpstreamError> {
+        for LaneRecord { lane, waiting } in &recovery.lanes {
+            let upstream = self.upstream_of_lane(lane)?;
+            self.dispatcher.restore_lane(upstream, load::lane_id(lane), *waiting);
+        }
         let mut open: HashMap<CallId, Vec<OpenAttempt>> = HashMap::new();
         for (call, attempt) in &recovery.open_attempts {
             open.entry(*call).or_default().push(OpenAttempt { number: attempt.number });
         }
         let unfiled: HashSet<CallId> = recovery.unfiled.iter().map(|record| record.id).collect();
-        for record in &recovery.live {
+        for record in &recovery.engaged {
             let upstream = self.upstream(record)?;
-            let spec = self.spec(record, upstream, &unfiled)?;
-            let progress = &record.progress;
-            let tries = Tries { retries: progress.retries, requeues: progress.requeues, throttles: progress.throttles };
+            let document = if record.has_overrides { self.document(record)? } else { None };
+            let is_held = record.callback_of.is_some_and(|parent| unfiled.contains(&parent));
             let recovered = Recovered {
-                spec,
-                state: progress.state,
-                tries,
-                attempts: record.attempts,
-                next_at: progress.next_at,
                 open: open.remove(&record.id).unwrap_or_default(),
+                ..load::recovered(record, upstream, document.as_ref(), is_held)
             };
             self.dispatcher.restore(self.now, recovered);
         }
@@ -106,46 +109,28 @@ impl Rebuild<'_> {
     }
 
     fn upstream(&mut self, record: &CallRecord) -> Result<UpstreamId, UpstreamError> {
-        if record.callback_of.is_some() {
-            return Ok(self.dispatcher.callback_upstream());
+        match load::reference(record) {
+            Some(reference) => self.upstreams.resolve(&reference, &mut self.dispatcher, self.reader, self.now),
+            None => Ok(self.dispatcher.callback_upstream()),
         }
-        let reference = match &record.upstream {
-            Some(name) => UpstreamRef::Declared(name.clone()),
-            None => UpstreamRef::Undeclared(record.limit_key.clone()),
+    }
+
+    /// A lane has the limit key alone. Names of declared upstreams never look like an origin.
+    fn upstream_of_lane(&mut self, lane: &LaneName) -> Result<UpstreamId, UpstreamError> {
+        let key = lane.limit_key.clone();
+        let reference = match key.as_str() {
+            CALLBACK_KEY => return Ok(self.dispatcher.callback_upstream()),
+            _ if key.contains("://") => UpstreamRef::Undeclared(key),
+            _ => UpstreamRef::Declared(key),
         };
         self.upstreams.resolve(&reference, &mut self.dispatcher, self.reader, self.now)
     }
 
-    fn spec(
-        &mut self,
-        record: &CallRecord,
-        upstream: UpstreamId,
-        unfiled: &HashSet<CallId>,
-    ) -> Result<CallSpec, ReadError> {
-        let overrides = if record.has_overrides { self.overrides(record)? } else { None };
-        Ok(CallSpec {
-            id: record.id,
-            upstream,
-            source: record.source,
-            method: Method::of(&record.method),
-            priority: Priority::new(record.priority).unwrap_or_default(),
-            tenant: self.tenants.id(record.tenant.as_deref()),
-            cost: NonZeroU32::new(record.cost).unwrap_or(NonZeroU32::MIN),
-            accepted_at: record.accepted_at,
-            not_before: record.not_before,
-            deadline: record.deadline,
-            overrides,
-            has_file: record.file.is_some(),
-            callback_of: record.callback_of.map(|parent| CallbackOf { parent, held: unfiled.contains(&parent) }),
-        })
-    }
-
-    /// The call's own settings, read from its document again. A document that the present configuration no longer
-    /// understands has none; its attempt will say what is wrong.
-    fn overrides(&mut self, record: &CallRecord) -> Result<Option<Box<farcall_core::call::Overrides>>, ReadError> {
+    /// The call's document, read again. One that the present configuration no longer understands is nothing; its
+    /// attempt will say what is wrong.
+    fn document(&mut self, record: &CallRecord) -> Result<Option<Document>, ReadError> {
         let bytes = self.reader.request(record.id)?.unwrap_or_default();
-        let document = document::parse(&bytes, &Routing::from(self.config)).ok();
-        Ok(document.and_then(|document| overrides(&document)).map(Box::new))
+        Ok(document::parse(&bytes, &Routing::from(self.config)).ok())
     }
 }
 

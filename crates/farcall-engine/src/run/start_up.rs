@@ -72,12 +72,12 @@ pub(crate) fn start(mut store: Box<dyn Store>, options: Options) -> Result<Start
     let now = clock::now();
     let mut rng = fastrand::Rng::new();
     let filing = Arc::new(Filing::new(&options.directory, now.timestamp.as_micros().unsigned_abs()));
-    recover::settle_files(&filing, &recovery)?;
+    recover::settle_files(&filing, &recovery, reader.as_mut())?;
     let config = options.config;
-    let Rebuilt { dispatcher, upstreams, tenants } =
-        recover::rebuild(&recovery, &config, reader.as_mut(), now, rng.u64(..))?;
+    let Rebuilt { dispatcher, upstreams } = recover::rebuild(&recovery, &config, reader.as_mut(), now, rng.u64(..))?;
 
     let reads = Arc::new(Reads::new(readers(store.as_ref())?, Arc::clone(&config)));
+    let load_reads = Arc::new(Reads::new(vec![store.reader()?], Arc::clone(&config)));
     let (sender, messages) = mpsc::channel(MESSAGES_MAX);
     let filing_queue = FilingQueue::start(Arc::clone(&filing), store.reader()?, sender.clone())
         .map_err(io("start the filing thread"))?;
@@ -114,12 +114,12 @@ pub(crate) fn start(mut store: Box<dyn Store>, options: Options) -> Result<Start
         upstreams,
         reader,
         reads,
+        load_reads,
         spawner,
         filing: Arc::clone(&filing),
         filing_queue,
         tasks: TaskTracker::new(),
         rng,
-        tenants,
         documents: Documents::default(),
         pending: Pending::default(),
         unfiled,

@@ -57,10 +57,13 @@ impl Run {
         if let Some(file) = &submission.file {
             self.filing.claim(&file.name, id);
         }
-        self.documents.keep(id, *submission.document, insert.request.len());
+        let text_bytes = insert.request.len();
         self.pending.inserts.insert(id, Box::new(insert));
         self.pending.unacknowledged.insert(id, Unacknowledged { key, waiting: Vec::new() });
         self.dispatcher.handle(now, Event::Offered(Box::new(spec)));
+        if self.dispatcher.is_loaded(id) {
+            self.documents.keep(id, *submission.document, text_bytes);
+        }
         Ok(Accepted { id, is_replay: false })
     }
 
@@ -136,7 +139,7 @@ impl Run {
             source: submission.source,
             method: Method::of(document.method.as_str()),
             priority: document.priority,
-            tenant: self.tenants.id(document.tenant.as_deref()),
+            tenant: tenant_id(document.tenant.as_deref()),
             cost: document.cost,
             accepted_at: now.timestamp,
             not_before: document.schedule.not_before.map(time),
@@ -180,13 +183,14 @@ fn new_record(spec: &CallSpec, submission: &Submission, idempotency: Option<Idem
         tags: document.tags.clone(),
         priority: spec.priority.level(),
         tenant: document.tenant.clone(),
+        tenant_id: spec.tenant,
         cost: spec.cost.get(),
         accepted_at: spec.accepted_at,
         not_before: spec.not_before,
         deadline: spec.deadline,
         started_at: None,
         attempts: 0,
-        progress: Progress::waiting(State::Queued, None),
+        progress: Progress::waiting(State::Queued, None, None),
         has_overrides: spec.overrides.is_some(),
         callback_of: None,
         retry_of: None,
@@ -196,22 +200,12 @@ fn new_record(spec: &CallSpec, submission: &Submission, idempotency: Option<Idem
     }
 }
 
-/// Tenants by name; the numbers live as long as the process.
-#[derive(Debug, Default)]
-pub(super) struct Tenants {
-    ids: std::collections::HashMap<String, TenantId>,
-}
-
-impl Tenants {
-    pub(super) fn id(&mut self, name: Option<&str>) -> TenantId {
-        let Some(name) = name else { return TenantId::default() };
-        if let Some(&id) = self.ids.get(name) {
-            return id;
-        }
-        let id = TenantId(u32::try_from(self.ids.len() + 1).expect("fewer than 2^32 tenants"));
-        self.ids.insert(name.to_owned(), id);
-        id
-    }
+/// What a tenant is known by: the first bytes of a digest of its name, so that nobody can choose another's.
+fn tenant_id(name: Option<&str>) -> TenantId {
+    let Some(name) = name else { return TenantId::default() };
+    let digest = Sha256::digest(name.as_bytes());
+    let first = digest.first_chunk().expect("a digest is longer than a number");
+    TenantId(u64::from_be_bytes(*first).max(1))
 }
 
 impl From<SubmitError> for Rejection {

@@ -3,10 +3,9 @@
 //! Nothing is decided here. A callback's document is made here too, because its words are the configuration's.
 
 use farcall_core::attempt::AttemptOutcome;
-use farcall_core::call::{ErrorKind, Priority, Source, State, UpstreamId};
+use farcall_core::call::{ErrorKind, Priority, Source, State, TenantId, UpstreamId};
 use farcall_core::dispatcher::{AttemptEnd, Callback, Progress, Write};
 use farcall_core::id::{AttemptId, CallId};
-use farcall_core::time::Timestamp;
 use farcall_store::port;
 use farcall_store::record::{self, CallRecord, ErrorRecord};
 
@@ -18,12 +17,15 @@ use crate::execute::Report;
 use crate::upstreams::limit_key;
 
 /// What callbacks are counted by; no upstream can have an empty name.
-const CALLBACK_KEY: &str = "";
+pub(super) const CALLBACK_KEY: &str = "";
 
 impl Run {
     pub(super) fn translate(&mut self, write: &Write) -> port::Write {
         match *write {
-            Write::Insert { call, state, next_at, callback } => self.insert(call, state, next_at, callback),
+            Write::Insert { call, state, next_at, ready_at, callback } => {
+                let progress = record::Progress::waiting(state, next_at, ready_at);
+                self.insert(call, progress, callback)
+            }
             Write::Start { attempt, kind, at } => {
                 port::Write::Start(port::Start { call: attempt.call, number: attempt.number, kind, started_at: at })
             }
@@ -33,22 +35,17 @@ impl Run {
                 port::Write::Settle(Box::new(settle))
             }
             Write::Close { call, until } => port::Write::Close { call, until },
+            Write::Release { call, ready_at } => port::Write::Release { call, ready_at },
             Write::Filed { call } => port::Write::Filed(call),
         }
     }
 
-    fn insert(
-        &mut self,
-        call: CallId,
-        state: State,
-        next_at: Option<Timestamp>,
-        callback: Option<Callback>,
-    ) -> port::Write {
+    fn insert(&mut self, call: CallId, progress: record::Progress, callback: Option<Callback>) -> port::Write {
         let mut insert = match callback {
             Some(callback) => self.callback_insert(call, callback),
             None => self.pending.inserts.remove(&call).expect("an offered call has its insert"),
         };
-        insert.call.progress = record::Progress::waiting(state, next_at);
+        insert.call.progress = progress;
         port::Write::Insert(insert)
     }
 
@@ -70,13 +67,14 @@ impl Run {
             tags: Vec::new(),
             priority: Priority::default().level(),
             tenant: None,
+            tenant_id: TenantId::default(),
             cost: 1,
             accepted_at: clock::now().timestamp,
             not_before: None,
             deadline: None,
             started_at: None,
             attempts: 0,
-            progress: record::Progress::waiting(State::Queued, None),
+            progress: record::Progress::waiting(State::Queued, None, None),
             has_overrides: false,
             callback_of: Some(callback.parent),
             retry_of: None,
@@ -128,6 +126,7 @@ fn stored_progress(progress: Progress, message: Option<&str>) -> record::Progres
     record::Progress {
         state: progress.state,
         next_at: progress.next_at,
+        ready_at: progress.ready_at,
         retries: progress.tries.retries,
         requeues: progress.tries.requeues,
         throttles: progress.tries.throttles,

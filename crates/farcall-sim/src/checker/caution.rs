@@ -24,7 +24,9 @@ pub(crate) fn check_caution(world: &World, process: &Process, lost: &[Write]) ->
         let before = died.upstream_standing(upstream, now.instant).limits;
         let after = rebuilt.upstream_standing(upstream, now.instant).limits;
         for (before, after) in before.iter().zip(&after) {
-            ensure(after.used + unlaunched >= before.used, || {
+            // A limit that was lowered may hold more than it admits; what counts is that it is full.
+            let used = before.used.min(before.spec.count.get());
+            ensure(after.used + unlaunched >= used, || {
                 format!("{upstream:?}: {before:?} in memory, {after:?} from disk, {unlaunched} never launched")
             })?;
         }
@@ -35,7 +37,7 @@ pub(crate) fn check_caution(world: &World, process: &Process, lost: &[Write]) ->
 fn cost_of_lost_starts(world: &World, place: usize, lost: &[Write]) -> u32 {
     let starts = lost.iter().filter_map(|write| match write {
         Write::Start(start) => Some(start.call),
-        Write::Insert(_) | Write::Settle(_) | Write::Close { .. } | Write::Filed(_) => None,
+        Write::Insert(_) | Write::Settle(_) | Write::Close { .. } | Write::Release { .. } | Write::Filed(_) => None,
     });
     starts
         .filter(|&call| super::terms(&world.plan, &world.facts, call).upstream == place)

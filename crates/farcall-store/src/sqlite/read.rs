@@ -11,8 +11,8 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 use super::bodies::{Bodies, Part};
 use super::error::unread;
 use super::row::{self, Columns, attempt_columns, blob, call_columns};
-use crate::port::{ReadError, Reader};
-use crate::record::{AttemptRecord, CallRecord, GrantRecord, ResponseRecord};
+use crate::port::{LaneRange, ReadError, Reader};
+use crate::record::{AttemptRecord, CallRecord, FileIdentity, GrantRecord, ResponseRecord};
 
 /// Reads committed data of one store.
 #[derive(Debug)]
@@ -57,6 +57,21 @@ impl SqliteReader {
     fn stored_attempts(&self, id: CallId) -> rusqlite::Result<Vec<AttemptRecord>> {
         let mut statement = self.connection.prepare_cached(ATTEMPTS)?;
         statement.query_map([blob(id)], |row| row::attempt(&mut Columns::new(row)))?.collect()
+    }
+
+    /// All ranges see one snapshot.
+    fn stored_waiting(&mut self, ranges: &[LaneRange]) -> rusqlite::Result<Vec<Vec<CallRecord>>> {
+        let snapshot = self.connection.transaction()?;
+        let mut statement = snapshot.prepare_cached(WAITING)?;
+        let read = |range: &LaneRange| {
+            let LaneRange { lane, from, count } = range;
+            let (ready_at, id) = (from.ready_at.as_micros(), blob(from.call));
+            let tenant = lane.tenant.0.cast_signed();
+            statement
+                .query_map(params![lane.limit_key, lane.priority, tenant, ready_at, id, count], row::call)?
+                .collect()
+        };
+        ranges.iter().map(read).collect()
     }
 
     /// Both statements see one snapshot, so that no attempt is missed by ending between them.
@@ -107,6 +122,28 @@ impl Reader for SqliteReader {
         self.stored_grants(limit_key, since.as_micros(), count).map_err(unread("grants"))
     }
 
+    fn waiting(&mut self, ranges: &[LaneRange]) -> Result<Vec<Vec<CallRecord>>, ReadError> {
+        self.stored_waiting(ranges).map_err(unread("waiting calls"))
+    }
+
+    fn expiring(&mut self, count: u32) -> Result<Vec<CallRecord>, ReadError> {
+        let read = |mut statement: rusqlite::CachedStatement<'_>| statement.query_map([count], row::call)?.collect();
+        self.connection.prepare_cached(EXPIRING).and_then(read).map_err(unread("deadlines"))
+    }
+
+    fn unfiled(&mut self, name: &[u8]) -> Result<Vec<(CallId, FileIdentity)>, ReadError> {
+        let one = |row: &Row<'_>| {
+            let mut columns = Columns::new(row);
+            let (id, file) = (columns.id()?, row::file(&mut columns)?);
+            Ok(file.map(|file| (id, file)))
+        };
+        let read = |mut statement: rusqlite::CachedStatement<'_>| {
+            let files = statement.query_map([name], one)?.collect::<rusqlite::Result<Vec<_>>>()?;
+            Ok(files.into_iter().flatten().collect())
+        };
+        self.connection.prepare_cached(UNFILED).and_then(read).map_err(unread("calls that are not filed"))
+    }
+
     fn closed_until(&mut self, limit_key: &str) -> Result<Option<Timestamp>, ReadError> {
         let until = |row: &Row<'_>| row.get(0).map(Timestamp::from_micros);
         self.connection
@@ -128,6 +165,24 @@ const ATTEMPTS: &str = concat!(
 
 const RESPONSE: &str =
     "SELECT status, headers, decoded, body FROM responses WHERE call = (SELECT seq FROM calls WHERE id = ?1)";
+
+/// The row comparison is what lets the index lead to the place.
+const WAITING: &str = concat!(
+    "SELECT ",
+    call_columns!(),
+    " FROM calls INDEXED BY calls_waiting WHERE limit_key = ?1 AND priority = ?2 AND tenant_id = ?3 \
+     AND (ready_at, id) >= (?4, ?5) AND ready_at IS NOT NULL ORDER BY ready_at, id LIMIT ?6"
+);
+
+const UNFILED: &str = "SELECT id, file_name, file_device, file_inode, file_changed_ns \
+    FROM calls INDEXED BY calls_by_file WHERE file_name = ?1 AND filed = 0 ORDER BY seq";
+
+const EXPIRING: &str = concat!(
+    "SELECT ",
+    call_columns!(),
+    " FROM calls INDEXED BY calls_expiring WHERE ready_at IS NOT NULL AND deadline IS NOT NULL \
+     ORDER BY deadline, id LIMIT ?1"
+);
 
 const GRANTS_OPEN: &str = "SELECT started_at, proved_at, ended_at, cost FROM attempts INDEXED BY attempts_open \
     WHERE ended_at IS NULL AND limit_key = ?1 ORDER BY started_at DESC, call DESC, number DESC LIMIT ?2";

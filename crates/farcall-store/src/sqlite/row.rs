@@ -3,9 +3,9 @@
 //! A word or an id that does not read back is reported as damage of its column, never replaced by a default.
 
 use farcall_core::attempt::{AttemptKind, AttemptOutcome};
-use farcall_core::call::{ErrorKind, Source, State};
+use farcall_core::call::{ErrorKind, Source, State, TenantId};
 use farcall_core::id::CallId;
-use farcall_core::time::Timestamp;
+use farcall_core::time::{Instant, Timestamp};
 use rusqlite::Row;
 use rusqlite::types::{FromSql, Type};
 
@@ -14,8 +14,8 @@ use crate::record::{AttemptRecord, CallRecord, ErrorRecord, FileIdentity, Idempo
 /// The columns [`call`] reads, in its order.
 macro_rules! call_columns {
     () => {
-        "id, state, next_at, retries, requeues, throttles, started_at, finished_at, status, error_kind, error_message, \
-         attempts, filed, source, upstream, limit_key, method, url, tags, priority, tenant, cost, accepted_at, \
+        "id, state, next_at, ready_at, retries, requeues, throttles, started_at, finished_at, status, error_kind, \
+         error_message, attempts, filed, source, upstream, limit_key, method, url, tags, priority, tenant, tenant_id, cost, accepted_at, \
          not_before, deadline, has_overrides, callback_of, retry_of, file_name, file_device, file_inode, \
          file_changed_ns, key_scope, key, key_digest"
     };
@@ -70,7 +70,7 @@ impl<'row> Columns<'row> {
         Ok(self.take::<Option<_>>()?.map(Timestamp::from_micros))
     }
 
-    fn word<T>(&mut self, from_word: impl FnOnce(&str) -> Option<T>) -> rusqlite::Result<T> {
+    pub(super) fn word<T>(&mut self, from_word: impl FnOnce(&str) -> Option<T>) -> rusqlite::Result<T> {
         let index = self.next;
         self.next += 1;
         from_word(self.row.get_ref(index)?.as_str()?).ok_or_else(|| damaged(index))
@@ -102,6 +102,7 @@ pub(super) fn call(row: &Row<'_>) -> rusqlite::Result<CallRecord> {
     let id = columns.id()?;
     let state = columns.word(State::from_word)?;
     let next_at = columns.optional_time()?;
+    let ready_at = columns.take::<Option<_>>()?.map(Instant::from_micros);
     let (retries, requeues, throttles) = (columns.take()?, columns.take()?, columns.take()?);
     let started_at = columns.optional_time()?;
     let finished_at = columns.optional_time()?;
@@ -111,7 +112,7 @@ pub(super) fn call(row: &Row<'_>) -> rusqlite::Result<CallRecord> {
         started_at,
         attempts: columns.take()?,
         filed: columns.take()?,
-        progress: Progress { state, next_at, retries, requeues, throttles, finished_at, status, error },
+        progress: Progress { state, next_at, ready_at, retries, requeues, throttles, finished_at, status, error },
         source: columns.word(Source::from_word)?,
         upstream: columns.take()?,
         limit_key: columns.take()?,
@@ -120,6 +121,7 @@ pub(super) fn call(row: &Row<'_>) -> rusqlite::Result<CallRecord> {
         tags: columns.take_as(tags)?,
         priority: columns.take()?,
         tenant: columns.take()?,
+        tenant_id: TenantId(columns.take::<i64>()?.cast_unsigned()),
         cost: columns.take()?,
         accepted_at: columns.time()?,
         not_before: columns.optional_time()?,
@@ -169,7 +171,7 @@ pub(super) fn headers(json: &str) -> Option<Vec<(String, Vec<u8>)>> {
     latin.into_iter().map(|(name, value)| Some((name, bytes(value)?))).collect()
 }
 
-fn file(columns: &mut Columns<'_>) -> rusqlite::Result<Option<FileIdentity>> {
+pub(super) fn file(columns: &mut Columns<'_>) -> rusqlite::Result<Option<FileIdentity>> {
     let name = columns.take::<Option<_>>()?;
     let device = columns.take::<Option<i64>>()?;
     let inode = columns.take::<Option<i64>>()?;

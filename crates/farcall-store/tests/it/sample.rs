@@ -4,9 +4,9 @@
 
 use bytes::Bytes;
 use farcall_core::attempt::{AttemptKind, AttemptOutcome};
-use farcall_core::call::{ErrorKind, Source, State};
+use farcall_core::call::{ErrorKind, Source, State, TenantId};
 use farcall_core::id::CallId;
-use farcall_core::time::Timestamp;
+use farcall_core::time::{Instant, Timestamp};
 use farcall_store::port::{AttemptEnd, Insert, Settle, Start, Write};
 use farcall_store::record::{CallRecord, ErrorRecord, FileIdentity, IdempotencyRecord, Progress, ResponseRecord};
 
@@ -24,6 +24,7 @@ pub(crate) fn progress(state: State) -> Progress {
     Progress {
         state,
         next_at: None,
+        ready_at: None,
         retries: 0,
         requeues: 0,
         throttles: 0,
@@ -45,6 +46,7 @@ pub(crate) fn call(n: u32) -> CallRecord {
         tags: Vec::new(),
         priority: 3,
         tenant: None,
+        tenant_id: TenantId::default(),
         cost: 1,
         accepted_at: at(0),
         not_before: None,
@@ -72,6 +74,7 @@ pub(crate) fn full_call(n: u32) -> CallRecord {
         tags: vec!["a".to_owned(), String::new(), "\"]\u{1f980}".to_owned()],
         priority: 5,
         tenant: Some(String::new()),
+        tenant_id: TenantId(u64::MAX),
         cost: u32::MAX,
         not_before: Some(at(10)),
         deadline: Some(Timestamp::from_micros(i64::MAX)),
@@ -80,6 +83,7 @@ pub(crate) fn full_call(n: u32) -> CallRecord {
         progress: Progress {
             state: State::Retrying,
             next_at: Some(at(20)),
+            ready_at: Some(Instant::from_micros(-5)),
             retries: 2,
             requeues: 1,
             throttles: 3,
@@ -100,6 +104,16 @@ pub(crate) fn full_call(n: u32) -> CallRecord {
         idempotency: Some(key(&format!("key of {n}"))),
         ..call(n)
     }
+}
+
+/// The n-th call, waiting in its lane from this second on.
+pub(crate) fn waiting(n: u32, second: i64) -> CallRecord {
+    let progress = Progress { ready_at: Some(ready(second)), ..progress(State::Queued) };
+    CallRecord { progress, ..call(n) }
+}
+
+pub(crate) fn ready(second: i64) -> Instant {
+    Instant::from_micros(second * 1_000_000)
 }
 
 /// A key of the user's own scope.

@@ -5,12 +5,16 @@
 -- not belong in the interior pages of a table keyed by them, and every table below keys by the small number.
 
 -- One row. Each commit updates it once, which also checks that the epoch is still the writer's own.
--- accepted = pruned + calls that have not ended + the six ends.
+-- accepted = pruned + the ten states.
 CREATE TABLE meta (
     one       INTEGER PRIMARY KEY CHECK (one = 1),
     epoch     INTEGER NOT NULL,
     accepted  INTEGER NOT NULL,
     pruned    INTEGER NOT NULL,
+    scheduled INTEGER NOT NULL,
+    queued    INTEGER NOT NULL,
+    running   INTEGER NOT NULL,
+    retrying  INTEGER NOT NULL,
     succeeded INTEGER NOT NULL,
     failed    INTEGER NOT NULL,
     cancelled INTEGER NOT NULL,
@@ -18,7 +22,7 @@ CREATE TABLE meta (
     unknown   INTEGER NOT NULL,
     poisoned  INTEGER NOT NULL
 ) STRICT;
-INSERT INTO meta VALUES (1, 0, 0, 0, 0, 0, 0, 0, 0, 0);
+INSERT INTO meta VALUES (1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0);
 
 CREATE TABLE calls (
     seq             INTEGER PRIMARY KEY,
@@ -28,6 +32,7 @@ CREATE TABLE calls (
     attempts        INTEGER NOT NULL,
     state           TEXT    NOT NULL,
     next_at         INTEGER,
+    ready_at        INTEGER, -- while it waits in a lane: from when on it may go on, by the steady clock
     retries         INTEGER NOT NULL,
     requeues        INTEGER NOT NULL,
     throttles       INTEGER NOT NULL,
@@ -44,6 +49,7 @@ CREATE TABLE calls (
     tags            TEXT,    -- a JSON array of strings; NULL when there are none
     priority        INTEGER NOT NULL,
     tenant          TEXT,
+    tenant_id       INTEGER NOT NULL, -- the bits of a digest of the tenant's name; 0 for none
     cost            INTEGER NOT NULL,
     accepted_at     INTEGER NOT NULL,
     not_before      INTEGER,
@@ -61,7 +67,12 @@ CREATE TABLE calls (
 ) STRICT;
 CREATE UNIQUE INDEX calls_by_id ON calls (id);
 CREATE UNIQUE INDEX calls_by_key ON calls (key_scope, key) WHERE key IS NOT NULL;
-CREATE INDEX calls_live ON calls (ended) WHERE ended = 0;
+-- Every lane, in the order in which its calls may go on.
+CREATE INDEX calls_waiting ON calls (limit_key, priority, tenant_id, ready_at, id) WHERE ready_at IS NOT NULL;
+CREATE INDEX calls_expiring ON calls (deadline, id) WHERE ready_at IS NOT NULL AND deadline IS NOT NULL;
+-- Calls that run or are held back.
+CREATE INDEX calls_engaged ON calls (ended) WHERE ended = 0 AND ready_at IS NULL;
+CREATE INDEX calls_by_file ON calls (file_name) WHERE filed = 0 AND file_name IS NOT NULL;
 CREATE INDEX calls_unfiled ON calls (filed) WHERE ended = 1 AND filed = 0;
 
 CREATE TABLE attempts (

@@ -1,0 +1,158 @@
+//! Which waiting calls are in memory: the front of every lane, bounded in all, and nothing of what lies behind.
+//!
+//! A call is let in when it stands before the edge of its lane, or when nothing is beyond that. What is too much is
+//! left to the store from the back of the lane that grew. How more of a lane comes in is in `load`.
+
+use super::entry::{Entry, Place};
+use super::{Dispatcher, Timer};
+use crate::call::{UpstreamId, WaitReason};
+use crate::id::CallId;
+use crate::lane::LaneId;
+use crate::lifecycle::{self, Step};
+use crate::time::{Instant, Now};
+use std::time::Duration;
+
+/// How many waiting calls are kept in memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Memory {
+    /// Over all lanes, beside the least of each.
+    pub calls_max: usize,
+    /// Of one lane at most.
+    pub lane_max: usize,
+    /// Of each lane, however many there are.
+    pub lane_min: usize,
+}
+
+impl Default for Memory {
+    /// About 10 MB in all.
+    fn default() -> Self {
+        Self { calls_max: 16_384, lane_max: 2_048, lane_min: 4 }
+    }
+}
+
+impl Dispatcher {
+    /// Whether a call that waits is in memory; the store alone holds all others.
+    pub fn is_loaded(&self, call: CallId) -> bool {
+        self.calls.contains_key(&call)
+    }
+
+    /// The place behind everybody who waits already: now, or a little later when others came at the same moment.
+    pub(super) fn end_of_line(&mut self, now: Now) -> Instant {
+        self.last_place = now.instant.max(self.last_place + Duration::from_micros(1));
+        self.last_place
+    }
+
+    /// Puts a call that waits where it belongs, and sets its deadline.
+    pub(super) fn place_new(&mut self, now: Now, mut entry: Entry, asleep: Option<WaitReason>) {
+        let (call, ready_at) = (entry.spec.id, entry.ready_at);
+        if let Some(deadline) = entry.spec.deadline.map(|at| now.instant_of(at)) {
+            entry.deadline = Some(deadline);
+            self.timers.set(deadline, Timer::Deadline(call));
+        }
+        let held_by = entry.spec.callback_of.filter(|of| of.held).map(|of| of.parent);
+        if held_by.is_some() {
+            entry.place = Place::Held;
+        }
+        let previous = self.calls.insert(call, entry);
+        assert!(previous.is_none(), "call {call} was offered twice");
+        match held_by {
+            Some(parent) => drop(self.held.insert(parent, call)),
+            None => self.stand(call, ready_at, asleep),
+        }
+    }
+
+    /// Lets a call that is in memory stand in its lane, or leaves it to the store.
+    pub(super) fn stand(&mut self, call: CallId, ready_at: Instant, asleep: Option<WaitReason>) {
+        let Some(entry) = self.calls.get_mut(&call) else { return };
+        entry.ready_at = ready_at;
+        let (id, lane, position) = (entry.spec.upstream, entry.lane(), entry.position());
+        if self.upstream(id).lanes.is_beyond(lane, position) {
+            return self.leave_out(call);
+        }
+        self.let_in(call, asleep);
+        if self.is_too_much(id, lane)
+            && let Some(last) = self.upstream(id).lanes.last(lane)
+        {
+            self.leave_out(last.call);
+        }
+        self.want_more(id, lane);
+    }
+
+    /// Into the lane, whatever the bounds say.
+    pub(super) fn let_in(&mut self, call: CallId, asleep: Option<WaitReason>) {
+        let Some(entry) = self.calls.get_mut(&call) else { return };
+        entry.place = asleep.map_or(Place::Lane, |reason| Place::Asleep { reason });
+        let (id, lane, position) = (entry.spec.upstream, entry.lane(), entry.position());
+        let upstream = &mut self.upstreams[id.0 as usize];
+        let cost = upstream.capped_cost(entry.spec.cost.get());
+        self.loaded += 1;
+        if asleep.is_some() {
+            upstream.lanes.put_asleep(lane, position, cost);
+            self.timers.set(position.ready_at, Timer::Wake(call));
+        } else {
+            upstream.lanes.put_ready(lane, position, cost);
+            self.wake_for(id, call);
+        }
+    }
+
+    /// The time of a sleeper has come.
+    pub(super) fn wake_call(&mut self, call: CallId) {
+        let Some(entry) = self.calls.get_mut(&call) else { return };
+        if let Some(state) = lifecycle::next(entry.state, Step::Due) {
+            self.census.change(entry.state, state);
+            entry.state = state;
+        }
+        entry.place = Place::Lane;
+        let (id, lane, position) = (entry.spec.upstream, entry.lane(), entry.position());
+        self.upstream(id).lanes.wake(lane, position);
+        self.wake_for(id, call);
+    }
+
+    /// Takes a call that ends out of its lane.
+    pub(super) fn leave_lane(&mut self, call: CallId) {
+        let Some(entry) = self.calls.get(&call) else { return };
+        let (id, lane, position) = (entry.spec.upstream, entry.lane(), entry.position());
+        if matches!(entry.place, Place::Asleep { .. }) {
+            self.timers.cancel(position.ready_at, Timer::Wake(call));
+        }
+        self.upstream(id).lanes.remove(lane, position);
+        self.loaded -= 1;
+        // The call may have been the one that its upstream was blocked for.
+        self.wake(id);
+        self.want_more(id, lane);
+    }
+
+    fn is_too_much(&self, id: UpstreamId, lane: LaneId) -> bool {
+        let Memory { calls_max, lane_max, lane_min } = self.memory;
+        let loaded = self.upstreams[id.0 as usize].lanes.loaded(lane);
+        loaded > lane_min && (self.loaded > calls_max || loaded > lane_max)
+    }
+
+    /// A call that waits is in the store alone from now on.
+    fn leave_out(&mut self, call: CallId) {
+        let Some(entry) = self.calls.remove(&call) else { return };
+        let (id, lane, position) = (entry.spec.upstream, entry.lane(), entry.position());
+        let lanes = &mut self.upstreams[id.0 as usize].lanes;
+        lanes.leave_out(lane, position, 1);
+        if lanes.remove(lane, position) {
+            self.loaded -= 1;
+        }
+        if matches!(entry.place, Place::Asleep { .. }) {
+            self.timers.cancel(position.ready_at, Timer::Wake(call));
+        }
+        if let Some(deadline) = entry.deadline {
+            self.timers.cancel(deadline, Timer::Deadline(call));
+            self.note_stored_deadline(deadline);
+        }
+        self.loads.left_memory(call);
+        self.want_more(id, lane);
+    }
+
+    /// A blocked upstream is woken by what unblocks it, or by a call that goes before the one it is blocked for.
+    fn wake_for(&mut self, id: UpstreamId, call: CallId) {
+        let upstream = self.upstream(id);
+        if upstream.blocked.is_none() || upstream.lanes.peek().is_some_and(|next| next.call == call) {
+            self.wake(id);
+        }
+    }
+}
