@@ -1,10 +1,11 @@
 //! The project's own tools: `cargo xtask tidy` checks how the code looks, `cargo xtask test` everything, `cargo xtask
-//! sim` runs the simulator.
+//! sim` runs the simulator, `cargo xtask bench` measures.
 //!
 //! Nothing here is part of the product. One module per command; a command that finds something wrong says so on
 //! stderr and ends with status 1.
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "tools talk to a terminal")]
 
+mod bench;
 mod sim;
 mod test;
 mod tidy;
@@ -24,6 +25,8 @@ enum Task {
     Test,
     /// Run seeds of the simulator, or replay one.
     Sim(sim::Seeds),
+    /// Measure farcall beside the floor of its design.
+    Bench(bench::Wish),
 }
 
 fn main() -> ExitCode {
@@ -31,6 +34,7 @@ fn main() -> ExitCode {
         Task::Tidy => tidy::run(&root()),
         Task::Test => test::run(&root()),
         Task::Sim(seeds) => sim::run(&seeds),
+        Task::Bench(wish) => bench::run(&root(), &wish),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

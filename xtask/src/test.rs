@@ -25,10 +25,11 @@ type Step = (&'static str, fn(&Bench<'_>) -> Result<()>);
 const SEEDS: &str = "1000";
 
 /// The cheapest first.
-const STEPS: [Step; 6] = [
+const STEPS: [Step; 7] = [
     ("C compiler", c_compiler),
     ("format", format),
     ("tidy", |bench| tidy::run(bench.root)),
+    ("no crash points in the program", crash_points),
     ("lints", lints),
     ("tests", tests),
     ("simulator", simulator),
@@ -75,6 +76,25 @@ fn lints(bench: &Bench<'_>) -> Result<()> {
         return Ok(());
     }
     bench.cargo(&["clippy", "--locked", "--workspace", "--all-targets", "--", "-D", "warnings"])
+}
+
+/// Crash points belong into test builds only.
+fn crash_points(bench: &Bench<'_>) -> Result<()> {
+    const TREE: [&str; 8] = [
+        "tree",
+        "--locked",
+        "--package=farcall-cli",
+        "--edges=no-dev,features",
+        "--invert",
+        "farcall-crash",
+        "--depth",
+        "1",
+    ];
+    let output = Command::new("cargo").args(TREE).current_dir(bench.root).output().context("cannot run cargo tree")?;
+    let tree = String::from_utf8_lossy(&output.stdout);
+    ensure!(output.status.success() && tree.contains("farcall-crash"), "cargo tree says nothing of farcall-crash");
+    ensure!(!tree.contains("armed"), "the program is built with crash points:\n{tree}");
+    Ok(())
 }
 
 fn tests(bench: &Bench<'_>) -> Result<()> {

@@ -55,6 +55,8 @@ pub(crate) struct Environment {
     pub(crate) no_color: bool,
     /// `FARCALL_LOG`: which events are logged, as `info` or `farcall_engine=debug,info`.
     pub(crate) log: Option<String>,
+    /// `FARCALL_CRASH`: where a test lets this process die; read by test builds only.
+    pub(crate) crash: Option<String>,
     pub(crate) home: Option<PathBuf>,
     /// Where temporary directories are made.
     pub(crate) temporary: PathBuf,
@@ -92,6 +94,7 @@ impl Environment {
                 .collect(),
             no_color: variables.get(OsStr::new("NO_COLOR")).is_some_and(|value| !value.is_empty()),
             log: text("FARCALL_LOG")?.filter(|filter| !filter.is_empty()),
+            crash: if farcall_crash::IS_ARMED { text("FARCALL_CRASH")? } else { None },
             home: None,
             temporary: PathBuf::new(),
         })

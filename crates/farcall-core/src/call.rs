@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::id::CallId;
 use crate::retry::{OnUnknown, RetryPolicy, StatusSet};
-use crate::time::Timestamp;
+use crate::time::{Instant, Timestamp};
 
 /// Defines a closed set of words, the same in code, storage and answers.
 macro_rules! words {
@@ -45,6 +45,16 @@ words! {
     Source {
         Inbox = "inbox", Api = "api", Bulk = "bulk", Batch = "batch", Callback = "callback",
         Proxy = "proxy", Route = "route", Library = "library",
+    }
+}
+
+words! {
+    /// How a call came in, which tells in whose name it acts.
+    Via {
+        /// A file, the socket, the library: the user who runs farcall, or what that call led to.
+        User = "user",
+        /// The network, by TCP: whoever reaches the port.
+        Tcp = "tcp",
     }
 }
 
@@ -183,6 +193,10 @@ impl Default for Priority {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct UpstreamId(pub u32);
 
+/// The place of a quota in the dispatcher's table: what one other side allows to all that goes there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct QuotaId(pub u32);
+
 /// A digest of a tenant's name; 0 is the tenant of calls that name none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct TenantId(pub u64);
@@ -218,10 +232,12 @@ pub struct CallSpec {
     /// Slots of every window that one attempt takes.
     pub cost: NonZeroU32,
     pub accepted_at: Timestamp,
-    pub not_before: Option<Timestamp>,
-    pub deadline: Option<Timestamp>,
+    pub not_before: Option<Instant>,
+    pub deadline: Option<Instant>,
     pub overrides: Option<Box<Overrides>>,
     /// The call came from a file: its callbacks wait until it is filed.
     pub has_file: bool,
+    /// Where its own callback goes, at whichever end, beside that of its upstream's policy.
+    pub callback: Option<UpstreamId>,
     pub callback_of: Option<CallbackOf>,
 }

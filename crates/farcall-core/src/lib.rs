@@ -15,5 +15,6 @@ pub mod limit;
 pub mod policy;
 pub mod retry;
 pub mod settle;
+pub mod steady;
 pub mod time;
 pub mod timers;

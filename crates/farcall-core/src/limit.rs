@@ -14,6 +14,8 @@ use crate::time::Instant;
 
 /// Windows up to this length may cool from `jitter` after the last byte was sent.
 const SENT_PROOF_WINDOW_MAX: Duration = Duration::from_secs(60);
+/// Windows up to this length count what another boot proved from the beginning of this one.
+const DOUBTED_WINDOW_MAX: Duration = Duration::from_secs(60);
 /// Windows up to this length are taken as full at start.
 const RESTART_FULL_WINDOW_MAX: Duration = Duration::from_secs(1);
 
@@ -43,6 +45,22 @@ pub struct Grant {
     cooling: Vec<Option<Instant>>,
     /// When the arrival was proved, or is taken as proved.
     proved: Option<Instant>,
+}
+
+/// What an earlier process left of an upstream's limits.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Past {
+    /// From when on the time between two moments is known for certain. What was proved before (in another boot) may
+    /// have been proved just then, for all that a short window may believe.
+    pub certain_since: Instant,
+    pub grants: Vec<PastGrant>,
+}
+
+/// Which grants matter to the limits of a policy: at most `count`, those that cool longest, proved at `since` or later.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LookBack {
+    pub since: Instant,
+    pub count: u32,
 }
 
 /// A grant of an earlier process, as its store kept it.
@@ -83,15 +101,13 @@ impl Limits {
     pub fn new(policy: &UpstreamPolicy) -> Self {
         let windows = policy.limits.iter().map(|&spec| Window::new(spec, policy.strict)).collect();
         let interval = policy.limits.iter().map(|spec| spec.window / spec.count.get()).max();
-        let smooth = interval
-            .filter(|_| policy.smooth)
-            .map(|interval| Spacing { interval, next: Instant::from_micros(i64::MIN) });
+        let smooth = interval.filter(|_| policy.smooth).map(|interval| Spacing { interval, next: Instant::MIN });
         Self { windows, jitter: policy.jitter, smooth }
     }
 
     /// The windows of a policy as an earlier process left them. An attempt that was still out cools from now and
     /// `jitter`, because the kernel may go on delivering; windows of at most a second are taken as full.
-    pub fn restore(policy: &UpstreamPolicy, past: &[PastGrant], now: Instant) -> Self {
+    pub fn restore(policy: &UpstreamPolicy, past: &Past, now: Instant) -> Self {
         let mut limits = Self::new(policy);
         let jitter = limits.jitter;
         for window in &mut limits.windows {
@@ -99,8 +115,11 @@ impl Limits {
                 window.cool(now + jitter, window.spec.count.get());
                 continue;
             }
-            for grant in past {
-                window.cool(grant.proved_at.map_or(now + jitter, |at| at.min(now + jitter)), grant.cost);
+            let doubted_before =
+                if window.spec.window <= DOUBTED_WINDOW_MAX { past.certain_since } else { Instant::MIN };
+            for grant in &past.grants {
+                let from = grant.proved_at.map_or(now + jitter, |at| at.max(doubted_before).min(now + jitter));
+                window.cool(from, grant.cost);
             }
             window.prune(now);
         }
@@ -108,6 +127,26 @@ impl Limits {
             spacing.next = now + spacing.interval;
         }
         limits
+    }
+
+    /// What of the past [`Limits::restore`] has to know; nothing when nothing is limited.
+    pub fn look_back(policy: &UpstreamPolicy, certain_since: Instant, now: Instant) -> Option<LookBack> {
+        let reach = |spec: &LimitSpec| now - (spec.window + spec.window / 1_000 + policy.jitter);
+        let since = policy.limits.iter().map(reach).min()?;
+        let is_doubted = |spec: &LimitSpec| spec.window <= DOUBTED_WINDOW_MAX && reach(spec) < certain_since;
+        let since = if policy.limits.iter().any(is_doubted) { Instant::MIN } else { since };
+        let count = policy.limits.iter().map(|spec| spec.count.get()).max()?;
+        Some(LookBack { since, count })
+    }
+
+    /// No cost above what the smallest window holds: such an attempt takes the whole window.
+    pub fn cap(&self, cost: u32) -> u32 {
+        self.windows.iter().map(|window| window.spec.count.get()).fold(cost, u32::min)
+    }
+
+    /// How much the network's delay may vary.
+    pub const fn jitter(&self) -> Duration {
+        self.jitter
     }
 
     /// Whether `cost` slots of every window are free, all or nothing.
@@ -292,6 +331,11 @@ mod tests {
         Instant::from_micros(ms * 1_000)
     }
 
+    fn past(proved_ms: &[Option<i64>]) -> Past {
+        let grants = proved_ms.iter().map(|ms| PastGrant { cost: 1, proved_at: ms.map(at) }).collect();
+        Past { certain_since: Instant::MIN, grants }
+    }
+
     #[test]
     fn slots_cool_from_the_answer_and_not_from_the_grant() {
         let mut limits = Limits::new(&policy(&[(1, 1_000)]));
@@ -362,11 +406,7 @@ mod tests {
 
     #[test]
     fn a_restart_counts_what_was_sent_and_what_may_still_arrive() {
-        let past = [
-            PastGrant { cost: 1, proved_at: Some(at(1_000)) },
-            PastGrant { cost: 1, proved_at: None },
-            PastGrant { cost: 1, proved_at: Some(at(-80_000)) },
-        ];
+        let past = past(&[Some(1_000), None, Some(-80_000)]);
         let mut limits = Limits::restore(&policy(&[(3, 60_000), (4, 1_000)]), &past, at(2_000));
         assert_eq!(limits.usage(at(2_000)).iter().map(|usage| usage.used).collect::<Vec<_>>(), [2, 4]);
         assert_eq!(limits.admit(at(2_000), 1), Admission::NotBefore(at(3_101)));
@@ -375,8 +415,21 @@ mod tests {
     }
 
     #[test]
+    fn in_another_boot_short_windows_count_everything_from_its_beginning() {
+        let limits = policy(&[(2, 60_000), (2, 61_000)]);
+        let past = Past { certain_since: at(5_000), ..past(&[Some(-200_000), Some(-1_000), Some(6_000)]) };
+        let mut restored = Limits::restore(&limits, &past, at(7_000));
+        assert_eq!(restored.usage(at(7_000)).iter().map(|usage| usage.used).collect::<Vec<_>>(), [3, 2]);
+        assert_eq!(restored.usage(at(65_060)).iter().map(|usage| usage.used).collect::<Vec<_>>(), [1, 1]);
+        let look = |certain_since, now| Limits::look_back(&limits, at(certain_since), at(now));
+        assert_eq!(look(5_000, 7_000), Some(LookBack { since: Instant::MIN, count: 2 }));
+        assert_eq!(look(5_000, 70_000), Some(LookBack { since: at(70_000 - 61_161), count: 2 }));
+        assert_eq!(Limits::look_back(&UpstreamPolicy::default(), at(5_000), at(7_000)), None);
+    }
+
+    #[test]
     fn a_lowered_limit_waits_for_the_slots_that_free_up_last() {
-        let past: Vec<_> = (0..10).map(|n| PastGrant { cost: 1, proved_at: Some(at(n * 100)) }).collect();
+        let past = past(&(0..10).map(|n| Some(n * 100)).collect::<Vec<_>>());
         let mut limits = Limits::restore(&policy(&[(2, 60_000)]), &past, at(1_000));
         assert_eq!(limits.admit(at(1_000), 1), Admission::NotBefore(at(60_860)));
     }

@@ -5,7 +5,7 @@
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-use crate::call::{Method, Overrides};
+use crate::call::{Method, Overrides, UpstreamId};
 use crate::retry::{OnUnknown, RetryPolicy, StatusSet};
 
 /// At most `count` arrivals in any window of this length.
@@ -15,11 +15,11 @@ pub struct LimitSpec {
     pub window: Duration,
 }
 
-/// Which ends of a call start a callback.
+/// Which ends of a call start a callback, and where that goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct CallbackPolicy {
-    pub on_success: bool,
-    pub on_fail: bool,
+    pub on_success: Option<UpstreamId>,
+    pub on_fail: Option<UpstreamId>,
 }
 
 /// How calls to one upstream are limited, timed out and repeated.

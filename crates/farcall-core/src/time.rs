@@ -1,8 +1,8 @@
 //! Points in time as the core sees them: numbers handed in, never read from a clock.
 //!
 //! [`Instant`] is the boot clock (it runs on while the machine sleeps and never jumps), [`Timestamp`] the wall
-//! clock in UTC. Durations, backoff and windows use instants; timestamps serve what users give and read. Both count
-//! whole microseconds; arithmetic saturates, so no configured duration can overflow.
+//! clock in UTC. Everything that is decided uses instants; timestamps serve what users give and read. How instants
+//! outlive their boot: `steady`. Both count whole microseconds; arithmetic saturates, so no duration can overflow.
 
 use std::ops::{Add, Sub};
 use std::time::Duration;
@@ -23,6 +23,9 @@ pub struct Now {
 }
 
 impl Instant {
+    /// Before every other.
+    pub const MIN: Self = Self(i64::MIN);
+
     /// The instant `micros` microseconds after the clock's origin.
     pub const fn from_micros(micros: i64) -> Self {
         Self(micros)

@@ -4,15 +4,15 @@
 
 use std::collections::BTreeSet;
 
-use crate::call::UpstreamId;
+use crate::call::QuotaId;
 use crate::id::{AttemptId, CallId};
 use crate::time::Instant;
 
 /// What a timer is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Timer {
-    /// Slots or a cooldown of an upstream may allow a start.
-    Upstream(UpstreamId),
+    /// Slots or a cooldown of a quota may allow a start.
+    Quota(QuotaId),
     /// A sleeping call may go on.
     Wake(CallId),
     /// A call's deadline passes.

@@ -1,9 +1,16 @@
 //! The only place that reads clocks.
 //!
-//! The boot clock counts suspended time too, so a sleeping machine's windows and backoffs go on; it never jumps.
+//! The boot clock counts suspended time too, so a sleeping machine's windows and backoffs go on; it never jumps. What
+//! it shows means something to one boot only, and in one time namespace: [`boot`] tells which.
+
+use std::fs;
 
 use farcall_core::time::{Instant, Now, Timestamp};
 use rustix::time::{ClockId, clock_gettime};
+
+const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
+/// A link whose target names the namespace; each may set the boot clock off by a constant of its own.
+const TIME_NAMESPACE: &str = "/proc/self/ns/time";
 
 /// The present on both clocks.
 pub fn now() -> Now {
@@ -11,6 +18,14 @@ pub fn now() -> Now {
         instant: Instant::from_micros(micros(ClockId::Boottime)),
         timestamp: Timestamp::from_micros(micros(ClockId::Realtime)),
     }
+}
+
+/// What tells the boot clock that [`now`] reads from those of other boots; nothing where the system does not say.
+pub fn boot() -> Option<String> {
+    let boot_id = fs::read_to_string(BOOT_ID).ok()?;
+    // Kernels before 5.6 have no such namespaces.
+    let namespace = fs::read_link(TIME_NAMESPACE).unwrap_or_default();
+    Some(format!("{} {}", boot_id.trim(), namespace.display()))
 }
 
 fn micros(clock: ClockId) -> i64 {

@@ -6,7 +6,7 @@
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
-use farcall_core::call::{Source, State, WaitReason};
+use farcall_core::call::{Source, State, Via, WaitReason};
 use farcall_core::dispatcher::Census;
 use farcall_core::id::CallId;
 use farcall_core::time::Timestamp;
@@ -21,6 +21,9 @@ use crate::intake::Status;
 use crate::reads::Reads;
 use crate::run::{Message, reference};
 
+/// Submissions that the engine takes in at one go.
+pub const SUBMISSIONS_MAX: usize = 1_000;
+
 /// A call to be accepted.
 #[derive(Debug)]
 pub struct Submission {
@@ -28,6 +31,8 @@ pub struct Submission {
     /// The document's bytes; stored, and parsed again when an attempt is made.
     pub bytes: Bytes,
     pub source: Source,
+    /// In whose name it acts; to which addresses it may go depends on it.
+    pub via: Via,
     /// The file it came from.
     pub file: Option<FileIdentity>,
     /// Whose idempotency keys count; empty for the user.
@@ -144,10 +149,21 @@ impl Handle {
     /// # Errors
     /// When the call is not accepted; nothing of it is kept then.
     pub async fn submit(&self, submission: Submission) -> Result<Accepted, SubmitError> {
-        let (reply, answer) = oneshot::channel();
-        let message = Message::Submit { submission: Box::new(submission), reply };
-        self.messages.send(message).await.map_err(|_| SubmitError::Draining)?;
-        answer.await.unwrap_or(Err(SubmitError::StoreFailed))
+        self.submit_some(vec![submission]).await.pop().unwrap_or(Err(SubmitError::StoreFailed))
+    }
+
+    /// Hands many calls to the engine and waits until all that are accepted are durable: for each, in their order, what
+    /// [`Handle::submit`] says of it. Each is judged by itself, so some may be accepted and others not.
+    ///
+    /// Cheaper than one by one; [`SUBMISSIONS_MAX`] at a time are handed over.
+    pub async fn submit_many(&self, mut submissions: Vec<Submission>) -> Vec<Result<Accepted, SubmitError>> {
+        let mut answers = Vec::with_capacity(submissions.len());
+        while submissions.len() > SUBMISSIONS_MAX {
+            let rest = submissions.split_off(SUBMISSIONS_MAX);
+            answers.extend(self.submit_some(std::mem::replace(&mut submissions, rest)).await);
+        }
+        answers.extend(self.submit_some(submissions).await);
+        answers
     }
 
     /// Everything known of a call; nothing for an unknown id.
@@ -220,6 +236,16 @@ impl Handle {
             Ok(overview) => overview,
             Err(_) => self.last_overview.get().cloned().unwrap_or_default(),
         }
+    }
+
+    async fn submit_some(&self, submissions: Vec<Submission>) -> Vec<Result<Accepted, SubmitError>> {
+        let count = submissions.len();
+        let refused = |error: fn() -> SubmitError| std::iter::repeat_with(|| Err(error())).take(count).collect();
+        let (reply, answers) = oneshot::channel();
+        if self.messages.send(Message::Submit { submissions, reply }).await.is_err() {
+            return refused(|| SubmitError::Draining);
+        }
+        answers.await.unwrap_or_else(|_| refused(|| SubmitError::StoreFailed))
     }
 
     /// Starts nothing more. Attempts in flight have `drain_timeout` to finish; what waits stays.

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use farcall_core::call::Source;
+use farcall_core::call::{Source, Via};
 use farcall_core::id::CallId;
 use farcall_store::port::ReadError;
 use tokio::sync::mpsc;
@@ -36,6 +36,7 @@ async fn judge(found: Found, handle: Handle, filing: Arc<Filing>) -> Verdict {
         document: Box::new(document),
         bytes,
         source: Source::Inbox,
+        via: Via::User,
         file: Some(file),
         scope: String::new(),
     };

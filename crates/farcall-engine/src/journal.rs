@@ -7,6 +7,7 @@ use std::sync::mpsc;
 use std::thread::JoinHandle;
 
 use farcall_core::dispatcher::Seq;
+use farcall_crash::{self as crash, Point};
 use farcall_store::port::{CommitError, Store, Write};
 
 use crate::run::Message;
@@ -63,12 +64,33 @@ impl Journal {
 
 /// Commits; a store that panics has failed like one that says so, or the loop would wait for its word for ever.
 fn commit(store: &mut dyn Store, writes: &[Write]) -> Result<(), CommitError> {
-    catch_unwind(AssertUnwindSafe(|| store.commit(writes)))
-        .unwrap_or_else(|_| Err(CommitError::Io(Box::new(BrokeDown))))
+    for write in writes {
+        crash::reach(boundaries(write).0);
+    }
+    let result = catch_unwind(AssertUnwindSafe(|| store.commit(writes)))
+        .unwrap_or_else(|_| Err(CommitError::Io(Box::new(BrokeDown))));
+    for write in writes.iter().filter(|_| result.is_ok()) {
+        crash::reach(boundaries(write).1);
+    }
+    result
+}
+
+/// The crash points before and after the commit that makes a write durable.
+fn boundaries(write: &Write) -> (Point, Point) {
+    match write {
+        Write::Insert(insert) if insert.call.callback_of.is_some() => (Point::CallbackBegun, Point::CallbackDurable),
+        Write::Insert(_) => (Point::InsertBegun, Point::InsertDurable),
+        Write::Start(_) => (Point::StartBegun, Point::StartDurable),
+        Write::Settle(_) => (Point::SettleBegun, Point::SettleDurable),
+        Write::Close { .. } => (Point::CloseBegun, Point::CloseDurable),
+        // A callback is let go by the commit that says its parent is filed.
+        Write::Release { .. } | Write::Filed(_) => (Point::FiledBegun, Point::FiledDurable),
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use farcall_core::steady::KeptClock;
     use farcall_store::memory::MemoryStore;
     use farcall_store::port::{ReadError, Reader};
     use farcall_store::record::Recovery;
@@ -81,6 +103,10 @@ mod tests {
     impl Store for Broken {
         fn take_over(&mut self) -> Result<Recovery, ReadError> {
             self.0.take_over()
+        }
+
+        fn keep_clock(&mut self, clock: &KeptClock) -> Result<(), ReadError> {
+            self.0.keep_clock(clock)
         }
 
         fn commit(&mut self, _: &[Write]) -> Result<(), CommitError> {

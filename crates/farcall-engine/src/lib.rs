@@ -34,5 +34,6 @@ pub use farcall_store::record::{AttemptRecord, CallRecord, ErrorRecord, Response
 
 pub use engine::{Engine, Options, StartError};
 pub use handle::{
-    Accepted, CallView, Handle, Overview, Snapshot, StoreHealth, Submission, SubmitError, UpstreamOverview,
+    Accepted, CallView, Handle, Overview, SUBMISSIONS_MAX, Snapshot, StoreHealth, Submission, SubmitError,
+    UpstreamOverview,
 };

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use bytes::Bytes;
 use farcall_core::dispatcher::Standing;
 use farcall_core::id::CallId;
+use farcall_core::steady::SteadyClock;
 use farcall_store::port::{ReadError, Reader};
 use farcall_store::record::{AttemptRecord, CallRecord, ResponseRecord};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -22,6 +23,7 @@ pub(crate) struct Reads {
     readers: Mutex<Vec<Box<dyn Reader>>>,
     free: Arc<Semaphore>,
     config: Arc<Config>,
+    steady: SteadyClock,
 }
 
 /// A reader on loan. It goes back even when whoever asked has gone away meanwhile, or the read panics.
@@ -39,9 +41,9 @@ impl std::fmt::Debug for Reads {
 }
 
 impl Reads {
-    pub(crate) fn new(readers: Vec<Box<dyn Reader>>, config: Arc<Config>) -> Self {
+    pub(crate) fn new(readers: Vec<Box<dyn Reader>>, config: Arc<Config>, steady: SteadyClock) -> Self {
         let free = Arc::new(Semaphore::new(readers.len()));
-        Self { readers: Mutex::new(readers), free, config }
+        Self { readers: Mutex::new(readers), free, config, steady }
     }
 
     /// Runs `read` with a reader of its own on a blocking thread.
@@ -71,7 +73,7 @@ impl Reads {
         standing: Option<Standing>,
     ) -> Result<Option<CallView>, ReadError> {
         let now = clock::now();
-        let config = Arc::clone(&self.config);
+        let (config, steady) = (Arc::clone(&self.config), self.steady);
         self.with(move |reader| {
             let Some(record) = reader.call(id)? else { return Ok(None) };
             let request = reader.request(id)?.unwrap_or_default();
@@ -82,8 +84,8 @@ impl Reads {
                 wait_reason: standing.and_then(|standing| standing.wait_reason),
                 next_at: standing
                     .and_then(|standing| standing.next_at)
-                    .map(|at| now.timestamp_of(at))
-                    .or(record.progress.next_at),
+                    .or_else(|| record.progress.ready_at.map(|at| steady.instant(at)).filter(|&at| at > now.instant))
+                    .map(|at| now.timestamp_of(at)),
                 request_headers: masked_headers(&config, &request),
                 record,
                 response,
@@ -100,11 +102,6 @@ impl Reads {
             reader.attempts(id).map(Some)
         })
         .await
-    }
-
-    /// The document a call came as.
-    pub(crate) async fn request(self: &Arc<Self>, id: CallId) -> Result<Option<Bytes>, ReadError> {
-        self.with(move |reader| reader.request(id)).await
     }
 
     /// A call and its document.
@@ -177,7 +174,7 @@ mod tests {
     /// With one reader.
     fn reads() -> Arc<Reads> {
         let reader = MemoryStore::new().reader().expect("a store in memory can be read");
-        Arc::new(Reads::new(vec![reader], Arc::default()))
+        Arc::new(Reads::new(vec![reader], Arc::default(), SteadyClock::go_on(None, None, None, clock::now())))
     }
 
     #[tokio::test]

@@ -6,6 +6,7 @@
 use std::path::Path;
 
 use bytes::Bytes;
+use farcall_core::call::Via;
 use farcall_core::id::{AttemptId, CallId};
 use http::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, USER_AGENT};
 
@@ -34,6 +35,7 @@ const AGENT: &str = concat!("farcall/", env!("CARGO_PKG_VERSION"));
 pub(crate) fn build(
     attempt: AttemptId,
     document: &Document,
+    via: Via,
     upstream: &Upstream,
     directory: &Path,
 ) -> Result<HttpRequest, RequestError> {
@@ -70,6 +72,7 @@ pub(crate) fn build(
         body,
         content_type: document.success.content_type.clone().unwrap_or_else(|| upstream.success.content_type.clone()),
         max_response: document.max_response.unwrap_or(upstream.max_response),
+        addresses: upstream.addresses_for(via),
     })
 }
 
@@ -108,7 +111,7 @@ mod tests {
     fn built(text: &str, upstream: &Upstream) -> HttpRequest {
         let config = Config::default();
         let document = parse(&text.as_bytes().to_vec().into(), &Routing::from(&config)).expect("a valid document");
-        build(attempt(1), &document, upstream, Path::new("/")).expect("a request")
+        build(attempt(1), &document, Via::User, upstream, Path::new("/")).expect("a request")
     }
 
     #[test]

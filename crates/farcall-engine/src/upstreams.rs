@@ -7,8 +7,9 @@ use std::sync::Arc;
 
 use farcall_core::call::UpstreamId;
 use farcall_core::dispatcher::Dispatcher;
-use farcall_core::limit::PastGrant;
-use farcall_core::policy::UpstreamPolicy;
+use farcall_core::limit::{Limits, Past, PastGrant};
+use farcall_core::policy::{CallbackPolicy, UpstreamPolicy};
+use farcall_core::steady::SteadyClock;
 use farcall_core::time::Now;
 use farcall_store::port::{ReadError, Reader};
 
@@ -28,6 +29,7 @@ pub(crate) struct Known {
 #[derive(Debug)]
 pub(crate) struct Upstreams {
     config: Arc<Config>,
+    steady: SteadyClock,
     undeclared: Arc<Upstream>,
     by_id: HashMap<UpstreamId, Known>,
     by_reference: HashMap<UpstreamRef, UpstreamId>,
@@ -47,9 +49,9 @@ pub enum UpstreamError {
 }
 
 impl Upstreams {
-    pub(crate) fn new(config: Arc<Config>) -> Self {
+    pub(crate) fn new(config: Arc<Config>, steady: SteadyClock) -> Self {
         let undeclared = Arc::new(config.undeclared.clone());
-        Self { config, undeclared, by_id: HashMap::new(), by_reference: HashMap::new() }
+        Self { config, steady, undeclared, by_id: HashMap::new(), by_reference: HashMap::new() }
     }
 
     /// Makes every declared upstream, with its limits as an earlier process left them.
@@ -88,10 +90,11 @@ impl Upstreams {
             let name = limit_key(reference).to_owned();
             UpstreamError::Transport { name, source }
         })?;
-        let past = past_grants(reader, limit_key(reference), &settings.policy, now)?;
+        let past = self.past(reader, limit_key(reference), &settings.policy, now)?;
         let id = dispatcher.declare_restored(settings.policy.clone(), &past, now);
+        dispatcher.set_callbacks(id, callbacks(&settings, dispatcher.command_upstream()));
         if let Some(until) = reader.closed_until(limit_key(reference))? {
-            dispatcher.restore_closing(id, now.instant_of(until));
+            dispatcher.restore_closing(id, self.steady.instant(until));
         }
         if is_missing {
             tracing::warn!(upstream = limit_key(reference), "calls wait for an upstream that is no longer configured");
@@ -100,6 +103,22 @@ impl Upstreams {
         self.by_reference.insert(reference.clone(), id);
         self.by_id.insert(id, Known { reference: reference.clone(), settings, transport: Arc::new(transport) });
         Ok(id)
+    }
+
+    /// What was sent to an upstream within its longest window, by the store's account.
+    fn past(
+        &self,
+        reader: &mut dyn Reader,
+        limit_key: &str,
+        policy: &UpstreamPolicy,
+        now: Now,
+    ) -> Result<Past, ReadError> {
+        let certain_since = self.steady.certain_since();
+        let Some(look) = Limits::look_back(policy, certain_since, now.instant) else { return Ok(Past::default()) };
+        let grants = reader.grants(limit_key, self.steady.steady(look.since), look.count)?;
+        let past = |proved_at| self.steady.instant(proved_at);
+        let grants = grants.iter().map(|grant| PastGrant { cost: grant.cost, proved_at: grant.proved_at.map(past) });
+        Ok(Past { certain_since, grants: grants.collect() })
     }
 
     /// The upstream of this name or origin, if it is there.
@@ -126,6 +145,14 @@ impl Upstreams {
     }
 }
 
+/// Which ends of an upstream's calls start a callback, and where that goes.
+fn callbacks(settings: &Upstream, commands: UpstreamId) -> CallbackPolicy {
+    CallbackPolicy {
+        on_success: settings.callback_success.as_ref().map(|_| commands),
+        on_fail: settings.callback_fail.as_ref().map(|_| commands),
+    }
+}
+
 /// What the limits of an upstream are counted by.
 pub(crate) fn limit_key(reference: &UpstreamRef) -> &str {
     match reference {
@@ -141,21 +168,4 @@ fn transport(settings: &Upstream) -> Result<Transport, TransportError> {
         max_headers: settings.max_headers,
         ..TransportSettings::default()
     })
-}
-
-/// What was sent to an upstream within its longest window, by the store's account.
-fn past_grants(
-    reader: &mut dyn Reader,
-    limit_key: &str,
-    policy: &UpstreamPolicy,
-    now: Now,
-) -> Result<Vec<PastGrant>, ReadError> {
-    let Some(longest) = policy.limits.iter().map(|spec| spec.window).max() else { return Ok(Vec::new()) };
-    let most = policy.limits.iter().map(|spec| spec.count.get()).max().unwrap_or(0);
-    let since = now.timestamp - (longest + longest / 1_000 + policy.jitter);
-    let grants = reader.grants(limit_key, since, most)?;
-    Ok(grants
-        .into_iter()
-        .map(|grant| PastGrant { cost: grant.cost, proved_at: grant.proved_at.map(|at| now.instant_of(at)) })
-        .collect())
 }

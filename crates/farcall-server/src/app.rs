@@ -31,6 +31,7 @@ impl App {
         let mut response = match access.admit(&parts) {
             Ok(scope) => {
                 parts.extensions.insert(scope);
+                parts.extensions.insert(access.via());
                 self.route(Request::from_parts(parts, body)).await
             }
             Err(problem) => problem.into_response(),

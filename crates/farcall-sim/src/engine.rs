@@ -13,7 +13,7 @@ use farcall_core::time::Instant;
 use farcall_store::port::{Store, Write};
 
 use crate::checker::{self, Check, ensure, violation};
-use crate::facts::{Cut, Origin, Report, Reported};
+use crate::facts::{Cut, Origin, Report, Reported, Times};
 use crate::journal;
 use crate::log::Line;
 use crate::recovery;
@@ -105,11 +105,15 @@ impl World {
 
     /// Offers the call at a place of the plan, if somebody is there to take it.
     pub(crate) fn offer(&mut self, place: usize) {
-        let now = self.clocks();
+        let now = self.clocks.now(self.now);
         let takes = self.process.as_mut().filter(|process| process.draining.is_none());
         let Some(process) = takes else { return self.parked.push(place) };
         let wish = &self.plan.calls[place];
         let call = CallId::new(now.timestamp, self.dice.bits());
+        let not_before = wish.delay.map(|delay| now.instant + delay);
+        let deadline = wish.deadline.map(|deadline| now.instant + deadline);
+        let steady = |at| self.clocks.steady(at);
+        let times = Times { not_before: not_before.map(steady), deadline: deadline.map(steady) };
         let spec = CallSpec {
             id: call,
             upstream: UpstreamId(wish.upstream),
@@ -119,14 +123,15 @@ impl World {
             tenant: TenantId(wish.tenant),
             cost: wish.cost,
             accepted_at: now.timestamp,
-            not_before: wish.delay.map(|delay| now.timestamp + delay),
-            deadline: wish.deadline.map(|deadline| now.timestamp + deadline),
+            not_before,
+            deadline,
             overrides: wish.overrides.clone().map(Box::new),
             has_file: wish.has_file(),
+            callback: wish.callback.map(UpstreamId),
             callback_of: None,
         };
         process.offered.insert(call, place);
-        self.facts.origins.insert(call, Origin::Planned { place, accepted_at: now.timestamp });
+        self.facts.origins.insert(call, Origin::Planned { place, accepted_at: now.timestamp, times });
         self.note(Line::Offer { call, upstream: spec.upstream.0 });
         self.tell(Event::Offered(Box::new(spec)));
     }
@@ -158,7 +163,7 @@ impl World {
     }
 
     fn turn(&mut self) -> Check {
-        let now = self.clocks();
+        let now = self.clocks.now(self.now);
         let Some(process) = &mut self.process else { return Ok(()) };
         for event in std::mem::take(&mut process.inbox) {
             self.look_at(event);
@@ -179,7 +184,8 @@ impl World {
         if turn.writes.is_empty() {
             return self.release(turn.seq);
         }
-        let writes = journal::translate(&self.plan, &mut self.facts, now, &turn.writes);
+        let clock = journal::Clock { now, steady: self.clocks.process() };
+        let writes = journal::translate(&self.plan, &mut self.facts, clock, &turn.writes);
         let latency = self.plan.faults.commit_latency(&mut self.dice, self.healed);
         self.schedule(self.now + latency, Happening::Committed { boot, seq: turn.seq.0 });
         if let Some(process) = &mut self.process {
@@ -190,7 +196,7 @@ impl World {
 
     /// The dispatcher takes in what happened.
     pub(crate) fn look_at(&mut self, event: Event) {
-        let now = self.clocks();
+        let now = self.clocks.now(self.now);
         let Some(process) = &mut self.process else { return };
         let reported = match &event {
             Event::Finished { attempt, result } => Some((*attempt, Reported::Finished(*result))),
@@ -209,8 +215,9 @@ impl World {
             | Event::Drain { .. } => None,
         };
         if let Some((attempt, what)) = reported {
-            self.facts.reports.insert(attempt, Report { at: now.instant, what });
-            let closing = checker::closing(&self.plan, &self.facts, attempt, now.instant, what);
+            let steady = self.clocks.steady(now.instant);
+            self.facts.reports.insert(attempt, Report { at: now, steady, what });
+            let closing = checker::closing(&self.plan, &self.facts, attempt, what);
             self.facts.closings.extend(closing);
             process.out.remove(&attempt);
         }
@@ -299,7 +306,7 @@ impl World {
         } else {
             let unreadable = |error| violation(format!("waiting calls cannot be read: {error}"));
             let mut reader = self.store.reader().map_err(unreadable)?;
-            Some(recovery::load(&mut *reader, &self.plan, wanted).map_err(unreadable)?)
+            Some(recovery::load(&mut *reader, self, wanted).map_err(unreadable)?)
         };
         let delay = self.plan.faults.commit_latency(&mut self.dice, self.healed);
         self.schedule(self.now + delay, Happening::Loaded { boot });

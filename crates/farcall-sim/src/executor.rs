@@ -41,7 +41,8 @@ impl World {
         self.facts.launches.insert(attempt, Launch { at: self.now, boot });
         self.look_at(Event::Launched { attempt });
         self.check_concurrency(upstream)?;
-        let is_out = !self.healed && self.plan.faults.is_out(upstream.0, self.now.since(self.plan.start));
+        let server = u32::try_from(self.plan.quota(upstream.0 as usize)).expect("plans are small");
+        let is_out = !self.healed && self.plan.faults.is_out(server, self.now.since(self.plan.start));
         let course = self.networks[upstream.0 as usize].course(&mut self.dice, self.now, is_out);
         self.schedule_course(attempt, &course);
         if self.dice.between(0, 999) < self.plan.faults.launch_crash_permille {
@@ -96,9 +97,10 @@ impl World {
             return;
         }
         let (upstream, boot) = (flight.upstream.0, flight.boot);
-        let policy = &self.facts.boots[boot].policies[upstream as usize];
+        let quota = self.plan.quota(upstream as usize);
+        let policy = &self.facts.boots[boot].policies[quota];
         let cost = cost_of(&self.plan, &self.facts, policy, attempt.call);
-        self.facts.arrivals[upstream as usize].push(Arrival { at: self.now, attempt, cost, boot });
+        self.facts.arrivals[quota].push(Arrival { at: self.now, attempt, cost, boot });
         self.note(Line::Arrived { attempt, upstream, cost });
     }
 
@@ -170,9 +172,9 @@ impl World {
         };
         let is_first = !self.facts.launches.contains_key(&attempt);
         ensure(is_first, || format!("{attempt:?} is launched twice"))?;
-        let deadline = self.ledger.deadline(attempt.call).map(|at| self.plan.instant(at));
+        let deadline = self.ledger.deadline(attempt.call).map(|at| self.clocks.instant(at));
         ensure(deadline.is_none_or(|at| self.now < at), || format!("{attempt:?} is launched after its deadline"))?;
-        let started_at = self.plan.instant(stored.started_at);
+        let started_at = self.clocks.instant(stored.granted_at);
         let drained = self.process.as_ref().and_then(|process| process.draining);
         ensure(drained.is_none_or(|drain| started_at <= drain.from), || {
             format!("{attempt:?} at {upstream:?} is started while we drain")
@@ -186,14 +188,18 @@ impl World {
         let policy = &self.policies[upstream.0 as usize];
         let most = policy.concurrency.map_or(UpstreamPolicy::DURABLE_CONCURRENCY, u32::from) as usize;
         let out = process.out.values().filter(|&&of| of == upstream).count();
-        ensure(out <= most, || format!("{out} attempts are out at {upstream:?}, {most} are allowed"))
+        ensure(out <= most, || format!("{out} attempts are out at {upstream:?}, {most} are allowed"))?;
+        let quota = self.plan.quota(upstream.0 as usize);
+        let Some(most) = self.policies[quota].concurrency.map(|most| most.get() as usize) else { return Ok(()) };
+        let out = process.out.values().filter(|of| self.plan.quota(of.0 as usize) == quota).count();
+        ensure(out <= most, || format!("{out} attempts are out in all at {upstream:?}, {most} are allowed"))
     }
 
     /// Whatever is due to cut it off, by the clock: its timeout, counted from its launch, its deadline, or a drain.
     pub(crate) fn reason_to_cut(&self, attempt: AttemptId) -> Result<Cut, crate::checker::Violation> {
         let timeout: Duration = terms(&self.plan, &self.facts, attempt.call).timeout;
         let launch = self.facts.launches.get(&attempt).map(|launch| (launch.at + timeout, Cut::Timeout));
-        let deadline = self.ledger.deadline(attempt.call).map(|at| (self.plan.instant(at), Cut::Deadline));
+        let deadline = self.ledger.deadline(attempt.call).map(|at| (self.clocks.instant(at), Cut::Deadline));
         let drain = self.process.as_ref().and_then(|process| process.draining).map(|drain| (drain.until, Cut::Drain));
         let reasons = [launch, deadline, drain];
         let first = reasons.into_iter().flatten().min_by_key(|&(at, _)| at).filter(|&(at, _)| at <= self.now);

@@ -7,7 +7,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use farcall_core::attempt::{AttemptResult, BytesSent};
 use farcall_core::id::{AttemptId, CallId};
 use farcall_core::policy::UpstreamPolicy;
-use farcall_core::time::{Instant, Timestamp};
+use farcall_core::steady::Steady;
+use farcall_core::time::{Instant, Now, Timestamp};
 
 /// All facts of a run so far.
 #[derive(Debug, Default)]
@@ -17,7 +18,11 @@ pub(crate) struct Facts {
     pub(crate) origins: BTreeMap<CallId, Origin>,
     pub(crate) acknowledged: BTreeSet<CallId>,
     pub(crate) launches: BTreeMap<AttemptId, Launch>,
-    /// By upstream, in order of time.
+    /// What turns decided of attempts, those whose commits were lost included.
+    pub(crate) decided: BTreeMap<AttemptId, Decided>,
+    /// When the engine ended calls.
+    pub(crate) finishes: BTreeMap<CallId, Steady>,
+    /// By the upstream whose quota they are charged to, in order of time.
     pub(crate) arrivals: Vec<Vec<Arrival>>,
     pub(crate) reports: BTreeMap<AttemptId, Report>,
     pub(crate) closings: Vec<Closing>,
@@ -35,9 +40,17 @@ pub(crate) struct Boot {
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Origin {
     /// The call at this place of the plan, offered then.
-    Planned { place: usize, accepted_at: Timestamp },
-    /// Inserted by us when its parent ended.
-    Callback { parent: CallId },
+    Planned { place: usize, accepted_at: Timestamp, times: Times },
+    /// Inserted by us when its parent ended, to go to the upstream at this place.
+    Callback { parent: CallId, place: usize },
+}
+
+/// Moments of an attempt that its row tells in another time.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Decided {
+    pub(crate) granted_at: Instant,
+    pub(crate) proved_at: Option<Instant>,
+    pub(crate) ended_at: Option<Steady>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -59,17 +72,25 @@ pub(crate) struct Arrival {
 /// What the executor told the engine, and when the engine took it in.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Report {
-    pub(crate) at: Instant,
+    pub(crate) at: Now,
+    pub(crate) steady: Steady,
     pub(crate) what: Reported,
 }
 
 /// An upstream asked everybody to wait, and the engine knew from `at` on.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Closing {
-    pub(crate) upstream: usize,
+    pub(crate) quota: usize,
     pub(crate) attempt: AttemptId,
-    pub(crate) at: Instant,
-    pub(crate) until: Instant,
+    pub(crate) at: Steady,
+    pub(crate) until: Steady,
+}
+
+/// The times that a call asked for.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Times {
+    pub(crate) not_before: Option<Steady>,
+    pub(crate) deadline: Option<Steady>,
 }
 
 #[derive(Debug, Clone, Copy)]

@@ -18,6 +18,10 @@ pub(crate) struct Faults {
     /// Launches of which a crash soon follows, out of a thousand.
     pub(crate) launch_crash_permille: u64,
     pub(crate) downtime_max: Duration,
+    /// The wall clock is put forward or back by so many microseconds.
+    pub(crate) wall_jumps: Vec<(Duration, i64)>,
+    /// Percent of starts for which the whole machine was started anew.
+    pub(crate) reboot_percent: u32,
     /// Limits are other ones after a start.
     pub(crate) changes_limits: bool,
     pub(crate) commit_max: Duration,
@@ -57,6 +61,8 @@ impl Faults {
             crash_loop_percent: if dice.percent(30) { 50 } else { 0 },
             launch_crash_permille: if dice.percent(20) { dice.between(1, 30) } else { 0 },
             downtime_max: dice.spread(moment, Duration::from_secs(600)),
+            wall_jumps: if dice.percent(30) { wall_jumps(dice, over) } else { Vec::new() },
+            reboot_percent: if dice.percent(40) { 50 } else { 0 },
             changes_limits: dice.percent(40),
             commit_max: dice.spread(Duration::from_micros(50), Duration::from_millis(20)),
             commit_slow_max: dice.spread(moment, Duration::from_secs(3)),
@@ -68,6 +74,16 @@ impl Faults {
         }
     }
 
+    /// How wrong a wall clock is, in microseconds: back or, unless it `only_lags`, forward.
+    pub(crate) fn clock_error(dice: &mut Dice, only_lags: bool) -> i64 {
+        if dice.percent(30) {
+            return 0;
+        }
+        let by = dice.spread(Duration::from_millis(1), Duration::from_secs(400 * 86_400));
+        let by_us = i64::try_from(by.as_micros()).expect("little over a year");
+        if only_lags || dice.percent(50) { -by_us } else { by_us }
+    }
+
     pub(crate) fn commit_latency(&self, dice: &mut Dice, healed: bool) -> Duration {
         if healed || !dice.percent(3) { dice.up_to(self.commit_max) } else { dice.up_to(self.commit_slow_max) }
     }
@@ -75,6 +91,10 @@ impl Faults {
     pub(crate) fn is_out(&self, upstream: u32, after: Duration) -> bool {
         self.outages.iter().any(|outage| outage.upstream == upstream && (outage.from..outage.until).contains(&after))
     }
+}
+
+fn wall_jumps(dice: &mut Dice, over: Duration) -> Vec<(Duration, i64)> {
+    (0..dice.count(1, 6)).map(|_| (dice.up_to(over), Faults::clock_error(dice, false))).collect()
 }
 
 impl Outage {

@@ -3,48 +3,71 @@
 //! Bytes and words are made up; they decide nothing.
 
 use bytes::Bytes;
-use farcall_core::call::{ErrorKind, Source, TenantId};
+use farcall_core::call::{ErrorKind, Source, TenantId, Via};
 use farcall_core::dispatcher::{self, Callback};
-use farcall_core::id::CallId;
+use farcall_core::id::{AttemptId, CallId};
 use farcall_core::settle::Tries;
+use farcall_core::steady::{Steady, SteadyClock};
 use farcall_core::time::{Now, Timestamp};
 use farcall_store::port::{self, Insert, Settle, Start};
 use farcall_store::record::{CallRecord, ErrorRecord, FileIdentity, Progress};
 
-use crate::facts::{Facts, Origin};
+use crate::facts::{Decided, Facts, Origin};
 use crate::plan::Plan;
 
 /// The store's form of a turn's writes. Callbacks that it inserts become known to the facts.
-pub(crate) fn translate(plan: &Plan, facts: &mut Facts, now: Now, writes: &[dispatcher::Write]) -> Vec<port::Write> {
-    writes.iter().map(|write| one(plan, facts, now, write)).collect()
+pub(crate) fn translate(
+    plan: &Plan,
+    facts: &mut Facts,
+    clock: Clock,
+    writes: &[dispatcher::Write],
+) -> Vec<port::Write> {
+    writes.iter().map(|write| one(plan, facts, clock, write)).collect()
 }
 
-fn one(plan: &Plan, facts: &mut Facts, now: Now, write: &dispatcher::Write) -> port::Write {
+/// The moment of a turn, and how its instants are stored.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Clock {
+    pub(crate) now: Now,
+    pub(crate) steady: SteadyClock,
+}
+
+fn one(plan: &Plan, facts: &mut Facts, clock: Clock, write: &dispatcher::Write) -> port::Write {
+    let Clock { now, steady } = clock;
     match *write {
-        dispatcher::Write::Insert { call, state, next_at, ready_at, callback } => {
-            let progress = Progress::waiting(state, next_at, ready_at);
+        dispatcher::Write::Insert { call, state, ready_at, callback } => {
+            let progress = Progress::waiting(state, ready_at.map(|at| steady.steady(at)));
             let insert = match callback {
-                Some(callback) => callback_insert(plan, facts, now, call, callback, progress),
-                None => planned_insert(plan, facts, call, progress),
+                Some(callback) => callback_insert(plan, facts, clock, call, callback, progress),
+                None => planned_insert(plan, facts, clock, call, progress),
             };
             port::Write::Insert(Box::new(insert))
         }
         dispatcher::Write::Start { attempt, kind, at } => {
-            port::Write::Start(Start { call: attempt.call, number: attempt.number, kind, started_at: at })
+            facts.decided.insert(attempt, Decided { granted_at: at.instant, proved_at: None, ended_at: None });
+            let (started_at, granted_at) = (at.timestamp, steady.steady(at.instant));
+            port::Write::Start(Start { call: attempt.call, number: attempt.number, kind, started_at, granted_at })
         }
         dispatcher::Write::Settle { call, attempt, progress, upstream: _ } => {
-            let attempt = attempt.map(attempt_end);
-            let progress = progress.map(progress_record);
-            port::Write::Settle(Box::new(Settle { call, attempt, progress, response: None }))
+            let ended_at = note_end(facts, clock, call, attempt);
+            if progress.is_some_and(|progress| progress.state.is_end()) {
+                facts.finishes.insert(call, ended_at);
+            }
+            let attempt = attempt.map(|end| attempt_end(steady, end));
+            let progress = progress.map(|progress| progress_record(steady, progress));
+            let at = steady.steady(now.instant);
+            port::Write::Settle(Box::new(Settle { at, call, attempt, progress, response: None }))
         }
-        dispatcher::Write::Close { call, until } => port::Write::Close { call, until },
-        dispatcher::Write::Release { call, ready_at } => port::Write::Release { call, ready_at },
+        dispatcher::Write::Close { call, until } => port::Write::Close { call, until: steady.steady(until) },
+        dispatcher::Write::Release { call, ready_at } => {
+            port::Write::Release { call, ready_at: steady.steady(ready_at) }
+        }
         dispatcher::Write::Filed { call } => port::Write::Filed(call),
     }
 }
 
-fn planned_insert(plan: &Plan, facts: &Facts, call: CallId, progress: Progress) -> Insert {
-    let Some(&Origin::Planned { place, accepted_at }) = facts.origins.get(&call) else {
+fn planned_insert(plan: &Plan, facts: &Facts, clock: Clock, call: CallId, progress: Progress) -> Insert {
+    let Some(&Origin::Planned { place, accepted_at, times }) = facts.origins.get(&call) else {
         panic!("{call} was inserted without an offer");
     };
     let wish = &plan.calls[place];
@@ -57,28 +80,30 @@ fn planned_insert(plan: &Plan, facts: &Facts, call: CallId, progress: Progress) 
         tenant: (wish.tenant > 0).then(|| wish.tenant.to_string()),
         tenant_id: TenantId(wish.tenant),
         cost: wish.cost.get(),
-        not_before: wish.delay.map(|delay| accepted_at + delay),
-        deadline: wish.deadline.map(|deadline| accepted_at + deadline),
-        has_overrides: wish.overrides.is_some(),
+        not_before: times.not_before,
+        deadline: times.deadline,
+        has_overrides: wish.overrides.is_some() || wish.callback.is_some(),
         file: wish.has_file().then(|| file(place)),
         filed: !wish.has_file(),
         ..record(call, wish.source, key, accepted_at, progress)
     };
-    Insert { call, request: Bytes::copy_from_slice(&document) }
+    Insert { at: clock.steady.steady(clock.now.instant), call, request: Bytes::copy_from_slice(&document) }
 }
 
 fn callback_insert(
     plan: &Plan,
     facts: &mut Facts,
-    now: Now,
+    clock: Clock,
     call: CallId,
     callback: Callback,
     progress: Progress,
 ) -> Insert {
-    facts.origins.insert(call, Origin::Callback { parent: callback.parent });
-    let record = record(call, Source::Callback, &plan.upstreams[0].key, now.timestamp, progress);
-    let call = CallRecord { callback_of: Some(callback.parent), ..record };
-    Insert { call, request: Bytes::new() }
+    let place = callback.upstream.0 as usize;
+    facts.origins.insert(call, Origin::Callback { parent: callback.parent, place });
+    let record = record(call, Source::Callback, &plan.upstreams[place].key, clock.now.timestamp, progress);
+    let method = if plan.is_webhook(place) { "POST".to_owned() } else { String::new() };
+    let call = CallRecord { callback_of: Some(callback.parent), method, ..record };
+    Insert { at: clock.steady.steady(clock.now.instant), call, request: Bytes::new() }
 }
 
 /// A call's row with nothing that not every call has.
@@ -86,6 +111,7 @@ fn record(id: CallId, source: Source, limit_key: &str, accepted_at: Timestamp, p
     CallRecord {
         id,
         source,
+        via: Via::User,
         upstream: None,
         limit_key: limit_key.to_owned(),
         method: String::new(),
@@ -114,24 +140,30 @@ fn file(place: usize) -> FileIdentity {
     FileIdentity { name: format!("{place}.json").into_bytes(), device: 1, inode: place as u64, changed_ns: 0 }
 }
 
-fn progress_record(progress: dispatcher::Progress) -> Progress {
-    let dispatcher::Progress { state, next_at, ready_at, tries, status, error, finished_at } = progress;
-    let Tries { retries, requeues, throttles } = tries;
-    Progress {
-        state,
-        next_at,
-        ready_at,
-        retries,
-        requeues,
-        throttles,
-        finished_at,
-        status,
-        error: error.map(error_record),
+/// Notes the end of an attempt, if there is one; when it came, or the present.
+fn note_end(facts: &mut Facts, clock: Clock, call: CallId, end: Option<dispatcher::AttemptEnd>) -> Steady {
+    let now = clock.steady.steady(clock.now.instant);
+    let Some(end) = end else { return now };
+    let id = AttemptId { call, number: end.number };
+    // A report tells when it was taken in. One whose process died before this end was decided tells nothing.
+    let died = end.error == Some(ErrorKind::Unknown);
+    let ended_at = facts.reports.get(&id).filter(|_| !died).map_or(now, |report| report.steady);
+    if let Some(decided) = facts.decided.get_mut(&id) {
+        (decided.proved_at, decided.ended_at) = (end.proved_at, Some(ended_at));
     }
+    ended_at
 }
 
-fn attempt_end(end: dispatcher::AttemptEnd) -> port::AttemptEnd {
+fn progress_record(steady: SteadyClock, progress: dispatcher::Progress) -> Progress {
+    let dispatcher::Progress { state, ready_at, tries, status, error, finished_at } = progress;
+    let Tries { retries, requeues, throttles } = tries;
+    let (ready_at, error) = (ready_at.map(|at| steady.steady(at)), error.map(error_record));
+    Progress { state, ready_at, retries, requeues, throttles, finished_at, status, error }
+}
+
+fn attempt_end(steady: SteadyClock, end: dispatcher::AttemptEnd) -> port::AttemptEnd {
     let dispatcher::AttemptEnd { number, outcome, status, error, proved_at, ended_at } = end;
+    let proved_at = proved_at.map(|at| steady.steady(at));
     port::AttemptEnd { number, outcome, status, proved_at, ended_at, error: error.map(error_record) }
 }
 

@@ -7,6 +7,7 @@
 //! To look at a failure: `cargo xtask sim --seed N`.
 
 mod checker;
+mod clocks;
 mod dice;
 mod engine;
 mod executor;

@@ -11,6 +11,7 @@ use farcall_core::time::Instant;
 use crate::checker::{self, Check, ensure, violation};
 use crate::engine::{Drain, Process};
 use crate::facts::Boot;
+use crate::faults::Faults;
 use crate::log::Line;
 use crate::policies;
 use crate::recovery;
@@ -19,14 +20,16 @@ use crate::world::{Happening, World};
 impl World {
     /// The process starts on what the store holds.
     pub(crate) fn boot(&mut self) -> Check {
-        if !self.facts.boots.is_empty() && self.plan.faults.changes_limits {
-            self.change_policies();
+        if !self.facts.boots.is_empty() {
+            self.maybe_reboot();
+            if self.plan.faults.changes_limits {
+                self.change_policies();
+            }
         }
         let boot = self.facts.boots.len();
         self.facts.boots.push(Boot { at: self.now, policies: self.policies.clone() });
         let seed = self.dice.seed();
-        let now = self.clocks();
-        let (dispatcher, recovery) = recovery::boot(&mut self.store, &self.plan, &self.policies, seed, now)
+        let (dispatcher, recovery) = recovery::boot(self, seed)
             .map_err(|error| violation(format!("the store cannot be taken over: {error}")))?;
         self.note(Line::Boot { number: u32::try_from(boot).unwrap_or(u32::MAX), live: recovery.engaged.len() });
         self.ledger.check_recovery(&recovery)?;
@@ -104,6 +107,12 @@ impl World {
         Ok(())
     }
 
+    /// Somebody sets the wall clock.
+    pub(crate) fn wall_jump(&mut self, by_us: i64) {
+        self.note(Line::WallJump { by_us });
+        self.clocks.jump(by_us);
+    }
+
     /// From now on upstreams answer promptly and nothing breaks.
     pub(crate) fn heal(&mut self) {
         self.note(Line::Healed);
@@ -119,6 +128,23 @@ impl World {
         self.close_flights(restarts_at);
         self.store = std::mem::take(&mut self.store).crash();
         self.schedule(restarts_at, Happening::Boot);
+    }
+
+    /// The whole machine was started anew, too.
+    fn maybe_reboot(&mut self) {
+        if self.healed || !self.dice.percent(self.plan.faults.reboot_percent) {
+            return;
+        }
+        let only_lags = self.believes_the_wall();
+        let off_by_us = Faults::clock_error(&mut self.dice, only_lags);
+        self.note(Line::Reboot { off_by_us });
+        self.clocks.reboot(off_by_us);
+    }
+
+    /// Windows too long to be taken as full after a reboot rest on a wall clock that is not ahead then.
+    fn believes_the_wall(&self) -> bool {
+        let limits = || self.policies.iter().flat_map(|policy| &policy.limits);
+        self.plan.faults.changes_limits || limits().any(|limit| limit.window > Duration::from_secs(60))
     }
 
     /// The configuration was edited while nothing ran.

@@ -16,6 +16,8 @@ use farcall_core::time::Instant;
 #[derive(Debug, Clone, Copy, Hash)]
 pub(crate) enum Line {
     Boot { number: u32, live: usize },
+    Reboot { off_by_us: i64 },
+    WallJump { by_us: i64 },
     Crash { keeps_commit: bool },
     Drain,
     Stopped,

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use farcall_core::dispatcher::Memory;
 use farcall_core::policy::UpstreamPolicy;
-use farcall_core::time::{Instant, Now, Timestamp};
+use farcall_core::time::Instant;
 
 use crate::dice::Dice;
 use crate::faults::Faults;
@@ -18,10 +18,11 @@ use crate::workload::{self, CallPlan};
 #[derive(Debug, Clone)]
 pub(crate) struct Plan {
     pub(crate) start: Instant,
-    /// The wall clock shows this much more than the boot clock.
-    clock_offset: Duration,
+    /// The wall clock shows this much more than the boot clock, at first.
+    pub(crate) wall_ahead: Duration,
     pub(crate) forms: Forms,
-    /// Place 0 is the callbacks'; places are upstream ids at every start.
+    /// Place 0 is that of callbacks that run a command, the last ones are those of webhooks; places are upstream ids at
+    /// every start.
     pub(crate) upstreams: Vec<UpstreamPlan>,
     pub(crate) calls: Vec<CallPlan>,
     pub(crate) faults: Faults,
@@ -36,21 +37,29 @@ pub(crate) struct UpstreamPlan {
     pub(crate) key: String,
     pub(crate) policy: UpstreamPolicy,
     pub(crate) network: Network,
+    /// The place of the upstream whose quota it shares: these are callbacks with URLs that belong to that one.
+    shares: Option<usize>,
 }
 
 impl Plan {
     pub(crate) fn draw(dice: &mut Dice) -> Self {
         let forms = Forms::draw(dice);
         let count = dice.count(1, 6);
-        let (calls, span) = workload::draw(dice, count);
+        let receivers: Vec<u32> = (1..=count).filter(|_| forms.webhooks && dice.percent(60)).collect();
+        let webhooks = (count + 1..).take(receivers.len());
+        let targets: Vec<u32> = std::iter::once(0).chain(webhooks).collect();
+        let (calls, span) = workload::draw(dice, count, &targets[1..]);
         let changes_limits = dice.percent(40);
         let mut upstreams = vec![UpstreamPlan::new(dice, 0, policies::callbacks(), false)];
         for place in 1..=count {
-            let policy = policies::draw(dice, forms);
+            let policy = policies::draw(dice, forms, &targets);
             upstreams.push(UpstreamPlan::new(dice, place, policy, changes_limits));
         }
         if dice.percent(15) {
             upstreams[1].network.turn_hostile(dice);
+        }
+        for receiver in receivers {
+            upstreams.push(upstreams[receiver as usize].callbacks(receiver as usize));
         }
         let windows = upstreams.iter().flat_map(|upstream| &upstream.policy.limits).map(|limit| limit.window);
         let longest = windows.max().unwrap_or(Duration::from_secs(10));
@@ -58,7 +67,7 @@ impl Plan {
         faults.changes_limits = changes_limits;
         Self {
             start: Instant::from_micros(0) + dice.up_to(Duration::from_secs(1_000_000)),
-            clock_offset: Duration::from_secs(1_700_000_000) + dice.up_to(Duration::from_secs(100_000_000)),
+            wall_ahead: Duration::from_secs(1_700_000_000) + dice.up_to(Duration::from_secs(100_000_000)),
             forms,
             upstreams,
             calls,
@@ -67,15 +76,21 @@ impl Plan {
         }
     }
 
-    /// Both clocks at a moment of the boot clock.
-    pub(crate) fn now(&self, instant: Instant) -> Now {
-        let micros = Instant::from_micros(instant.as_micros()) + self.clock_offset;
-        Now { instant, timestamp: Timestamp::from_micros(micros.as_micros()) }
+    /// The place of the upstream whose limits hold for what goes to this one.
+    pub(crate) fn quota(&self, place: usize) -> usize {
+        self.upstreams[place].shares.unwrap_or(place)
     }
 
-    /// The moment at which the wall clock shows this.
-    pub(crate) fn instant(&self, timestamp: Timestamp) -> Instant {
-        Instant::from_micros(timestamp.as_micros()) - self.clock_offset
+    /// The upstream that these callbacks went to: that of commands, or that of webhooks to this limit key.
+    pub(crate) fn place_of_callback(&self, key: &str) -> Option<usize> {
+        let is_meant = |upstream: &UpstreamPlan| upstream.key == key && upstream.shares.is_some();
+        let webhooks = self.upstreams.iter().position(is_meant);
+        webhooks.or_else(|| (self.upstreams[0].key == key).then_some(0))
+    }
+
+    /// Whether callbacks to this upstream go to a URL.
+    pub(crate) fn is_webhook(&self, place: usize) -> bool {
+        self.upstreams[place].shares.is_some()
     }
 }
 
@@ -89,6 +104,11 @@ impl UpstreamPlan {
     fn new(dice: &mut Dice, place: u32, policy: UpstreamPolicy, may_change: bool) -> Self {
         let network = Network::draw(dice, &policy, may_change);
         let key = if place == 0 { "callbacks".to_owned() } else { format!("upstream{place}") };
-        Self { key, policy, network }
+        Self { key, policy, network, shares: None }
+    }
+
+    /// Callbacks to the same server. Its own limits are none: those of the other hold.
+    fn callbacks(&self, place: usize) -> Self {
+        Self { policy: policies::callbacks(), shares: Some(place), ..self.clone() }
     }
 }

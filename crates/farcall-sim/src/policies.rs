@@ -5,6 +5,7 @@
 use std::num::NonZeroU32;
 use std::time::Duration;
 
+use farcall_core::call::UpstreamId;
 use farcall_core::policy::{CallbackPolicy, LimitSpec, UpstreamPolicy};
 use farcall_core::retry::{Backoff, Jitter, MethodSet, OnUnknown, RetryPolicy, StatusSet};
 
@@ -19,6 +20,7 @@ pub(crate) struct Forms {
     pub(crate) concurrency: bool,
     pub(crate) requeue: bool,
     pub(crate) callbacks: bool,
+    pub(crate) webhooks: bool,
 }
 
 impl Forms {
@@ -30,12 +32,13 @@ impl Forms {
             concurrency: dice.percent(50),
             requeue: dice.percent(40),
             callbacks: dice.percent(50),
+            webhooks: dice.percent(40),
         }
     }
 }
 
-/// An upstream's policy.
-pub(crate) fn draw(dice: &mut Dice, forms: Forms) -> UpstreamPolicy {
+/// An upstream's policy; `targets` are where callbacks may go.
+pub(crate) fn draw(dice: &mut Dice, forms: Forms, targets: &[u32]) -> UpstreamPolicy {
     UpstreamPolicy {
         limits: limits(dice, forms),
         smooth: forms.smooth && dice.percent(50),
@@ -48,10 +51,14 @@ pub(crate) fn draw(dice: &mut Dice, forms: Forms) -> UpstreamPolicy {
         idempotent: dice.percent(20),
         success_statuses: StatusSet::new(dice.pick(&[vec![(200, 299)], vec![(200, 200), (404, 404)]]).clone()),
         callbacks: CallbackPolicy {
-            on_success: forms.callbacks && dice.percent(60),
-            on_fail: forms.callbacks && dice.percent(60),
+            on_success: callback(dice, forms, targets),
+            on_fail: callback(dice, forms, targets),
         },
     }
+}
+
+fn callback(dice: &mut Dice, forms: Forms, targets: &[u32]) -> Option<UpstreamId> {
+    (forms.callbacks && dice.percent(60)).then(|| UpstreamId(*dice.pick(targets)))
 }
 
 /// Windows, as a new configuration may have them.

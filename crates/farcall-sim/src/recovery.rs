@@ -9,26 +9,24 @@ use farcall_core::call::{CallSpec, CallbackOf, Method, Priority, UpstreamId};
 use farcall_core::dispatcher::{Census, Dispatcher, LaneLoad, Loaded, OpenAttempt, Recovered, Wanted};
 use farcall_core::id::CallId;
 use farcall_core::lane::LaneId;
-use farcall_core::limit::PastGrant;
+use farcall_core::limit::{Limits, Past, PastGrant};
 use farcall_core::policy::UpstreamPolicy;
 use farcall_core::settle::Tries;
-use farcall_core::time::Now;
+use farcall_core::steady::SteadyClock;
 use farcall_store::port::{LaneRange, ReadError, Reader, Store};
-use farcall_store::record::{CallRecord, GrantRecord, LaneName, LaneRecord, Recovery};
+use farcall_store::record::{CallRecord, LaneName, LaneRecord, Recovery};
 
 use crate::plan::Plan;
+use crate::world::World;
 
 /// A dispatcher that goes on where the store stands, and what else the store says is left to do.
-pub(crate) fn boot(
-    store: &mut impl Store,
-    plan: &Plan,
-    policies: &[UpstreamPolicy],
-    seed: u64,
-    now: Now,
-) -> Result<(Dispatcher, Recovery), ReadError> {
-    let recovery = store.take_over()?;
-    let mut reader = store.reader()?;
-    let mut dispatcher = declare(&mut *reader, plan, policies, seed, now)?;
+pub(crate) fn boot(world: &mut World, seed: u64) -> Result<(Dispatcher, Recovery), ReadError> {
+    let recovery = world.store.take_over()?;
+    let kept = world.clocks.go_on(recovery.clock.as_ref(), recovery.latest, world.now);
+    world.store.keep_clock(&kept)?;
+    let mut reader = world.store.reader()?;
+    let mut dispatcher = declare(&mut *reader, world, seed)?;
+    let (now, plan, steady) = (world.clocks.now(world.now), &world.plan, world.clocks.process());
     let totals = &recovery.totals;
     dispatcher.restore_census(Census::new(totals.accepted, totals.pruned, totals.calls));
     let unfiled: BTreeSet<CallId> = recovery.unfiled.iter().map(|call| call.id).collect();
@@ -37,55 +35,60 @@ pub(crate) fn boot(
         open.entry(*call).or_default().push(OpenAttempt { number: attempt.number });
     }
     for LaneRecord { lane, waiting } in &recovery.lanes {
-        dispatcher.restore_lane(upstream(plan, &lane.limit_key), lane_id(lane), *waiting);
+        dispatcher.restore_lane(upstream_of(plan, &lane.limit_key, lane.of_callbacks), lane_id(lane), *waiting);
     }
     for record in &recovery.engaged {
-        let spec = spec(&mut *reader, plan, record, &unfiled)?;
+        let spec = spec(&mut *reader, plan, steady, record, &unfiled)?;
         let open = open.remove(&record.id).unwrap_or_default();
-        dispatcher.restore(now, recovered(record, spec, open));
+        dispatcher.restore(now, recovered(record, steady, spec, open));
     }
     Ok((dispatcher, recovery))
 }
 
 /// A dispatcher with every upstream as the store left its limits, and no call.
-pub(crate) fn declare(
-    reader: &mut dyn Reader,
-    plan: &Plan,
-    policies: &[UpstreamPolicy],
-    seed: u64,
-    now: Now,
-) -> Result<Dispatcher, ReadError> {
+pub(crate) fn declare(reader: &mut dyn Reader, world: &World, seed: u64) -> Result<Dispatcher, ReadError> {
+    let World { plan, policies, clocks, .. } = world;
+    let now = clocks.now(world.now);
     let mut dispatcher = Dispatcher::new(policies[0].clone(), seed).with_memory(plan.memory);
     if let Some(until) = reader.closed_until(&plan.upstreams[0].key)? {
-        dispatcher.restore_closing(dispatcher.callback_upstream(), now.instant_of(until));
+        dispatcher.restore_closing(dispatcher.command_upstream(), clocks.instant(until));
     }
-    for (upstream, policy) in plan.upstreams.iter().zip(policies).skip(1) {
-        let past = past_grants(reader, &upstream.key, policy, now)?;
+    for (place, (upstream, policy)) in plan.upstreams.iter().zip(policies).enumerate().skip(1) {
+        if plan.is_webhook(place) {
+            let with = u32::try_from(plan.quota(place)).expect("plans are small");
+            dispatcher.declare_sharing(policy.clone(), UpstreamId(with));
+            continue;
+        }
+        let past = past(reader, &upstream.key, policy, world)?;
         let id = dispatcher.declare_restored(policy.clone(), &past, now);
         if let Some(until) = reader.closed_until(&upstream.key)? {
-            dispatcher.restore_closing(id, now.instant_of(until));
+            dispatcher.restore_closing(id, clocks.instant(until));
         }
     }
     Ok(dispatcher)
 }
 
 /// What a load asks for, as the store has it.
-pub(crate) fn load(reader: &mut dyn Reader, plan: &Plan, wanted: &Wanted) -> Result<Loaded, ReadError> {
-    let range = |asked: &LaneLoad| LaneRange {
-        lane: LaneName {
-            limit_key: plan.upstreams[asked.upstream.0 as usize].key.clone(),
+pub(crate) fn load(reader: &mut dyn Reader, world: &World, wanted: &Wanted) -> Result<Loaded, ReadError> {
+    let (plan, steady) = (&world.plan, world.clocks.process());
+    let range = |asked: &LaneLoad| {
+        let place = asked.upstream.0 as usize;
+        let lane = LaneName {
+            limit_key: plan.upstreams[place].key.clone(),
+            of_callbacks: place == 0 || plan.is_webhook(place),
             priority: asked.lane.priority.level(),
             tenant: asked.lane.tenant,
-        },
-        from: asked.from,
-        count: asked.count,
+        };
+        LaneRange { lane, ready_at: steady.steady(asked.from.ready_at), call: asked.from.call, count: asked.count }
     };
     let lanes = reader.waiting(&wanted.lanes.iter().map(range).collect::<Vec<_>>())?;
     let deadlines = if wanted.deadlines > 0 { reader.expiring(wanted.deadlines)? } else { Vec::new() };
     let mut read = |records: Vec<CallRecord>| -> Result<Vec<Recovered>, ReadError> {
-        let one =
-            |record: &CallRecord| Ok(recovered(record, spec(reader, plan, record, &BTreeSet::new())?, Vec::new()));
-        records.iter().map(one).collect()
+        let mut one = |record: &CallRecord| {
+            let spec = spec(reader, plan, steady, record, &BTreeSet::new())?;
+            Ok(recovered(record, steady, spec, Vec::new()))
+        };
+        records.iter().map(&mut one).collect()
     };
     Ok(Loaded { lanes: lanes.into_iter().map(&mut read).collect::<Result<_, _>>()?, deadlines: read(deadlines)? })
 }
@@ -95,56 +98,47 @@ fn lane_id(lane: &LaneName) -> LaneId {
     LaneId { priority, tenant: lane.tenant }
 }
 
-fn upstream(plan: &Plan, key: &str) -> UpstreamId {
-    let place = plan.upstreams.iter().position(|upstream| upstream.key == key);
+fn upstream_of(plan: &Plan, key: &str, is_callback: bool) -> UpstreamId {
+    let place = if is_callback {
+        plan.place_of_callback(key)
+    } else {
+        plan.upstreams.iter().position(|upstream| upstream.key == key)
+    };
     UpstreamId(place.and_then(|place| u32::try_from(place).ok()).expect("no upstream is ever removed"))
 }
 
-fn past_grants(
-    reader: &mut dyn Reader,
-    key: &str,
-    policy: &UpstreamPolicy,
-    now: Now,
-) -> Result<Vec<PastGrant>, ReadError> {
-    let Some(longest) = policy.limits.iter().map(|limit| limit.window).max() else { return Ok(Vec::new()) };
-    let count = policy.limits.iter().map(|limit| limit.count.get()).max().unwrap_or(0);
-    let since = now.timestamp - (longest + longest / 1_000);
-    let grants = reader.grants(key, since, count)?;
-    Ok(grants.iter().filter_map(|grant| past_grant(grant, now)).collect())
-}
-
-/// One that ended without proof sent nothing.
-fn past_grant(grant: &GrantRecord, now: Now) -> Option<PastGrant> {
-    if grant.ended_at.is_some() && grant.proved_at.is_none() {
-        return None;
-    }
-    Some(PastGrant { cost: grant.cost, proved_at: grant.proved_at.map(|at| now.instant_of(at)) })
+fn past(reader: &mut dyn Reader, key: &str, policy: &UpstreamPolicy, world: &World) -> Result<Past, ReadError> {
+    let clock = world.clocks.process();
+    let certain_since = clock.certain_since();
+    let Some(look) = Limits::look_back(policy, certain_since, world.now) else { return Ok(Past::default()) };
+    let grants = reader.grants(key, clock.steady(look.since), look.count)?;
+    let past = |proved_at| clock.instant(proved_at);
+    let grants = grants.iter().map(|grant| PastGrant { cost: grant.cost, proved_at: grant.proved_at.map(past) });
+    Ok(Past { certain_since, grants: grants.collect() })
 }
 
 fn spec(
     reader: &mut dyn Reader,
     plan: &Plan,
+    steady: SteadyClock,
     record: &CallRecord,
     unfiled: &BTreeSet<CallId>,
 ) -> Result<CallSpec, ReadError> {
-    let overrides = if record.has_overrides {
-        document(reader, record.id)?.and_then(|at| plan.calls[at].overrides.clone())
-    } else {
-        None
-    };
+    let wish = if record.has_overrides { document(reader, record.id)?.map(|at| &plan.calls[at]) } else { None };
     Ok(CallSpec {
         id: record.id,
-        upstream: upstream(plan, &record.limit_key),
+        upstream: upstream_of(plan, &record.limit_key, record.callback_of.is_some()),
         source: record.source,
         method: Method::of(&record.method),
         priority: Priority::new(record.priority).expect("stored as it was accepted"),
         tenant: record.tenant_id,
         cost: NonZeroU32::new(record.cost).expect("no call costs nothing"),
         accepted_at: record.accepted_at,
-        not_before: record.not_before,
-        deadline: record.deadline,
-        overrides: overrides.map(Box::new),
+        not_before: record.not_before.map(|at| steady.instant(at)),
+        deadline: record.deadline.map(|at| steady.instant(at)),
+        overrides: wish.and_then(|wish| wish.overrides.clone()).map(Box::new),
         has_file: record.file.is_some(),
+        callback: wish.and_then(|wish| wish.callback).map(UpstreamId),
         callback_of: record.callback_of.map(|parent| CallbackOf { parent, held: unfiled.contains(&parent) }),
     })
 }
@@ -156,14 +150,14 @@ fn document(reader: &mut dyn Reader, call: CallId) -> Result<Option<usize>, Read
     Ok(bytes.map(|bytes| u32::from_le_bytes(bytes) as usize))
 }
 
-fn recovered(record: &CallRecord, spec: CallSpec, open: Vec<OpenAttempt>) -> Recovered {
+fn recovered(record: &CallRecord, steady: SteadyClock, spec: CallSpec, open: Vec<OpenAttempt>) -> Recovered {
     let progress = &record.progress;
     Recovered {
         spec,
         state: progress.state,
         tries: Tries { retries: progress.retries, requeues: progress.requeues, throttles: progress.throttles },
         attempts: record.attempts,
-        ready_at: progress.ready_at,
+        ready_at: progress.ready_at.map(|at| steady.instant(at)),
         open,
     }
 }

@@ -27,6 +27,8 @@ pub(crate) struct CallPlan {
     /// From acceptance on.
     pub(crate) deadline: Option<Duration>,
     pub(crate) overrides: Option<Overrides>,
+    /// Where its own callback goes.
+    pub(crate) callback: Option<u32>,
 }
 
 /// What a seed's calls may ask for.
@@ -44,10 +46,12 @@ struct Wishes {
 
 const METHODS: [&str; 6] = ["GET", "POST", "PUT", "DELETE", "PATCH", "PURGE"];
 
-/// All calls of a run, for this many upstreams, in the order of their offers, and the time over which they come.
-pub(crate) fn draw(dice: &mut Dice, upstreams: u32) -> (Vec<CallPlan>, Duration) {
+/// All calls of a run, for this many upstreams and with callbacks to these, in the order of their offers, and the time
+/// over which they come.
+pub(crate) fn draw(dice: &mut Dice, upstreams: u32, webhooks: &[u32]) -> (Vec<CallPlan>, Duration) {
     let wishes = Wishes::draw(dice);
-    let mut calls: Vec<CallPlan> = (0..dice.spread_count(20, 200)).map(|_| wishes.call(dice, upstreams)).collect();
+    let mut calls: Vec<CallPlan> =
+        (0..dice.spread_count(20, 200)).map(|_| wishes.call(dice, upstreams, webhooks)).collect();
     calls.sort_by_key(|call| call.offer_after);
     (calls, wishes.span)
 }
@@ -73,7 +77,7 @@ impl Wishes {
         }
     }
 
-    fn call(self, dice: &mut Dice, upstreams: u32) -> CallPlan {
+    fn call(self, dice: &mut Dice, upstreams: u32, webhooks: &[u32]) -> CallPlan {
         let cost = if self.costs && dice.percent(40) { dice.count(1, 12) } else { 1 };
         let longest = self.span.max(Duration::from_secs(60)) * 2;
         CallPlan {
@@ -87,6 +91,7 @@ impl Wishes {
             delay: (self.delays && dice.percent(30)).then(|| dice.spread(Duration::from_millis(1), longest)),
             deadline: (self.deadlines && dice.percent(40)).then(|| dice.spread(Duration::from_millis(1), longest)),
             overrides: (self.overrides && dice.percent(40)).then(|| overrides(dice)),
+            callback: (!webhooks.is_empty() && dice.percent(20)).then(|| *dice.pick(webhooks)),
         }
     }
 }

@@ -9,10 +9,11 @@ use std::collections::{BTreeMap, BinaryHeap};
 use farcall_core::dispatcher::Loaded;
 use farcall_core::id::{AttemptId, CallId};
 use farcall_core::policy::UpstreamPolicy;
-use farcall_core::time::{Instant, Now};
+use farcall_core::time::Instant;
 use farcall_store::memory::MemoryStore;
 
 use crate::checker::{self, Check, Ledger, ensure};
+use crate::clocks::Clocks;
 use crate::dice::Dice;
 use crate::engine::Process;
 use crate::executor::Flight;
@@ -28,7 +29,9 @@ const HAPPENINGS_MAX: u64 = 3_000_000;
 #[derive(Debug)]
 pub(crate) struct World {
     pub(crate) plan: Plan,
+    /// The true time.
     pub(crate) now: Instant,
+    pub(crate) clocks: Clocks,
     pub(crate) dice: Dice,
     pub(crate) log: Log,
     pub(crate) facts: Facts,
@@ -65,6 +68,9 @@ pub(crate) enum Happening {
         place: usize,
     },
     Heal,
+    WallJump {
+        by_us: i64,
+    },
     Committed {
         boot: usize,
         seq: u64,
@@ -104,6 +110,7 @@ impl World {
         let plan = Plan::draw(&mut dice.fork());
         let mut world = Self {
             now: plan.start,
+            clocks: Clocks::new(plan.start, plan.wall_ahead.as_micros() as i64),
             dice,
             log: Log::new(lines_kept),
             facts: Facts { arrivals: vec![Vec::new(); plan.upstreams.len()], ..Facts::default() },
@@ -145,10 +152,6 @@ impl World {
         checker::check_whole(self)
     }
 
-    pub(crate) fn clocks(&self) -> Now {
-        self.plan.now(self.now)
-    }
-
     pub(crate) fn schedule(&mut self, at: Instant, happening: Happening) {
         self.happenings += 1;
         self.queue.push(Reverse((at, self.happenings, happening)));
@@ -170,6 +173,9 @@ impl World {
         }
         for (place, &(after, _)) in faults.drains_after.iter().enumerate() {
             self.schedule(start + after, Happening::Drain { place });
+        }
+        for &(after, by_us) in &faults.wall_jumps {
+            self.schedule(start + after, Happening::WallJump { by_us });
         }
         self.schedule(start + faults.heal_after, Happening::Heal);
     }
@@ -206,6 +212,7 @@ impl World {
             Happening::Crash { boot } => return self.crash(boot),
             Happening::Drain { place } => self.drain(place),
             Happening::Heal => self.heal(),
+            Happening::WallJump { by_us } => self.wall_jump(by_us),
             Happening::Committed { boot, seq } => return self.committed(boot, seq),
             Happening::Sent { attempt } => self.sent(attempt),
             Happening::Arrive { attempt } => self.arrive(attempt),

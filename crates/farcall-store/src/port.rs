@@ -8,8 +8,8 @@
 use bytes::Bytes;
 use farcall_core::attempt::{AttemptKind, AttemptOutcome};
 use farcall_core::id::CallId;
-use farcall_core::lane::Position;
-use farcall_core::time::{Instant, Timestamp};
+use farcall_core::steady::{KeptClock, Steady};
+use farcall_core::time::Timestamp;
 
 use crate::record::{
     AttemptRecord, CallRecord, ErrorRecord, FileIdentity, GrantRecord, LaneName, Progress, Recovery, ResponseRecord,
@@ -20,20 +20,30 @@ use crate::record::{
 pub enum Write {
     /// A new call and the document it came as. Neither its id nor its idempotency key is known yet.
     Insert(Box<Insert>),
-    /// An attempt is about to be made; the call runs, and waits for nothing (`next_at`). The call has not ended, and
+    /// An attempt is about to be made; the call runs, and stands in no lane any more. The call has not ended, and
     /// the number is one above that of its last attempt.
     Start(Start),
     /// An attempt ended, or a waiting call did.
     Settle(Box<Settle>),
     /// An answer to this call asks everybody to keep away from its upstream until then. The later of several counts.
-    Close { call: CallId, until: Timestamp },
+    Close { call: CallId, until: Steady },
     /// A call that was held back may go on from then on. It has not ended, and neither runs nor waits in a lane.
-    Release { call: CallId, ready_at: Instant },
+    Release { call: CallId, ready_at: Steady },
     /// A call's response file and request file are in place. The call has ended, and was not filed before.
     Filed(CallId),
 }
 
 impl Write {
+    /// When it was decided, which lies in the past; nothing of what comes with a write that says so.
+    pub(crate) const fn decided_at(&self) -> Option<Steady> {
+        match self {
+            Self::Insert(insert) => Some(insert.at),
+            Self::Start(start) => Some(start.granted_at),
+            Self::Settle(settle) => Some(settle.at),
+            Self::Close { .. } | Self::Release { .. } | Self::Filed(_) => None,
+        }
+    }
+
     /// The call it changes.
     pub const fn call(&self) -> CallId {
         match self {
@@ -47,6 +57,8 @@ impl Write {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Insert {
+    /// When that was decided.
+    pub at: Steady,
     pub call: CallRecord,
     pub request: Bytes,
 }
@@ -57,6 +69,8 @@ pub struct Start {
     pub number: u32,
     pub kind: AttemptKind,
     pub started_at: Timestamp,
+    /// When it took its slots.
+    pub granted_at: Steady,
 }
 
 /// The end of an attempt that runs, of a call that has not ended, or both.
@@ -65,6 +79,8 @@ pub struct Start {
 /// progress; anything else is refused.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settle {
+    /// When that was decided.
+    pub at: Steady,
     pub call: CallId,
     /// Nothing when a waiting call ends (expired).
     pub attempt: Option<AttemptEnd>,
@@ -79,16 +95,18 @@ pub struct AttemptEnd {
     pub number: u32,
     pub outcome: AttemptOutcome,
     pub status: Option<u16>,
-    pub proved_at: Option<Timestamp>,
+    /// From when its slots cool; nothing when it sent nothing.
+    pub proved_at: Option<Steady>,
     pub ended_at: Timestamp,
     pub error: Option<ErrorRecord>,
 }
 
-/// Calls of a lane that are asked for: at most `count`, from this position on.
+/// Calls of a lane that are asked for: at most `count`, from a place on. Among those of one moment ids decide.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LaneRange {
     pub lane: LaneName,
-    pub from: Position,
+    pub ready_at: Steady,
+    pub call: CallId,
     pub count: u32,
 }
 
@@ -122,6 +140,12 @@ pub trait Store: Send + 'static {
     /// # Errors
     /// When the store cannot be read or the new epoch not written.
     fn take_over(&mut self) -> Result<Recovery, ReadError>;
+
+    /// Makes the clock of the present boot durable, by which everything committed from now on is meant.
+    ///
+    /// # Errors
+    /// When it cannot be made durable, or another engine has taken over.
+    fn keep_clock(&mut self, clock: &KeptClock) -> Result<(), ReadError>;
 
     /// Makes a batch durable, all or nothing. The writes take effect in the order given.
     ///
@@ -166,17 +190,17 @@ pub trait Reader: Send {
     /// When the store cannot be read.
     fn keyed(&mut self, scope: &str, key: &str) -> Result<Option<CallRecord>, ReadError>;
 
-    /// At most `count` attempts of a limit key: those that are still open, and those that were proved and started or
+    /// At most `count` attempts of a limit key: those that are still open, and those that were proved and granted or
     /// were proved at `since` or later. One that ended without proof sent nothing and is left out.
     ///
-    /// Open ones come first, the latest start leading, then the others by the later of start and proof, newest first:
+    /// Open ones come first, the latest grant leading, then the others by the later of grant and proof, newest first:
     /// the first N of them are those that hold the N slots of a limit longest.
     ///
     /// # Errors
     /// When the store cannot be read.
-    fn grants(&mut self, limit_key: &str, since: Timestamp, count: u32) -> Result<Vec<GrantRecord>, ReadError>;
+    fn grants(&mut self, limit_key: &str, since: Steady, count: u32) -> Result<Vec<GrantRecord>, ReadError>;
 
-    /// The calls of each range, in the order of their positions.
+    /// The calls of each range, in the order of their places.
     ///
     /// # Errors
     /// When the store cannot be read.
@@ -198,7 +222,7 @@ pub trait Reader: Send {
     ///
     /// # Errors
     /// When the store cannot be read.
-    fn closed_until(&mut self, limit_key: &str) -> Result<Option<Timestamp>, ReadError>;
+    fn closed_until(&mut self, limit_key: &str) -> Result<Option<Steady>, ReadError>;
 
     /// Bytes free where the store lies.
     ///

@@ -1,13 +1,15 @@
 //! What the store keeps: calls, attempts, requests, responses, as plain rows.
 //!
 //! A record says what happened; what follows from it is decided in `farcall-core`. Bodies stand apart from metadata:
-//! a request is the bytes of the call document as it came, a response its head and decoded body.
+//! a request is the bytes of the call document as it came, a response its head and decoded body. What decisions rest on
+//! is kept in steady time, what people read by the wall clock.
 
 use bytes::Bytes;
 use farcall_core::attempt::{AttemptKind, AttemptOutcome};
-use farcall_core::call::{ErrorKind, Source, State, TenantId};
+use farcall_core::call::{ErrorKind, Source, State, TenantId, Via};
 use farcall_core::id::CallId;
-use farcall_core::time::{Instant, Timestamp};
+use farcall_core::steady::{KeptClock, Steady};
+use farcall_core::time::Timestamp;
 
 /// Which file a call came from. The same four values after a crash are the same call.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -31,11 +33,9 @@ pub struct ErrorRecord {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Progress {
     pub state: State,
-    /// When it may go on, where that is known.
-    pub next_at: Option<Timestamp>,
     /// Its place in its lane, while it waits in one: from when on it may go on. Nothing while it runs or is held back,
     /// and when it has ended.
-    pub ready_at: Option<Instant>,
+    pub ready_at: Option<Steady>,
     /// Retries used in the present round.
     pub retries: u32,
     /// Rounds begun after the first.
@@ -53,6 +53,7 @@ pub struct Progress {
 pub struct CallRecord {
     pub id: CallId,
     pub source: Source,
+    pub via: Via,
     /// The name of a declared upstream.
     pub upstream: Option<String>,
     /// What limits are counted by: the declared name, or the origin of an undeclared upstream.
@@ -67,8 +68,8 @@ pub struct CallRecord {
     pub tenant_id: TenantId,
     pub cost: u32,
     pub accepted_at: Timestamp,
-    pub not_before: Option<Timestamp>,
-    pub deadline: Option<Timestamp>,
+    pub not_before: Option<Steady>,
+    pub deadline: Option<Steady>,
     /// When its first attempt started.
     pub started_at: Option<Timestamp>,
     /// Attempts made.
@@ -85,19 +86,9 @@ pub struct CallRecord {
 }
 
 impl Progress {
-    /// That of a call in this state which was never tried, and may go on at `next_at`.
-    pub const fn waiting(state: State, next_at: Option<Timestamp>, ready_at: Option<Instant>) -> Self {
-        Self {
-            state,
-            next_at,
-            ready_at,
-            retries: 0,
-            requeues: 0,
-            throttles: 0,
-            finished_at: None,
-            status: None,
-            error: None,
-        }
+    /// That of a call in this state which was never tried, and may go on from `ready_at` on.
+    pub const fn waiting(state: State, ready_at: Option<Steady>) -> Self {
+        Self { state, ready_at, retries: 0, requeues: 0, throttles: 0, finished_at: None, status: None, error: None }
     }
 }
 
@@ -119,8 +110,10 @@ pub struct AttemptRecord {
     pub outcome: AttemptOutcome,
     pub status: Option<u16>,
     pub started_at: Timestamp,
+    /// When it took its slots.
+    pub granted_at: Steady,
     /// When its arrival was known to lie in the past: first response byte, or end.
-    pub proved_at: Option<Timestamp>,
+    pub proved_at: Option<Steady>,
     pub ended_at: Option<Timestamp>,
     pub error: Option<ErrorRecord>,
 }
@@ -140,10 +133,9 @@ pub struct ResponseRecord {
 /// A slot taken by an attempt, for rebuilding limits after a restart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct GrantRecord {
-    pub started_at: Timestamp,
-    pub proved_at: Option<Timestamp>,
+    pub granted_at: Steady,
     /// Nothing while the attempt is open.
-    pub ended_at: Option<Timestamp>,
+    pub proved_at: Option<Steady>,
     pub cost: u32,
 }
 
@@ -168,10 +160,12 @@ impl Totals {
     }
 }
 
-/// The calls of one limit key, priority and tenant that wait.
+/// The calls of one limit key, priority and tenant that wait; callbacks stand apart.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct LaneName {
     pub limit_key: String,
+    /// Its calls are callbacks.
+    pub of_callbacks: bool,
     pub priority: u8,
     pub tenant: TenantId,
 }
@@ -196,4 +190,8 @@ pub struct Recovery {
     /// Ended calls whose files are not in place yet, in the order of acceptance.
     pub unfiled: Vec<CallRecord>,
     pub totals: Totals,
+    /// The clock that was kept last.
+    pub clock: Option<KeptClock>,
+    /// When the latest of all that is stored was decided: that lies in the past, whatever clocks show.
+    pub latest: Option<Steady>,
 }

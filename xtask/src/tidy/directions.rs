@@ -22,14 +22,19 @@ enum Others {
 
 const DATABASES: &[&str] = &["rusqlite", "libsqlite3-sys", "tokio-postgres", "deadpool-postgres"];
 
-const DIRECTIONS: [Direction; 7] = [
+const DIRECTIONS: [Direction; 12] = [
+    Direction { name: "farcall-crash", own: &[], others: Others::Only(&["rustix", "thiserror"]) },
     Direction { name: "farcall-core", own: &[], others: Others::Only(&["fastrand", "thiserror"]) },
     Direction {
         name: "farcall-store",
-        own: &["farcall-core"],
+        own: &["farcall-core", "farcall-crash"],
         others: Others::AllBut(&["hyper", "hyper-util", "http", "axum", "reqwest", "tracing"]),
     },
-    Direction { name: "farcall-engine", own: &["farcall-core", "farcall-store"], others: Others::AllBut(DATABASES) },
+    Direction {
+        name: "farcall-engine",
+        own: &["farcall-core", "farcall-crash", "farcall-store"],
+        others: Others::AllBut(DATABASES),
+    },
     Direction { name: "farcall-server", own: &["farcall-core", "farcall-engine"], others: Others::AllBut(DATABASES) },
     Direction {
         name: "farcall-sim",
@@ -38,10 +43,18 @@ const DIRECTIONS: [Direction; 7] = [
     },
     Direction {
         name: "farcall-cli",
-        own: &["farcall-core", "farcall-store", "farcall-engine", "farcall-server"],
+        own: &["farcall-core", "farcall-crash", "farcall-store", "farcall-engine", "farcall-server"],
         others: Others::AllBut(DATABASES),
     },
-    Direction { name: "xtask", own: &["farcall-sim"], others: Others::AllBut(&[]) },
+    Direction { name: "xtask", own: &["bench-gauge", "farcall-sim"], others: Others::AllBut(&[]) },
+    Direction { name: "bench-gauge", own: &[], others: Others::AllBut(&[]) },
+    Direction { name: "bench-upstream", own: &["bench-gauge"], others: Others::AllBut(&[]) },
+    Direction { name: "bench-floor", own: &["bench-gauge"], others: Others::AllBut(&[]) },
+    Direction {
+        name: "bench-engine",
+        own: &["bench-gauge", "farcall-core", "farcall-store", "farcall-engine"],
+        others: Others::AllBut(DATABASES),
+    },
 ];
 
 pub(super) fn check(tree: &Tree) -> Vec<Finding> {

@@ -37,7 +37,7 @@ pub(super) struct Package {
 impl Tree {
     pub(super) fn read(root: &Path) -> Result<Self> {
         let mut paths = Vec::new();
-        for folder in ["crates", "xtask"] {
+        for folder in ["bench", "crates", "xtask"] {
             collect_rust_files(&root.join(folder), &mut paths)?;
         }
         paths.sort();

@@ -45,6 +45,9 @@ pub(crate) fn run(words: &[OsString]) -> Exit {
 }
 
 fn perform(context: &Context, command: Command) -> Result<Exit, Failure> {
+    if let Some(trap) = &context.environment.crash {
+        farcall_crash::set(trap).map_err(|error| Failure::new(Exit::Usage, error))?;
+    }
     match command {
         Command::Serve(dir) => serve::run(context, &dir),
         Command::Run(dir) => run::run(context, &dir),

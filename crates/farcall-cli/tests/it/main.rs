@@ -3,6 +3,7 @@
 //! They start processes, use directories of their own and nothing but loopback, and run side by side.
 
 mod crash;
+mod crash_points;
 mod demo;
 mod kofaf;
 mod launch;

@@ -2,7 +2,7 @@
 //!
 //! Plain data: what happens to an entry stands with what makes it happen.
 
-use crate::call::{CallSpec, State, WaitReason};
+use crate::call::{CallSpec, QuotaId, State, WaitReason};
 use crate::lane::{LaneId, Position};
 use crate::limit::Grant;
 use crate::settle::Tries;
@@ -57,6 +57,8 @@ pub(super) enum Place {
 #[derive(Debug, Clone)]
 pub(super) struct Live {
     pub(super) number: u32,
+    /// What it is charged to, and its slots there.
+    pub(super) quota: QuotaId,
     pub(super) grant: Grant,
     /// Nothing before it is launched.
     pub(super) times_out_at: Option<Instant>,

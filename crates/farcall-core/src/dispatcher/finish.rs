@@ -1,10 +1,10 @@
 //! Attempts that end, calls that end with them, and deadlines that pass.
 //!
 //! What a result means is asked of `classify` and `settle`; here it is carried out: slots, counts, writes, the
-//! callback.
+//! callbacks.
 
 use super::entry::{Cut, Live, Place};
-use super::{AttemptEnd, Callback, Dispatcher, Effect, Progress, Write};
+use super::{AskedBy, AttemptEnd, Callback, Dispatcher, Effect, Progress, Write};
 use crate::attempt::{AttemptOutcome, AttemptResult, BytesSent};
 use crate::call::{CallSpec, CallbackOf, ErrorKind, Method, Priority, Source, State, TenantId};
 use crate::classify::{Verdict, classify};
@@ -35,18 +35,18 @@ impl Dispatcher {
 
     pub(super) fn note_sent(&mut self, attempt: AttemptId, at: Instant) {
         let Some(entry) = self.calls.get_mut(&attempt.call) else { return };
-        let id = entry.spec.upstream;
         if let Some(live) = entry.live.iter_mut().find(|live| live.number == attempt.number) {
-            self.upstreams[id.0 as usize].limits.sent(&mut live.grant, at);
+            let id = live.quota;
+            self.quotas[id.0 as usize].limits.sent(&mut live.grant, at);
             self.wake(id);
         }
     }
 
     pub(super) fn note_first_byte(&mut self, attempt: AttemptId, at: Instant) {
         let Some(entry) = self.calls.get_mut(&attempt.call) else { return };
-        let id = entry.spec.upstream;
         if let Some(live) = entry.live.iter_mut().find(|live| live.number == attempt.number) {
-            self.upstreams[id.0 as usize].limits.answered(&mut live.grant, at);
+            let id = live.quota;
+            self.quotas[id.0 as usize].limits.answered(&mut live.grant, at);
             self.wake(id);
         }
     }
@@ -97,7 +97,7 @@ impl Dispatcher {
             Place::Running => return self.cut(call, None, Cut::Deadline),
             Place::Ended => return,
             Place::Lane | Place::Asleep { .. } => self.leave_lane(call),
-            Place::Held => self.held.retain(|_, held| *held != call),
+            Place::Held => self.held.retain(|&(_, held)| held != call),
         }
         self.end(now, call, State::Expired, Some(ErrorKind::Deadline), None, None);
     }
@@ -123,7 +123,7 @@ impl Dispatcher {
         }
     }
 
-    /// Takes an attempt that is over off the books of its upstream.
+    /// Takes an attempt that is over off the books of its upstream and its quota.
     fn release(&mut self, now: Now, attempt: AttemptId, wrote: BytesSent) -> Option<Live> {
         let entry = self.calls.get_mut(&attempt.call)?;
         let place = entry.live.iter().position(|live| live.number == attempt.number)?;
@@ -132,14 +132,12 @@ impl Dispatcher {
         if let Some(at) = live.times_out_at {
             self.timers.cancel(at, Timer::Timeout(attempt));
         }
-        let upstream = &mut self.upstreams[id.0 as usize];
-        upstream.in_flight -= 1;
-        self.in_flight -= 1;
+        let quota = &mut self.quotas[live.quota.0 as usize];
         match wrote {
-            BytesSent::No => upstream.limits.give_back(&live.grant),
-            BytesSent::Maybe => upstream.limits.ended(&mut live.grant, now.instant),
+            BytesSent::No => quota.limits.give_back(&live.grant),
+            BytesSent::Maybe => quota.limits.ended(&mut live.grant, now.instant),
         }
-        self.wake(id);
+        self.leave(id, live.quota);
         Some(live)
     }
 
@@ -152,10 +150,9 @@ impl Dispatcher {
     fn conclude(&mut self, now: Now, attempt: AttemptId, live: &Live, verdict: Verdict, status: Option<u16>) {
         if let Verdict::Throttled { wait } = verdict {
             let longest = self.with_terms(attempt.call, |terms| terms.retry().retry_after_max);
-            let id = self.calls[&attempt.call].spec.upstream;
             let until = now.instant + wait.min(longest);
-            self.upstream(id).close_until(until);
-            self.turn.writes.push(Write::Close { call: attempt.call, until: now.timestamp_of(until) });
+            self.quota(live.quota).close_until(until);
+            self.turn.writes.push(Write::Close { call: attempt.call, until });
         }
         let tries = self.calls[&attempt.call].tries;
         let chance = self.chance();
@@ -213,8 +210,7 @@ impl Dispatcher {
                 self.end(now, call, State::Expired, Some(ErrorKind::Deadline), status, Some(over.end));
             }
             Decision::Wait { until, reason, tries } => {
-                let next_at = Some(now.timestamp_of(until));
-                let progress = Progress { next_at, ..self.wait(call, until, tries, &over.end) };
+                let progress = self.wait(call, until, tries, &over.end);
                 self.push_settle(call, Some(over.end), Some(progress));
                 self.stand(call, until, Some(reason));
             }
@@ -234,10 +230,10 @@ impl Dispatcher {
         entry.state = state;
         entry.tries = tries;
         let (status, error, ready_at) = (end.status, end.error, Some(ready_at));
-        Progress { state, next_at: None, ready_at, tries, status, error, finished_at: None }
+        Progress { state, ready_at, tries, status, error, finished_at: None }
     }
 
-    /// Ends a call: its outcome is written, what still runs of it cut off, its callback inserted.
+    /// Ends a call: its outcome is written, what still runs of it cut off, its callbacks inserted.
     pub(super) fn end(
         &mut self,
         now: Now,
@@ -257,15 +253,14 @@ impl Dispatcher {
             self.timers.cancel(deadline, Timer::Deadline(call));
         }
         let finished_at = Some(now.timestamp);
-        let progress =
-            Progress { state, next_at: None, ready_at: None, tries: entry.tries, status, error, finished_at };
+        let progress = Progress { state, ready_at: None, tries: entry.tries, status, error, finished_at };
         let spec = entry.spec.clone();
         if entry.live.is_empty() {
             self.forget(call);
         }
         self.turn.writes.push(Write::Settle { call, upstream: spec.upstream, attempt, progress: Some(progress) });
         self.turn.effects_after.push(Effect::Ended { call, has_file: spec.has_file });
-        self.insert_callback(now, &spec, state);
+        self.insert_callbacks(now, &spec, state);
     }
 
     fn forget(&mut self, call: CallId) {
@@ -273,17 +268,28 @@ impl Dispatcher {
         self.loads.left_memory(call);
     }
 
-    pub(super) fn insert_callback(&mut self, now: Now, parent: &CallSpec, end: State) {
-        let wanted = self.upstream(parent.upstream).policy.callbacks;
-        let wants = if end == State::Succeeded { wanted.on_success } else { wanted.on_fail };
-        if !wants || parent.source == Source::Callback {
+    pub(super) fn insert_callbacks(&mut self, now: Now, parent: &CallSpec, end: State) {
+        if parent.source == Source::Callback {
             return;
         }
+        let policy = self.upstream(parent.upstream).policy.callbacks;
+        let configured = if end == State::Succeeded { policy.on_success } else { policy.on_fail };
+        let wanted = [(AskedBy::Policy, configured), (AskedBy::Call, parent.callback)];
+        for (asked_by, upstream) in wanted {
+            if let Some(upstream) = upstream {
+                let (parent_upstream, parent_end) = (parent.upstream, end);
+                let callback = Callback { parent: parent.id, parent_upstream, parent_end, asked_by, upstream };
+                self.insert_callback(now, parent, callback);
+            }
+        }
+    }
+
+    fn insert_callback(&mut self, now: Now, parent: &CallSpec, callback: Callback) {
         let spec = CallSpec {
             id: CallId::new(now.timestamp, self.rng.u128(..)),
-            upstream: self.callbacks,
+            upstream: callback.upstream,
             source: Source::Callback,
-            method: Method::Other,
+            method: if callback.upstream == self.commands { Method::Other } else { Method::Post },
             priority: Priority::default(),
             tenant: TenantId::default(),
             cost: std::num::NonZeroU32::MIN,
@@ -292,9 +298,9 @@ impl Dispatcher {
             deadline: None,
             overrides: None,
             has_file: false,
+            callback: None,
             callback_of: Some(CallbackOf { parent: parent.id, held: parent.has_file }),
         };
-        let callback = Callback { parent: parent.id, parent_upstream: parent.upstream, parent_end: end };
         self.accept(now, spec, Some(callback));
     }
 }
@@ -311,7 +317,7 @@ fn attempt_end(
         outcome,
         status,
         error,
-        proved_at: live.grant.proved_at().map(|at| now.timestamp_of(at)),
+        proved_at: live.grant.proved_at(),
         ended_at: now.timestamp,
     }
 }

@@ -194,6 +194,7 @@ impl Dispatcher {
             }
         }
         if until.is_none() {
+            debug_assert!(!self.upstream(upstream).lanes.is_beyond(lane, Position::LAST), "a waiting call is lost");
             self.upstream(upstream).lanes.forget_all_beyond(lane);
         }
         self.want_more(upstream, lane);
@@ -217,7 +218,7 @@ impl Dispatcher {
             Some(_) | None => recovered.state,
         };
         let mut entry = Entry::new(spec, state, tries, attempts, ready_at);
-        entry.deadline = entry.spec.deadline.map(|at| now.instant_of(at));
+        entry.deadline = entry.spec.deadline;
         if let Some(deadline) = entry.deadline {
             self.timers.set(deadline, Timer::Deadline(call));
         }
@@ -233,7 +234,7 @@ impl Dispatcher {
         state: State,
         ready_at: Instant,
     ) -> Option<WaitReason> {
-        let closed_until = self.upstreams[id.0 as usize].closed_until;
+        let closed_until = self.quota_of(id).closed_until;
         match state {
             _ if ready_at <= now.instant => None,
             State::Scheduled => Some(WaitReason::NotBefore),
@@ -246,7 +247,7 @@ impl Dispatcher {
     fn expire_stored(&mut self, now: Now, found: Vec<Recovered>) {
         let is_cut = found.len() >= usize::try_from(DEADLINES_MAX).unwrap_or(usize::MAX);
         for recovered in found {
-            let Some(deadline) = recovered.spec.deadline.map(|at| now.instant_of(at)) else { continue };
+            let Some(deadline) = recovered.spec.deadline else { continue };
             if deadline > now.instant {
                 return self.note_stored_deadline(deadline.max(now.instant + DEADLINES_EVERY));
             }

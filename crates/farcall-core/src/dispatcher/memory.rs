@@ -43,9 +43,9 @@ impl Dispatcher {
     }
 
     /// Puts a call that waits where it belongs, and sets its deadline.
-    pub(super) fn place_new(&mut self, now: Now, mut entry: Entry, asleep: Option<WaitReason>) {
+    pub(super) fn place_new(&mut self, mut entry: Entry, asleep: Option<WaitReason>) {
         let (call, ready_at) = (entry.spec.id, entry.ready_at);
-        if let Some(deadline) = entry.spec.deadline.map(|at| now.instant_of(at)) {
+        if let Some(deadline) = entry.spec.deadline {
             entry.deadline = Some(deadline);
             self.timers.set(deadline, Timer::Deadline(call));
         }
@@ -56,7 +56,7 @@ impl Dispatcher {
         let previous = self.calls.insert(call, entry);
         assert!(previous.is_none(), "call {call} was offered twice");
         match held_by {
-            Some(parent) => drop(self.held.insert(parent, call)),
+            Some(parent) => drop(self.held.insert((parent, call))),
             None => self.stand(call, ready_at, asleep),
         }
     }
@@ -83,8 +83,8 @@ impl Dispatcher {
         let Some(entry) = self.calls.get_mut(&call) else { return };
         entry.place = asleep.map_or(Place::Lane, |reason| Place::Asleep { reason });
         let (id, lane, position) = (entry.spec.upstream, entry.lane(), entry.position());
+        let cost = self.quotas[self.upstreams[id.0 as usize].quota.0 as usize].limits.cap(entry.spec.cost.get());
         let upstream = &mut self.upstreams[id.0 as usize];
-        let cost = upstream.capped_cost(entry.spec.cost.get());
         self.loaded += 1;
         if asleep.is_some() {
             upstream.lanes.put_asleep(lane, position, cost);
@@ -117,8 +117,9 @@ impl Dispatcher {
         }
         self.upstream(id).lanes.remove(lane, position);
         self.loaded -= 1;
-        // The call may have been the one that its upstream was blocked for.
-        self.wake(id);
+        // The call may have been the one that its quota was blocked for.
+        let quota = self.upstream(id).quota;
+        self.wake(quota);
         self.want_more(id, lane);
     }
 
@@ -148,11 +149,23 @@ impl Dispatcher {
         self.want_more(id, lane);
     }
 
-    /// A blocked upstream is woken by what unblocks it, or by a call that goes before the one it is blocked for.
+    /// A call may go on: its upstream takes turns at its quota, unless something of itself keeps it from that.
     fn wake_for(&mut self, id: UpstreamId, call: CallId) {
-        let upstream = self.upstream(id);
-        if upstream.blocked.is_none() || upstream.lanes.peek().is_some_and(|next| next.call == call) {
-            self.wake(id);
+        let upstream = &mut self.upstreams[id.0 as usize];
+        let quota = &mut self.quotas[upstream.quota.0 as usize];
+        if upstream.blocked.is_some() {
+            // What unblocks it makes it take turns again.
+            return;
+        }
+        if !upstream.takes_turns {
+            upstream.takes_turns = true;
+            quota.turns.push_back(id);
+        }
+        // A blocked quota is woken by what unblocks it, or by a call that goes before the one it is blocked for.
+        let is_front = quota.turns.front() == Some(&id) && upstream.lanes.peek().is_some_and(|next| next.call == call);
+        if quota.blocked.is_none() || is_front {
+            let quota = upstream.quota;
+            self.wake(quota);
         }
     }
 }

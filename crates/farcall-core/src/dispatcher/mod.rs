@@ -10,6 +10,7 @@ mod event;
 mod finish;
 mod load;
 mod memory;
+mod quota;
 mod restore;
 mod standing;
 mod start;
@@ -18,7 +19,7 @@ mod tests;
 mod turn;
 mod upstream;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 
 pub use census::Census;
 pub use event::Event;
@@ -26,29 +27,31 @@ pub use load::{LaneLoad, Loaded, Wanted};
 pub use memory::Memory;
 pub use restore::{OpenAttempt, Recovered};
 pub use standing::{Standing, UpstreamStanding, Waiters};
-pub use turn::{AttemptEnd, Callback, Effect, Progress, Seq, Turn, Write};
+pub use turn::{AskedBy, AttemptEnd, Callback, Effect, Progress, Seq, Turn, Write};
 
-use crate::call::{CallSpec, State, UpstreamId, WaitReason};
+use crate::call::{CallSpec, QuotaId, State, UpstreamId, WaitReason};
 use crate::id::CallId;
-use crate::limit::{Limits, PastGrant};
-use crate::policy::UpstreamPolicy;
+use crate::limit::{Limits, Past};
+use crate::policy::{CallbackPolicy, UpstreamPolicy};
 use crate::retry::Fraction;
 use crate::settle::Tries;
 use crate::time::{Instant, Now};
 use crate::timers::{Timer, Timers};
 use entry::{Cut, Entry};
 use load::Loads;
+use quota::Quota;
 use upstream::Upstream;
 
 /// Writes that one turn may hold.
 const TURN_WRITES_MAX: usize = 1_000;
-/// Attempts that may be out at once over all upstreams, beside one of each upstream.
+/// Attempts that may be out at once over all upstreams, beside one of each quota.
 const ATTEMPTS_MAX: u32 = 1_024;
 
 /// All decisions of one engine.
 #[derive(Debug, Clone)]
 pub struct Dispatcher {
     upstreams: Vec<Upstream>,
+    quotas: Vec<Quota>,
     /// Calls in memory: all that run or are held back, and the front of each lane.
     calls: HashMap<CallId, Entry>,
     memory: Memory,
@@ -57,15 +60,15 @@ pub struct Dispatcher {
     loads: Loads,
     /// The last place that was given at the end of a lane.
     last_place: Instant,
-    /// Callbacks that wait until their parent is filed, by parent.
-    held: HashMap<CallId, CallId>,
-    callbacks: UpstreamId,
+    /// Callbacks that wait until their parent is filed, behind that.
+    held: BTreeSet<(CallId, CallId)>,
+    commands: UpstreamId,
     timers: Timers,
-    /// Upstreams that may have something to start, in turns.
-    ready: VecDeque<UpstreamId>,
-    /// Upstreams kept from starting more because too many attempts are out over all. Each upstream stands in one of
-    /// the two queues at most, and is `is_ready` then.
-    crowded_out: VecDeque<UpstreamId>,
+    /// Quotas at which something may start, in turns.
+    ready: VecDeque<QuotaId>,
+    /// Quotas at which no more starts because too many attempts are out over all. Each quota stands in one of the two
+    /// queues at most, and is `is_ready` then.
+    crowded_out: VecDeque<QuotaId>,
     /// Attempts that are out.
     in_flight: u32,
     census: Census,
@@ -75,17 +78,18 @@ pub struct Dispatcher {
 }
 
 impl Dispatcher {
-    /// An empty dispatcher. `callbacks` is the policy of callbacks, `seed` the source of all chance.
-    pub fn new(callbacks: UpstreamPolicy, seed: u64) -> Self {
+    /// An empty dispatcher. `commands` is the policy of callbacks that run a command, `seed` the source of all chance.
+    pub fn new(commands: UpstreamPolicy, seed: u64) -> Self {
         let mut dispatcher = Self {
             upstreams: Vec::new(),
+            quotas: Vec::new(),
             calls: HashMap::new(),
             memory: Memory::default(),
             loaded: 0,
             loads: Loads::default(),
-            last_place: Instant::from_micros(i64::MIN),
-            held: HashMap::new(),
-            callbacks: UpstreamId(0),
+            last_place: Instant::MIN,
+            held: BTreeSet::new(),
+            commands: UpstreamId(0),
             timers: Timers::default(),
             ready: VecDeque::new(),
             crowded_out: VecDeque::new(),
@@ -95,8 +99,7 @@ impl Dispatcher {
             rng: fastrand::Rng::with_seed(seed),
             turn: Turn::default(),
         };
-        let limits = Limits::new(&callbacks);
-        dispatcher.callbacks = dispatcher.add_upstream(callbacks, limits);
+        dispatcher.commands = dispatcher.declare(commands);
         dispatcher
     }
 
@@ -107,26 +110,41 @@ impl Dispatcher {
         self
     }
 
-    /// The upstream that callbacks go to.
-    pub const fn callback_upstream(&self) -> UpstreamId {
-        self.callbacks
+    /// The upstream of callbacks that run a command.
+    pub const fn command_upstream(&self) -> UpstreamId {
+        self.commands
     }
 
     /// Adds an upstream to which nothing was sent before.
     pub fn declare(&mut self, policy: UpstreamPolicy) -> UpstreamId {
         let limits = Limits::new(&policy);
-        self.add_upstream(policy, limits)
+        let quota = self.add_quota(&policy, limits);
+        self.add_upstream(policy, quota)
     }
 
     /// Adds an upstream as an earlier process left its limits.
-    pub fn declare_restored(&mut self, policy: UpstreamPolicy, past: &[PastGrant], now: Now) -> UpstreamId {
+    pub fn declare_restored(&mut self, policy: UpstreamPolicy, past: &Past, now: Now) -> UpstreamId {
         let limits = Limits::restore(&policy, past, now.instant);
-        self.add_upstream(policy, limits)
+        let quota = self.add_quota(&policy, limits);
+        self.add_upstream(policy, quota)
+    }
+
+    /// Adds an upstream that shares the quota of another: the limits of `with` hold for both together. Of the policy's
+    /// own the concurrency holds beside them, for this one alone; its limits count for nothing.
+    pub fn declare_sharing(&mut self, policy: UpstreamPolicy, with: UpstreamId) -> UpstreamId {
+        let quota = self.upstream(with).quota;
+        self.add_upstream(policy, quota)
     }
 
     /// An upstream asked an earlier process to keep away until then.
     pub fn restore_closing(&mut self, id: UpstreamId, until: Instant) {
-        self.upstream(id).close_until(until);
+        let quota = self.upstream(id).quota;
+        self.quota(quota).close_until(until);
+    }
+
+    /// From now on the ends of an upstream's calls start these callbacks.
+    pub fn set_callbacks(&mut self, id: UpstreamId, callbacks: CallbackPolicy) {
+        self.upstream(id).policy.callbacks = callbacks;
     }
 
     /// Starts nothing at an upstream from now on.
@@ -187,10 +205,24 @@ impl Dispatcher {
         self.in_flight == 0
     }
 
-    fn add_upstream(&mut self, policy: UpstreamPolicy, limits: Limits) -> UpstreamId {
-        let id = UpstreamId(u32::try_from(self.upstreams.len()).expect("fewer than 2^32 upstreams"));
-        self.upstreams.push(Upstream::new(policy, limits));
+    fn add_quota(&mut self, policy: &UpstreamPolicy, limits: Limits) -> QuotaId {
+        let id = QuotaId(u32::try_from(self.quotas.len()).expect("fewer than 2^32 upstreams"));
+        self.quotas.push(Quota::new(limits, policy.concurrency));
         id
+    }
+
+    fn add_upstream(&mut self, policy: UpstreamPolicy, quota: QuotaId) -> UpstreamId {
+        let id = UpstreamId(u32::try_from(self.upstreams.len()).expect("fewer than 2^32 upstreams"));
+        self.upstreams.push(Upstream::new(policy, quota));
+        id
+    }
+
+    fn quota(&mut self, id: QuotaId) -> &mut Quota {
+        &mut self.quotas[id.0 as usize]
+    }
+
+    fn quota_of(&self, id: UpstreamId) -> &Quota {
+        &self.quotas[self.upstreams[id.0 as usize].quota.0 as usize]
     }
 
     fn upstream(&mut self, id: UpstreamId) -> &mut Upstream {
@@ -200,38 +232,37 @@ impl Dispatcher {
     fn accept(&mut self, now: Now, spec: CallSpec, callback: Option<Callback>) {
         let call = spec.id;
         let acknowledges = callback.is_none();
-        let not_before = spec.not_before.map(|at| now.instant_of(at)).filter(|&at| at > now.instant);
+        let not_before = spec.not_before.filter(|&at| at > now.instant);
         let state = if not_before.is_some() { State::Scheduled } else { State::Queued };
-        let next_at = not_before.map(|at| now.timestamp_of(at));
         let place = not_before.unwrap_or_else(|| self.end_of_line(now));
         let is_held = spec.callback_of.is_some_and(|of| of.held);
         let ready_at = (!is_held).then_some(place);
-        self.turn.writes.push(Write::Insert { call, state, next_at, ready_at, callback });
+        self.turn.writes.push(Write::Insert { call, state, ready_at, callback });
         if acknowledges {
             self.turn.effects_after.push(Effect::Acknowledge { call });
         }
         self.census.accept(state);
         let asleep = not_before.map(|_| WaitReason::NotBefore);
-        self.place_new(now, Entry::new(spec, state, Tries::default(), 0, place), asleep);
+        self.place_new(Entry::new(spec, state, Tries::default(), 0, place), asleep);
     }
 
-    /// Asks an upstream for its next call in the coming turn.
-    fn wake(&mut self, id: UpstreamId) {
+    /// Asks a quota for its next call in the coming turn.
+    fn wake(&mut self, id: QuotaId) {
         if self.draining {
             return;
         }
-        let upstream = self.upstream(id);
-        upstream.blocked = None;
-        if !upstream.is_ready && upstream.lanes.ready() > 0 {
-            upstream.is_ready = true;
+        let quota = self.quota(id);
+        quota.blocked = None;
+        if !quota.is_ready && !quota.turns.is_empty() {
+            quota.is_ready = true;
             self.ready.push_back(id);
         }
     }
 
     fn fire(&mut self, now: Now, timer: Timer) {
         match timer {
-            Timer::Upstream(id) => {
-                self.upstream(id).wake_at = None;
+            Timer::Quota(id) => {
+                self.quota(id).wake_at = None;
                 self.wake(id);
             }
             Timer::Wake(call) => self.wake_call(call),
@@ -245,10 +276,11 @@ impl Dispatcher {
 
     fn filed(&mut self, now: Now, call: CallId) {
         self.turn.writes.push(Write::Filed { call });
-        if let Some(callback) = self.held.remove(&call) {
+        while let Some(&held) = self.held.range((call, CallId::from_bits(0))..).next().filter(|(of, _)| *of == call) {
+            self.held.remove(&held);
             let ready_at = self.end_of_line(now);
-            self.turn.writes.push(Write::Release { call: callback, ready_at });
-            self.stand(callback, ready_at, None);
+            self.turn.writes.push(Write::Release { call: held.1, ready_at });
+            self.stand(held.1, ready_at, None);
         }
     }
 
@@ -256,8 +288,8 @@ impl Dispatcher {
         self.draining = true;
         self.ready.clear();
         self.crowded_out.clear();
-        for upstream in &mut self.upstreams {
-            upstream.is_ready = false;
+        for quota in &mut self.quotas {
+            quota.is_ready = false;
         }
         self.timers.set(until, Timer::Drain);
     }

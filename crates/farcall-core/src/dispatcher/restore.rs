@@ -2,6 +2,8 @@
 //!
 //! An attempt without an end may have arrived, so it ends `unknown` and its slots cool from now. Nothing is sent here.
 
+use std::time::Duration;
+
 use super::entry::Entry;
 use super::{AttemptEnd, Census, Dispatcher, Effect, Progress, Write};
 use crate::attempt::AttemptOutcome;
@@ -9,7 +11,10 @@ use crate::call::{CallSpec, ErrorKind, State};
 use crate::lane::{LaneId, Position};
 use crate::policy::Terms;
 use crate::settle::{Decision, Tries, decide_interrupted};
-use crate::time::{Instant, Now, Timestamp};
+use crate::time::{Instant, Now};
+
+/// Before anything that waits: long enough that nothing has waited that long.
+const LONG_AGO: Duration = Duration::from_secs(100 * 365 * 86_400);
 
 /// A call as its store kept it.
 #[derive(Debug, Clone, PartialEq)]
@@ -57,7 +62,7 @@ impl Dispatcher {
         if !spec.callback_of.is_some_and(|of| of.held) {
             self.turn.writes.push(Write::Release { call: spec.id, ready_at });
         }
-        self.place_new(now, Entry::new(spec, state, tries, attempts, ready_at), None);
+        self.place_new(Entry::new(spec, state, tries, attempts, ready_at), None);
     }
 
     /// A call whose attempts were out: they are stored as unknown, and the call goes on or ends by `on_unknown`.
@@ -67,7 +72,7 @@ impl Dispatcher {
         let policy = &self.upstreams[id.0 as usize].policy;
         let terms = Terms::new(policy, spec.overrides.as_deref(), spec.method);
         let decision = decide_interrupted(&terms, tries, ErrorKind::Unknown);
-        let proved_at = now.timestamp_of(now.instant + policy.jitter);
+        let proved_at = now.instant + self.quota_of(id).limits.jitter();
         let mut ends = open.iter().map(|open| unknown_end(now, open.number, proved_at)).collect::<Vec<_>>();
         let last = ends.pop();
         for end in ends {
@@ -79,21 +84,21 @@ impl Dispatcher {
         };
         self.census.change(State::Running, state);
         let finished_at = state.is_end().then_some(now.timestamp);
-        // It keeps the place that its age gives it.
-        let place = now.instant_of(spec.accepted_at).min(now.instant);
+        // It was the first of its lane, and is again: a million others may have come after it.
+        let place = now.instant - LONG_AGO;
         let ready_at = (!state.is_end()).then_some(place);
-        let progress = Progress { state, next_at: None, ready_at, tries, status: None, error, finished_at };
+        let progress = Progress { state, ready_at, tries, status: None, error, finished_at };
         self.turn.writes.push(Write::Settle { call, upstream: id, attempt: last, progress: Some(progress) });
         if state.is_end() {
             self.turn.effects_after.push(Effect::Ended { call, has_file: spec.has_file });
-            self.insert_callback(now, &spec, state);
+            self.insert_callbacks(now, &spec, state);
         } else {
-            self.place_new(now, Entry::new(spec, state, tries, attempts, place), None);
+            self.place_new(Entry::new(spec, state, tries, attempts, place), None);
         }
     }
 }
 
-const fn unknown_end(now: Now, number: u32, proved_at: Timestamp) -> AttemptEnd {
+const fn unknown_end(now: Now, number: u32, proved_at: Instant) -> AttemptEnd {
     AttemptEnd {
         number,
         outcome: AttemptOutcome::Unknown,

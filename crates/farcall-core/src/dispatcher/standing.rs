@@ -80,13 +80,14 @@ impl Dispatcher {
 
     /// How an upstream stands.
     pub fn upstream_standing(&mut self, id: UpstreamId, now: Instant) -> UpstreamStanding {
-        let upstream = self.upstream(id);
+        let upstream = &self.upstreams[id.0 as usize];
+        let quota = &mut self.quotas[upstream.quota.0 as usize];
         UpstreamStanding {
             waiting: u64::try_from(upstream.lanes.ready()).unwrap_or(u64::MAX) + upstream.lanes.beyond(),
             in_flight: upstream.in_flight,
-            blocked: upstream.blocked.map(|block| block.reason),
+            blocked: upstream.blocked.or(quota.blocked).map(|block| block.reason),
             is_paused: upstream.is_paused,
-            limits: upstream.limits.usage(now),
+            limits: quota.limits.usage(now),
         }
     }
 
@@ -121,7 +122,7 @@ impl Dispatcher {
     }
 
     fn reason_to_wait(&self, id: UpstreamId) -> (Option<WaitReason>, Option<Instant>) {
-        match self.upstreams[id.0 as usize].blocked {
+        match self.upstreams[id.0 as usize].blocked.or(self.quota_of(id).blocked) {
             Some(block) => (Some(block.reason), block.until),
             None => (Some(WaitReason::Fairness), None),
         }

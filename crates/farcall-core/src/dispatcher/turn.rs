@@ -6,7 +6,7 @@ use crate::attempt::{AttemptKind, AttemptOutcome};
 use crate::call::{ErrorKind, State, UpstreamId};
 use crate::id::{AttemptId, CallId};
 use crate::settle::Tries;
-use crate::time::{Instant, Timestamp};
+use crate::time::{Instant, Now, Timestamp};
 
 /// The number of a turn; they count up by one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -30,7 +30,6 @@ pub enum Write {
     Insert {
         call: CallId,
         state: State,
-        next_at: Option<Timestamp>,
         /// Its place in its lane; nothing for one that is held back.
         ready_at: Option<Instant>,
         callback: Option<Callback>,
@@ -38,7 +37,7 @@ pub enum Write {
     Start {
         attempt: AttemptId,
         kind: AttemptKind,
-        at: Timestamp,
+        at: Now,
     },
     /// An attempt ended, a waiting call did, or both an attempt and its call.
     Settle {
@@ -50,7 +49,7 @@ pub enum Write {
     /// An answer to this call asks everybody to keep away from its upstream until then.
     Close {
         call: CallId,
-        until: Timestamp,
+        until: Instant,
     },
     /// A callback that was held back may go on.
     Release {
@@ -63,12 +62,23 @@ pub enum Write {
     },
 }
 
-/// What a callback that is inserted is for.
+/// What a callback that is inserted is for, and where it goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Callback {
     pub parent: CallId,
     pub parent_upstream: UpstreamId,
     pub parent_end: State,
+    pub asked_by: AskedBy,
+    pub upstream: UpstreamId,
+}
+
+/// Who wants a callback.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AskedBy {
+    /// The policy of the call's upstream.
+    Policy,
+    /// The call itself.
+    Call,
 }
 
 /// How an attempt ended.
@@ -79,7 +89,7 @@ pub struct AttemptEnd {
     pub status: Option<u16>,
     pub error: Option<ErrorKind>,
     /// From when its slots cool; nothing when it sent nothing.
-    pub proved_at: Option<Timestamp>,
+    pub proved_at: Option<Instant>,
     pub ended_at: Timestamp,
 }
 
@@ -87,7 +97,6 @@ pub struct AttemptEnd {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Progress {
     pub state: State,
-    pub next_at: Option<Timestamp>,
     /// Its place in its lane, when it waits.
     pub ready_at: Option<Instant>,
     pub tries: Tries,

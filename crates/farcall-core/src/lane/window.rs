@@ -53,7 +53,10 @@ pub(super) struct Span {
 
 impl Position {
     /// Before every other.
-    pub const FIRST: Self = Self { ready_at: Instant::from_micros(i64::MIN), call: CallId::from_bits(0) };
+    pub const FIRST: Self = Self { ready_at: Instant::MIN, call: CallId::from_bits(0) };
+
+    /// Behind every other.
+    pub const LAST: Self = Self { ready_at: Instant::from_micros(i64::MAX), call: CallId::from_bits(u128::MAX) };
 
     /// The next one that any call could have.
     #[must_use]

@@ -87,16 +87,19 @@ fn act() -> impl Strategy<Value = Act> {
     ]
 }
 
-/// Three upstreams: unlimited, limited in two ways, and one attempt at a time.
+/// Four upstreams: unlimited, limited in two ways, one attempt at a time, and callbacks that share those limits.
 fn dispatcher() -> Dispatcher {
     let limit =
         |count: u32, ms| LimitSpec { count: count.try_into().expect("not zero"), window: Duration::from_millis(ms) };
-    let callbacks = CallbackPolicy { on_success: true, on_fail: true };
+    let callbacks = CallbackPolicy { on_success: Some(UpstreamId(0)), on_fail: Some(UpstreamId(4)) };
     let plain = UpstreamPolicy { callbacks, timeout: Duration::from_secs(2), ..UpstreamPolicy::default() };
     let mut dispatcher = Dispatcher::new(UpstreamPolicy::default(), 1);
     dispatcher.declare(plain.clone());
-    dispatcher.declare(UpstreamPolicy { limits: vec![limit(3, 500), limit(5, 70_000)], ..plain.clone() });
+    let limits = vec![limit(3, 500), limit(5, 70_000)];
+    let limited = dispatcher.declare(UpstreamPolicy { limits, ..plain.clone() });
     dispatcher.declare(UpstreamPolicy { concurrency: NonZeroU32::new(1), ..plain });
+    let webhooks = dispatcher.declare_sharing(UpstreamPolicy::default(), limited);
+    assert_eq!(webhooks, UpstreamId(4));
     dispatcher
 }
 
@@ -119,10 +122,11 @@ fn event(act: Act, offered: &mut u128, now: Now) -> Option<Event> {
                 tenant: TenantId::default(),
                 cost: cost.try_into().expect("drawn from one"),
                 accepted_at: now.timestamp,
-                not_before: delay_ms.map(|ms| now.timestamp + Duration::from_millis(ms)),
-                deadline: deadline_ms.map(|ms| now.timestamp + Duration::from_millis(ms)),
+                not_before: delay_ms.map(|ms| now.instant + Duration::from_millis(ms)),
+                deadline: deadline_ms.map(|ms| now.instant + Duration::from_millis(ms)),
                 overrides: None,
                 has_file,
+                callback: (cost > 6).then_some(UpstreamId(4)),
                 callback_of: None,
             })))
         }

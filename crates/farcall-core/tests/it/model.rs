@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use farcall_core::limit::{Admission, Grant, Limits, PastGrant};
+use farcall_core::limit::{Admission, Grant, Limits, Past, PastGrant};
 use farcall_core::policy::{LimitSpec, UpstreamPolicy};
 use farcall_core::time::Instant;
 
@@ -134,7 +134,8 @@ impl Bench {
             }
         }
         self.pass(downtime);
-        let past: Vec<_> = self.attempts.iter().filter_map(Attempt::past).collect();
+        let grants = self.attempts.iter().filter_map(Attempt::past).collect();
+        let past = Past { certain_since: Instant::MIN, grants };
         for attempt in self.attempts.iter_mut().filter(|attempt| attempt.grant.is_some()) {
             attempt.grant = None;
             attempt.proved_at = Some(restarted_at + policy.jitter);

@@ -13,7 +13,7 @@ use url::Url;
 
 use super::diagnostic::Span;
 use super::limits;
-use super::model::{CommandLine, HeaderCaps, Success, Upstream};
+use super::model::{Addresses, CommandLine, HeaderCaps, Success, Upstream};
 use super::retry::RetryLayer;
 use crate::secret::Template;
 
@@ -42,6 +42,7 @@ pub(super) struct Layer {
     pub tls_ca: Option<PathBuf>,
     pub max_response: Option<u64>,
     pub max_headers: Option<HeaderCaps>,
+    pub addresses: Option<Addresses>,
     pub idempotent: Option<bool>,
     pub idempotency_header: Option<String>,
     pub callback_success: Option<CommandLine>,
@@ -78,6 +79,7 @@ impl Layer {
             tls_ca: self.tls_ca.or_else(|| below.tls_ca.clone()),
             max_response: self.max_response.or(below.max_response),
             max_headers: self.max_headers.or(below.max_headers),
+            addresses: self.addresses.or(below.addresses),
             idempotent: self.idempotent.or(below.idempotent),
             idempotency_header: self.idempotency_header.or_else(|| below.idempotency_header.clone()),
             callback_success: self.callback_success.or_else(|| below.callback_success.clone()),
@@ -106,6 +108,7 @@ impl Layer {
             tls_ca: self.tls_ca,
             max_response: self.max_response.unwrap_or(default.max_response),
             max_headers: self.max_headers.unwrap_or_default(),
+            addresses: self.addresses,
             idempotency_header: self.idempotency_header.unwrap_or(default.idempotency_header),
             callback_success: self.callback_success,
             callback_fail: self.callback_fail,
@@ -129,10 +132,8 @@ impl Layer {
             retry,
             idempotent: self.idempotent.unwrap_or(default.idempotent),
             success_statuses: self.success.clone().unwrap_or_default().statuses,
-            callbacks: CallbackPolicy {
-                on_success: self.callback_success.is_some(),
-                on_fail: self.callback_fail.is_some(),
-            },
+            // Where they go is known once every upstream is.
+            callbacks: CallbackPolicy::default(),
         }
     }
 

@@ -9,6 +9,7 @@ use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use farcall_core::call::Via;
 use farcall_core::policy::UpstreamPolicy;
 use farcall_core::retry::StatusSet;
 use url::Url;
@@ -83,6 +84,8 @@ pub struct Upstream {
     /// Largest decoded answer body, in bytes.
     pub max_response: u64,
     pub max_headers: HeaderCaps,
+    /// Nothing when neither the upstream nor the defaults say.
+    pub addresses: Option<Addresses>,
     /// The name of the idempotency header; empty sends none.
     pub idempotency_header: String,
     pub callback_success: Option<CommandLine>,
@@ -95,6 +98,15 @@ pub struct Success {
     pub statuses: StatusSet,
     /// A media type without parameters, lower case; nothing allows any.
     pub content_type: Option<String>,
+}
+
+/// Which addresses connections may be opened to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Addresses {
+    #[default]
+    Any,
+    /// Those on the public internet: no loopback, private, link-local, metadata or other special ones.
+    Public,
 }
 
 /// Caps on the head of an answer.
@@ -168,6 +180,7 @@ impl Default for Upstream {
             tls_ca: None,
             max_response: 16 << 20,
             max_headers: HeaderCaps::default(),
+            addresses: None,
             idempotency_header: "Idempotency-Key".to_owned(),
             callback_success: None,
             callback_fail: None,
@@ -204,6 +217,16 @@ impl Config {
 }
 
 impl Upstream {
+    /// Which addresses a call may be sent to that came in this way. Whoever declared an upstream chose its address; to
+    /// an undeclared one the network may not send calls that reach what only this machine does.
+    pub fn addresses_for(&self, via: Via) -> Addresses {
+        let is_declared = self.base_url.is_some();
+        self.addresses.unwrap_or(match via {
+            Via::Tcp if !is_declared => Addresses::Public,
+            Via::Tcp | Via::User => Addresses::Any,
+        })
+    }
+
     /// The concurrency bound in force for durable calls.
     pub fn durable_concurrency(&self) -> NonZeroU32 {
         self.policy

@@ -8,7 +8,7 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 
 use super::layer::Layer;
-use super::model::{HeaderCaps, Success};
+use super::model::{Addresses, HeaderCaps, Success};
 use super::reader::{KeyReader, Reader, Zero};
 use super::tree::{Entry, Node, Value};
 use super::{base_url, callback, file, headers, limits, statuses};
@@ -53,7 +53,7 @@ const KEYS: &[KeyReader<Layer>] = &[
     ("breaker", |reader, entry, layer| reader.later(entry, layer)),
     ("proxy", |reader, entry, layer| reader.later(entry, layer)),
     ("redirects", read_redirects),
-    ("addresses", read_addresses),
+    ("addresses", |reader, entry, layer| layer.addresses = read_addresses(reader, &entry.node)),
 ];
 
 const TLS_KEYS: &[KeyReader<Layer>] = &[("ca", |reader, entry, layer| layer.tls_ca = read_ca(reader, &entry.node))];
@@ -182,15 +182,14 @@ fn read_redirects(reader: &mut Reader<'_>, entry: &Entry, _: &mut Layer) {
     }
 }
 
-fn read_addresses(reader: &mut Reader<'_>, entry: &Entry, _: &mut Layer) {
-    match reader.text(&entry.node) {
-        None | Some("any") => {}
-        Some("public") => {
-            reader.not_available_yet(entry.node.span, "`addresses: public`").hint("write `any`, or leave the key out");
-        }
-        Some(text) => {
+fn read_addresses(reader: &mut Reader<'_>, node: &Node) -> Option<Addresses> {
+    match reader.text(node)? {
+        "any" => Some(Addresses::Any),
+        "public" => Some(Addresses::Public),
+        text => {
             let message = format!("`{text}` is not `any` or `public`");
-            reader.error(entry.node.span, message);
+            reader.error(node.span, message);
+            None
         }
     }
 }

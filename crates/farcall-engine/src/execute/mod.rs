@@ -10,6 +10,8 @@ use farcall_core::attempt::AttemptResult;
 use farcall_core::time::Instant;
 use farcall_store::record::ResponseRecord;
 
+use crate::config::Addresses;
+
 pub mod http;
 
 /// What an attempt tells before it ends. Called from the executor's task; must not block.
@@ -31,6 +33,8 @@ pub struct HttpRequest {
     pub content_type: Option<String>,
     /// Largest decoded body, in bytes.
     pub max_response: u64,
+    /// Where it may go.
+    pub addresses: Addresses,
 }
 
 /// How one attempt ended.

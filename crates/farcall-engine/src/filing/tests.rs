@@ -1,7 +1,8 @@
 //! The filer beside a store that cannot read everything.
 
 use bytes::Bytes;
-use farcall_core::call::{Source, State, TenantId};
+use farcall_core::call::{Source, State, TenantId, Via};
+use farcall_core::steady::Steady;
 use farcall_core::time::Timestamp;
 use farcall_store::port::LaneRange;
 use farcall_store::record::{AttemptRecord, CallRecord, FileIdentity, GrantRecord, Progress, ResponseRecord};
@@ -51,11 +52,11 @@ impl Reader for Faulty {
         Ok(Vec::new())
     }
 
-    fn closed_until(&mut self, _: &str) -> Result<Option<Timestamp>, ReadError> {
+    fn closed_until(&mut self, _: &str) -> Result<Option<Steady>, ReadError> {
         Ok(None)
     }
 
-    fn grants(&mut self, _: &str, _: Timestamp, _: u32) -> Result<Vec<GrantRecord>, ReadError> {
+    fn grants(&mut self, _: &str, _: Steady, _: u32) -> Result<Vec<GrantRecord>, ReadError> {
         Ok(Vec::new())
     }
 
@@ -69,6 +70,7 @@ fn ended(id: CallId) -> CallRecord {
     CallRecord {
         id,
         source: Source::Inbox,
+        via: Via::User,
         upstream: None,
         limit_key: "http://127.0.0.1".to_owned(),
         method: "GET".to_owned(),
@@ -83,7 +85,7 @@ fn ended(id: CallId) -> CallRecord {
         deadline: None,
         started_at: None,
         attempts: 1,
-        progress: Progress::waiting(State::Succeeded, None, None),
+        progress: Progress::waiting(State::Succeeded, None),
         has_overrides: false,
         callback_of: None,
         retry_of: None,

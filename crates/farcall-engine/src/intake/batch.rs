@@ -9,6 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use farcall_core::id::CallId;
 use farcall_core::time::Now;
+use farcall_crash::{self as crash, Point};
 use farcall_store::record::FileIdentity;
 use rustix::fs::AtFlags;
 use rustix::io::Errno;
@@ -80,6 +81,7 @@ impl Inbox {
                 continue;
             }
             if let Look::Read(_, bytes) = &look {
+                crash::reach(Point::FileRead);
                 bytes_read += bytes.len();
             }
             candidates.push(Candidate::new(Arc::clone(name), look, &routing, config.server.max_body));

@@ -6,6 +6,7 @@
 
 use farcall_core::id::CallId;
 use farcall_core::time::Timestamp;
+use farcall_crash::{self as crash, Point};
 
 use super::FileError;
 use super::contents;
@@ -102,7 +103,11 @@ pub(super) fn plan(folders: &Folders, name: &[u8], newcomer: Newcomer) -> Result
 /// Does what a plan says. A file that is not there any more needs no new name.
 pub(super) fn run(folders: &Folders, moves: &[Move]) -> Result<(), FileError> {
     moves.iter().try_for_each(|step| match folders.rename(step.folder, &step.from, &step.to)? {
-        Placed::Done | Placed::Gone => Ok(()),
+        Placed::Done => {
+            crash::reach(Point::EarlierMoved);
+            Ok(())
+        }
+        Placed::Gone => Ok(()),
         Placed::Occupied => {
             Err(FileError::of("move an earlier file aside", step.folder.name())(rustix::io::Errno::EXIST))
         }

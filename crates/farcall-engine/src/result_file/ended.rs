@@ -7,6 +7,7 @@ use std::path::PathBuf;
 
 use bytes::Bytes;
 use farcall_core::id::CallId;
+use farcall_crash::{self as crash, Point};
 
 use super::displace::{self, Move, Newcomer, Occupant, Standing};
 use super::folders::{Folder, Folders, Placed, Written};
@@ -81,25 +82,32 @@ impl<'b> Batch<'b> {
         }
         let synced = self.folders.sync_files(&written);
         self.fail_unless(synced);
+        crash::reach(Point::ResponseWritten);
     }
 
     pub(super) fn place_responses(&mut self, owners: &Owners) {
         for item in self.items.iter_mut().filter(|item| item.result.is_ok()) {
             match item.place_response(self.folders, owners) {
-                Ok(chosen) => item.chosen = chosen,
+                Ok(chosen) => {
+                    item.chosen = chosen;
+                    crash::reach(Point::ResponseNamed);
+                }
                 Err(error) => item.result = Err(error),
             }
         }
         let synced = self.folders.sync_names(Folder::Responses);
         self.fail_unless(synced);
+        crash::reach(Point::ResponseDurable);
     }
 
     pub(super) fn place_requests(&mut self) {
         for item in self.items.iter_mut().filter(|item| item.result.is_ok()) {
             item.result = item.place_request(self.folders, self.kept.as_ref());
+            crash::reach(Point::RequestNamed);
         }
         let synced = self.folders.sync_names(Folder::Requests);
         self.fail_unless(synced);
+        crash::reach(Point::RequestDurable);
     }
 
     fn finish(self, filing: &Filing, owners: &mut Owners) -> Vec<Result<PathBuf, FileError>> {
@@ -149,6 +157,12 @@ impl Item<'_> {
         if displace::occupant(folders, &own_name)? == Occupant::Call(id) {
             folders.discard(Folder::Responses, &self.response_temporary);
             return Ok(own_name);
+        }
+        // Before a crash it may have got the plain name, which a file taken since has claimed: whoever took that one
+        // moves the whole pair aside.
+        if displace::occupant(folders, name)? == Occupant::Call(id) {
+            folders.discard(Folder::Responses, &self.response_temporary);
+            return Ok(name.clone());
         }
         if owners.owns(name, id) && self.place_under_plain_name(folders)? {
             return Ok(name.clone());

@@ -6,6 +6,7 @@
 use std::fs::File;
 use std::os::fd::BorrowedFd;
 
+use farcall_crash::{self as crash, Point};
 use farcall_store::record::FileIdentity;
 use rustix::fs::{AtFlags, Mode, OFlags};
 use rustix::io::Errno;
@@ -85,21 +86,31 @@ impl<'b> Batch<'b> {
         }
         let synced = self.folders.sync_files(&written);
         self.fail_unless(synced);
+        crash::reach(Point::RejectionWritten);
     }
 
     pub(super) fn place_responses(&mut self) {
-        self.each(Item::place_response);
+        self.each(|item, folders| {
+            item.place_response(folders)?;
+            crash::reach(Point::RejectionAnswered);
+            Ok(())
+        });
         let synced = self.folders.sync_names(Folder::Responses);
         self.fail_unless(synced);
     }
 
     pub(super) fn place_problems(&mut self) {
-        self.each(Item::place_problem);
+        self.each(|item, folders| {
+            item.place_problem(folders)?;
+            crash::reach(Point::ProblemNamed);
+            Ok(())
+        });
     }
 
     pub(super) fn move_files(&mut self, filing: &Filing) {
         for item in self.items.iter_mut().filter(|item| item.is_going_on()) {
             item.result = item.move_file(self.folders, filing);
+            crash::reach(Point::FileRejected);
         }
         let synced = self.folders.sync_names(Folder::Rejected);
         self.fail_unless(synced);

@@ -16,6 +16,7 @@ use std::path::Path;
 
 use bytes::Bytes;
 use farcall_core::id::CallId;
+use farcall_crash::{self as crash, Point};
 use farcall_store::record::FileIdentity;
 use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
@@ -130,9 +131,14 @@ fn clear(inbox: BorrowedFd<'_>, taken: &Taken, kept: Option<&Kept>) -> Cleared {
     // One that has other names may be changed through them; and removing this name frees nothing.
     if let Some(kept) = kept.filter(|_| stat.st_nlink == 1) {
         let _ = rustix::fs::linkat(inbox, name, &kept.folder, taken.id.to_string(), AtFlags::empty());
+        crash::reach(Point::FileLinked);
     }
     match rustix::fs::unlinkat(inbox, name, AtFlags::empty()) {
-        Ok(()) | Err(Errno::NOENT) => Cleared::Gone,
+        Ok(()) => {
+            crash::reach(Point::FileRemoved);
+            Cleared::Gone
+        }
+        Err(Errno::NOENT) => Cleared::Gone,
         Err(error) => Cleared::Stuck(error),
     }
 }

@@ -134,6 +134,23 @@ fn hostile_names_are_only_names() {
 }
 
 #[test]
+fn a_pair_placed_before_a_crash_is_not_placed_again_beside_a_later_claim() {
+    let mut bench = Bench::new();
+    bench.file(&ended(1, b"order.json"));
+    bench.restart();
+    bench.filing.claim(b"order.json", id(1));
+    bench.filing.claim(b"order.json", id(2));
+    bench.file(&ended(1, b"order.json"));
+    assert_eq!(bench.names(), ["requests/order.json", "responses/order.json"]);
+    bench.filing.make_way(&[(b"order.json", id(2))]).expect("the pair can be moved aside");
+    bench.file(&ended(2, b"order.json"));
+    let aside = format!("order.{}.json", id(1));
+    let names = [format!("requests/{aside}"), "requests/order.json".to_owned()];
+    assert_eq!(bench.names()[..2], names, "each pair once");
+    assert_eq!(bench.names().len(), 4);
+}
+
+#[test]
 fn many_calls_are_filed_in_one_batch() {
     let bench = Bench::new();
     let batch: Vec<Ended> = (0..300).map(|number| ended(number, format!("{number}.json").as_bytes())).collect();

@@ -8,7 +8,7 @@ use std::time::Duration;
 use farcall_core::attempt::AttemptOutcome;
 use farcall_core::call::State;
 use farcall_core::id::CallId;
-use farcall_core::time::Instant;
+use farcall_core::time::{Instant, Timestamp};
 use farcall_store::record::{ErrorRecord, Progress};
 
 /// Lines in a second.
@@ -51,18 +51,20 @@ pub(super) struct Settled<'a> {
     pub(super) upstream: &'a str,
     pub(super) outcome: Option<AttemptOutcome>,
     pub(super) progress: &'a Progress,
+    /// By the wall clock of now.
+    pub(super) waits_until: Option<Timestamp>,
 }
 
 impl Announcer {
     pub(super) fn settled(&mut self, now: Instant, settled: &Settled<'_>) {
-        let Settled { call, upstream, outcome, progress } = *settled;
+        let Settled { call, upstream, outcome, progress, waits_until } = *settled;
         let is_bad_end = progress.state.is_end() && !matches!(progress.state, State::Succeeded | State::Cancelled);
         let is_throttled = outcome == Some(AttemptOutcome::Throttled) && !progress.state.is_end();
         if !(is_bad_end || is_throttled) || !self.may_speak(now) {
             return;
         }
         if is_throttled {
-            let wait_ms = progress.next_at.map(|at| at.as_micros() / 1_000);
+            let wait_ms = waits_until.map(|at| at.as_micros() / 1_000);
             tracing::info!(%call, upstream, status = progress.status, until_unix_ms = wait_ms, "an upstream asks to wait");
             return;
         }

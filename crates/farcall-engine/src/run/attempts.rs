@@ -11,14 +11,16 @@ use farcall_core::call::{ErrorKind, UpstreamId};
 use farcall_core::dispatcher::Event;
 use farcall_core::id::AttemptId;
 use farcall_core::time::Instant;
+use farcall_crash::{self as crash, Point};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+use super::documents::Kept;
 use super::{Message, Run, casualty};
 use crate::callback;
 use crate::clock;
 use crate::config::{Config, Upstream};
-use crate::document::{self, Document, Routing};
+use crate::document::{self, Routing};
 use crate::execute::http::Transport;
 use crate::execute::process::Spawner;
 use crate::execute::{Milestones, Report};
@@ -39,7 +41,7 @@ struct Attempt {
 
 /// Where an attempt goes.
 enum Target {
-    Http { document: Option<Arc<Document>>, settings: Arc<Upstream>, transport: Arc<Transport>, wants_milestones: bool },
+    Http { kept: Option<Arc<Kept>>, settings: Arc<Upstream>, transport: Arc<Transport>, wants_milestones: bool },
     Callback { spawner: Arc<Spawner> },
 }
 
@@ -71,7 +73,7 @@ impl Run {
         };
         let target = match self.upstreams.get(upstream) {
             Some(known) => Target::Http {
-                document: self.documents.get(id.call),
+                kept: self.documents.get(id.call),
                 settings: Arc::clone(&known.settings),
                 transport: Arc::clone(&known.transport),
                 wants_milestones: !known.settings.policy.limits.is_empty(),
@@ -112,21 +114,21 @@ impl Run {
 impl Attempt {
     async fn run(self, target: Target) {
         let report = casualty::report_of(self.make(target)).await;
+        crash::reach(Point::AttemptEnded);
         // A loop that is gone has cut everything off; its successor finds the attempt open.
         let _ = self.messages.send(Message::Reported { attempt: self.id, report: Box::new(report) }).await;
     }
 
     async fn make(&self, target: Target) -> Report {
+        crash::reach(Point::AttemptBegun);
         match target {
-            Target::Http { document, settings, transport, wants_milestones } => {
-                match self.prepare(document, &settings).await {
-                    Ok(request) => {
-                        let milestones = wants_milestones.then(|| self.milestones());
-                        transport.execute(request, milestones, self.abort.clone()).await
-                    }
-                    Err(report) => *report,
+            Target::Http { kept, settings, transport, wants_milestones } => match self.prepare(kept, &settings).await {
+                Ok(request) => {
+                    let milestones = wants_milestones.then(|| self.milestones());
+                    transport.execute(request, milestones, self.abort.clone()).await
                 }
-            }
+                Err(report) => *report,
+            },
             Target::Callback { spawner } => self.call_back(&spawner).await,
         }
     }
@@ -137,26 +139,27 @@ impl Attempt {
 
     async fn prepare(
         &self,
-        document: Option<Arc<Document>>,
+        kept: Option<Arc<Kept>>,
         settings: &Upstream,
     ) -> Result<crate::execute::HttpRequest, Box<Report>> {
-        let document = match document {
-            Some(document) => document,
+        let kept = match kept {
+            Some(kept) => kept,
             None => Arc::new(self.load().await?),
         };
-        request::build(self.id, &document, settings, &self.directory)
+        request::build(self.id, &kept.document, kept.via, settings, &self.directory)
             .map_err(|error| Box::new(unsent(ErrorKind::Secret, error.to_string())))
     }
 
     /// The document as it was stored, read under the present configuration.
-    async fn load(&self) -> Result<Document, Box<Report>> {
+    async fn load(&self) -> Result<Kept, Box<Report>> {
         let failed = |message: String| Box::new(unsent(ErrorKind::Internal, message));
-        let bytes = match self.reads.request(self.id.call).await {
-            Ok(Some(bytes)) => bytes,
+        let (record, bytes) = match self.reads.call_and_request(self.id.call).await {
+            Ok(Some(stored)) => stored,
             Ok(None) => return Err(failed("the stored document is gone".to_owned())),
             Err(error) => return Err(failed(error.to_string())),
         };
         document::parse(&bytes, &Routing::from(self.config.as_ref()))
+            .map(|document| Kept { document, via: record.via })
             .map_err(|rejection| Box::new(unsent(ErrorKind::Invalid, rejection.to_string())))
     }
 
@@ -164,7 +167,9 @@ impl Attempt {
         let started = clock::now().instant;
         match self.command().await {
             Ok(command) => {
+                crash::reach(Point::CallbackLaunched);
                 let process = spawner.run(command, self.abort.clone()).await;
+                crash::reach(Point::CallbackEnded);
                 crate::execute::process::outcome::report(&process, clock::now().instant.since(started))
             }
             Err(message) => unsent(ErrorKind::Internal, message),

@@ -5,31 +5,40 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use farcall_core::call::Via;
 use farcall_core::id::CallId;
 
 use crate::document::Document;
 
 /// Bytes of documents kept; a document counts as twice the length of its text.
-const KEPT_BYTES_MAX: usize = 32 << 20;
+const KEPT_BYTES_MAX: usize = 8 << 20;
+
+/// What an attempt needs to know of its call.
+#[derive(Debug)]
+pub(super) struct Kept {
+    pub(super) document: Document,
+    pub(super) via: Via,
+}
 
 /// A bounded cache: what does not fit is read from the store again when its attempt is made.
 #[derive(Debug, Default)]
 pub(super) struct Documents {
-    kept: HashMap<CallId, (Arc<Document>, usize)>,
+    kept: HashMap<CallId, (Arc<Kept>, usize)>,
     bytes: usize,
 }
 
 impl Documents {
-    pub(super) fn keep(&mut self, call: CallId, document: Document, text_bytes: usize) {
-        let bytes = text_bytes * 2 + size_of::<Document>();
+    pub(super) fn keep(&mut self, call: CallId, kept: Kept, text_bytes: usize) {
+        let bytes = text_bytes * 2 + size_of::<Kept>();
+        self.forget(call);
         if self.bytes + bytes <= KEPT_BYTES_MAX {
             self.bytes += bytes;
-            self.kept.insert(call, (Arc::new(document), bytes));
+            self.kept.insert(call, (Arc::new(kept), bytes));
         }
     }
 
-    pub(super) fn get(&self, call: CallId) -> Option<Arc<Document>> {
-        self.kept.get(&call).map(|(document, _)| Arc::clone(document))
+    pub(super) fn get(&self, call: CallId) -> Option<Arc<Kept>> {
+        self.kept.get(&call).map(|(kept, _)| Arc::clone(kept))
     }
 
     pub(super) fn forget(&mut self, call: CallId) {

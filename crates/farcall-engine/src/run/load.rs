@@ -10,9 +10,11 @@ use farcall_core::call::{CallSpec, CallbackOf, Method, Priority, UpstreamId};
 use farcall_core::dispatcher::{Event, Loaded, Recovered, Wanted};
 use farcall_core::lane::LaneId;
 use farcall_core::settle::Tries;
+use farcall_core::steady::SteadyClock;
 use farcall_store::port::{LaneRange, ReadError, Reader};
 use farcall_store::record::{CallRecord, LaneName};
 
+use super::documents::Kept;
 use super::submit::overrides;
 use super::writes::CALLBACK_KEY;
 use super::{Message, Run};
@@ -67,13 +69,18 @@ impl Run {
     }
 
     fn ranges(&self, wanted: &Wanted) -> Vec<LaneRange> {
-        let name = |id: UpstreamId| self.upstreams.get(id).map_or(CALLBACK_KEY, |known| limit_key(&known.reference));
+        let key = |id: UpstreamId| self.upstreams.get(id).map_or(CALLBACK_KEY, |known| limit_key(&known.reference));
         let lanes = wanted.lanes.iter();
         lanes
             .map(|asked| {
-                let limit_key = name(asked.upstream).to_owned();
-                let lane = LaneName { limit_key, priority: asked.lane.priority.level(), tenant: asked.lane.tenant };
-                LaneRange { lane, from: asked.from, count: asked.count }
+                let lane = LaneName {
+                    limit_key: key(asked.upstream).to_owned(),
+                    of_callbacks: asked.upstream == self.dispatcher.command_upstream(),
+                    priority: asked.lane.priority.level(),
+                    tenant: asked.lane.tenant,
+                };
+                let ready_at = self.steady.steady(asked.from.ready_at);
+                LaneRange { lane, ready_at, call: asked.from.call, count: asked.count }
             })
             .collect()
     }
@@ -94,11 +101,12 @@ impl Run {
         let Waiting { record, document } = waiting;
         let upstream = match reference(&record) {
             Some(reference) => self.upstreams.find(&reference)?,
-            None => self.dispatcher.callback_upstream(),
+            None => self.dispatcher.command_upstream(),
         };
-        let recovered = recovered(&record, upstream, document.as_ref().map(|(document, _)| document), false);
+        let own = document.as_ref().map(|(document, _)| document);
+        let recovered = recovered(&record, upstream, self.steady, own, false);
         if let Some((document, text_bytes)) = document {
-            self.documents.keep(record.id, document, text_bytes);
+            self.documents.keep(record.id, Kept { document, via: record.via }, text_bytes);
         }
         Some(recovered)
     }
@@ -108,6 +116,7 @@ impl Run {
 pub(super) fn recovered(
     record: &CallRecord,
     upstream: UpstreamId,
+    steady: SteadyClock,
     document: Option<&Document>,
     is_held: bool,
 ) -> Recovered {
@@ -122,10 +131,11 @@ pub(super) fn recovered(
         tenant: record.tenant_id,
         cost: NonZeroU32::new(record.cost).unwrap_or(NonZeroU32::MIN),
         accepted_at: record.accepted_at,
-        not_before: record.not_before,
-        deadline: record.deadline,
+        not_before: record.not_before.map(|at| steady.instant(at)),
+        deadline: record.deadline.map(|at| steady.instant(at)),
         overrides: own.map(Box::new),
         has_file: record.file.is_some(),
+        callback: None,
         callback_of: record.callback_of.map(|parent| CallbackOf { parent, held: is_held }),
     };
     Recovered {
@@ -133,7 +143,7 @@ pub(super) fn recovered(
         state: progress.state,
         tries: Tries { retries: progress.retries, requeues: progress.requeues, throttles: progress.throttles },
         attempts: record.attempts,
-        ready_at: progress.ready_at,
+        ready_at: progress.ready_at.map(|at| steady.instant(at)),
         open: Vec::new(),
     }
 }

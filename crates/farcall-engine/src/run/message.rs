@@ -5,22 +5,24 @@
 use farcall_core::call::State;
 use farcall_core::dispatcher::{Seq, Standing};
 use farcall_core::id::{AttemptId, CallId};
+use farcall_core::steady::Steady;
 use farcall_core::time::Instant;
 use farcall_store::port::{CommitError, ReadError};
 use tokio::sync::oneshot;
 
+use super::batches::Answers;
 use super::load::Found;
 use crate::document::UpstreamRef;
 use crate::execute::Report;
-use crate::handle::{Accepted, Overview, Submission, SubmitError};
+use crate::handle::{Overview, Submission};
 
 /// A message to the loop.
 #[derive(Debug)]
 pub(crate) enum Message {
     /// From a handle.
     Submit {
-        submission: Box<Submission>,
-        reply: oneshot::Sender<Result<Accepted, SubmitError>>,
+        submissions: Vec<Submission>,
+        reply: oneshot::Sender<Answers>,
     },
     Standing {
         call: CallId,
@@ -30,7 +32,7 @@ pub(crate) enum Message {
     StoredStanding {
         upstream: UpstreamRef,
         state: State,
-        ready_at: Instant,
+        ready_at: Steady,
         reply: oneshot::Sender<Option<Standing>>,
     },
     Overview {

@@ -6,6 +6,7 @@
 
 mod announce;
 mod attempts;
+mod batches;
 mod casualty;
 mod documents;
 mod load;
@@ -25,7 +26,9 @@ use farcall_core::call::{State, UpstreamId};
 use farcall_core::dispatcher::{Census, Dispatcher, Effect, Event, Seq};
 use farcall_core::gate::Gate;
 use farcall_core::id::CallId;
+use farcall_core::steady::SteadyClock;
 use farcall_core::time::Instant;
+use farcall_crash::{self as crash, Point};
 use farcall_store::port::{CommitError, Reader};
 use tokio::sync::{mpsc, watch};
 use tokio_util::task::TaskTracker;
@@ -53,7 +56,10 @@ pub(crate) use start_up::{Started, start};
 
 /// Messages gathered before a turn is taken.
 const GATHER_MAX: usize = 1_024;
-/// How often connections that nobody uses any more are closed; the longest sleep, too.
+/// The longest sleep while something is to become due: timers stand still while the machine is suspended, and what
+/// became due meanwhile must not wait for them.
+const NAP_MAX: Duration = Duration::from_secs(1);
+/// How often connections that nobody uses any more are closed; the longest sleep of all, too.
 const PRUNE_EVERY: Duration = Duration::from_secs(30);
 
 /// The state of the loop.
@@ -73,6 +79,8 @@ pub(crate) struct Run {
     /// For handles that outlive the loop.
     last_overview: Arc<OnceLock<Overview>>,
     upstreams: Upstreams,
+    /// How instants are stored.
+    steady: SteadyClock,
     reader: Box<dyn Reader>,
     reads: Arc<Reads>,
     /// One reader for waiting calls, so that nobody's questions hold them up.
@@ -141,7 +149,7 @@ impl Run {
 
     fn sleep_duration(&self) -> Duration {
         let now = clock::now().instant;
-        self.dispatcher.next_wakeup(now).map_or(PRUNE_EVERY, |at| at.since(now)).min(PRUNE_EVERY)
+        self.dispatcher.next_wakeup(now).map_or(PRUNE_EVERY, |at| at.since(now).min(NAP_MAX))
     }
 
     /// Closes idle connections, also those of upstreams that get no calls any more.
@@ -181,11 +189,12 @@ impl Run {
     fn receive(&mut self, message: Message) {
         let now = clock::now();
         match message {
-            Message::Submit { submission, reply } => self.submit(*submission, reply),
+            Message::Submit { submissions, reply } => self.submit(submissions, reply),
             Message::Standing { call, reply } => drop(reply.send(self.dispatcher.standing(call))),
             Message::StoredStanding { upstream, state, ready_at, reply } => {
                 let id = self.upstreams.find(&upstream);
-                let _ = reply.send(id.map(|id| self.dispatcher.stored_standing(now, id, state, ready_at)));
+                let _ = reply
+                    .send(id.map(|id| self.dispatcher.stored_standing(now, id, state, self.steady.instant(ready_at))));
             }
             Message::Overview { reply } => drop(reply.send(self.overview())),
             Message::Drain => self.drain(),
@@ -202,11 +211,12 @@ impl Run {
         if self.in_commit.is_some() || self.store_failure.is_some() {
             return;
         }
-        let mut turn = self.dispatcher.turn(clock::now());
+        let now = clock::now();
+        let mut turn = self.dispatcher.turn(now);
         let effects = self.gate.hold(&mut turn);
         self.count_unfiled(&effects);
         if !turn.writes.is_empty() {
-            let writes = turn.writes.iter().map(|write| self.translate(write)).collect();
+            let writes = turn.writes.iter().map(|write| self.translate(write, now)).collect();
             self.in_commit = Some(turn.seq);
             self.next_census = self.dispatcher.census();
             self.journal.commit(turn.seq, writes);
@@ -247,7 +257,10 @@ impl Run {
     fn perform(&mut self, effects: Vec<Effect>) {
         for effect in effects {
             match effect {
-                Effect::Acknowledge { call } => self.pending.acknowledge(call),
+                Effect::Acknowledge { call } => {
+                    crash::reach(Point::Acknowledging);
+                    self.pending.acknowledge(call);
+                }
                 Effect::Launch { attempt, upstream, not_after } => self.launch(attempt, upstream, not_after),
                 Effect::Abort { attempt } => self.abort(attempt),
                 Effect::Load => self.load(),
@@ -304,8 +317,7 @@ impl Run {
         let ids: Vec<_> =
             self.upstreams.iter().map(|(id, known)| (id, limit_key(&known.reference).to_owned())).collect();
         let upstreams = ids.into_iter().map(|(id, name)| self.upstream_overview(id, name, now.instant)).collect();
-        let callbacks =
-            self.upstream_overview(self.dispatcher.callback_upstream(), "callbacks".to_owned(), now.instant);
+        let callbacks = self.upstream_overview(self.dispatcher.command_upstream(), "callbacks".to_owned(), now.instant);
         let next_at = waiters.next_at.map(|at| now.timestamp_of(at));
         Overview { upstreams, callbacks, waiting: waiters.by_reason.into_iter().collect(), next_at }
     }

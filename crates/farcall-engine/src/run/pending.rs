@@ -6,9 +6,9 @@ use std::collections::{HashMap, HashSet};
 
 use farcall_core::id::{AttemptId, CallId};
 use farcall_store::port::Insert;
-use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
+use super::batches::{Batches, Place};
 use crate::execute::Report;
 use crate::handle::{Accepted, SubmitError};
 
@@ -19,6 +19,8 @@ pub(super) struct Pending {
     pub(super) inserts: HashMap<CallId, Box<Insert>>,
     /// Calls that are not durable yet, and those who wait for that.
     pub(super) unacknowledged: HashMap<CallId, Unacknowledged>,
+    /// Those who wait, by the batch they submitted.
+    pub(super) batches: Batches,
     /// Their idempotency scopes and keys.
     pub(super) keys: HashMap<(String, String), (CallId, [u8; 32])>,
     /// Reports whose settlement has not been written yet.
@@ -34,7 +36,7 @@ pub(super) struct Pending {
 pub(super) struct Unacknowledged {
     /// Its idempotency scope and key.
     pub(super) key: Option<(String, String)>,
-    pub(super) waiting: Vec<(oneshot::Sender<Result<Accepted, SubmitError>>, Accepted)>,
+    pub(super) waiting: Vec<(Place, Accepted)>,
 }
 
 impl Pending {
@@ -44,16 +46,16 @@ impl Pending {
         if let Some(key) = call.key {
             self.keys.remove(&key);
         }
-        for (reply, accepted) in call.waiting {
-            let _ = reply.send(Ok(accepted));
+        for (place, accepted) in call.waiting {
+            self.batches.answer(place, Ok(accepted));
         }
     }
 
     /// No call will become durable any more: whoever waits for that is told so.
     pub(super) fn refuse_all(&mut self) {
         for (_, call) in self.unacknowledged.drain() {
-            for (reply, _) in call.waiting {
-                let _ = reply.send(Err(SubmitError::StoreFailed));
+            for (place, _) in call.waiting {
+                self.batches.answer(place, Err(SubmitError::StoreFailed));
             }
         }
     }

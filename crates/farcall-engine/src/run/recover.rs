@@ -14,13 +14,14 @@ use farcall_core::dispatcher::{Census, Dispatcher, OpenAttempt, Recovered};
 use farcall_core::id::CallId;
 use farcall_core::policy::UpstreamPolicy;
 use farcall_core::retry::{OnUnknown, RetryPolicy};
+use farcall_core::steady::SteadyClock;
 use farcall_core::time::Now;
+use farcall_crash::{self as crash, Point};
 use farcall_store::port::{ReadError, Reader};
 use farcall_store::record::{CallRecord, LaneName, LaneRecord, Recovery};
 
 use super::load;
 use super::start_up::StartError;
-use super::writes::CALLBACK_KEY;
 use crate::config::Config;
 use crate::document::{self, Document, Routing, UpstreamRef};
 use crate::result_file::Filing;
@@ -30,6 +31,13 @@ use crate::upstreams::{UpstreamError, Upstreams};
 const CALLBACK_CONCURRENCY: NonZeroU32 = NonZeroU32::new(4).expect("4 is not zero");
 const CALLBACK_TIMEOUT: Duration = Duration::from_secs(60);
 const CALLBACK_RETRIES: u32 = 4;
+
+/// The present, and how stored moments relate to it.
+#[derive(Clone, Copy)]
+pub(super) struct Clocks {
+    pub(super) now: Now,
+    pub(super) steady: SteadyClock,
+}
 
 /// What a rebuild comes to.
 pub(super) struct Rebuilt {
@@ -43,7 +51,7 @@ struct Rebuild<'a> {
     upstreams: Upstreams,
     reader: &'a mut dyn Reader,
     config: &'a Config,
-    now: Now,
+    clocks: Clocks,
 }
 
 /// Rebuilds the dispatcher from what the store holds: limits as they were left, calls as they stood.
@@ -51,16 +59,17 @@ pub(super) fn rebuild(
     recovery: &Recovery,
     config: &Arc<Config>,
     reader: &mut dyn Reader,
-    now: Now,
+    clocks: Clocks,
     seed: u64,
 ) -> Result<Rebuilt, UpstreamError> {
     let mut dispatcher = Dispatcher::new(callback_policy(), seed);
     dispatcher.restore_census(census(recovery));
-    let upstreams = Upstreams::new(Arc::clone(config));
-    let mut rebuild = Rebuild { dispatcher, upstreams, reader, config, now };
-    rebuild.upstreams.declare_all(&mut rebuild.dispatcher, rebuild.reader, now)?;
+    let upstreams = Upstreams::new(Arc::clone(config), clocks.steady);
+    let mut rebuild = Rebuild { dispatcher, upstreams, reader, config, clocks };
+    rebuild.upstreams.declare_all(&mut rebuild.dispatcher, rebuild.reader, clocks.now)?;
     rebuild.restore(recovery)?;
     let Rebuild { dispatcher, upstreams, .. } = rebuild;
+    crash::reach(Point::Rebuilt);
     Ok(Rebuilt { dispatcher, upstreams })
 }
 
@@ -81,6 +90,7 @@ pub(super) fn settle_files(filing: &Filing, recovery: &Recovery, reader: &mut dy
             filing.claim(&file.name, id);
         }
     }
+    crash::reach(Point::FilesSettled);
     Ok(())
 }
 
@@ -101,29 +111,32 @@ impl Rebuild<'_> {
             let is_held = record.callback_of.is_some_and(|parent| unfiled.contains(&parent));
             let recovered = Recovered {
                 open: open.remove(&record.id).unwrap_or_default(),
-                ..load::recovered(record, upstream, document.as_ref(), is_held)
+                ..load::recovered(record, upstream, self.clocks.steady, document.as_ref(), is_held)
             };
-            self.dispatcher.restore(self.now, recovered);
+            self.dispatcher.restore(self.clocks.now, recovered);
         }
         Ok(())
     }
 
     fn upstream(&mut self, record: &CallRecord) -> Result<UpstreamId, UpstreamError> {
         match load::reference(record) {
-            Some(reference) => self.upstreams.resolve(&reference, &mut self.dispatcher, self.reader, self.now),
-            None => Ok(self.dispatcher.callback_upstream()),
+            Some(reference) => self.resolve(&reference),
+            None => Ok(self.dispatcher.command_upstream()),
         }
     }
 
     /// A lane has the limit key alone. Names of declared upstreams never look like an origin.
     fn upstream_of_lane(&mut self, lane: &LaneName) -> Result<UpstreamId, UpstreamError> {
+        if lane.of_callbacks {
+            return Ok(self.dispatcher.command_upstream());
+        }
         let key = lane.limit_key.clone();
-        let reference = match key.as_str() {
-            CALLBACK_KEY => return Ok(self.dispatcher.callback_upstream()),
-            _ if key.contains("://") => UpstreamRef::Undeclared(key),
-            _ => UpstreamRef::Declared(key),
-        };
-        self.upstreams.resolve(&reference, &mut self.dispatcher, self.reader, self.now)
+        let is_origin = key.contains("://");
+        self.resolve(&if is_origin { UpstreamRef::Undeclared(key) } else { UpstreamRef::Declared(key) })
+    }
+
+    fn resolve(&mut self, reference: &UpstreamRef) -> Result<UpstreamId, UpstreamError> {
+        self.upstreams.resolve(reference, &mut self.dispatcher, self.reader, self.clocks.now)
     }
 
     /// The call's document, read again. One that the present configuration no longer understands is nothing; its

@@ -6,14 +6,18 @@ use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 
 use farcall_core::gate::Gate;
+use farcall_core::steady::SteadyClock;
+use farcall_core::time::Now;
+use farcall_crash::{self as crash, Point};
 use farcall_store::port::{ReadError, Reader, Store};
+use farcall_store::record::Recovery;
 use tokio::sync::{mpsc, watch};
 use tokio_util::task::TaskTracker;
 
 use super::announce::{Announcer, SpaceAnnouncer};
 use super::documents::Documents;
 use super::pending::Pending;
-use super::recover::{self, Rebuilt};
+use super::recover::{self, Clocks, Rebuilt};
 use super::{Run, Stats};
 use crate::clock;
 use crate::config::Config;
@@ -70,14 +74,16 @@ pub(crate) fn start(mut store: Box<dyn Store>, options: Options) -> Result<Start
     let recovery = store.take_over()?;
     let mut reader = store.reader()?;
     let now = clock::now();
+    let steady = go_on(store.as_mut(), &recovery, now)?;
     let mut rng = fastrand::Rng::new();
     let filing = Arc::new(Filing::new(&options.directory, now.timestamp.as_micros().unsigned_abs()));
     recover::settle_files(&filing, &recovery, reader.as_mut())?;
     let config = options.config;
-    let Rebuilt { dispatcher, upstreams } = recover::rebuild(&recovery, &config, reader.as_mut(), now, rng.u64(..))?;
+    let Rebuilt { dispatcher, upstreams } =
+        recover::rebuild(&recovery, &config, reader.as_mut(), Clocks { now, steady }, rng.u64(..))?;
 
-    let reads = Arc::new(Reads::new(readers(store.as_ref())?, Arc::clone(&config)));
-    let load_reads = Arc::new(Reads::new(vec![store.reader()?], Arc::clone(&config)));
+    let reads = Arc::new(Reads::new(readers(store.as_ref())?, Arc::clone(&config), steady));
+    let load_reads = Arc::new(Reads::new(vec![store.reader()?], Arc::clone(&config), steady));
     let (sender, messages) = mpsc::channel(MESSAGES_MAX);
     let filing_queue = FilingQueue::start(Arc::clone(&filing), store.reader()?, sender.clone())
         .map_err(io("start the filing thread"))?;
@@ -112,6 +118,7 @@ pub(crate) fn start(mut store: Box<dyn Store>, options: Options) -> Result<Start
         snapshots,
         last_overview,
         upstreams,
+        steady,
         reader,
         reads,
         load_reads,
@@ -132,6 +139,18 @@ pub(crate) fn start(mut store: Box<dyn Store>, options: Options) -> Result<Start
         store_failure: None,
     };
     Ok(Started { run, handle, filing })
+}
+
+/// Steady time goes on where the store left it; what says how is durable before anything is stored by it.
+fn go_on(store: &mut dyn Store, recovery: &Recovery, now: Now) -> Result<SteadyClock, ReadError> {
+    let boot = clock::boot();
+    let steady = SteadyClock::go_on(recovery.clock.as_ref(), recovery.latest, boot.as_deref(), now);
+    let kept = steady.keep(boot.as_deref());
+    if recovery.clock.as_ref() != Some(&kept) {
+        store.keep_clock(&kept)?;
+    }
+    crash::reach(Point::ClockKept);
+    Ok(steady)
 }
 
 fn readers(store: &dyn Store) -> Result<Vec<Box<dyn Reader>>, ReadError> {

@@ -5,12 +5,15 @@
 use farcall_core::call::{CallSpec, Method, Overrides, State, TenantId, UpstreamId};
 use farcall_core::dispatcher::Event;
 use farcall_core::id::CallId;
+use farcall_core::steady::SteadyClock;
 use farcall_core::time::Now;
 use farcall_store::port::Insert;
 use farcall_store::record::{CallRecord, IdempotencyRecord, Progress};
 use sha2::{Digest, Sha256};
 use tokio::sync::{mpsc, oneshot};
 
+use super::batches::Answers;
+use super::documents::Kept;
 use super::pending::Unacknowledged;
 use super::{Message, Run};
 use crate::clock;
@@ -18,15 +21,17 @@ use crate::document::{Document, Rejection, RejectionKind, UpstreamRef, When};
 use crate::handle::{Accepted, Submission, SubmitError};
 use crate::upstreams::limit_key;
 
-type Reply = oneshot::Sender<Result<Accepted, SubmitError>>;
-
 impl Run {
-    pub(super) fn submit(&mut self, submission: Submission, reply: Reply) {
-        match self.offer(submission) {
-            Ok(accepted) if self.pending.unacknowledged.contains_key(&accepted.id) => {
-                self.pending.unacknowledged.entry(accepted.id).or_default().waiting.push((reply, accepted));
+    /// Offers each call by itself; what one comes to does not touch the others.
+    pub(super) fn submit(&mut self, submissions: Vec<Submission>, reply: oneshot::Sender<Answers>) {
+        let places = self.pending.batches.open(submissions.len(), reply);
+        for (submission, place) in submissions.into_iter().zip(places) {
+            let offered = self.offer(submission);
+            let waits = offered.as_ref().ok().and_then(|accepted| self.pending.unacknowledged.get_mut(&accepted.id));
+            match (offered, waits) {
+                (Ok(accepted), Some(call)) => call.waiting.push((place, accepted)),
+                (answer, _) => self.pending.batches.answer(place, answer),
             }
-            result => drop(reply.send(result)),
         }
     }
 
@@ -47,8 +52,8 @@ impl Run {
         self.check_cost(upstream, &submission.document)?;
         let id = CallId::new(now.timestamp, self.rng.u128(..));
         let spec = self.spec(id, upstream, &submission, now);
-        let record = new_record(&spec, &submission, key.clone());
-        let insert = Insert { call: record, request: submission.bytes };
+        let record = new_record(&spec, &submission, self.steady, key.clone());
+        let insert = Insert { at: self.steady.steady(now.instant), call: record, request: submission.bytes };
         let key = key.map(|key| {
             let name = (key.scope, key.key);
             self.pending.keys.insert(name.clone(), (id, key.digest));
@@ -57,12 +62,13 @@ impl Run {
         if let Some(file) = &submission.file {
             self.filing.claim(&file.name, id);
         }
+        let kept = Kept { document: *submission.document, via: submission.via };
         let text_bytes = insert.request.len();
         self.pending.inserts.insert(id, Box::new(insert));
         self.pending.unacknowledged.insert(id, Unacknowledged { key, waiting: Vec::new() });
         self.dispatcher.handle(now, Event::Offered(Box::new(spec)));
         if self.dispatcher.is_loaded(id) {
-            self.documents.keep(id, *submission.document, text_bytes);
+            self.documents.keep(id, kept, text_bytes);
         }
         Ok(Accepted { id, is_replay: false })
     }
@@ -127,9 +133,10 @@ impl Run {
     fn spec(&mut self, id: CallId, upstream: UpstreamId, submission: &Submission, now: Now) -> CallSpec {
         let document = &submission.document;
         let known = self.upstreams.get(upstream).expect("a resolved upstream is known");
+        // A time by the wall clock is what that shows now: no later jump of it makes the call expire or stay for ever.
         let time = |when: When| match when {
-            When::At(at) => at,
-            When::After(wait) => now.timestamp + wait,
+            When::At(at) => now.instant_of(at),
+            When::After(wait) => now.instant + wait,
         };
         let deadline = document.schedule.deadline.map(time);
         let overrides = overrides(document);
@@ -143,9 +150,10 @@ impl Run {
             cost: document.cost,
             accepted_at: now.timestamp,
             not_before: document.schedule.not_before.map(time),
-            deadline: deadline.or_else(|| known.settings.deadline.map(|limit| now.timestamp + limit)),
+            deadline: deadline.or_else(|| known.settings.deadline.map(|limit| now.instant + limit)),
             overrides: overrides.map(Box::new),
             has_file: submission.file.is_some(),
+            callback: None,
             callback_of: None,
         }
     }
@@ -155,8 +163,8 @@ impl Run {
 pub(super) fn refuse_all(messages: &mut mpsc::Receiver<Message>, error: impl Fn() -> SubmitError) {
     messages.close();
     while let Ok(message) = messages.try_recv() {
-        if let Message::Submit { reply, .. } = message {
-            drop(reply.send(Err(error())));
+        if let Message::Submit { submissions, reply } = message {
+            drop(reply.send(submissions.iter().map(|_| Err(error())).collect()));
         }
     }
 }
@@ -168,11 +176,17 @@ pub(super) fn overrides(document: &Document) -> Option<Overrides> {
     (overrides != Overrides::default()).then_some(overrides)
 }
 
-fn new_record(spec: &CallSpec, submission: &Submission, idempotency: Option<IdempotencyRecord>) -> CallRecord {
+fn new_record(
+    spec: &CallSpec,
+    submission: &Submission,
+    steady: SteadyClock,
+    idempotency: Option<IdempotencyRecord>,
+) -> CallRecord {
     let document = &submission.document;
     CallRecord {
         id: spec.id,
         source: spec.source,
+        via: submission.via,
         upstream: match &document.upstream {
             UpstreamRef::Declared(name) => Some(name.clone()),
             UpstreamRef::Undeclared(_) => None,
@@ -186,11 +200,11 @@ fn new_record(spec: &CallSpec, submission: &Submission, idempotency: Option<Idem
         tenant_id: spec.tenant,
         cost: spec.cost.get(),
         accepted_at: spec.accepted_at,
-        not_before: spec.not_before,
-        deadline: spec.deadline,
+        not_before: spec.not_before.map(|at| steady.steady(at)),
+        deadline: spec.deadline.map(|at| steady.steady(at)),
         started_at: None,
         attempts: 0,
-        progress: Progress::waiting(State::Queued, None, None),
+        progress: Progress::waiting(State::Queued, None),
         has_overrides: spec.overrides.is_some(),
         callback_of: None,
         retry_of: None,
@@ -226,7 +240,7 @@ impl From<SubmitError> for Rejection {
 
 #[cfg(test)]
 mod tests {
-    use farcall_core::call::Source;
+    use farcall_core::call::{Source, Via};
 
     use super::*;
     use crate::config::Config;
@@ -236,12 +250,14 @@ mod tests {
     fn a_call_that_comes_while_the_loop_ends_is_refused_and_not_left_in_doubt() {
         let bytes = bytes::Bytes::from_static(br#"{"url": "http://127.0.0.1/"}"#);
         let document = Box::new(parse(&bytes, &Routing::from(&Config::default())).expect("a valid call"));
-        let submission = Submission { document, bytes, source: Source::Api, file: None, scope: String::new() };
+        let (source, via, scope) = (Source::Api, Via::Tcp, String::new());
+        let submission = Submission { document, bytes, source, via, file: None, scope };
         let (sender, mut messages) = mpsc::channel(1);
         let (reply, mut answer) = oneshot::channel();
-        sender.try_send(Message::Submit { submission: Box::new(submission), reply }).expect("room for one");
+        sender.try_send(Message::Submit { submissions: vec![submission], reply }).expect("room for one");
         refuse_all(&mut messages, || SubmitError::Draining);
-        assert!(matches!(answer.try_recv(), Ok(Err(SubmitError::Draining))));
+        let answers = answer.try_recv().expect("an answer");
+        assert!(matches!(answers[..], [Err(SubmitError::Draining)]));
         assert!(sender.is_closed());
     }
 }

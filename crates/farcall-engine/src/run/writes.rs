@@ -3,16 +3,17 @@
 //! Nothing is decided here. A callback's document is made here too, because its words are the configuration's.
 
 use farcall_core::attempt::AttemptOutcome;
-use farcall_core::call::{ErrorKind, Priority, Source, State, TenantId, UpstreamId};
+use farcall_core::call::{ErrorKind, Priority, Source, State, TenantId, UpstreamId, Via};
 use farcall_core::dispatcher::{AttemptEnd, Callback, Progress, Write};
 use farcall_core::id::{AttemptId, CallId};
+use farcall_core::steady::SteadyClock;
+use farcall_core::time::Now;
 use farcall_store::port;
 use farcall_store::record::{self, CallRecord, ErrorRecord};
 
 use super::Run;
 use super::announce::Settled;
 use super::attempts::callback_document;
-use crate::clock;
 use crate::execute::Report;
 use crate::upstreams::limit_key;
 
@@ -20,37 +21,37 @@ use crate::upstreams::limit_key;
 pub(super) const CALLBACK_KEY: &str = "";
 
 impl Run {
-    pub(super) fn translate(&mut self, write: &Write) -> port::Write {
+    /// `now` is the moment of the turn that decided it.
+    pub(super) fn translate(&mut self, write: &Write, now: Now) -> port::Write {
         match *write {
-            Write::Insert { call, state, next_at, ready_at, callback } => {
-                let progress = record::Progress::waiting(state, next_at, ready_at);
-                self.insert(call, progress, callback)
+            Write::Insert { call, state, ready_at, callback } => {
+                let mut insert = match callback {
+                    Some(callback) => self.callback_insert(now, call, callback),
+                    None => self.pending.inserts.remove(&call).expect("an offered call has its insert"),
+                };
+                insert.call.progress = record::Progress::waiting(state, ready_at.map(|at| self.steady.steady(at)));
+                port::Write::Insert(insert)
             }
-            Write::Start { attempt, kind, at } => {
-                port::Write::Start(port::Start { call: attempt.call, number: attempt.number, kind, started_at: at })
-            }
+            Write::Start { attempt, kind, at } => port::Write::Start(port::Start {
+                call: attempt.call,
+                number: attempt.number,
+                kind,
+                started_at: at.timestamp,
+                granted_at: self.steady.steady(at.instant),
+            }),
             Write::Settle { call, upstream, attempt, progress } => {
-                let settle = self.settle(call, attempt, progress);
-                self.note(upstream, &settle);
+                let settle = self.settle(now, call, attempt, progress);
+                self.note(now, upstream, &settle);
                 port::Write::Settle(Box::new(settle))
             }
-            Write::Close { call, until } => port::Write::Close { call, until },
-            Write::Release { call, ready_at } => port::Write::Release { call, ready_at },
+            Write::Close { call, until } => port::Write::Close { call, until: self.steady.steady(until) },
+            Write::Release { call, ready_at } => port::Write::Release { call, ready_at: self.steady.steady(ready_at) },
             Write::Filed { call } => port::Write::Filed(call),
         }
     }
 
-    fn insert(&mut self, call: CallId, progress: record::Progress, callback: Option<Callback>) -> port::Write {
-        let mut insert = match callback {
-            Some(callback) => self.callback_insert(call, callback),
-            None => self.pending.inserts.remove(&call).expect("an offered call has its insert"),
-        };
-        insert.call.progress = progress;
-        port::Write::Insert(insert)
-    }
-
     /// A callback as a call: its document is the command of its parent's upstream for this end.
-    fn callback_insert(&self, call: CallId, callback: Callback) -> Box<port::Insert> {
+    fn callback_insert(&self, now: Now, call: CallId, callback: Callback) -> Box<port::Insert> {
         let settings = self.upstreams.get(callback.parent_upstream).map(|known| &known.settings);
         let line = settings.and_then(|settings| match callback.parent_end {
             State::Succeeded => settings.callback_success.as_ref(),
@@ -60,6 +61,7 @@ impl Run {
         let record = CallRecord {
             id: call,
             source: Source::Callback,
+            via: Via::User,
             upstream: None,
             limit_key: CALLBACK_KEY.to_owned(),
             method: String::new(),
@@ -69,12 +71,12 @@ impl Run {
             tenant: None,
             tenant_id: TenantId::default(),
             cost: 1,
-            accepted_at: clock::now().timestamp,
+            accepted_at: now.timestamp,
             not_before: None,
             deadline: None,
             started_at: None,
             attempts: 0,
-            progress: record::Progress::waiting(State::Queued, None, None),
+            progress: record::Progress::waiting(State::Queued, None),
             has_overrides: false,
             callback_of: Some(callback.parent),
             retry_of: None,
@@ -82,38 +84,46 @@ impl Run {
             filed: true,
             idempotency: None,
         };
-        Box::new(port::Insert { call: record, request: callback_document(words) })
+        let at = self.steady.steady(now.instant);
+        Box::new(port::Insert { at, call: record, request: callback_document(words) })
     }
 
-    fn settle(&mut self, call: CallId, attempt: Option<AttemptEnd>, progress: Option<Progress>) -> port::Settle {
+    fn settle(
+        &mut self,
+        now: Now,
+        call: CallId,
+        attempt: Option<AttemptEnd>,
+        progress: Option<Progress>,
+    ) -> port::Settle {
         let report = attempt.and_then(|end| self.pending.reports.remove(&AttemptId { call, number: end.number }));
         let has_ended = progress.is_some_and(|progress| progress.state.is_end());
         let message = report.as_ref().and_then(|report| report.message.clone());
-        let progress = progress.map(|progress| stored_progress(progress, message.as_deref()));
+        let progress = progress.map(|progress| stored_progress(progress, self.steady, message.as_deref()));
         let attempt = attempt.map(|end| port::AttemptEnd {
             number: end.number,
             outcome: end.outcome,
             status: end.status.or_else(|| answered_status(report.as_deref())),
-            proved_at: end.proved_at,
+            proved_at: end.proved_at.map(|at| self.steady.steady(at)),
             ended_at: end.ended_at,
             error: end.error.map(|kind| error(kind, message.as_deref(), end.status, Some(end.outcome))),
         });
         let response = report.and_then(|report| report.response).filter(|_| has_ended);
-        port::Settle { call, attempt, progress, response }
+        port::Settle { at: self.steady.steady(now.instant), call, attempt, progress, response }
     }
 }
 
 impl Run {
     /// Counts a settlement, and says it aloud when it is no good news.
-    fn note(&mut self, upstream: UpstreamId, settle: &port::Settle) {
+    fn note(&mut self, now: Now, upstream: UpstreamId, settle: &port::Settle) {
         let Some(progress) = &settle.progress else { return };
         if progress.state.is_end() {
             self.stats.note_end(upstream, progress.state);
         }
         let name = self.upstreams.get(upstream).map_or("callback", |known| limit_key(&known.reference));
         let outcome = settle.attempt.as_ref().map(|end| end.outcome);
-        let settled = Settled { call: settle.call, upstream: name, outcome, progress };
-        self.announcer.settled(clock::now().instant, &settled);
+        let waits_until = progress.ready_at.map(|at| now.timestamp_of(self.steady.instant(at)));
+        let settled = Settled { call: settle.call, upstream: name, outcome, progress, waits_until };
+        self.announcer.settled(now.instant, &settled);
     }
 }
 
@@ -122,11 +132,10 @@ fn answered_status(report: Option<&Report>) -> Option<u16> {
     report.and_then(|report| report.result.status)
 }
 
-fn stored_progress(progress: Progress, message: Option<&str>) -> record::Progress {
+fn stored_progress(progress: Progress, steady: SteadyClock, message: Option<&str>) -> record::Progress {
     record::Progress {
         state: progress.state,
-        next_at: progress.next_at,
-        ready_at: progress.ready_at,
+        ready_at: progress.ready_at.map(|at| steady.steady(at)),
         retries: progress.tries.retries,
         requeues: progress.tries.requeues,
         throttles: progress.tries.throttles,

@@ -150,7 +150,7 @@ fn kofafs_sample_loads_unchanged() -> TestResult {
     assert_eq!(etsy.on_unknown, Some(OnUnknown::Retry));
     let shopify = &config.upstreams["shopify"];
     assert_eq!((shopify.policy.retry.clone(), shopify.policy.on_unknown), (RetryPolicy::none(), None));
-    assert!(shopify.policy.callbacks.on_success && shopify.policy.callbacks.on_fail);
+    assert!(shopify.callback_fail.is_some());
     let words = shopify.callback_success.as_ref().map(|command| command.words.clone()).unwrap_or_default();
     let site = "https://yoursite.com/post_success/";
     assert_eq!(words, ["curl", "-X", "POST", site, "-d", "id=$file&posted_at=$datetime"]);

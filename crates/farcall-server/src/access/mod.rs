@@ -8,6 +8,7 @@ mod host;
 mod site;
 mod token;
 
+use farcall_core::call::Via;
 use http::request::Parts;
 
 use crate::problem::{Code, Problem};
@@ -33,6 +34,14 @@ impl Access {
     /// The rule of a TCP listener.
     pub(crate) fn tcp(tokens: &[String]) -> Self {
         if tokens.is_empty() { Self::Loopback } else { Self::Tokens(Tokens::new(tokens)) }
+    }
+
+    /// In whose name requests act that come in so. Web pages and other users reach a port, the socket only its owner.
+    pub(crate) const fn via(&self) -> Via {
+        match self {
+            Self::User => Via::User,
+            Self::Loopback | Self::Tokens(_) => Via::Tcp,
+        }
     }
 
     /// Lets a request in, or says why not.

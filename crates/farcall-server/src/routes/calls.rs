@@ -9,7 +9,7 @@ use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, get};
 use bytes::Bytes;
-use farcall_core::call::Source;
+use farcall_core::call::{Source, Via};
 use farcall_engine::document::{self, Document, IDEMPOTENCY_KEY_BYTES_MAX, Routing};
 use farcall_engine::{Accepted, Submission};
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE, LOCATION};
@@ -40,6 +40,8 @@ async fn accept(State(face): State<Arc<Face>>, request: Request<Body>) -> Result
             document: Box::new(document),
             bytes: held.bytes.clone(),
             source: Source::Api,
+            // Without a word of whoever let it in, the one that may do less.
+            via: parts.extensions.get().copied().unwrap_or(Via::Tcp),
             file: None,
             scope: parts.extensions.get::<Scope>().cloned().unwrap_or_default().0,
         })

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use farcall_engine::config::{Config, Listen};
+use farcall_engine::config::{Addresses, Config, Listen};
 use farcall_engine::{Engine, Handle};
 use farcall_server::{Options, Server};
 use farcall_store::memory::{Fault, MemoryStore};
@@ -36,11 +36,12 @@ pub(crate) struct Farcall {
 }
 
 impl Setup {
-    /// A free port, no tokens, nothing declared.
+    /// A free port, no tokens, nothing declared, and calls may go to this machine.
     pub(crate) fn new() -> Self {
         let home = tempfile::tempdir().expect("a directory");
         let mut config = Config::default();
         config.server.listen = Listen::Address("127.0.0.1:0".to_owned());
+        config.undeclared.addresses = Some(Addresses::Any);
         Self { config, store: Box::new(MemoryStore::new()), options: Options::new(home.path()), home }
     }
 

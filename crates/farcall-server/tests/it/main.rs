@@ -1,5 +1,6 @@
 //! The server from the outside: real connections over loopback and the socket, a real engine on a store in memory.
 
+mod addresses;
 mod calls;
 mod connections;
 mod doors;

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use farcall_core::id::CallId;
-use farcall_core::time::Timestamp;
+use farcall_core::steady::{KeptClock, Steady};
 use farcall_store::memory::MemoryStore;
 use farcall_store::port::{CommitError, LaneRange, ReadError, Reader, Store, Write};
 use farcall_store::record::{AttemptRecord, CallRecord, FileIdentity, GrantRecord, Recovery, ResponseRecord};
@@ -34,6 +34,10 @@ impl Unreadable {
 impl Store for Unreadable {
     fn take_over(&mut self) -> Result<Recovery, ReadError> {
         self.store.take_over()
+    }
+
+    fn keep_clock(&mut self, clock: &KeptClock) -> Result<(), ReadError> {
+        self.store.keep_clock(clock)
     }
 
     fn commit(&mut self, writes: &[Write]) -> Result<(), CommitError> {
@@ -81,11 +85,11 @@ impl Reader for UnreadableReader {
         self.reader.unfiled(name)
     }
 
-    fn closed_until(&mut self, limit_key: &str) -> Result<Option<Timestamp>, ReadError> {
+    fn closed_until(&mut self, limit_key: &str) -> Result<Option<Steady>, ReadError> {
         self.reader.closed_until(limit_key)
     }
 
-    fn grants(&mut self, limit_key: &str, since: Timestamp, count: u32) -> Result<Vec<GrantRecord>, ReadError> {
+    fn grants(&mut self, limit_key: &str, since: Steady, count: u32) -> Result<Vec<GrantRecord>, ReadError> {
         self.reader.grants(limit_key, since, count)
     }
 

@@ -1,6 +1,8 @@
 //! An upstream on loopback that answers every request with the same bytes and closes.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
@@ -10,6 +12,7 @@ use tokio::task::JoinHandle;
 #[derive(Debug)]
 pub(crate) struct Upstream {
     address: SocketAddr,
+    connections: Arc<AtomicUsize>,
     listening: JoinHandle<()>,
 }
 
@@ -19,14 +22,22 @@ impl Upstream {
         let answer = answer.into();
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("it is bound");
+        let connections = Arc::new(AtomicUsize::new(0));
+        let counted = Arc::clone(&connections);
         let listening = tokio::spawn(async move {
             while let Ok((mut stream, _)) = listener.accept().await {
+                counted.fetch_add(1, Ordering::Relaxed);
                 let mut request = vec![0; 64 << 10];
                 let _ = stream.read(&mut request).await;
                 let _ = stream.write_all(&answer).await;
             }
         });
-        Self { address, listening }
+        Self { address, connections, listening }
+    }
+
+    /// How many there have been.
+    pub(crate) fn connections(&self) -> usize {
+        self.connections.load(Ordering::Relaxed)
     }
 
     pub(crate) fn url(&self) -> String {

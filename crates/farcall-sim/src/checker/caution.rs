@@ -13,16 +13,15 @@ use crate::world::World;
 /// Compares a process that has just died with what a start at this very moment would make of the store. `lost` are
 /// the writes that died with it: attempts that only they knew of were never launched.
 pub(crate) fn check_caution(world: &World, process: &Process, lost: &[Write]) -> Check {
-    let now = world.clocks();
     let unreadable = |error| violation(format!("the store cannot be read: {error}"));
     let mut reader = world.store.snapshot().reader().map_err(unreadable)?;
-    let mut rebuilt = recovery::declare(&mut *reader, &world.plan, &world.policies, 0, now).map_err(unreadable)?;
+    let mut rebuilt = recovery::declare(&mut *reader, world, 0).map_err(unreadable)?;
     let mut died = process.dispatcher.clone();
-    for place in 1..world.policies.len() {
+    for place in (1..world.policies.len()).filter(|&place| !world.plan.is_webhook(place)) {
         let upstream = UpstreamId(u32::try_from(place).expect("plans are small"));
         let unlaunched = cost_of_lost_starts(world, place, lost);
-        let before = died.upstream_standing(upstream, now.instant).limits;
-        let after = rebuilt.upstream_standing(upstream, now.instant).limits;
+        let before = died.upstream_standing(upstream, world.now).limits;
+        let after = rebuilt.upstream_standing(upstream, world.now).limits;
         for (before, after) in before.iter().zip(&after) {
             // A limit that was lowered may hold more than it admits; what counts is that it is full.
             let used = before.used.min(before.spec.count.get());
@@ -40,7 +39,7 @@ fn cost_of_lost_starts(world: &World, place: usize, lost: &[Write]) -> u32 {
         Write::Insert(_) | Write::Settle(_) | Write::Close { .. } | Write::Release { .. } | Write::Filed(_) => None,
     });
     starts
-        .filter(|&call| super::terms(&world.plan, &world.facts, call).upstream == place)
+        .filter(|&call| super::quota_of(&world.plan, &world.facts, call) == place)
         .map(|call| cost_of(&world.plan, &world.facts, &world.policies[place], call))
         .sum()
 }

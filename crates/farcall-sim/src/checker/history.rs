@@ -7,7 +7,7 @@ use farcall_core::attempt::{AttemptOutcome, AttemptResult, BytesSent};
 use farcall_core::call::{ErrorKind, State};
 use farcall_core::id::AttemptId;
 use farcall_core::retry::{Backoff, Jitter, MethodSet, RetryPolicy};
-use farcall_core::time::Instant;
+use farcall_core::steady::Steady;
 use farcall_store::record::{AttemptRecord, CallRecord};
 
 use super::terms::{CallTerms, terms};
@@ -38,7 +38,7 @@ enum Came {
 enum Next {
     End(State),
     /// Another attempt, not before then; or, when the deadline comes first, none.
-    Attempt(Instant),
+    Attempt(Steady),
 }
 
 /// Counters of one call, counted anew.
@@ -65,10 +65,9 @@ fn check_call(world: &World, call: &CallRecord, attempts: &[AttemptRecord]) -> C
     let terms = terms(&world.plan, &world.facts, call.id);
     let mut counts = Counts::default();
     let mut counts_before = counts;
-    let mut next = Next::Attempt(world.plan.start);
+    let mut next = Next::Attempt(Steady::from_micros(i64::MIN));
     for attempt in attempts {
-        let started_at = world.plan.instant(attempt.started_at);
-        let is_allowed = matches!(next, Next::Attempt(earliest) if started_at >= earliest);
+        let is_allowed = matches!(next, Next::Attempt(earliest) if attempt.granted_at >= earliest);
         ensure(is_allowed, || format!("attempt {} of {} came when {next:?}", attempt.number, call.id))?;
         let (came, at) = what_came(world, call, attempt, &terms)?;
         counts_before = counts;
@@ -76,7 +75,7 @@ fn check_call(world: &World, call: &CallRecord, attempts: &[AttemptRecord]) -> C
     }
     let end = call.progress.state;
     let expires_rightly =
-        end == State::Expired && call.deadline <= call.progress.finished_at && call.deadline.is_some();
+        end == State::Expired && call.deadline.is_some_and(|at| world.facts.finishes.get(&call.id) >= Some(&at));
     let is_right = match next {
         Next::End(state) => end == state,
         Next::Attempt(_) => expires_rightly,
@@ -90,7 +89,7 @@ fn check_call(world: &World, call: &CallRecord, attempts: &[AttemptRecord]) -> C
 }
 
 impl Counts {
-    fn follow(&mut self, came: Came, at: Instant, terms: &CallTerms<'_>) -> Next {
+    fn follow(&mut self, came: Came, at: Steady, terms: &CallTerms<'_>) -> Next {
         match came {
             Came::Success => Next::End(State::Succeeded),
             Came::Failure => Next::End(State::Failed),
@@ -103,19 +102,19 @@ impl Counts {
         }
     }
 
-    fn throttle(&mut self, wait: Duration, at: Instant, retry: &RetryPolicy) -> Next {
+    fn throttle(&mut self, wait: Duration, at: Steady, retry: &RetryPolicy) -> Next {
         let has_none = retry.max == 0 && retry.requeue == 0;
         if has_none || wait > retry.retry_after_max || self.throttles == retry.throttle_max {
             return Next::End(State::Failed);
         }
         self.throttles += 1;
-        Next::Attempt(at + wait)
+        Next::Attempt(after(at, wait))
     }
 
-    fn retry(&mut self, at: Instant, retry: &RetryPolicy) -> Next {
+    fn retry(&mut self, at: Steady, retry: &RetryPolicy) -> Next {
         if self.retries < retry.max {
             self.retries += 1;
-            return Next::Attempt(at + least_delay(retry, self.retries));
+            return Next::Attempt(after(at, least_delay(retry, self.retries)));
         }
         if self.requeues < retry.requeue {
             (self.requeues, self.retries) = (self.requeues + 1, 0);
@@ -145,22 +144,24 @@ fn what_came(
     call: &CallRecord,
     attempt: &AttemptRecord,
     terms: &CallTerms<'_>,
-) -> Result<(Came, Instant), Violation> {
+) -> Result<(Came, Steady), Violation> {
     let id = id(call, attempt);
-    let Some(ended_at) = attempt.ended_at.map(|at| world.plan.instant(at)) else {
+    let Some(decided) = world.facts.decided.get(&id).filter(|_| attempt.ended_at.is_some()) else {
         return Err(violation(format!("{id:?} has no end")));
     };
+    let ended_at = decided.ended_at.unwrap_or_default();
     let engine_died = attempt.error.as_ref().is_some_and(|error| error.kind == ErrorKind::Unknown);
     if engine_died {
-        let started_at = world.plan.instant(attempt.started_at);
-        let is_true = world.facts.crashes.iter().any(|&at| started_at <= at && at <= ended_at);
+        let is_true = world.facts.crashes.iter().any(|&at| decided.granted_at <= at);
         ensure(is_true, || format!("{id:?} says the engine died, and it did not"))?;
         return Ok((Came::Interrupted, ended_at));
     }
     let Some(report) = world.facts.reports.get(&id) else {
         return Err(violation(format!("{id:?} has an end that nobody reported")));
     };
-    ensure(report.at == ended_at, || format!("{id:?} ended at another time than was reported"))?;
+    ensure(Some(report.at.timestamp) == attempt.ended_at && report.steady == ended_at, || {
+        format!("{id:?} ended at another time than was reported")
+    })?;
     let came = match report.what {
         Reported::Finished(result) => of_result(&result, terms),
         Reported::Aborted { wrote, cut } => of_cut(wrote, cut),
@@ -225,7 +226,7 @@ fn check_silence(world: &World, call: &CallRecord, attempts: &[AttemptRecord]) -
     if terms.repeats_unknown {
         return Ok(());
     }
-    let arrivals = &world.facts.arrivals[terms.upstream];
+    let arrivals = &world.facts.arrivals[world.plan.quota(terms.upstream)];
     let unanswered = attempts.iter().filter(|attempt| {
         let id = id(call, attempt);
         let has_arrived = arrivals.iter().any(|arrival| arrival.attempt == id);
@@ -248,21 +249,22 @@ const fn is_bad_answer(kind: ErrorKind) -> bool {
 }
 
 /// The closing that a report means, if it means one.
-pub(crate) fn closing(plan: &Plan, facts: &Facts, attempt: AttemptId, at: Instant, what: Reported) -> Option<Closing> {
+pub(crate) fn closing(plan: &Plan, facts: &Facts, attempt: AttemptId, what: Reported) -> Option<Closing> {
     let Reported::Finished(result) = what else { return None };
     let terms = terms(plan, facts, attempt.call);
     let Came::Throttled(wait) = of_result(&result, &terms) else { return None };
-    Some(Closing { upstream: terms.upstream, attempt, at, until: at + wait.min(terms.retry.retry_after_max) })
+    let (at, quota) = (facts.reports.get(&attempt)?.steady, plan.quota(terms.upstream));
+    Some(Closing { quota, attempt, at, until: after(at, wait.min(terms.retry.retry_after_max)) })
 }
 
 /// Nothing starts at an upstream that has asked everybody to wait, from the moment we knew until it ends.
 fn check_closings(world: &World) -> Check {
     for (&attempt, launch) in &world.facts.launches {
-        let upstream = terms(&world.plan, &world.facts, attempt.call).upstream;
+        let quota = super::quota_of(&world.plan, &world.facts, attempt.call);
         let Some(stored) = world.ledger.attempt(attempt) else { continue };
-        let started_at = world.plan.instant(stored.started_at);
+        let started_at = stored.granted_at;
         let is_inside =
-            |closing: &&Closing| closing.upstream == upstream && closing.at < started_at && started_at < closing.until;
+            |closing: &&Closing| closing.quota == quota && closing.at < started_at && started_at < closing.until;
         let mut known =
             world.facts.closings.iter().filter(is_inside).filter(|closing| is_known(world, closing, launch));
         if let Some(closing) = known.next() {
@@ -278,6 +280,10 @@ fn is_known(world: &World, closing: &Closing, launch: &Launch) -> bool {
     let is_stored =
         world.ledger.attempt(closing.attempt).is_some_and(|stored| stored.outcome == AttemptOutcome::Throttled);
     boot == Some(launch.boot) || is_stored
+}
+
+fn after(at: Steady, wait: Duration) -> Steady {
+    Steady::from_micros(at.as_micros().saturating_add(i64::try_from(wait.as_micros()).unwrap_or(i64::MAX)))
 }
 
 const fn id(call: &CallRecord, attempt: &AttemptRecord) -> AttemptId {

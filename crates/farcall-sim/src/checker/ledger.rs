@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use farcall_core::attempt::AttemptOutcome;
 use farcall_core::call::State;
 use farcall_core::id::{AttemptId, CallId};
-use farcall_core::time::Timestamp;
+use farcall_core::steady::Steady;
 use farcall_store::memory::MemoryStore;
 use farcall_store::port::{Reader, Store, Write};
 use farcall_store::record::{AttemptRecord, CallRecord, Recovery};
@@ -47,7 +47,7 @@ impl Ledger {
         self.live.len()
     }
 
-    pub(crate) fn deadline(&self, call: CallId) -> Option<Timestamp> {
+    pub(crate) fn deadline(&self, call: CallId) -> Option<Steady> {
         self.rows.get(&call)?.call.deadline
     }
 
@@ -123,7 +123,7 @@ impl Ledger {
         let Some(origin) = facts.origins.get(&id) else {
             return Err(violation(format!("{id} is stored and nobody offered it")));
         };
-        if let Origin::Callback { parent } = origin {
+        if let Origin::Callback { parent, .. } = origin {
             ensure(row.call.callback_of == Some(*parent), || format!("{id} calls back for another than {parent}"))?;
         }
         check_row(&row)?;
@@ -205,9 +205,9 @@ fn check_row(row: &Row) -> Check {
     let is_running = call.progress.state == State::Running;
     ensure((out == 1) == is_running && out <= 1, || format!("{} has {out} attempts out and is {call:?}", call.id))?;
     for attempt in &row.attempts {
-        let is_late = call.deadline.is_some_and(|deadline| attempt.started_at >= deadline);
+        let is_late = call.deadline.is_some_and(|deadline| attempt.granted_at >= deadline);
         ensure(!is_late, || format!("attempt {} of {} started after its deadline", attempt.number, call.id))?;
-        let is_early = call.not_before.is_some_and(|not_before| attempt.started_at < not_before);
+        let is_early = call.not_before.is_some_and(|not_before| attempt.granted_at < not_before);
         ensure(!is_early, || format!("attempt {} of {} started before its time", attempt.number, call.id))?;
     }
     let has_finish = call.progress.finished_at.is_some();

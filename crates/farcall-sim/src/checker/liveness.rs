@@ -14,12 +14,13 @@ pub(crate) fn time_to_end(world: &World) -> Duration {
     let faults = &world.plan.faults;
     let step = (faults.commit_max + faults.commit_slow_max) * 4;
     let mut longest = Duration::ZERO;
-    for (place, policy) in world.policies.iter().enumerate() {
+    for (place, policy) in world.policies.iter().enumerate().filter(|&(place, _)| !world.plan.is_webhook(place)) {
         longest = longest.max(time_of_upstream(world, place, policy, step));
     }
     // A start that is still to come may find other limits; they are drawn from the same ranges.
     let restarts = if faults.changes_limits { longest * 20 + Duration::from_secs(7_200) * 400 } else { Duration::ZERO };
-    let callbacks = time_of_upstream(world, 0, &world.policies[0], step) + faults.file_delay_max;
+    // Callbacks come after whatever they are for, to upstreams that may be busy with calls then.
+    let callbacks = longest + faults.file_delay_max;
     longest + restarts + callbacks + faults.downtime_max + patience(world) + step
 }
 
@@ -27,13 +28,16 @@ pub(crate) fn time_to_end(world: &World) -> Duration {
 fn time_of_upstream(world: &World, place: usize, policy: &UpstreamPolicy, step: Duration) -> Duration {
     let network = &world.networks[place];
     let once = network.healthy_max() + network.abort_max + policy.jitter + step;
-    let calls = world.plan.calls.iter().filter(|call| place == 0 || call.upstream as usize == place);
-    let count = u32::try_from(calls.count()).expect("plans are small") + 1;
+    let takes_callbacks = (0..world.policies.len())
+        .any(|other| (other == 0 || world.plan.is_webhook(other)) && world.plan.quota(other) == place);
+    let calls = world.plan.calls.iter().filter(|call| call.upstream as usize == place).count();
+    let callbacks = if takes_callbacks { world.plan.calls.len() * 2 } else { 0 };
+    let count = u32::try_from(calls + callbacks).expect("plans are small") + 1;
     let costs: u32 = world
         .facts
         .origins
         .keys()
-        .filter(|&&call| super::terms(&world.plan, &world.facts, call).upstream == place)
+        .filter(|&&call| super::quota_of(&world.plan, &world.facts, call) == place)
         .map(|&call| cost_of(&world.plan, &world.facts, policy, call))
         .sum::<u32>()
         .max(count * 12);

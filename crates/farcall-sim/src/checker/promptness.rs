@@ -13,7 +13,7 @@ use farcall_core::policy::{LimitSpec, UpstreamPolicy};
 use farcall_core::time::Instant;
 use farcall_store::record::{AttemptRecord, CallRecord};
 
-use super::{Check, cost_of, ensure, terms};
+use super::{Check, cost_of, ensure, quota_of, terms};
 use crate::engine::Process;
 use crate::world::World;
 
@@ -39,24 +39,24 @@ pub(crate) fn check_prompt(world: &World) -> Check {
     let mut waiting: BTreeMap<usize, u32> = BTreeMap::new();
     for (call, attempts) in world.ledger.live_rows() {
         check_time(world, process, call, attempts)?;
-        if !is_loading && is_due(world, call) {
-            let upstream = terms(&world.plan, &world.facts, call.id).upstream;
-            let cost = cost_of(&world.plan, &world.facts, &world.policies[upstream], call.id);
-            let most = waiting.entry(upstream).or_default();
+        let upstream = terms(&world.plan, &world.facts, call.id).upstream;
+        if !is_loading && is_due(world, call) && !is_crowded(world, process, upstream) {
+            let quota = world.plan.quota(upstream);
+            let cost = cost_of(&world.plan, &world.facts, &world.policies[quota], call.id);
+            let most = waiting.entry(quota).or_default();
             *most = cost.max(*most);
         }
     }
-    for (upstream, cost) in waiting {
-        let is_held =
-            is_closed(world, upstream) || is_crowded(world, process, upstream) || !has_room(world, upstream, cost);
-        ensure(is_held, || format!("calls to upstream {upstream} wait though one of cost {cost} may start"))?;
+    for (quota, cost) in waiting {
+        let is_held = is_closed(world, quota) || is_used_up(world, process, quota) || !has_room(world, quota, cost);
+        ensure(is_held, || format!("calls to upstream {quota} wait though one of cost {cost} may start"))?;
     }
     Ok(())
 }
 
 /// Its deadline, and the timeout of its attempt, lie ahead.
 fn check_time(world: &World, process: &Process, call: &CallRecord, attempts: &[AttemptRecord]) -> Check {
-    let deadline = call.deadline.map(|at| world.plan.instant(at));
+    let deadline = call.deadline.map(|at| world.clocks.instant(at));
     let commit = world.plan.faults.commit_max + world.plan.faults.commit_slow_max;
     if call.progress.state != State::Running {
         // What only the store holds is read before it ends: a commit, a read, and a while until reads are made again.
@@ -91,14 +91,15 @@ fn is_due(world: &World, call: &CallRecord) -> bool {
     }
     let from = match call.progress.state {
         State::Scheduled => call.not_before,
-        State::Retrying | State::Queued => call.progress.next_at,
+        State::Retrying | State::Queued => call.progress.ready_at,
         _ => return false,
     };
-    from.is_none_or(|at| world.plan.instant(at) <= world.now)
+    from.is_none_or(|at| world.clocks.instant(at) <= world.now)
 }
 
-fn is_closed(world: &World, upstream: usize) -> bool {
-    world.facts.closings.iter().any(|closing| closing.upstream == upstream && closing.until > world.now)
+fn is_closed(world: &World, quota: usize) -> bool {
+    let now = world.clocks.steady(world.now);
+    world.facts.closings.iter().any(|closing| closing.quota == quota && closing.until > now)
 }
 
 fn is_crowded(world: &World, process: &Process, upstream: usize) -> bool {
@@ -107,18 +108,23 @@ fn is_crowded(world: &World, process: &Process, upstream: usize) -> bool {
     out >= most as usize
 }
 
+/// As many attempts are out as are allowed in all, from whichever upstream.
+fn is_used_up(world: &World, process: &Process, quota: usize) -> bool {
+    let out = || process.out.values().filter(|id| world.plan.quota(id.0 as usize) == quota).count();
+    world.policies[quota].concurrency.is_some_and(|most| out() >= most.get() as usize)
+}
+
 /// Whether every window surely has this much room: each attempt is counted as long as it can possibly count.
-fn has_room(world: &World, upstream: usize, cost: u32) -> bool {
-    let policy = &world.policies[upstream];
+fn has_room(world: &World, quota: usize, cost: u32) -> bool {
+    let policy = &world.policies[quota];
     let booted_at = world.facts.boots.last().map_or(world.now, |boot| boot.at);
     let interval = policy.limits.iter().map(|limit| limit.window / limit.count.get()).max().filter(|_| policy.smooth);
     if interval.is_some_and(|interval| booted_at + interval > world.now) {
         return false;
     }
-    let rows =
-        || world.ledger.rows().filter(|(call, _)| terms(&world.plan, &world.facts, call.id).upstream == upstream);
+    let rows = || world.ledger.rows().filter(|(call, _)| quota_of(&world.plan, &world.facts, call.id) == quota);
     let is_past = |interval: Duration, call: &CallRecord, attempt: &AttemptRecord| {
-        world.plan.instant(attempt.started_at) + interval * call.cost <= world.now
+        world.clocks.instant(attempt.granted_at) + interval * call.cost <= world.now
     };
     let is_spaced = interval.is_none_or(|interval| {
         rows().all(|(call, attempts)| attempts.iter().all(|attempt| is_past(interval, call, attempt)))
@@ -127,7 +133,7 @@ fn has_room(world: &World, upstream: usize, cost: u32) -> bool {
         let length = limit.window + limit.window / 1_000 + policy.jitter + Duration::from_micros(1);
         let is_fresh = limit.window <= Duration::from_secs(1) && booted_at + length > world.now;
         let used = rows().map(|(call, attempts)| {
-            let counted = attempts.iter().filter(|attempt| may_count(world, call, attempt, length)).count();
+            let counted = attempts.iter().filter(|attempt| may_count(world, call, attempt, limit, length)).count();
             call.cost * u32::try_from(counted).unwrap_or(u32::MAX)
         });
         !is_fresh && used.sum::<u32>() + cost <= limit.count.get()
@@ -135,11 +141,16 @@ fn has_room(world: &World, upstream: usize, cost: u32) -> bool {
     is_spaced && policy.limits.iter().all(has_room)
 }
 
-fn may_count(world: &World, call: &CallRecord, attempt: &AttemptRecord, length: Duration) -> bool {
-    let ended_at: Option<Instant> = attempt.ended_at.map(|at| world.plan.instant(at));
-    let report = world.facts.reports.get(&AttemptId { call: call.id, number: attempt.number });
+fn may_count(world: &World, call: &CallRecord, attempt: &AttemptRecord, limit: &LimitSpec, length: Duration) -> bool {
+    let id = AttemptId { call: call.id, number: attempt.number };
+    let report = world.facts.reports.get(&id);
+    let decided = attempt.ended_at.and_then(|_| world.facts.decided.get(&id)?.ended_at);
+    // What another boot proved may have been proved when this one began.
+    let earliest =
+        if limit.window <= Duration::from_secs(60) { world.clocks.process().certain_since() } else { Instant::MIN };
+    let counts_from = decided.map(|at| world.clocks.instant(at).max(earliest));
     // A report that died with its process tells a later one nothing.
-    let is_known = ended_at.is_some() && report.is_some_and(|report| ended_at == Some(report.at));
+    let is_known = decided.is_some() && report.is_some_and(|report| decided == Some(report.steady));
     let sent_nothing = is_known && report.is_some_and(|report| report.what.wrote() == BytesSent::No);
-    !sent_nothing && ended_at.is_none_or(|at| at + length > world.now)
+    !sent_nothing && counts_from.is_none_or(|at| at + length > world.now)
 }

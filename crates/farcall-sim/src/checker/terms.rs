@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use farcall_core::call::Source;
+use farcall_core::call::UpstreamId;
 use farcall_core::id::CallId;
 use farcall_core::policy::UpstreamPolicy;
 use farcall_core::retry::{OnUnknown, RetryPolicy, StatusSet};
@@ -22,16 +22,16 @@ pub(crate) struct CallTerms<'a> {
     pub(crate) success: &'a StatusSet,
     pub(crate) method: &'a str,
     pub(crate) upstream: usize,
-    pub(crate) wants_callback: (bool, bool),
+    /// Where its callbacks go when it succeeds, and at any other end.
+    pub(crate) callbacks: (Vec<usize>, Vec<usize>),
 }
 
 /// The terms of a call that is known.
 pub(crate) fn terms<'a>(plan: &'a Plan, facts: &Facts, call: CallId) -> CallTerms<'a> {
     let wish = wish(plan, facts, call);
-    let upstream = wish.map_or(0, |wish| wish.upstream as usize);
+    let upstream = wish.map_or_else(|| callback_place(facts, call), |wish| wish.upstream as usize);
     let policy = &plan.upstreams[upstream].policy;
     let own = wish.and_then(|wish| wish.overrides.as_ref());
-    let is_callback = wish.is_none_or(|wish| wish.source == Source::Callback);
     CallTerms {
         timeout: own.and_then(|own| own.timeout).unwrap_or(policy.timeout),
         retry: own.and_then(|own| own.retry.as_ref()).unwrap_or(&policy.retry),
@@ -39,12 +39,30 @@ pub(crate) fn terms<'a>(plan: &'a Plan, facts: &Facts, call: CallId) -> CallTerm
         success: own.and_then(|own| own.success_statuses.as_ref()).unwrap_or(&policy.success_statuses),
         method: wish.map_or("", |wish| wish.method),
         upstream,
-        wants_callback: if is_callback {
-            (false, false)
-        } else {
-            (policy.callbacks.on_success, policy.callbacks.on_fail)
-        },
+        callbacks: wish.map_or_else(Default::default, |wish| callbacks(policy, wish)),
     }
+}
+
+fn callbacks(policy: &UpstreamPolicy, wish: &CallPlan) -> (Vec<usize>, Vec<usize>) {
+    let places = |configured: Option<UpstreamId>| {
+        let mut places: Vec<usize> =
+            configured.map(|id| id.0).into_iter().chain(wish.callback).map(|place| place as usize).collect();
+        places.sort_unstable();
+        places
+    };
+    (places(policy.callbacks.on_success), places(policy.callbacks.on_fail))
+}
+
+fn callback_place(facts: &Facts, call: CallId) -> usize {
+    match facts.origins.get(&call) {
+        Some(&Origin::Callback { place, .. }) => place,
+        Some(Origin::Planned { .. }) | None => 0,
+    }
+}
+
+/// The place of the upstream whose limits hold for a call.
+pub(crate) fn quota_of(plan: &Plan, facts: &Facts, call: CallId) -> usize {
+    plan.quota(terms(plan, facts, call).upstream)
 }
 
 /// Slots of every window that one of its attempts takes: never more than the smallest window has.

@@ -78,8 +78,7 @@ fn check_proofs(world: &World, upstream: usize, arrivals: &[Arrival]) -> Check {
         return Ok(());
     }
     for arrival in arrivals {
-        let stored = world.ledger.attempt(arrival.attempt);
-        let proved_at = stored.and_then(|stored| stored.proved_at).map(|at| world.plan.instant(at));
+        let proved_at = world.facts.decided.get(&arrival.attempt).and_then(|decided| decided.proved_at);
         let is_right = proved_at.is_some_and(|at| arrival.at <= at);
         ensure(is_right, || format!("{:?} arrived at {:?}, proved {proved_at:?}", arrival.attempt, arrival.at))?;
     }
@@ -112,10 +111,10 @@ fn starts(world: &World, upstream: usize) -> Vec<(farcall_core::id::AttemptId, u
         .facts
         .launches
         .iter()
-        .filter(|(attempt, _)| super::terms(&world.plan, &world.facts, attempt.call).upstream == upstream)
+        .filter(|(attempt, _)| super::quota_of(&world.plan, &world.facts, attempt.call) == upstream)
         .filter_map(|(attempt, launch)| {
-            let stored = world.ledger.attempt(*attempt)?;
-            Some((*attempt, launch.boot, world.plan.instant(stored.started_at)))
+            let decided = world.facts.decided.get(attempt)?;
+            Some((*attempt, launch.boot, decided.granted_at))
         })
         .collect();
     starts.sort_by_key(|&(attempt, boot, at)| (at, boot, attempt));

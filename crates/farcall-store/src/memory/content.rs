@@ -11,8 +11,7 @@ use bytes::Bytes;
 use farcall_core::attempt::AttemptOutcome;
 use farcall_core::call::State;
 use farcall_core::id::CallId;
-use farcall_core::lane::Position;
-use farcall_core::time::{Instant, Timestamp};
+use farcall_core::steady::{KeptClock, Steady};
 
 use crate::port::{AttemptEnd, CommitError, Insert, LaneRange, Settle, Start, Write};
 use crate::record::{
@@ -28,7 +27,9 @@ pub(super) struct Content {
     rows: BTreeMap<CallId, Arc<Row>>,
     keys: BTreeMap<(String, String), CallId>,
     /// By limit key.
-    closings: BTreeMap<String, Timestamp>,
+    closings: BTreeMap<String, Steady>,
+    clock: Option<KeptClock>,
+    latest: Option<Steady>,
 }
 
 /// A call and all that belongs to it.
@@ -58,8 +59,12 @@ impl Content {
         self.keys.get(&(scope.to_owned(), key.to_owned())).and_then(|&id| self.row(id))
     }
 
-    pub(super) fn closed_until(&self, limit_key: &str) -> Option<Timestamp> {
+    pub(super) fn closed_until(&self, limit_key: &str) -> Option<Steady> {
         self.closings.get(limit_key).copied()
+    }
+
+    pub(super) fn keep_clock(&mut self, clock: KeptClock) {
+        self.clock = Some(clock);
     }
 
     pub(super) fn take_over(&mut self) -> (u64, Recovery) {
@@ -75,11 +80,13 @@ impl Content {
             open_attempts: rows.iter().flat_map(|row| row.open_attempts()).collect(),
             unfiled: calls(|call| call.progress.state.is_end() && !call.filed),
             totals: self.totals(),
+            clock: self.clock.clone(),
+            latest: self.latest,
         };
         (self.epoch, recovery)
     }
 
-    pub(super) fn grants(&self, limit_key: &str, since: Timestamp, count: u32) -> Vec<GrantRecord> {
+    pub(super) fn grants(&self, limit_key: &str, since: Steady, count: u32) -> Vec<GrantRecord> {
         let rows = self.rows.values().filter(|row| row.call.limit_key == limit_key);
         let attempts = rows.flat_map(|row| row.attempts.iter().map(move |attempt| (row, attempt)));
         let mut grants: Vec<_> = attempts
@@ -87,8 +94,8 @@ impl Content {
             .filter(|(_, attempt)| attempt.ended_at.is_none() || latest_at(attempt) >= since)
             .map(|(row, attempt)| {
                 let open = attempt.ended_at.is_none();
-                let AttemptRecord { started_at, proved_at, ended_at, .. } = *attempt;
-                let grant = GrantRecord { started_at, proved_at, ended_at, cost: row.call.cost };
+                let AttemptRecord { granted_at, proved_at, .. } = *attempt;
+                let grant = GrantRecord { granted_at, proved_at, cost: row.call.cost };
                 (Reverse((open, latest_at(attempt), row.seq, attempt.number)), grant)
             })
             .collect();
@@ -98,14 +105,15 @@ impl Content {
 
     pub(super) fn waiting(&self, range: &LaneRange) -> Vec<CallRecord> {
         let is_in = |row: &&Arc<Row>| row.lane() == range.lane;
-        let from = |row: &Arc<Row>| Some((row.position().filter(|&at| at >= range.from)?, row.call.clone()));
+        let place = |row: &Arc<Row>| row.place().filter(|&place| place >= (range.ready_at, range.call));
+        let from = |row: &Arc<Row>| Some((place(row)?, row.call.clone()));
         let mut calls: Vec<_> = self.rows.values().filter(is_in).filter_map(from).collect();
-        calls.sort_by_key(|&(position, _)| position);
+        calls.sort_by_key(|&(place, _)| place);
         calls.into_iter().map(|(_, call)| call).take(amount(range.count)).collect()
     }
 
     pub(super) fn expiring(&self, count: u32) -> Vec<CallRecord> {
-        let expires = |row: &Arc<Row>| Some((row.call.deadline.filter(|_| row.position().is_some())?, row.call.id));
+        let expires = |row: &Arc<Row>| Some((row.call.deadline.filter(|_| row.place().is_some())?, row.call.id));
         let mut calls: Vec<_> = self.rows.values().filter_map(expires).collect();
         calls.sort_unstable();
         calls.into_iter().map(|(_, id)| self.rows[&id].call.clone()).take(amount(count)).collect()
@@ -120,7 +128,7 @@ impl Content {
 
     fn lanes(&self) -> Vec<LaneRecord> {
         let mut lanes: BTreeMap<LaneName, u64> = BTreeMap::new();
-        for row in self.rows.values().filter(|row| row.position().is_some()) {
+        for row in self.rows.values().filter(|row| row.place().is_some()) {
             *lanes.entry(row.lane()).or_default() += 1;
         }
         lanes.into_iter().map(|(lane, waiting)| LaneRecord { lane, waiting }).collect()
@@ -146,6 +154,7 @@ impl Content {
                 return Err(refusal.of(write.call()));
             }
         }
+        self.latest = self.latest.max(writes.iter().filter_map(Write::decided_at).max());
         Ok(())
     }
 
@@ -168,7 +177,7 @@ impl Content {
         Ok(())
     }
 
-    fn close(&mut self, call: CallId, until: Timestamp) -> Result<(), Refusal> {
+    fn close(&mut self, call: CallId, until: Steady) -> Result<(), Refusal> {
         let row = self.rows.get(&call).ok_or(UNKNOWN_CALL)?;
         let closed = self.closings.entry(row.call.limit_key.clone()).or_insert(until);
         *closed = until.max(*closed);
@@ -219,7 +228,6 @@ impl Row {
         self.call.attempts = start.number;
         self.call.started_at.get_or_insert(start.started_at);
         self.call.progress.state = State::Running;
-        self.call.progress.next_at = None;
         self.call.progress.ready_at = None;
         self.attempts.push(AttemptRecord {
             number: start.number,
@@ -227,6 +235,7 @@ impl Row {
             outcome: AttemptOutcome::Running,
             status: None,
             started_at: start.started_at,
+            granted_at: start.granted_at,
             proved_at: None,
             ended_at: None,
             error: None,
@@ -249,27 +258,28 @@ impl Row {
     fn end_attempt(&mut self, end: &AttemptEnd) -> Result<(), Refusal> {
         let running = |attempt: &&mut AttemptRecord| attempt.number == end.number && attempt.ended_at.is_none();
         let attempt = self.attempts.iter_mut().find(running).ok_or(UNMATCHED_END)?;
-        let (number, kind, started_at) = (attempt.number, attempt.kind, attempt.started_at);
+        let AttemptRecord { number, kind, started_at, granted_at, .. } = *attempt;
         let AttemptEnd { outcome, status, proved_at, ended_at, ref error, .. } = *end;
         let (ended_at, error) = (Some(ended_at), error.clone());
-        *attempt = AttemptRecord { number, kind, outcome, status, started_at, proved_at, ended_at, error };
+        *attempt = AttemptRecord { number, kind, outcome, status, started_at, granted_at, proved_at, ended_at, error };
         Ok(())
     }
 
-    fn release(&mut self, ready_at: Instant) -> Result<(), Refusal> {
+    fn release(&mut self, ready_at: Steady) -> Result<(), Refusal> {
         self.standing().release()?;
         self.call.progress.ready_at = Some(ready_at);
         Ok(())
     }
 
     fn lane(&self) -> LaneName {
-        let CallRecord { limit_key, priority, tenant_id, .. } = &self.call;
-        LaneName { limit_key: limit_key.clone(), priority: *priority, tenant: *tenant_id }
+        let CallRecord { limit_key, callback_of, priority, tenant_id, .. } = &self.call;
+        let of_callbacks = callback_of.is_some();
+        LaneName { limit_key: limit_key.clone(), of_callbacks, priority: *priority, tenant: *tenant_id }
     }
 
     /// Where it stands in its lane, if it does.
-    fn position(&self) -> Option<Position> {
-        self.call.progress.ready_at.map(|ready_at| Position { ready_at, call: self.call.id })
+    fn place(&self) -> Option<(Steady, CallId)> {
+        self.call.progress.ready_at.map(|ready_at| (ready_at, self.call.id))
     }
 
     fn file(&mut self) -> Result<(), Refusal> {
@@ -292,6 +302,6 @@ fn key_of(call: &CallRecord) -> Option<(String, String)> {
     call.idempotency.as_ref().map(|record| (record.scope.clone(), record.key.clone()))
 }
 
-fn latest_at(attempt: &AttemptRecord) -> Timestamp {
-    attempt.proved_at.map_or(attempt.started_at, |proved_at| proved_at.max(attempt.started_at))
+fn latest_at(attempt: &AttemptRecord) -> Steady {
+    attempt.proved_at.map_or(attempt.granted_at, |proved_at| proved_at.max(attempt.granted_at))
 }

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use farcall_core::id::CallId;
-use farcall_core::time::Timestamp;
+use farcall_core::steady::{KeptClock, Steady};
 
 use self::content::Content;
 use crate::port::{CommitError, LaneRange, ReadError, Reader, Store, Write};
@@ -149,6 +149,16 @@ impl Store for MemoryStore {
         Ok(recovery)
     }
 
+    fn keep_clock(&mut self, clock: &KeptClock) -> Result<(), ReadError> {
+        self.alive("the clock")?;
+        let mut content = self.disk.content();
+        if self.epoch != Some(content.epoch()) {
+            return Err(ReadError { what: "the clock", source: "another engine has taken over".into() });
+        }
+        Arc::make_mut(&mut content).keep_clock(clock.clone());
+        Ok(())
+    }
+
     fn commit(&mut self, writes: &[Write]) -> Result<(), CommitError> {
         if self.crashed {
             return Err(self.die());
@@ -192,7 +202,7 @@ impl Reader for MemoryReader {
         Ok(self.disk.content().keyed(scope, key).map(|row| row.call.clone()))
     }
 
-    fn grants(&mut self, limit_key: &str, since: Timestamp, count: u32) -> Result<Vec<GrantRecord>, ReadError> {
+    fn grants(&mut self, limit_key: &str, since: Steady, count: u32) -> Result<Vec<GrantRecord>, ReadError> {
         Ok(self.disk.content().grants(limit_key, since, count))
     }
 
@@ -209,7 +219,7 @@ impl Reader for MemoryReader {
         Ok(self.disk.content().unfiled(name))
     }
 
-    fn closed_until(&mut self, limit_key: &str) -> Result<Option<Timestamp>, ReadError> {
+    fn closed_until(&mut self, limit_key: &str) -> Result<Option<Steady>, ReadError> {
         Ok(self.disk.content().closed_until(limit_key))
     }
 

@@ -10,6 +10,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use farcall_core::id::CallId;
+use farcall_crash::{self as crash, Point};
 
 use super::open::private_directory;
 
@@ -65,7 +66,10 @@ impl Bodies {
         let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
         file.write_all(body)?;
         file.sync_all()?;
-        fs::rename(&temporary, &path)
+        crash::reach(Point::BodyWritten);
+        fs::rename(&temporary, &path)?;
+        crash::reach(Point::BodyNamed);
+        Ok(())
     }
 
     /// Makes the names of all files written so far durable.

@@ -6,6 +6,7 @@
 
 use std::time::Duration;
 
+use farcall_crash::{self as crash, Point};
 use rusqlite::wal::CheckpointMode;
 use rusqlite::{Connection, ErrorCode, MAIN_DB};
 
@@ -74,7 +75,9 @@ pub(super) fn truncate(connection: &Connection) -> rusqlite::Result<()> {
 
 fn checkpoint(connection: &Connection, mode: CheckpointMode) -> rusqlite::Result<()> {
     connection.busy_timeout(TRUNCATE_TIMEOUT)?;
+    crash::reach(Point::CheckpointBegun);
     let done = connection.wal_checkpoint_v2(Some(MAIN_DB), mode);
+    crash::reach(Point::CheckpointDone);
     connection.busy_timeout(BUSY_TIMEOUT)?;
     match done.as_ref().err().and_then(rusqlite::Error::sqlite_error_code) {
         Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked | ErrorCode::DiskFull) => Ok(()),

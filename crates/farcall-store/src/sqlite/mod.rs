@@ -20,6 +20,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use farcall_core::id::CallId;
+use farcall_core::steady::KeptClock;
+use farcall_crash::{self as crash, Point};
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, TransactionBehavior};
 
@@ -88,6 +90,7 @@ impl SqliteStore {
             discard(&self.bodies);
             return applied;
         }
+        crash::reach(Point::BatchSealed);
         match tx.commit().map_err(CommitError::from) {
             // It may be durable all the same, so its files stay, and nothing is written after it.
             Err(CommitError::Io(cause)) => self.broken = Some(Arc::from(cause)),
@@ -110,8 +113,17 @@ impl Store for SqliteStore {
     fn take_over(&mut self) -> Result<Recovery, ReadError> {
         let (epoch, recovery) = recovery::take_over(&mut self.connection).map_err(unread("what was left"))?;
         recovery::sweep(&self.connection, &self.bodies).map_err(unread("the body files"))?;
+        crash::reach(Point::BodiesSwept);
         self.epoch = Some(epoch);
         Ok(recovery)
+    }
+
+    fn keep_clock(&mut self, clock: &KeptClock) -> Result<(), ReadError> {
+        let kept = recovery::keep_clock(&self.connection, self.epoch.unwrap_or(-1), clock);
+        match kept.map_err(unread("the clock"))? {
+            true => Ok(()),
+            false => Err(unread("the clock")("another engine has taken over")),
+        }
     }
 
     fn commit(&mut self, writes: &[Write]) -> Result<(), CommitError> {
@@ -135,6 +147,7 @@ impl Store for SqliteStore {
 impl Drop for SqliteStore {
     /// A clean close leaves no log behind. After a failure the log stays as it is, for the next open to read.
     fn drop(&mut self) {
+        crash::reach(Point::StoreClosing);
         let _ = match self.broken {
             None => checkpoint::truncate(&self.connection),
             Some(_) => self.connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true).map(drop),
@@ -145,7 +158,8 @@ impl Drop for SqliteStore {
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
-    use farcall_core::call::{Source, State, TenantId};
+    use farcall_core::call::{Source, State, TenantId, Via};
+    use farcall_core::steady::Steady;
     use farcall_core::time::Timestamp;
 
     use super::*;
@@ -156,6 +170,7 @@ mod tests {
         let call = CallRecord {
             id: CallId::from_bits(n),
             source: Source::Api,
+            via: Via::Tcp,
             upstream: None,
             limit_key: String::new(),
             method: "GET".to_owned(),
@@ -172,7 +187,6 @@ mod tests {
             attempts: 0,
             progress: Progress {
                 state: State::Queued,
-                next_at: None,
                 ready_at: None,
                 retries: 0,
                 requeues: 0,
@@ -188,7 +202,8 @@ mod tests {
             filed: true,
             idempotency: None,
         };
-        Write::Insert(Box::new(Insert { call, request: Bytes::from(request) }))
+        let at = Steady::from_micros(0);
+        Write::Insert(Box::new(Insert { at, call, request: Bytes::from(request) }))
     }
 
     fn opened() -> Result<(tempfile::TempDir, SqliteStore), Box<dyn std::error::Error>> {

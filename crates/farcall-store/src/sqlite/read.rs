@@ -5,14 +5,14 @@
 
 use bytes::Bytes;
 use farcall_core::id::CallId;
-use farcall_core::time::Timestamp;
+use farcall_core::steady::Steady;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::bodies::{Bodies, Part};
 use super::error::unread;
 use super::row::{self, Columns, attempt_columns, blob, call_columns};
 use crate::port::{LaneRange, ReadError, Reader};
-use crate::record::{AttemptRecord, CallRecord, FileIdentity, GrantRecord, ResponseRecord};
+use crate::record::{AttemptRecord, CallRecord, FileIdentity, GrantRecord, LaneName, ResponseRecord};
 
 /// Reads committed data of one store.
 #[derive(Debug)]
@@ -64,14 +64,24 @@ impl SqliteReader {
         let snapshot = self.connection.transaction()?;
         let mut statement = snapshot.prepare_cached(WAITING)?;
         let read = |range: &LaneRange| {
-            let LaneRange { lane, from, count } = range;
-            let (ready_at, id) = (from.ready_at.as_micros(), blob(from.call));
-            let tenant = lane.tenant.0.cast_signed();
-            statement
-                .query_map(params![lane.limit_key, lane.priority, tenant, ready_at, id, count], row::call)?
-                .collect()
+            let LaneRange { lane: LaneName { limit_key, of_callbacks, priority, tenant }, ready_at, call, count } =
+                range;
+            let (tenant, ready_at) = (tenant.0.cast_signed(), ready_at.as_micros());
+            let values = params![limit_key, of_callbacks, priority, tenant, ready_at, blob(*call), count];
+            statement.query_map(values, row::call)?.collect()
         };
         ranges.iter().map(read).collect()
+    }
+
+    fn stored_unfiled(&self, name: &[u8]) -> rusqlite::Result<Vec<(CallId, FileIdentity)>> {
+        let one = |row: &Row<'_>| {
+            let mut columns = Columns::new(row);
+            let (id, file) = (columns.id()?, row::file(&mut columns)?);
+            Ok(file.map(|file| (id, file)))
+        };
+        let mut statement = self.connection.prepare_cached(UNFILED)?;
+        let files = statement.query_map([name], one)?.collect::<rusqlite::Result<Vec<_>>>()?;
+        Ok(files.into_iter().flatten().collect())
     }
 
     /// Both statements see one snapshot, so that no attempt is missed by ending between them.
@@ -118,7 +128,7 @@ impl Reader for SqliteReader {
             .map_err(unread("the call of a key"))
     }
 
-    fn grants(&mut self, limit_key: &str, since: Timestamp, count: u32) -> Result<Vec<GrantRecord>, ReadError> {
+    fn grants(&mut self, limit_key: &str, since: Steady, count: u32) -> Result<Vec<GrantRecord>, ReadError> {
         self.stored_grants(limit_key, since.as_micros(), count).map_err(unread("grants"))
     }
 
@@ -132,20 +142,11 @@ impl Reader for SqliteReader {
     }
 
     fn unfiled(&mut self, name: &[u8]) -> Result<Vec<(CallId, FileIdentity)>, ReadError> {
-        let one = |row: &Row<'_>| {
-            let mut columns = Columns::new(row);
-            let (id, file) = (columns.id()?, row::file(&mut columns)?);
-            Ok(file.map(|file| (id, file)))
-        };
-        let read = |mut statement: rusqlite::CachedStatement<'_>| {
-            let files = statement.query_map([name], one)?.collect::<rusqlite::Result<Vec<_>>>()?;
-            Ok(files.into_iter().flatten().collect())
-        };
-        self.connection.prepare_cached(UNFILED).and_then(read).map_err(unread("calls that are not filed"))
+        self.stored_unfiled(name).map_err(unread("calls that are not filed"))
     }
 
-    fn closed_until(&mut self, limit_key: &str) -> Result<Option<Timestamp>, ReadError> {
-        let until = |row: &Row<'_>| row.get(0).map(Timestamp::from_micros);
+    fn closed_until(&mut self, limit_key: &str) -> Result<Option<Steady>, ReadError> {
+        let until = |row: &Row<'_>| row.get(0).map(Steady::from_micros);
         self.connection
             .prepare_cached("SELECT until FROM closings WHERE limit_key = ?1")
             .and_then(|mut statement| statement.query_row([limit_key], until).optional())
@@ -170,12 +171,9 @@ const RESPONSE: &str =
 const WAITING: &str = concat!(
     "SELECT ",
     call_columns!(),
-    " FROM calls INDEXED BY calls_waiting WHERE limit_key = ?1 AND priority = ?2 AND tenant_id = ?3 \
-     AND (ready_at, id) >= (?4, ?5) AND ready_at IS NOT NULL ORDER BY ready_at, id LIMIT ?6"
+    " FROM calls INDEXED BY calls_waiting WHERE limit_key = ?1 AND (callback_of IS NOT NULL) = ?2 AND priority = ?3 \
+     AND tenant_id = ?4 AND (ready_at, id) >= (?5, ?6) AND ready_at IS NOT NULL ORDER BY ready_at, id LIMIT ?7"
 );
-
-const UNFILED: &str = "SELECT id, file_name, file_device, file_inode, file_changed_ns \
-    FROM calls INDEXED BY calls_by_file WHERE file_name = ?1 AND filed = 0 ORDER BY seq";
 
 const EXPIRING: &str = concat!(
     "SELECT ",
@@ -184,18 +182,16 @@ const EXPIRING: &str = concat!(
      ORDER BY deadline, id LIMIT ?1"
 );
 
-const GRANTS_OPEN: &str = "SELECT started_at, proved_at, ended_at, cost FROM attempts INDEXED BY attempts_open \
-    WHERE ended_at IS NULL AND limit_key = ?1 ORDER BY started_at DESC, call DESC, number DESC LIMIT ?2";
+const UNFILED: &str = "SELECT id, file_name, file_device, file_inode, file_changed_ns \
+    FROM calls INDEXED BY calls_by_file WHERE file_name = ?1 AND filed = 0 ORDER BY seq";
 
-const GRANTS_ENDED: &str = "SELECT started_at, proved_at, ended_at, cost FROM attempts INDEXED BY attempts_by_limit \
+const GRANTS_OPEN: &str = "SELECT granted_at, proved_at, cost FROM attempts INDEXED BY attempts_open \
+    WHERE ended_at IS NULL AND limit_key = ?1 ORDER BY granted_at DESC, call DESC, number DESC LIMIT ?2";
+
+const GRANTS_ENDED: &str = "SELECT granted_at, proved_at, cost FROM attempts INDEXED BY attempts_by_limit \
     WHERE limit_key = ?1 AND latest_at >= ?2 ORDER BY latest_at DESC, call DESC, number DESC LIMIT ?3";
 
 fn grant(row: &Row<'_>) -> rusqlite::Result<GrantRecord> {
     let mut columns = Columns::new(row);
-    Ok(GrantRecord {
-        started_at: columns.time()?,
-        proved_at: columns.optional_time()?,
-        ended_at: columns.optional_time()?,
-        cost: columns.take()?,
-    })
+    Ok(GrantRecord { granted_at: columns.steady()?, proved_at: columns.optional_steady()?, cost: columns.take()? })
 }

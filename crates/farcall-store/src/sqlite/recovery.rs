@@ -5,7 +5,9 @@
 
 use farcall_core::call::{State, TenantId};
 use farcall_core::id::CallId;
-use rusqlite::{Connection, OptionalExtension, TransactionBehavior};
+use farcall_core::steady::{KeptClock, Steady};
+use farcall_crash::{self as crash, Point};
+use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params};
 
 use super::bodies::{Bodies, Part};
 use super::row::{self, Columns, attempt_columns, blob, call_columns};
@@ -21,9 +23,20 @@ pub(super) fn take_over(connection: &mut Connection) -> rusqlite::Result<(i64, R
         open_attempts: open_attempts(&tx)?,
         unfiled: calls(&tx, UNFILED)?,
         totals: totals(&tx)?,
+        clock: tx.query_row(CLOCK, [], kept_clock)?,
+        latest: tx.query_row("SELECT latest FROM meta", [], |row| Columns::new(row).optional_steady())?,
     };
+    crash::reach(Point::TakeOverBegun);
     tx.commit()?;
+    crash::reach(Point::TakeOverDurable);
     Ok((epoch, recovery))
+}
+
+/// Keeps the clock of the present boot. False when another engine has taken over.
+pub(super) fn keep_clock(connection: &Connection, epoch: i64, clock: &KeptClock) -> rusqlite::Result<bool> {
+    let KeptClock { boot, base_us, since } = clock;
+    let kept = connection.execute(KEEP_CLOCK, params![epoch, boot, base_us, since.as_micros()])?;
+    Ok(kept == 1)
 }
 
 /// Removes body files without a row: what a crash left between file and commit.
@@ -44,8 +57,8 @@ const ENGAGED: &str = concat!(
 );
 
 /// Answered by the index alone.
-const LANES: &str = "SELECT limit_key, priority, tenant_id, count(*) FROM calls INDEXED BY calls_waiting \
-    WHERE ready_at IS NOT NULL GROUP BY limit_key, priority, tenant_id";
+const LANES: &str = "SELECT limit_key, callback_of IS NOT NULL, priority, tenant_id, count(*) FROM calls INDEXED BY calls_waiting \
+    WHERE ready_at IS NOT NULL GROUP BY limit_key, callback_of IS NOT NULL, priority, tenant_id";
 
 const UNFILED: &str = concat!(
     "SELECT ",
@@ -61,6 +74,10 @@ const OPEN_ATTEMPTS: &str = concat!(
 
 const TOTALS: &str = "SELECT accepted, pruned, scheduled, queued, running, retrying, succeeded, failed, cancelled, \
     expired, unknown, poisoned FROM meta";
+
+const CLOCK: &str = "SELECT boot, clock_base, clock_since FROM meta";
+
+const KEEP_CLOCK: &str = "UPDATE meta SET boot = ?2, clock_base = ?3, clock_since = ?4 WHERE one = 1 AND epoch = ?1";
 
 const REQUEST_IN_FILE: &str =
     "SELECT 1 FROM requests WHERE call = (SELECT seq FROM calls WHERE id = ?1) AND body IS NULL";
@@ -81,13 +98,20 @@ fn open_attempts(connection: &Connection) -> rusqlite::Result<Vec<(CallId, Attem
     statement.query_map([], read)?.collect()
 }
 
+fn kept_clock(row: &rusqlite::Row<'_>) -> rusqlite::Result<Option<KeptClock>> {
+    let mut columns = Columns::new(row);
+    let (boot, base_us) = (columns.take()?, columns.take::<Option<_>>()?);
+    let since = columns.optional_steady()?;
+    Ok(base_us.zip(since).map(|(base_us, since): (i64, Steady)| KeptClock { boot, base_us, since }))
+}
+
 fn lanes(connection: &Connection) -> rusqlite::Result<Vec<LaneRecord>> {
     let mut statement = connection.prepare(LANES)?;
     let mut lanes = statement
         .query_map([], |row| {
-            let tenant = TenantId(row.get::<_, i64>(2)?.cast_unsigned());
-            let lane = LaneName { limit_key: row.get(0)?, priority: row.get(1)?, tenant };
-            Ok(LaneRecord { lane, waiting: row.get::<_, i64>(3)?.cast_unsigned() })
+            let tenant = TenantId(row.get::<_, i64>(3)?.cast_unsigned());
+            let lane = LaneName { limit_key: row.get(0)?, of_callbacks: row.get(1)?, priority: row.get(2)?, tenant };
+            Ok(LaneRecord { lane, waiting: row.get::<_, i64>(4)?.cast_unsigned() })
         })?
         .collect::<rusqlite::Result<Vec<_>>>()?;
     // The index orders tenants by the signed number.

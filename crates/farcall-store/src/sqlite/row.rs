@@ -3,9 +3,10 @@
 //! A word or an id that does not read back is reported as damage of its column, never replaced by a default.
 
 use farcall_core::attempt::{AttemptKind, AttemptOutcome};
-use farcall_core::call::{ErrorKind, Source, State, TenantId};
+use farcall_core::call::{ErrorKind, Source, State, TenantId, Via};
 use farcall_core::id::CallId;
-use farcall_core::time::{Instant, Timestamp};
+use farcall_core::steady::Steady;
+use farcall_core::time::Timestamp;
 use rusqlite::Row;
 use rusqlite::types::{FromSql, Type};
 
@@ -14,8 +15,9 @@ use crate::record::{AttemptRecord, CallRecord, ErrorRecord, FileIdentity, Idempo
 /// The columns [`call`] reads, in its order.
 macro_rules! call_columns {
     () => {
-        "id, state, next_at, ready_at, retries, requeues, throttles, started_at, finished_at, status, error_kind, \
-         error_message, attempts, filed, source, upstream, limit_key, method, url, tags, priority, tenant, tenant_id, cost, accepted_at, \
+        "id, state, ready_at, retries, requeues, throttles, started_at, finished_at, status, error_kind, error_message, \
+         attempts, filed, source, via, upstream, limit_key, method, url, tags, priority, tenant, \
+         tenant_id, cost, accepted_at, \
          not_before, deadline, has_overrides, callback_of, retry_of, file_name, file_device, file_inode, \
          file_changed_ns, key_scope, key, key_digest"
     };
@@ -25,7 +27,7 @@ pub(super) use call_columns;
 /// The columns [`attempt`] reads, in its order.
 macro_rules! attempt_columns {
     () => {
-        "number, kind, outcome, status, started_at, proved_at, ended_at, error_kind, error_message"
+        "number, kind, outcome, status, started_at, granted_at, proved_at, ended_at, error_kind, error_message"
     };
 }
 pub(super) use attempt_columns;
@@ -70,6 +72,14 @@ impl<'row> Columns<'row> {
         Ok(self.take::<Option<_>>()?.map(Timestamp::from_micros))
     }
 
+    pub(super) fn steady(&mut self) -> rusqlite::Result<Steady> {
+        self.take().map(Steady::from_micros)
+    }
+
+    pub(super) fn optional_steady(&mut self) -> rusqlite::Result<Option<Steady>> {
+        Ok(self.take::<Option<_>>()?.map(Steady::from_micros))
+    }
+
     pub(super) fn word<T>(&mut self, from_word: impl FnOnce(&str) -> Option<T>) -> rusqlite::Result<T> {
         let index = self.next;
         self.next += 1;
@@ -101,8 +111,7 @@ pub(super) fn call(row: &Row<'_>) -> rusqlite::Result<CallRecord> {
     let mut columns = Columns::new(row);
     let id = columns.id()?;
     let state = columns.word(State::from_word)?;
-    let next_at = columns.optional_time()?;
-    let ready_at = columns.take::<Option<_>>()?.map(Instant::from_micros);
+    let ready_at = columns.optional_steady()?;
     let (retries, requeues, throttles) = (columns.take()?, columns.take()?, columns.take()?);
     let started_at = columns.optional_time()?;
     let finished_at = columns.optional_time()?;
@@ -112,8 +121,9 @@ pub(super) fn call(row: &Row<'_>) -> rusqlite::Result<CallRecord> {
         started_at,
         attempts: columns.take()?,
         filed: columns.take()?,
-        progress: Progress { state, next_at, ready_at, retries, requeues, throttles, finished_at, status, error },
+        progress: Progress { state, ready_at, retries, requeues, throttles, finished_at, status, error },
         source: columns.word(Source::from_word)?,
+        via: columns.word(Via::from_word)?,
         upstream: columns.take()?,
         limit_key: columns.take()?,
         method: columns.take()?,
@@ -124,8 +134,8 @@ pub(super) fn call(row: &Row<'_>) -> rusqlite::Result<CallRecord> {
         tenant_id: TenantId(columns.take::<i64>()?.cast_unsigned()),
         cost: columns.take()?,
         accepted_at: columns.time()?,
-        not_before: columns.optional_time()?,
-        deadline: columns.optional_time()?,
+        not_before: columns.optional_steady()?,
+        deadline: columns.optional_steady()?,
         has_overrides: columns.take()?,
         callback_of: columns.optional_id()?,
         retry_of: columns.optional_id()?,
@@ -142,7 +152,8 @@ pub(super) fn attempt(columns: &mut Columns<'_>) -> rusqlite::Result<AttemptReco
         outcome: columns.word(AttemptOutcome::from_word)?,
         status: columns.take()?,
         started_at: columns.time()?,
-        proved_at: columns.optional_time()?,
+        granted_at: columns.steady()?,
+        proved_at: columns.optional_steady()?,
         ended_at: columns.optional_time()?,
         error: columns.error()?,
     })

@@ -9,7 +9,8 @@ use bytes::Bytes;
 use farcall_core::attempt::AttemptOutcome;
 use farcall_core::call::State;
 use farcall_core::id::CallId;
-use farcall_core::time::{Instant, Timestamp};
+use farcall_core::steady::Steady;
+use farcall_core::time::Timestamp;
 use rusqlite::{CachedStatement, Connection, ErrorCode, OptionalExtension, params};
 
 use super::bodies::{Bodies, INLINE_BYTES_MAX, Part};
@@ -28,6 +29,8 @@ pub(super) struct Batch<'c> {
     /// What the batch adds, by state; moves out of a state take away.
     accepted: i64,
     moves: [i64; State::ALL.len()],
+    /// When the latest of it was decided.
+    latest: Option<Steady>,
 }
 
 /// A write, or two of one call that need one row only.
@@ -35,8 +38,8 @@ enum Step<'w> {
     Insert { insert: &'w Insert, first: Option<&'w Start> },
     Start(&'w Start),
     Settle(&'w Settle),
-    Close { call: CallId, until: Timestamp },
-    Release { call: CallId, ready_at: Instant },
+    Close { call: CallId, until: Steady },
+    Release { call: CallId, ready_at: Steady },
     Filed(CallId),
 }
 
@@ -58,11 +61,20 @@ impl<'c> Batch<'c> {
     /// A batch of this connection's open transaction.
     pub(super) fn new(connection: &'c Connection, bodies: &'c Bodies) -> rusqlite::Result<Self> {
         let statements = Statements::prepare(connection)?;
-        Ok(Self { connection, statements, bodies, written: Vec::new(), accepted: 0, moves: [0; State::ALL.len()] })
+        Ok(Self {
+            connection,
+            statements,
+            bodies,
+            written: Vec::new(),
+            accepted: 0,
+            moves: [0; State::ALL.len()],
+            latest: None,
+        })
     }
 
     /// Makes all writes, in order. Stops at the first that is refused.
     pub(super) fn apply(&mut self, writes: &[Write]) -> Result<(), CommitError> {
+        self.latest = writes.iter().filter_map(Write::decided_at).max();
         for step in plan(writes) {
             match step {
                 Step::Insert { insert, first } => self.insert(insert, first)?,
@@ -81,8 +93,9 @@ impl<'c> Batch<'c> {
         if !self.written.is_empty() {
             self.bodies.sync()?;
         }
-        let counts = [epoch, self.accepted].into_iter().chain(self.moves);
-        let sealed = self.statements.seal.execute(rusqlite::params_from_iter(counts))?;
+        let counts = [epoch, self.accepted].into_iter().chain(self.moves).map(Some);
+        let values = counts.chain([steady(self.latest)]);
+        let sealed = self.statements.seal.execute(rusqlite::params_from_iter(values))?;
         if sealed == 1 { Ok(()) } else { Err(SUPERSEDED.of(call)) }
     }
 
@@ -150,13 +163,13 @@ impl<'c> Batch<'c> {
         Ok(self.statements.insert_response(seq, response, body)?)
     }
 
-    fn close(&mut self, call: CallId, until: Timestamp) -> Result<(), CommitError> {
+    fn close(&mut self, call: CallId, until: Steady) -> Result<(), CommitError> {
         let (seq, _) = self.stored(call)?;
         self.connection.prepare_cached(CLOSE)?.execute(params![seq, until.as_micros()])?;
         Ok(())
     }
 
-    fn release(&mut self, call: CallId, ready_at: Instant) -> Result<(), CommitError> {
+    fn release(&mut self, call: CallId, ready_at: Steady) -> Result<(), CommitError> {
         let (seq, standing) = self.stored(call)?;
         standing.release().map_err(|refusal| refusal.of(call))?;
         self.connection.prepare_cached(RELEASE)?.execute(params![seq, ready_at.as_micros()])?;
@@ -257,8 +270,7 @@ impl<'c> Statements<'c> {
             .execute(params![
                 blob(call.id),
                 first.map_or(progress.state, |_| State::Running).as_str(),
-                micros(progress.next_at.filter(|_| first.is_none())),
-                progress.ready_at.filter(|_| first.is_none()).map(Instant::as_micros),
+                steady(progress.ready_at.filter(|_| first.is_none())),
                 progress.retries,
                 progress.requeues,
                 progress.throttles,
@@ -270,6 +282,7 @@ impl<'c> Statements<'c> {
                 first.map_or(call.attempts, |start| start.number),
                 call.filed,
                 call.source.as_str(),
+                call.via.as_str(),
                 call.upstream,
                 call.limit_key,
                 call.method,
@@ -280,8 +293,8 @@ impl<'c> Statements<'c> {
                 call.tenant_id.0.cast_signed(),
                 call.cost,
                 call.accepted_at.as_micros(),
-                micros(call.not_before),
-                micros(call.deadline),
+                steady(call.not_before),
+                steady(call.deadline),
                 call.has_overrides,
                 call.callback_of.map(blob),
                 call.retry_of.map(blob),
@@ -299,8 +312,9 @@ impl<'c> Statements<'c> {
 
     fn insert_attempt(&mut self, seq: i64, start: &Start) -> rusqlite::Result<()> {
         let running = AttemptOutcome::Running.as_str();
-        let started_at = start.started_at.as_micros();
-        self.insert_attempt.execute(params![seq, start.number, start.kind.as_str(), running, started_at]).map(drop)
+        let (started_at, granted_at) = (start.started_at.as_micros(), start.granted_at.as_micros());
+        let kind = start.kind.as_str();
+        self.insert_attempt.execute(params![seq, start.number, kind, running, started_at, granted_at]).map(drop)
     }
 
     /// Ends a running attempt; says whether there was one.
@@ -311,7 +325,7 @@ impl<'c> Statements<'c> {
             end.number,
             end.outcome.as_str(),
             end.status,
-            micros(end.proved_at),
+            steady(end.proved_at),
             end.ended_at.as_micros(),
             error_kind,
             error_message,
@@ -343,34 +357,34 @@ const INSERT_CALL: &str = concat!(
 const CLOSE: &str = "INSERT INTO closings (limit_key, until) SELECT limit_key, ?2 FROM calls WHERE seq = ?1 \
     ON CONFLICT (limit_key) DO UPDATE SET until = max(until, excluded.until)";
 
-const INSERT_ATTEMPT: &str = "INSERT INTO attempts (call, number, kind, outcome, started_at, limit_key, cost) \
-    SELECT seq, ?2, ?3, ?4, ?5, limit_key, cost FROM calls WHERE seq = ?1";
+const INSERT_ATTEMPT: &str = "INSERT INTO attempts (call, number, kind, outcome, started_at, granted_at, limit_key, cost) \
+    SELECT seq, ?2, ?3, ?4, ?5, ?6, limit_key, cost FROM calls WHERE seq = ?1";
 
 const INSERT_RESPONSE: &str =
     "INSERT INTO responses (call, status, headers, decoded, body) VALUES (?1, ?2, ?3, ?4, ?5)";
 
 const START: &str = "UPDATE calls SET attempts = ?2, started_at = coalesce(started_at, ?3), state = ?4, \
-    next_at = NULL, ready_at = NULL WHERE seq = ?1";
+    ready_at = NULL WHERE seq = ?1";
 
 const RELEASE: &str = "UPDATE calls SET ready_at = ?2 WHERE seq = ?1";
 
 const STANDING: &str = "SELECT seq, state, filed, attempts, ready_at IS NOT NULL FROM calls WHERE id = ?1";
 
 const END_ATTEMPT: &str = "UPDATE attempts SET outcome = ?3, status = ?4, proved_at = ?5, ended_at = ?6, \
-    error_kind = ?7, error_message = ?8, latest_at = max(started_at, ?5) \
+    error_kind = ?7, error_message = ?8, latest_at = max(granted_at, ?5) \
     WHERE call = ?1 AND number = ?2 AND ended_at IS NULL";
 
-const PROGRESS: &str = "UPDATE calls SET state = ?2, next_at = ?3, retries = ?4, requeues = ?5, throttles = ?6, \
-    finished_at = ?7, status = ?8, error_kind = ?9, error_message = ?10, ready_at = ?11 WHERE seq = ?1";
+const PROGRESS: &str = "UPDATE calls SET state = ?2, ready_at = ?3, retries = ?4, requeues = ?5, throttles = ?6, \
+    finished_at = ?7, status = ?8, error_kind = ?9, error_message = ?10 WHERE seq = ?1";
 
-const END: &str = "UPDATE calls SET state = ?2, next_at = ?3, retries = ?4, requeues = ?5, throttles = ?6, \
-    finished_at = ?7, status = ?8, error_kind = ?9, error_message = ?10, ready_at = ?11, ended = 1 WHERE seq = ?1";
+const END: &str = "UPDATE calls SET state = ?2, ready_at = ?3, retries = ?4, requeues = ?5, throttles = ?6, \
+    finished_at = ?7, status = ?8, error_kind = ?9, error_message = ?10, ended = 1 WHERE seq = ?1";
 
 /// The states in the order of `State::ALL`.
 const SEAL: &str = "UPDATE meta SET accepted = accepted + ?2, scheduled = scheduled + ?3, queued = queued + ?4, \
     running = running + ?5, retrying = retrying + ?6, succeeded = succeeded + ?7, failed = failed + ?8, \
-    cancelled = cancelled + ?9, expired = expired + ?10, unknown = unknown + ?11, poisoned = poisoned + ?12 \
-    WHERE one = 1 AND epoch = ?1";
+    cancelled = cancelled + ?9, expired = expired + ?10, unknown = unknown + ?11, poisoned = poisoned + ?12, \
+    latest = coalesce(max(latest, ?13), latest, ?13) WHERE one = 1 AND epoch = ?1";
 
 fn set_progress(statement: &mut CachedStatement<'_>, seq: i64, progress: &Progress) -> rusqlite::Result<()> {
     let (error_kind, error_message) = error_columns(progress.error.as_ref());
@@ -378,7 +392,7 @@ fn set_progress(statement: &mut CachedStatement<'_>, seq: i64, progress: &Progre
         .execute(params![
             seq,
             progress.state.as_str(),
-            micros(progress.next_at),
+            steady(progress.ready_at),
             progress.retries,
             progress.requeues,
             progress.throttles,
@@ -386,7 +400,6 @@ fn set_progress(statement: &mut CachedStatement<'_>, seq: i64, progress: &Progre
             progress.status,
             error_kind,
             error_message,
-            progress.ready_at.map(Instant::as_micros),
         ])
         .map(drop)
 }
@@ -397,4 +410,8 @@ fn error_columns(error: Option<&ErrorRecord>) -> (Option<&str>, Option<&str>) {
 
 fn micros(time: Option<Timestamp>) -> Option<i64> {
     time.map(Timestamp::as_micros)
+}
+
+fn steady(time: Option<Steady>) -> Option<i64> {
+    time.map(Steady::as_micros)
 }

@@ -4,7 +4,6 @@
 
 use farcall_core::attempt::AttemptOutcome;
 use farcall_core::call::{ErrorKind, State, TenantId};
-use farcall_core::lane::Position;
 use farcall_store::port::{AttemptEnd, CommitError, LaneRange, Write};
 use farcall_store::record::{CallRecord, ErrorRecord, LaneName};
 use proptest::prelude::*;
@@ -12,7 +11,7 @@ use proptest::test_runner::TestCaseError;
 
 use crate::lab::{Lab, MemoryLab, SqliteLab};
 use crate::sample::{
-    at, attempt_end, call, filed, full_call, id, insert_with, key, ready, response, settle_with, start_at, waiting,
+    attempt_end, call, filed, full_call, id, insert_with, key, response, settle_with, start_at, steady, waiting,
 };
 
 const CALLS: u32 = 5;
@@ -101,7 +100,7 @@ fn writes(changes: &[Change], attempts: &mut [u32; CALLS as usize]) -> Vec<Write
 fn write(change: &Change, attempts: &mut [u32; CALLS as usize]) -> Write {
     match *change {
         Change::Insert { call, key: chosen, limit_key, from_file, waits, large, full } => {
-            let deadline = waits.map(|second| at(second % 5));
+            let deadline = waits.map(|second| steady(second % 5));
             let record = match waits {
                 _ if full => full_call(call),
                 Some(second) => CallRecord { deadline, ..waiting(call, second) },
@@ -116,19 +115,19 @@ fn write(change: &Change, attempts: &mut [u32; CALLS as usize]) -> Write {
         Change::Start { call, ahead, second } => {
             let number = attempts[call as usize] + ahead;
             attempts[call as usize] = number;
-            start_at(call, number, at(second))
+            start_at(call, number, second)
         }
         Change::Settle { call, behind, state, answer, proved } => {
             let end = behind.map(|behind| AttemptEnd {
                 outcome: AttemptOutcome::ALL[1 + proved.unwrap_or(0) as usize % 6],
-                proved_at: proved.map(at),
+                proved_at: proved.map(steady),
                 error: proved.map(|second| ErrorRecord { kind: ErrorKind::Timeout, message: second.to_string() }),
                 ..attempt_end(attempts[call as usize].saturating_sub(behind))
             });
             let answer = (answer && state.is_end()).then(|| response(format!("answer to {call}")));
             settle_with(call, end, state, answer)
         }
-        Change::Release { call, second } => Write::Release { call: id(call), ready_at: ready(second) },
+        Change::Release { call, second } => Write::Release { call: id(call), ready_at: steady(second) },
         Change::Filed { call } => filed(call),
     }
 }
@@ -158,15 +157,16 @@ fn compare(memory: &mut dyn Lab, sqlite: &mut dyn Lab) -> Result<(), TestCaseErr
     let name = full_call(0).file.map(|file| file.name).unwrap_or_default();
     prop_assert_eq!(left.unfiled(&name).map_err(failed)?, right.unfiled(&name).map_err(failed)?);
     let range = |limit_key: &str| {
-        let lane = LaneName { limit_key: limit_key.to_owned(), priority: 3, tenant: TenantId::default() };
-        LaneRange { lane, from: Position { ready_at: ready(10), call: id(2) }, count: 3 }
+        let lane =
+            LaneName { limit_key: limit_key.to_owned(), of_callbacks: false, priority: 3, tenant: TenantId::default() };
+        LaneRange { lane, ready_at: steady(10), call: id(2), count: 3 }
     };
     let ranges = LIMIT_KEYS.map(range);
     prop_assert_eq!(left.waiting(&ranges).map_err(failed)?, right.waiting(&ranges).map_err(failed)?);
     for limit_key in LIMIT_KEYS {
         for (since, count) in [(0, 100), (25, 3), (40, 100), (59, 1)] {
-            let grants = left.grants(limit_key, at(since), count).map_err(failed)?;
-            prop_assert_eq!(grants, right.grants(limit_key, at(since), count).map_err(failed)?);
+            let grants = left.grants(limit_key, steady(since), count).map_err(failed)?;
+            prop_assert_eq!(grants, right.grants(limit_key, steady(since), count).map_err(failed)?);
         }
     }
     Ok(())

@@ -3,12 +3,12 @@
 //! The samples give each call its own cost, so that an answer can be told by its costs alone.
 
 use farcall_core::call::State;
-use farcall_core::time::Timestamp;
+use farcall_core::steady::Steady;
 use farcall_store::port::{AttemptEnd, Write};
 use farcall_store::record::{CallRecord, GrantRecord};
 
 use crate::lab::Lab;
-use crate::sample::{at, attempt_end, call, id, insert, settle_with, start_at};
+use crate::sample::{at, attempt_end, call, id, insert, settle_with, start_at, steady};
 use crate::{Outcome, for_each_store};
 
 for_each_store! {
@@ -22,84 +22,84 @@ for_each_store! {
 }
 
 fn the_latest_closing_of_a_limit_key_is_kept(lab: &mut dyn Lab) -> Outcome {
-    let close = |n, until| Write::Close { call: id(n), until: at(until) };
+    let close = |n, until| Write::Close { call: id(n), until: steady(until) };
     lab.commit(&[insert(call(1)), insert(call(2)), close(1, 500)])?;
     lab.commit(&[close(2, 900), close(1, 700)])?;
     assert!(lab.commit(&[close(1, 5_000), close(3, 6_000)]).is_err(), "a closing of an unknown call is refused");
     lab.restart()?;
     let mut reader = lab.reader()?;
-    assert_eq!(reader.closed_until(&call(1).limit_key)?, Some(at(900)));
+    assert_eq!(reader.closed_until(&call(1).limit_key)?, Some(steady(900)));
     assert_eq!(reader.closed_until("another")?, None);
     Ok(())
 }
 
 /// Inserts and starts a call of limit key `shop` and cost n.
-fn begin(n: u32, started_at: i64) -> [Write; 2] {
-    [insert(CallRecord { cost: n, ..call(n) }), start_at(n, 1, at(started_at))]
+fn begin(n: u32, granted_at: i64) -> [Write; 2] {
+    [insert(CallRecord { cost: n, ..call(n) }), start_at(n, 1, granted_at)]
 }
 
 fn end(n: u32, number: u32, proved_at: Option<i64>, state: State) -> Write {
-    let end = AttemptEnd { proved_at: proved_at.map(at), ended_at: at(1_000), ..attempt_end(number) };
+    let end = AttemptEnd { proved_at: proved_at.map(steady), ended_at: at(1_000), ..attempt_end(number) };
     settle_with(n, Some(end), state, None)
 }
 
-fn costs(lab: &mut dyn Lab, since: Timestamp, count: u32) -> Result<Vec<u32>, Box<dyn std::error::Error>> {
+fn costs(lab: &mut dyn Lab, since: Steady, count: u32) -> Result<Vec<u32>, Box<dyn std::error::Error>> {
     Ok(lab.reader()?.grants("shop", since, count)?.iter().map(|grant| grant.cost).collect())
 }
 
 fn open_attempts_come_first_then_the_latest_start_or_proof(lab: &mut dyn Lab) -> Outcome {
-    for (n, started_at) in [(1, 10), (2, 20), (3, 30), (4, 40), (5, 5), (6, 50)] {
-        lab.commit(&begin(n, started_at))?;
+    for (n, granted_at) in [(1, 10), (2, 20), (3, 30), (4, 40), (5, 5), (6, 50)] {
+        lab.commit(&begin(n, granted_at))?;
     }
     lab.commit(&[end(1, 1, Some(45), State::Succeeded), end(2, 1, Some(21), State::Succeeded)])?;
     lab.commit(&[end(3, 1, None, State::Failed), end(6, 1, Some(1), State::Succeeded)])?;
     // Open are 4 and 5; then 6 (by its start), 1 (by its proof) and 2; 3 sent nothing.
-    assert_eq!(costs(lab, at(0), 10)?, [4, 5, 6, 1, 2]);
+    assert_eq!(costs(lab, steady(0), 10)?, [4, 5, 6, 1, 2]);
     lab.restart()?;
-    assert_eq!(costs(lab, at(0), 10)?, [4, 5, 6, 1, 2]);
-    let grants = lab.reader()?.grants("shop", at(0), 4)?;
-    let open = GrantRecord { started_at: at(40), proved_at: None, ended_at: None, cost: 4 };
-    let ended = GrantRecord { started_at: at(10), proved_at: Some(at(45)), ended_at: Some(at(1_000)), cost: 1 };
+    assert_eq!(costs(lab, steady(0), 10)?, [4, 5, 6, 1, 2]);
+    let grants = lab.reader()?.grants("shop", steady(0), 4)?;
+    let open = GrantRecord { granted_at: steady(40), proved_at: None, cost: 4 };
+    let ended = GrantRecord { granted_at: steady(10), proved_at: Some(steady(45)), cost: 1 };
     assert_eq!((grants[0], grants[3]), (open, ended));
     Ok(())
 }
 
 fn an_attempt_counts_from_since_by_start_or_by_proof(lab: &mut dyn Lab) -> Outcome {
-    for (n, started_at) in [(1, 100), (2, 99), (3, 99), (4, 99), (5, 1)] {
-        lab.commit(&begin(n, started_at))?;
+    for (n, granted_at) in [(1, 100), (2, 99), (3, 99), (4, 99), (5, 1)] {
+        lab.commit(&begin(n, granted_at))?;
     }
     lab.commit(&[end(1, 1, Some(99), State::Failed), end(2, 1, Some(98), State::Failed)])?;
     lab.commit(&[end(3, 1, Some(100), State::Failed), end(4, 1, Some(99), State::Failed)])?;
-    assert_eq!(costs(lab, at(100), 10)?, [5, 3, 1]);
-    assert_eq!(costs(lab, at(101), 10)?, [5]);
-    assert_eq!(costs(lab, Timestamp::from_micros(i64::MIN), 10)?.len(), 5);
+    assert_eq!(costs(lab, steady(100), 10)?, [5, 3, 1]);
+    assert_eq!(costs(lab, steady(101), 10)?, [5]);
+    assert_eq!(costs(lab, Steady::from_micros(i64::MIN), 10)?.len(), 5);
     Ok(())
 }
 
 fn attempts_of_ended_calls_and_of_retries_count(lab: &mut dyn Lab) -> Outcome {
     lab.commit(&begin(1, 10))?;
     lab.commit(&[end(1, 1, Some(11), State::Retrying)])?;
-    lab.commit(&[start_at(1, 2, at(20)), start_at(1, 3, at(20))])?;
+    lab.commit(&[start_at(1, 2, 20), start_at(1, 3, 20)])?;
     lab.commit(&[end(1, 2, Some(21), State::Succeeded)])?;
     let starts: Vec<_> = lab
         .reader()?
-        .grants("shop", at(0), 10)?
+        .grants("shop", steady(0), 10)?
         .iter()
-        .map(|grant| (grant.started_at, grant.ended_at.is_some()))
+        .map(|grant| (grant.granted_at, grant.proved_at.is_some()))
         .collect();
-    assert_eq!(starts, [(at(20), false), (at(20), true), (at(10), true)]);
+    assert_eq!(starts, [(steady(20), false), (steady(20), true), (steady(10), true)]);
     Ok(())
 }
 
 fn other_limit_keys_do_not_count(lab: &mut dyn Lab) -> Outcome {
     for (n, limit_key) in [(1, "shop"), (2, "Shop"), (3, "shop "), (4, ""), (5, "shop")] {
         let call = CallRecord { limit_key: limit_key.to_owned(), cost: n, ..call(n) };
-        lab.commit(&[insert(call), start_at(n, 1, at(1))])?;
+        lab.commit(&[insert(call), start_at(n, 1, 1)])?;
     }
     lab.commit(&[end(1, 1, Some(2), State::Succeeded), end(2, 1, Some(2), State::Succeeded)])?;
-    assert_eq!(costs(lab, at(0), 10)?, [5, 1]);
-    assert_eq!(lab.reader()?.grants("none", at(0), 10)?, []);
-    assert_eq!(lab.reader()?.grants("", at(0), 10)?.len(), 1);
+    assert_eq!(costs(lab, steady(0), 10)?, [5, 1]);
+    assert_eq!(lab.reader()?.grants("none", steady(0), 10)?, []);
+    assert_eq!(lab.reader()?.grants("", steady(0), 10)?.len(), 1);
     Ok(())
 }
 
@@ -110,7 +110,7 @@ fn attempts_that_sent_nothing_take_no_place(lab: &mut dyn Lab) -> Outcome {
         let proved_at = (n <= 2).then_some(i64::from(n));
         lab.commit(&[end(n, 1, proved_at, State::Failed)])?;
     }
-    assert_eq!(costs(lab, at(0), 2)?, [2, 1]);
+    assert_eq!(costs(lab, steady(0), 2)?, [2, 1]);
     Ok(())
 }
 
@@ -123,8 +123,8 @@ fn a_count_bounds_the_answer(lab: &mut dyn Lab) -> Outcome {
     }
     let all = [6, 4, 2, 5, 3, 1];
     for count in 0..=6 {
-        assert_eq!(costs(lab, at(0), count)?, all[..count as usize]);
+        assert_eq!(costs(lab, steady(0), count)?, all[..count as usize]);
     }
-    assert_eq!(costs(lab, at(0), u32::MAX)?, all);
+    assert_eq!(costs(lab, steady(0), u32::MAX)?, all);
     Ok(())
 }

@@ -15,8 +15,13 @@ use tempfile::TempDir;
 pub(crate) trait Lab {
     fn store(&mut self) -> &mut dyn Store;
 
+    /// Ends the store's process and opens the store in a new one, which has not taken over yet.
+    fn reopen(&mut self) -> Result<&mut dyn Store, Box<dyn Error>>;
+
     /// Ends the store's process and takes over in a new one.
-    fn restart(&mut self) -> Result<Recovery, Box<dyn Error>>;
+    fn restart(&mut self) -> Result<Recovery, Box<dyn Error>> {
+        Ok(self.reopen()?.take_over()?)
+    }
 }
 
 pub(crate) struct MemoryLab {
@@ -59,9 +64,9 @@ impl Lab for MemoryLab {
         &mut self.store
     }
 
-    fn restart(&mut self) -> Result<Recovery, Box<dyn Error>> {
+    fn reopen(&mut self) -> Result<&mut dyn Store, Box<dyn Error>> {
         self.store = std::mem::take(&mut self.store).crash();
-        Ok(self.store.take_over()?)
+        Ok(&mut self.store)
     }
 }
 
@@ -70,9 +75,9 @@ impl Lab for SqliteLab {
         self.store.as_mut().expect("opened by the last restart")
     }
 
-    fn restart(&mut self) -> Result<Recovery, Box<dyn Error>> {
+    fn reopen(&mut self) -> Result<&mut dyn Store, Box<dyn Error>> {
         self.close();
-        Ok(self.store.insert(SqliteStore::open(&self.dir())?).take_over()?)
+        Ok(self.store.insert(SqliteStore::open(&self.dir())?))
     }
 }
 

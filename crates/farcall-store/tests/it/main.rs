@@ -3,6 +3,7 @@
 //! `lab` opens, restarts and crashes a store; `sample` makes records; `for_each_store!` runs one function per store.
 
 mod agreement;
+mod clock;
 mod commits;
 mod conflicts;
 mod grants;

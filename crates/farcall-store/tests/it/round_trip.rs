@@ -4,13 +4,13 @@
 
 use bytes::Bytes;
 use farcall_core::attempt::{AttemptKind, AttemptOutcome};
-use farcall_core::call::{ErrorKind, Source, State};
+use farcall_core::call::{ErrorKind, Source, State, Via};
 use farcall_store::port::{AttemptEnd, Settle, Start, Write};
 use farcall_store::record::{AttemptRecord, CallRecord, ErrorRecord, IdempotencyRecord, Progress, ResponseRecord};
 
 use crate::lab::Lab;
 use crate::sample::{
-    at, attempt_end, call, full_call, id, insert, insert_with, key, progress, response, settle_with, start,
+    at, attempt_end, call, full_call, id, insert, insert_with, key, progress, response, settle_with, start, steady,
 };
 use crate::{Outcome, for_each_store};
 
@@ -47,6 +47,9 @@ fn every_word_comes_back(lab: &mut dyn Lab) -> Outcome {
     for (n, &source) in (0..).zip(Source::ALL) {
         calls.push(CallRecord { source, ..call(n) });
     }
+    for (n, &via) in (50..).zip(Via::ALL) {
+        calls.push(CallRecord { via, ..call(n) });
+    }
     for (n, &state) in (100..).zip(State::ALL) {
         calls.push(CallRecord { progress: progress(state), ..call(n) });
     }
@@ -69,14 +72,24 @@ fn every_field_of_a_settled_attempt_comes_back(lab: &mut dyn Lab) -> Outcome {
     let outcomes = AttemptOutcome::ALL.iter().filter(|outcome| **outcome != AttemptOutcome::Running);
     for (number, &outcome) in (1..).zip(outcomes) {
         let kind = AttemptKind::ALL[number as usize % AttemptKind::ALL.len()];
-        let started_at = at(i64::from(number));
+        let (started_at, granted_at) = (at(i64::from(number)), steady(i64::from(number)));
         let error = (number % 2 == 0).then(|| ErrorRecord { kind: ErrorKind::Reset, message: "ß".to_owned() });
-        let (status, proved_at) = ((number % 3 == 0).then_some(599), (number % 2 == 1).then(|| at(7)));
+        let (status, proved_at) = ((number % 3 == 0).then_some(599), (number % 2 == 1).then(|| steady(7)));
         let end = AttemptEnd { number, outcome, status, proved_at, ended_at: at(8), error: error.clone() };
-        lab.commit(&[Write::Start(Start { call: id(1), number, kind, started_at })])?;
+        lab.commit(&[Write::Start(Start { call: id(1), number, kind, started_at, granted_at })])?;
         lab.commit(&[settle_with(1, Some(end), State::Retrying, None)])?;
         let ended_at = Some(at(8));
-        expected.push(AttemptRecord { number, kind, outcome, status, started_at, proved_at, ended_at, error });
+        expected.push(AttemptRecord {
+            number,
+            kind,
+            outcome,
+            status,
+            started_at,
+            granted_at,
+            proved_at,
+            ended_at,
+            error,
+        });
     }
     twice(lab, |lab| {
         assert_eq!(lab.reader()?.attempts(id(1))?, expected);
@@ -92,24 +105,25 @@ fn a_start_changes_state_number_and_first_time_only(lab: &mut dyn Lab) -> Outcom
     expected.attempts = 1;
     expected.started_at = Some(at(1));
     expected.progress.state = State::Running;
-    expected.progress.next_at = None;
+    expected.progress.ready_at = None;
     expected.progress.ready_at = None;
     assert_eq!(lab.call(id(1))?, expected);
 
     lab.commit(&[start(1, 2)])?;
     expected.attempts = 2;
     assert_eq!(lab.call(id(1))?, expected);
-    let running = |number, kind, started_at| AttemptRecord {
+    let running = |number, kind, seconds| AttemptRecord {
         number,
         kind,
         outcome: AttemptOutcome::Running,
         status: None,
-        started_at,
+        started_at: at(seconds),
+        granted_at: steady(seconds),
         proved_at: None,
         ended_at: None,
         error: None,
     };
-    let attempts = [running(1, AttemptKind::First, at(1)), running(2, AttemptKind::Retry, at(2))];
+    let attempts = [running(1, AttemptKind::First, 1), running(2, AttemptKind::Retry, 2)];
     assert_eq!(lab.reader()?.attempts(id(1))?, attempts);
     Ok(())
 }
@@ -119,7 +133,7 @@ fn the_progress_of_a_settlement_replaces_the_calls(lab: &mut dyn Lab) -> Outcome
         let begun = CallRecord { started_at: None, attempts: 0, ..full_call(n) };
         let progress = Progress { state, ..full_call(9).progress };
         let attempt = Some(attempt_end(1));
-        let settle = Settle { call: id(n), attempt, progress: Some(progress.clone()), response: None };
+        let settle = Settle { at: steady(9), call: id(n), attempt, progress: Some(progress.clone()), response: None };
         lab.commit(&[insert(begun.clone()), start(n, 1)])?;
         lab.commit(&[Write::Settle(Box::new(settle))])?;
         let expected = CallRecord { started_at: Some(at(1)), attempts: 1, progress, ..begun };

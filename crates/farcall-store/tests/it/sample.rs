@@ -4,15 +4,21 @@
 
 use bytes::Bytes;
 use farcall_core::attempt::{AttemptKind, AttemptOutcome};
-use farcall_core::call::{ErrorKind, Source, State, TenantId};
+use farcall_core::call::{ErrorKind, Source, State, TenantId, Via};
 use farcall_core::id::CallId;
-use farcall_core::time::{Instant, Timestamp};
+use farcall_core::steady::Steady;
+use farcall_core::time::Timestamp;
 use farcall_store::port::{AttemptEnd, Insert, Settle, Start, Write};
 use farcall_store::record::{CallRecord, ErrorRecord, FileIdentity, IdempotencyRecord, Progress, ResponseRecord};
 
 /// `seconds` after an arbitrary origin.
 pub(crate) fn at(seconds: i64) -> Timestamp {
     Timestamp::from_micros(1_795_000_000_000_000 + seconds * 1_000_000)
+}
+
+/// `seconds` of steady time after an arbitrary origin, which is another one.
+pub(crate) fn steady(seconds: i64) -> Steady {
+    Steady::from_micros(1_700_000_000_000_000 + seconds * 1_000_000)
 }
 
 /// The id of the n-th call. Ids of different n share no prefix with their order: larger n sort first.
@@ -23,7 +29,6 @@ pub(crate) fn id(n: u32) -> CallId {
 pub(crate) fn progress(state: State) -> Progress {
     Progress {
         state,
-        next_at: None,
         ready_at: None,
         retries: 0,
         requeues: 0,
@@ -39,6 +44,7 @@ pub(crate) fn call(n: u32) -> CallRecord {
     CallRecord {
         id: id(n),
         source: Source::Api,
+        via: Via::Tcp,
         upstream: None,
         limit_key: "shop".to_owned(),
         method: "GET".to_owned(),
@@ -67,6 +73,7 @@ pub(crate) fn call(n: u32) -> CallRecord {
 pub(crate) fn full_call(n: u32) -> CallRecord {
     CallRecord {
         source: Source::Inbox,
+        via: Via::User,
         upstream: Some("etsy".to_owned()),
         limit_key: "etsy".to_owned(),
         method: "POST".to_owned(),
@@ -76,14 +83,13 @@ pub(crate) fn full_call(n: u32) -> CallRecord {
         tenant: Some(String::new()),
         tenant_id: TenantId(u64::MAX),
         cost: u32::MAX,
-        not_before: Some(at(10)),
-        deadline: Some(Timestamp::from_micros(i64::MAX)),
+        not_before: Some(steady(10)),
+        deadline: Some(Steady::from_micros(i64::MAX)),
         started_at: Some(Timestamp::from_micros(i64::MIN)),
         attempts: 7,
         progress: Progress {
             state: State::Retrying,
-            next_at: Some(at(20)),
-            ready_at: Some(Instant::from_micros(-5)),
+            ready_at: Some(steady(20)),
             retries: 2,
             requeues: 1,
             throttles: 3,
@@ -108,12 +114,8 @@ pub(crate) fn full_call(n: u32) -> CallRecord {
 
 /// The n-th call, waiting in its lane from this second on.
 pub(crate) fn waiting(n: u32, second: i64) -> CallRecord {
-    let progress = Progress { ready_at: Some(ready(second)), ..progress(State::Queued) };
+    let progress = Progress { ready_at: Some(steady(second)), ..progress(State::Queued) };
     CallRecord { progress, ..call(n) }
-}
-
-pub(crate) fn ready(second: i64) -> Instant {
-    Instant::from_micros(second * 1_000_000)
 }
 
 /// A key of the user's own scope.
@@ -131,17 +133,18 @@ pub(crate) fn insert(call: CallRecord) -> Write {
 }
 
 pub(crate) fn insert_with(call: CallRecord, request: impl Into<Bytes>) -> Write {
-    Write::Insert(Box::new(Insert { call, request: request.into() }))
+    Write::Insert(Box::new(Insert { at: steady(0), call, request: request.into() }))
 }
 
-/// Attempt `number` of the n-th call, started `number` seconds after the origin.
+/// Attempt `number` of the n-th call, started `number` seconds after the origins.
 pub(crate) fn start(n: u32, number: u32) -> Write {
-    start_at(n, number, at(i64::from(number)))
+    start_at(n, number, i64::from(number))
 }
 
-pub(crate) fn start_at(n: u32, number: u32, started_at: Timestamp) -> Write {
+pub(crate) fn start_at(n: u32, number: u32, seconds: i64) -> Write {
     let kind = if number == 1 { AttemptKind::First } else { AttemptKind::Retry };
-    Write::Start(Start { call: id(n), number, kind, started_at })
+    let (started_at, granted_at) = (at(seconds), steady(seconds));
+    Write::Start(Start { call: id(n), number, kind, started_at, granted_at })
 }
 
 pub(crate) fn attempt_end(number: u32) -> AttemptEnd {
@@ -149,7 +152,7 @@ pub(crate) fn attempt_end(number: u32) -> AttemptEnd {
         number,
         outcome: AttemptOutcome::Success,
         status: Some(200),
-        proved_at: Some(at(100)),
+        proved_at: Some(steady(100)),
         ended_at: at(101),
         error: None,
     }
@@ -166,7 +169,7 @@ pub(crate) fn settle_with(
     state: State,
     response: Option<ResponseRecord>,
 ) -> Write {
-    Write::Settle(Box::new(Settle { call: id(n), attempt, progress: Some(progress(state)), response }))
+    Write::Settle(Box::new(Settle { at: steady(102), call: id(n), attempt, progress: Some(progress(state)), response }))
 }
 
 pub(crate) fn filed(n: u32) -> Write {
@@ -176,5 +179,5 @@ pub(crate) fn filed(n: u32) -> Write {
 /// Ends an attempt alone: where the call stands does not change.
 pub(crate) fn settle_attempt(n: u32, number: u32) -> Write {
     let attempt = Some(attempt_end(number));
-    Write::Settle(Box::new(Settle { call: id(n), attempt, progress: None, response: None }))
+    Write::Settle(Box::new(Settle { at: steady(102), call: id(n), attempt, progress: None, response: None }))
 }

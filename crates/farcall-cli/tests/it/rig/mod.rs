@@ -1,8 +1,10 @@
 //! What whole-program tests are made of: a recording upstream, the program as a process, and a way to talk to it.
 
+pub(crate) mod checker;
 pub(crate) mod command;
 pub(crate) mod program;
 pub(crate) mod recorder;
+pub(crate) mod world;
 
 use std::path::Path;
 use std::time::{Duration, Instant};

@@ -5,16 +5,26 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 
+use farcall_crash::Point;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 use super::{PATIENCE, until};
+
+/// How a server is started.
+#[derive(Debug, Clone)]
+pub(crate) struct Launch {
+    dir: PathBuf,
+    trap: Option<String>,
+    log: PathBuf,
+}
 
 /// `farcall serve DIR` without a TCP port; killed when dropped.
 #[derive(Debug)]
 pub(crate) struct Program {
     child: Child,
     dir: PathBuf,
+    log: PathBuf,
 }
 
 /// An answer of the API.
@@ -24,24 +34,47 @@ pub(crate) struct Answer {
     pub(crate) body: Value,
 }
 
-impl Program {
-    /// Starts the server and waits until it answers.
-    pub(crate) fn serve(dir: &Path) -> std::io::Result<Self> {
-        let program = Self::spawn(dir)?;
-        until("the server's health", || get(dir, "/healthz").ok().filter(|health| health.status == 200));
-        Ok(program)
+impl Launch {
+    pub(crate) fn new(dir: &Path) -> Self {
+        Self { dir: dir.to_owned(), trap: None, log: dir.join(".serve.log") }
+    }
+
+    /// What it says goes to this file, for example because the directory's file system will go away.
+    pub(crate) fn logging_to(self, log: &Path) -> Self {
+        Self { log: log.to_owned(), ..self }
+    }
+
+    /// Dies when it reaches this point for the nth time.
+    pub(crate) fn dying_at(self, point: Point, nth: u32) -> Self {
+        Self { trap: Some(format!("{}@{nth}", point.name())), ..self }
     }
 
     /// Starts the server and waits for nothing.
-    pub(crate) fn spawn(dir: &Path) -> std::io::Result<Self> {
-        let child = Command::new(env!("CARGO_BIN_EXE_farcall"))
-            .args(["serve", "--listen", "none"])
-            .arg(dir)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(std::fs::OpenOptions::new().create(true).append(true).open(dir.join(".serve.log"))?)
-            .spawn()?;
-        Ok(Self { child, dir: dir.to_owned() })
+    pub(crate) fn spawn(&self) -> std::io::Result<Program> {
+        let log = std::fs::OpenOptions::new().create(true).append(true).open(&self.log)?;
+        let mut command = Command::new(env!("CARGO_BIN_EXE_farcall"));
+        command.args(["serve", "--listen", "none"]).arg(&self.dir);
+        command.envs(self.trap.iter().map(|trap| ("FARCALL_CRASH", trap)));
+        let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn()?;
+        Ok(Program { child, dir: self.dir.clone(), log: self.log.clone() })
+    }
+
+    /// Starts the server and waits until it answers.
+    pub(crate) fn serve(&self) -> std::io::Result<Program> {
+        let mut program = self.spawn()?;
+        until("the server's health", || {
+            let ended = program.child.try_wait().expect("our own child");
+            assert!(ended.is_none(), "the server ended with {ended:?}: {}", program.log());
+            get(&self.dir, "/healthz").ok().filter(|health| health.status == 200)
+        });
+        Ok(program)
+    }
+}
+
+impl Program {
+    /// Starts the server and waits until it answers.
+    pub(crate) fn serve(dir: &Path) -> std::io::Result<Self> {
+        Launch::new(dir).serve()
     }
 
     pub(crate) fn kill(mut self) -> std::io::Result<()> {
@@ -51,13 +84,31 @@ impl Program {
 
     /// Asks it to end, waits, and gives its exit status.
     pub(crate) fn terminate(mut self) -> std::io::Result<ExitStatus> {
-        let pid = Pid::from_child(&self.child);
-        kill_process(pid, Signal::TERM)?;
+        self.signal(Signal::TERM)?;
         self.child.wait()
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) -> std::io::Result<()> {
+        Ok(kill_process(Pid::from_child(&self.child), signal)?)
+    }
+
+    /// Its end, if it has come.
+    pub(crate) fn ended(&mut self) -> std::io::Result<Option<ExitStatus>> {
+        self.child.try_wait()
+    }
+
+    /// Waits for its end.
+    pub(crate) fn finish(mut self) -> std::io::Result<ExitStatus> {
+        until("the program's end", || self.child.try_wait().transpose())
     }
 
     pub(crate) fn health(&self) -> std::io::Result<Value> {
         get(&self.dir, "/healthz").map(|answer| answer.body)
+    }
+
+    /// What all servers of this directory have said so far.
+    pub(crate) fn log(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap_or_default()
     }
 }
 

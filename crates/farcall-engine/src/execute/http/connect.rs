@@ -11,11 +11,13 @@ use farcall_core::call::ErrorKind;
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
+use super::address;
 use super::classify::Failure;
 use super::dns;
 use super::outgoing::Origin;
 use super::tls::{self, Trust};
 use super::wire::Stream;
+use crate::config::Addresses;
 
 /// The wait before the next address is tried beside those before it.
 const STAGGER: Duration = Duration::from_millis(250);
@@ -28,19 +30,31 @@ enum Phase {
     Secure,
 }
 
+/// What a connection is opened by.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Terms<'a> {
+    pub(super) trust: &'a Trust,
+    /// Where it may lead.
+    pub(super) allowed: Addresses,
+    /// From the name to the end of the handshake.
+    pub(super) timeout: Duration,
+}
+
 /// Opens a stream to the origin.
 ///
 /// # Errors
-/// `dns`, `connect` or `tls`; when `timeout` passes it is `connect`, whatever took so long.
-pub(super) async fn open(origin: &Origin, trust: &Trust, timeout: Duration) -> Result<Stream, Failure> {
+/// `dns`, `blocked_address`, `connect` or `tls`; when the time is up it is `connect`, whatever took so long.
+pub(super) async fn open(origin: &Origin, terms: Terms<'_>) -> Result<Stream, Failure> {
     let mut phase = Phase::Resolve;
-    let opened = tokio::time::timeout(timeout, open_in_time(origin, trust, &mut phase)).await;
-    opened.unwrap_or_else(|_| Err(timed_out(origin, phase, timeout)))
+    let opened = tokio::time::timeout(terms.timeout, open_in_time(origin, terms, &mut phase)).await;
+    opened.unwrap_or_else(|_| Err(timed_out(origin, phase, terms.timeout)))
 }
 
-async fn open_in_time(origin: &Origin, trust: &Trust, phase: &mut Phase) -> Result<Stream, Failure> {
-    let config = if origin.secure { Some(trust.config().await?) } else { None };
+async fn open_in_time(origin: &Origin, terms: Terms<'_>, phase: &mut Phase) -> Result<Stream, Failure> {
+    // What is checked is what is connected to: no name is looked up between the two.
     let addresses = dns::resolve(origin).await?;
+    check(origin, &addresses, terms.allowed)?;
+    let config = if origin.secure { Some(terms.trust.config().await?) } else { None };
     *phase = Phase::Connect;
     let tcp = race(addresses)
         .await
@@ -51,6 +65,20 @@ async fn open_in_time(origin: &Origin, trust: &Trust, phase: &mut Phase) -> Resu
         Some(config) => Ok(Stream::Tls(Box::new(tls::handshake(config, origin, tcp).await?))),
         None => Ok(Stream::Plain(tcp)),
     }
+}
+
+/// One address that is not public condemns all of them: a name that has both kinds is a mistake, or an attack.
+fn check(origin: &Origin, addresses: &[SocketAddr], allowed: Addresses) -> Result<(), Failure> {
+    let is_allowed = |address: &SocketAddr| match allowed {
+        Addresses::Any => true,
+        Addresses::Public => address::is_public(address.ip()),
+    };
+    if addresses.iter().all(is_allowed) {
+        return Ok(());
+    }
+    // Without the address: who asks need not learn what names mean in here.
+    let message = format!("{} does not lie on the public internet, and this call may go nowhere else", origin.host);
+    Err(Failure::new(ErrorKind::BlockedAddress, message))
 }
 
 /// The first connection that comes about; else the first error.
@@ -131,7 +159,8 @@ mod tests {
     async fn waiting_for_an_address_is_bounded_and_the_message_says_so() {
         let (silent, _listener, _filler) = silent().await;
         let origin = Origin { secure: false, host: url::Host::Ipv4([127, 0, 0, 1].into()), port: silent.port() };
-        let opened = open(&origin, &Trust::default(), Duration::from_millis(20)).await;
+        let (trust, timeout) = (Trust::default(), Duration::from_millis(20));
+        let opened = open(&origin, Terms { trust: &trust, allowed: Addresses::Any, timeout }).await;
         let failure = opened.expect_err("nobody answers");
         assert_eq!(failure.kind, ErrorKind::Connect);
         assert!(failure.message.ends_with("no address answered within 20 ms"), "{}", failure.message);

@@ -20,7 +20,7 @@ use super::classify::Failure;
 use super::meter::Meter;
 use super::outgoing::{Origin, Outgoing, Payload};
 use super::wire::{Stream, Wire};
-use crate::config::HeaderCaps;
+use crate::config::{Addresses, HeaderCaps};
 
 /// What hyper reads or writes at once, at most, unless a head may be larger.
 const BUFFER_BYTES_MAX: usize = 64 << 10;
@@ -29,6 +29,8 @@ const BUFFER_BYTES_MAX: usize = 64 << 10;
 #[derive(Debug)]
 pub(super) struct Connection {
     pub(super) origin: Origin,
+    /// Where it was allowed to lead when it was opened.
+    pub(super) allowed: Addresses,
     sender: http1::SendRequest<Payload>,
     driver: Driver,
     meter: Arc<Meter>,
@@ -43,7 +45,12 @@ type Protocol = http1::Connection<TokioIo<Wire>, Payload>;
 
 impl Connection {
     /// HTTP on a stream that is open.
-    pub(super) async fn new(stream: Stream, origin: Origin, caps: HeaderCaps) -> Result<Self, Failure> {
+    pub(super) async fn new(
+        stream: Stream,
+        origin: Origin,
+        allowed: Addresses,
+        caps: HeaderCaps,
+    ) -> Result<Self, Failure> {
         let meter = Arc::<Meter>::default();
         let wire = TokioIo::new(Wire::new(stream, Arc::clone(&meter)));
         let head_bytes_max = caps.bytes as usize;
@@ -55,7 +62,7 @@ impl Connection {
             .handshake(wire)
             .await
             .map_err(|error| Failure::new(ErrorKind::Internal, format!("no HTTP on {origin}: {error}")))?;
-        Ok(Self { origin, sender, driver: Driver(Some(Box::pin(driver))), meter })
+        Ok(Self { origin, allowed, sender, driver: Driver(Some(Box::pin(driver))), meter })
     }
 
     pub(super) fn meter(&self) -> &Arc<Meter> {

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use farcall_core::attempt::BytesSent;
 use farcall_core::time::Instant;
+use farcall_crash::{self as crash, Point};
 
 use super::super::Milestones;
 use crate::clock;
@@ -66,7 +67,13 @@ impl Meter {
     }
 
     pub(super) fn wrote(&self, bytes: usize) {
-        self.account().written += bytes as u64;
+        let mut account = self.account();
+        let is_first = account.written == 0 && bytes > 0;
+        account.written += bytes as u64;
+        drop(account);
+        if is_first {
+            crash::reach(Point::FirstByteSent);
+        }
     }
 
     /// Everything taken so far left our buffers.
@@ -78,8 +85,10 @@ impl Meter {
             return;
         }
         account.sent = true;
-        let Some(milestones) = account.milestones.clone() else { return };
+        let milestones = account.milestones.clone();
         drop(account);
+        crash::reach(Point::RequestSent);
+        let Some(milestones) = milestones else { return };
         milestones.sent(clock::now().instant);
     }
 
@@ -92,8 +101,10 @@ impl Meter {
         }
         let at = clock::now().instant;
         account.first_byte_at = Some(at);
-        let Some(milestones) = account.milestones.clone() else { return };
+        let milestones = account.milestones.clone();
         drop(account);
+        crash::reach(Point::FirstByteReceived);
+        let Some(milestones) = milestones else { return };
         milestones.first_byte(at);
     }
 

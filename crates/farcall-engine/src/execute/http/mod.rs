@@ -5,6 +5,7 @@
 //! sent. Connections are driven inside the attempt that uses them, so giving an attempt up closes its connection at
 //! once, and no task outlives its attempt.
 
+mod address;
 mod answer;
 mod classify;
 mod connect;

@@ -162,6 +162,7 @@ impl Body for Payload {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Addresses;
 
     fn prepare(method: Method, url: &str, headers: &[(&'static str, &str)], body: &'static str) -> Outgoing {
         let headers = headers
@@ -170,7 +171,8 @@ mod tests {
             .collect();
         let url = url.parse().expect("a URL");
         let body = Bytes::from_static(body.as_bytes());
-        let request = HttpRequest { method, url, headers, body, content_type: None, max_response: 0 };
+        let request =
+            HttpRequest { method, url, headers, body, content_type: None, max_response: 0, addresses: Addresses::Any };
         Outgoing::prepare(request).expect("a request that can be sent")
     }
 
@@ -231,7 +233,15 @@ mod tests {
         {
             let url = url.parse().expect("a URL");
             let (headers, body) = (HeaderMap::new(), Bytes::new());
-            let request = HttpRequest { method, url, headers, body, content_type: None, max_response: 0 };
+            let request = HttpRequest {
+                method,
+                url,
+                headers,
+                body,
+                content_type: None,
+                max_response: 0,
+                addresses: Addresses::Any,
+            };
             let failure = Outgoing::prepare(request).expect_err("not sendable");
             assert_eq!(failure.kind, ErrorKind::Invalid);
         }

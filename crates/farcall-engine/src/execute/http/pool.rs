@@ -12,6 +12,7 @@ use farcall_core::time::Instant;
 use super::connection::Connection;
 use super::outgoing::Origin;
 use crate::clock;
+use crate::config::Addresses;
 
 /// Idle connections, the oldest at the front.
 #[derive(Debug)]
@@ -33,10 +34,16 @@ impl Pool {
     }
 
     /// The connection to this origin that was used last. It may have been closed by the other side meanwhile.
-    pub(super) fn take(&self, origin: &Origin) -> Option<Connection> {
+    ///
+    /// One that was opened to any address serves no request that may go to public ones only.
+    pub(super) fn take(&self, origin: &Origin, allowed: Addresses) -> Option<Connection> {
+        let suits = |connection: &Connection| match allowed {
+            Addresses::Any => connection.origin == *origin,
+            Addresses::Public => connection.allowed == Addresses::Public && connection.origin == *origin,
+        };
         self.prune();
         let mut idle = self.idle();
-        let index = idle.iter().rposition(|idle| idle.connection.origin == *origin)?;
+        let index = idle.iter().rposition(|idle| suits(&idle.connection))?;
         idle.remove(index).map(|idle| idle.connection)
     }
 

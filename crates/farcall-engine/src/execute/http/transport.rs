@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use super::super::{HttpRequest, Milestones, Report};
 use super::answer::Answer;
 use super::classify::Failure;
-use super::connect;
+use super::connect::{self, Terms};
 use super::connection::Connection;
 use super::meter::Meter;
 use super::outgoing::Outgoing;
@@ -151,17 +151,19 @@ impl Transport {
         milestones: Option<Arc<dyn Milestones>>,
         progress: &mut Progress,
     ) -> Result<(), Failure> {
+        let allowed = request.addresses;
         let outgoing = Outgoing::prepare(request)?;
         // Idle connections first. The other side may have closed one meanwhile; as long as nothing was written to it,
         // nothing was sent, and the next one is tried.
-        while let Some(connection) = self.pool.take(&outgoing.origin) {
+        while let Some(connection) = self.pool.take(&outgoing.origin, allowed) {
             let exchanged = self.exchange(connection, &outgoing, wish, milestones.clone(), progress).await;
             if exchanged.is_ok() || progress.bytes_sent() == BytesSent::Maybe {
                 return exchanged;
             }
         }
-        let stream = connect::open(&outgoing.origin, &self.trust, self.connect_timeout).await?;
-        let connection = Connection::new(stream, outgoing.origin.clone(), self.max_headers).await?;
+        let terms = Terms { trust: &self.trust, allowed, timeout: self.connect_timeout };
+        let stream = connect::open(&outgoing.origin, terms).await?;
+        let connection = Connection::new(stream, outgoing.origin.clone(), allowed, self.max_headers).await?;
         self.exchange(connection, &outgoing, wish, milestones, progress).await
     }
 

@@ -1,7 +1,7 @@
 //! Response files as users read them.
 
 use bytes::Bytes;
-use farcall_core::call::{ErrorKind, Source, State, TenantId};
+use farcall_core::call::{ErrorKind, Source, State, TenantId, Via};
 use farcall_core::time::Timestamp;
 use farcall_store::record::{ErrorRecord, Progress};
 use serde_json::{Value, json};
@@ -16,6 +16,7 @@ fn call(state: State) -> CallRecord {
     CallRecord {
         id: ID.parse().expect("a test's id"),
         source: Source::Inbox,
+        via: Via::User,
         upstream: None,
         limit_key: "https://api.test".to_owned(),
         method: "GET".to_owned(),
@@ -32,7 +33,6 @@ fn call(state: State) -> CallRecord {
         attempts: 1,
         progress: Progress {
             state,
-            next_at: None,
             ready_at: None,
             retries: 0,
             requeues: 0,

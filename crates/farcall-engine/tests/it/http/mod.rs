@@ -1,9 +1,11 @@
 //! The HTTP executor against an upstream that answers well, badly, or not at all.
 
+mod addresses;
 mod answers;
 mod connections;
 mod faults;
 mod milestones;
+mod network;
 mod tls;
 
 use std::process::Command;
@@ -12,6 +14,7 @@ use bytes::Bytes;
 use farcall_core::attempt::BytesSent;
 use farcall_core::call::ErrorKind;
 use farcall_core::time::Instant;
+use farcall_engine::config::Addresses;
 use farcall_engine::execute::http::{Transport, TransportSettings};
 use farcall_engine::execute::{HttpRequest, Milestones, Report};
 use http::{HeaderMap, Method};
@@ -38,7 +41,15 @@ fn post(url: Url, body: impl Into<Bytes>) -> HttpRequest {
 
 fn request(method: Method, url: Url, body: impl Into<Bytes>) -> HttpRequest {
     let (headers, body) = (HeaderMap::new(), body.into());
-    HttpRequest { method, url, headers, body, content_type: None, max_response: BODY_BYTES_MAX }
+    HttpRequest {
+        method,
+        url,
+        headers,
+        body,
+        content_type: None,
+        max_response: BODY_BYTES_MAX,
+        addresses: Addresses::Any,
+    }
 }
 
 async fn execute(transport: &Transport, request: HttpRequest) -> Report {

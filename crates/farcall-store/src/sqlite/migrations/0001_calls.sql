@@ -1,6 +1,8 @@
 -- Calls, their attempts, and their bodies apart from them.
 --
--- Times are microseconds since 1970 in UTC. Words (state, source, outcome, ...) are those of the API. An id is the 16
+-- Times are microseconds. What decisions rest on (ready_at, not_before, deadline, granted_at, proved_at, latest_at, until,
+-- latest, clock_since) is steady time, which no wall clock moves; what people read (accepted_at, started_at, ended_at,
+-- finished_at) is the wall clock's, since 1970 in UTC. Words (state, source, outcome, ...) are those of the API. An id is the 16
 -- bytes of its UUID; inside, calls are known by `seq`, the order of acceptance: ids only nearly ascend, wide rows do
 -- not belong in the interior pages of a table keyed by them, and every table below keys by the small number.
 
@@ -20,9 +22,13 @@ CREATE TABLE meta (
     cancelled INTEGER NOT NULL,
     expired   INTEGER NOT NULL,
     unknown   INTEGER NOT NULL,
-    poisoned  INTEGER NOT NULL
+    poisoned  INTEGER NOT NULL,
+    latest      INTEGER,  -- when the latest of all that is stored was decided
+    boot        TEXT,     -- the boot of the clock below, where it could be told
+    clock_base  INTEGER,  -- steady time less the boot clock; NULL until there is one
+    clock_since INTEGER   -- when this store was first used in that boot
 ) STRICT;
-INSERT INTO meta VALUES (1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0);
+INSERT INTO meta VALUES (1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, NULL, NULL, NULL, NULL);
 
 CREATE TABLE calls (
     seq             INTEGER PRIMARY KEY,
@@ -31,8 +37,7 @@ CREATE TABLE calls (
     filed           INTEGER NOT NULL,
     attempts        INTEGER NOT NULL,
     state           TEXT    NOT NULL,
-    next_at         INTEGER,
-    ready_at        INTEGER, -- while it waits in a lane: from when on it may go on, by the steady clock
+    ready_at        INTEGER, -- while it waits in a lane: from when on it may go on
     retries         INTEGER NOT NULL,
     requeues        INTEGER NOT NULL,
     throttles       INTEGER NOT NULL,
@@ -42,6 +47,7 @@ CREATE TABLE calls (
     error_kind      TEXT,
     error_message   TEXT,
     source          TEXT    NOT NULL,
+    via             TEXT    NOT NULL,
     upstream        TEXT,
     limit_key       TEXT    NOT NULL,
     method          TEXT    NOT NULL,
@@ -68,7 +74,8 @@ CREATE TABLE calls (
 CREATE UNIQUE INDEX calls_by_id ON calls (id);
 CREATE UNIQUE INDEX calls_by_key ON calls (key_scope, key) WHERE key IS NOT NULL;
 -- Every lane, in the order in which its calls may go on.
-CREATE INDEX calls_waiting ON calls (limit_key, priority, tenant_id, ready_at, id) WHERE ready_at IS NOT NULL;
+CREATE INDEX calls_waiting ON calls (limit_key, callback_of IS NOT NULL, priority, tenant_id, ready_at, id)
+    WHERE ready_at IS NOT NULL;
 CREATE INDEX calls_expiring ON calls (deadline, id) WHERE ready_at IS NOT NULL AND deadline IS NOT NULL;
 -- Calls that run or are held back.
 CREATE INDEX calls_engaged ON calls (ended) WHERE ended = 0 AND ready_at IS NULL;
@@ -82,13 +89,14 @@ CREATE TABLE attempts (
     outcome       TEXT    NOT NULL,
     status        INTEGER,
     started_at    INTEGER NOT NULL,
+    granted_at    INTEGER NOT NULL, -- when it took its slots
     proved_at     INTEGER,
     ended_at      INTEGER, -- NULL exactly while the outcome is 'running'
     error_kind    TEXT,
     error_message TEXT,
     limit_key     TEXT    NOT NULL,
     cost          INTEGER NOT NULL,
-    latest_at     INTEGER, -- the later of started_at and proved_at; NULL while it runs, and when it sent nothing
+    latest_at     INTEGER, -- the later of granted_at and proved_at; NULL while it runs, and when it sent nothing
     PRIMARY KEY (call, number)
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX attempts_open ON attempts (call) WHERE ended_at IS NULL;

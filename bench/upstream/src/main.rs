@@ -1,0 +1,98 @@
+//! The upstream of the benchmarks: one thread of hyper that answers 200 with a little JSON, and counts what arrives.
+//!
+//! It says its address on the first line of stdout, then answers each line on stdin with a line of JSON: `tally`,
+//! `worst <microseconds>`, `reset`. It ends with its stdin. A request tells which call it is by `?n=<number>`.
+#![expect(clippy::print_stdout, reason = "stdout is how it answers")]
+
+mod tally;
+
+use std::cell::RefCell;
+use std::convert::Infallible;
+use std::rc::Rc;
+
+use anyhow::Result;
+use bench_gauge::now_us;
+use bytes::Bytes;
+use http_body_util::{BodyExt as _, Full};
+use hyper::body::Incoming;
+use hyper::header::{CONTENT_TYPE, HeaderValue};
+use hyper::service::service_fn;
+use hyper::{Request, Response};
+use hyper_util::rt::TokioIo;
+use serde_json::json;
+use tokio::io::{AsyncBufReadExt as _, BufReader};
+use tokio::net::{TcpListener, TcpStream};
+
+use tally::Tally;
+
+const ANSWER: &[u8] = br#"{"ok":true,"message":"hello from upstream"}"#;
+
+type Shared = Rc<RefCell<Tally>>;
+
+fn main() -> Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let done = tokio::task::LocalSet::new().block_on(&runtime, serve());
+    // The thread that reads stdin is not waited for.
+    runtime.shutdown_background();
+    done
+}
+
+async fn serve() -> Result<()> {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
+    println!("{}", listener.local_addr()?);
+    let tally = Shared::default();
+    let accepting = tokio::task::spawn_local(accept(listener, Rc::clone(&tally)));
+    let mut lines = BufReader::new(tokio::io::stdin()).lines();
+    while let Some(line) = lines.next_line().await? {
+        println!("{}", obey(&line, &mut tally.borrow_mut()));
+    }
+    accepting.abort();
+    Ok(())
+}
+
+fn obey(line: &str, tally: &mut Tally) -> serde_json::Value {
+    let (command, argument) = line.split_once(' ').unwrap_or((line, ""));
+    match (command, argument.parse()) {
+        ("tally", _) => tally.summary(),
+        ("worst", Ok(window_us)) => json!({ "worst": tally.worst(window_us) }),
+        ("reset", _) => {
+            *tally = Tally::default();
+            json!({})
+        }
+        _ => json!({ "error": format!("cannot {line:?}") }),
+    }
+}
+
+async fn accept(listener: TcpListener, tally: Shared) {
+    loop {
+        // A connection that went away before it was accepted is its client's business.
+        if let Ok((stream, _)) = listener.accept().await {
+            tokio::task::spawn_local(answer_all(stream, Rc::clone(&tally)));
+        }
+    }
+}
+
+async fn answer_all(stream: TcpStream, tally: Shared) {
+    let _ = stream.set_nodelay(true);
+    let service = service_fn(move |request| answer(request, Rc::clone(&tally)));
+    // A client that breaks off is counted by what did arrive.
+    let _ = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
+}
+
+async fn answer(request: Request<Incoming>, tally: Shared) -> Result<Response<Full<Bytes>>, Infallible> {
+    let number = request.uri().query().and_then(number);
+    tally.borrow_mut().arrived(now_us(), number);
+    let mut body = request.into_body();
+    while let Some(frame) = body.frame().await {
+        if frame.is_err() {
+            break;
+        }
+    }
+    let mut response = Response::new(Full::new(Bytes::from_static(ANSWER)));
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    Ok(response)
+}
+
+fn number(query: &str) -> Option<usize> {
+    query.split('&').find_map(|pair| pair.strip_prefix("n="))?.parse().ok()
+}

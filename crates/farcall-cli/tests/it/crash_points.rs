@@ -1,0 +1,183 @@
+//! Kill -9 at every boundary there is: file read, commits, removal from the inbox, start, first byte, first response
+//! byte, settle, response file, request file, callback, and every step of recovery.
+//!
+//! Which boundaries there are is `farcall_crash::Point`; [`plan`] says of each how it is reached, by a match without a
+//! wildcard: a boundary without a plan does not compile, and one that is not reached fails.
+#![expect(clippy::print_stdout, reason = "what each death came to is worth knowing when a test fails")]
+
+use std::sync::Arc;
+
+use farcall_crash::Point;
+use rustix::process::Signal;
+
+use crate::rig::checker::{Findings, assert_kept, drain};
+use crate::rig::program::Program;
+use crate::rig::until;
+use crate::rig::world::World;
+
+type Outcome = Result<(), Box<dyn std::error::Error>>;
+
+/// How the program is brought to a boundary.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Plan {
+    /// Under the load that every world has.
+    Load,
+    /// While an upstream asks everybody to wait.
+    Throttled,
+    /// At the start after a death under load.
+    Recovery,
+    /// When it is asked to stop.
+    Stopping,
+}
+
+const fn plan(point: Point) -> Plan {
+    match point {
+        Point::FileRead
+        | Point::RejectionWritten
+        | Point::RejectionAnswered
+        | Point::ProblemNamed
+        | Point::FileRejected
+        | Point::BodyWritten
+        | Point::BodyNamed
+        | Point::BatchSealed
+        | Point::InsertBegun
+        | Point::InsertDurable
+        | Point::StartBegun
+        | Point::StartDurable
+        | Point::SettleBegun
+        | Point::SettleDurable
+        | Point::CallbackBegun
+        | Point::CallbackDurable
+        | Point::FiledBegun
+        | Point::FiledDurable
+        | Point::Acknowledging
+        | Point::FileLinked
+        | Point::FileRemoved
+        | Point::AttemptBegun
+        | Point::FirstByteSent
+        | Point::RequestSent
+        | Point::FirstByteReceived
+        | Point::AttemptEnded
+        | Point::ResponseWritten
+        | Point::EarlierMoved
+        | Point::ResponseNamed
+        | Point::ResponseDurable
+        | Point::RequestNamed
+        | Point::RequestDurable
+        | Point::CallbackLaunched
+        | Point::CallbackEnded => Plan::Load,
+        Point::CloseBegun | Point::CloseDurable => Plan::Throttled,
+        Point::TakeOverBegun
+        | Point::TakeOverDurable
+        | Point::BodiesSwept
+        | Point::ClockKept
+        | Point::FilesSettled
+        | Point::Rebuilt => Plan::Recovery,
+        // A clean stop copies the log as a long one is copied under load.
+        Point::CheckpointBegun | Point::CheckpointDone | Point::StoreClosing => Plan::Stopping,
+    }
+}
+
+/// Dies at a point, the nth time it is reached, and comes back.
+fn survive(point: Point, nth: u32) -> Result<Findings, Box<dyn std::error::Error>> {
+    let world = World::new()?;
+    match plan(point) {
+        Plan::Load => die_under_load(&world, point, nth)?,
+        Plan::Throttled => {
+            world.throttle_once();
+            die_under_load(&world, point, nth)?;
+        }
+        Plan::Recovery => {
+            die_under_load(&world, Point::ResponseNamed, 3)?;
+            let program = world.launch().dying_at(point, 1).spawn()?;
+            assert_killed(&world, point, program)?;
+        }
+        Plan::Stopping => {
+            let program = world.launch().dying_at(point, 1).serve()?;
+            world.load_for(std::time::Duration::from_millis(100));
+            program.signal(Signal::TERM)?;
+            assert_killed(&world, point, program)?;
+        }
+    }
+    let program = world.launch().serve()?;
+    drain(&world, &program);
+    let findings = assert_kept(&world);
+    assert_eq!(program.terminate()?.code(), Some(0));
+    Ok(findings)
+}
+
+fn die_under_load(world: &Arc<World>, point: Point, nth: u32) -> Outcome {
+    let mut program = world.launch().dying_at(point, nth).spawn()?;
+    let end = std::time::Instant::now() + crate::rig::PATIENCE;
+    world.load_until(|| {
+        assert!(std::time::Instant::now() < end, "{point:?} was not reached {nth} times: {}", program.log());
+        program.ended().expect("our own child").is_some()
+    });
+    assert_killed(world, point, program)
+}
+
+fn assert_killed(world: &World, point: Point, program: Program) -> Outcome {
+    let log = program.log();
+    let status = program.finish()?;
+    let signal = std::os::unix::process::ExitStatusExt::signal(&status);
+    assert_eq!(signal, Some(Signal::KILL.as_raw()), "{point:?} was not where it died ({status}): {log}");
+    world.note_death();
+    Ok(())
+}
+
+/// Every `STEP`th point, from this one on, so that the points are spread over as many threads.
+fn survive_every_nth_point(first: usize) -> Outcome {
+    const STEP: usize = 3;
+    for &point in Point::ALL.iter().skip(first).step_by(STEP) {
+        for nth in [1, 6] {
+            let is_once = matches!(plan(point), Plan::Recovery | Plan::Stopping | Plan::Throttled);
+            if is_once && nth > 1 {
+                continue;
+            }
+            println!("{}@{nth}", point.name());
+            let findings = survive(point, nth)?;
+            println!("{}@{nth}: {findings:?}", point.name());
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn a_kill_at_any_boundary_loses_nothing_first_third() -> Outcome {
+    survive_every_nth_point(0)
+}
+
+#[test]
+fn a_kill_at_any_boundary_loses_nothing_second_third() -> Outcome {
+    survive_every_nth_point(1)
+}
+
+#[test]
+fn a_kill_at_any_boundary_loses_nothing_last_third() -> Outcome {
+    survive_every_nth_point(2)
+}
+
+#[test]
+fn twenty_kills_during_recovery_change_nothing() -> Outcome {
+    let world = World::new()?;
+    die_under_load(&world, Point::SettleBegun, 20)?;
+    let steps = Point::ALL.iter().copied().filter(|&point| plan(point) == Plan::Recovery);
+    // The first commit settles what was out; as long as it does not come through nothing new is started.
+    let more = [Point::BatchSealed, Point::SettleBegun];
+    let points: Vec<Point> = steps.chain(more).collect();
+    let mut recovering = 0;
+    for &point in points.iter().cycle().take(20) {
+        let program = world.launch().dying_at(point, 1).spawn()?;
+        assert_killed(&world, point, program)?;
+        recovering += 1;
+    }
+    let program = world.launch().serve()?;
+    drain(&world, &program);
+    let findings = assert_kept(&world);
+    println!("{recovering} kills during recovery: {findings:?}");
+    // Recovery itself sends nothing, so nothing but what was out at the first death is in doubt.
+    let bound = crate::rig::world::CONCURRENCY;
+    assert!(findings.unknown <= bound, "attempts grew: {} unknown, {bound} were out", findings.unknown);
+    until("the health", || program.health().ok());
+    Ok(())
+}

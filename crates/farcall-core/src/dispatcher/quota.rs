@@ -1,0 +1,66 @@
+//! What one other side allows to all that goes there: its limits, and until when it asked everybody to keep away.
+//!
+//! Several upstreams may share a quota: the calls to an API, and the callbacks whose URLs belong to it. They take turns
+//! at it; the one whose turn it is is waited for and not overtaken, or a call that needs many slots might never start.
+
+use std::collections::VecDeque;
+use std::num::NonZeroU32;
+
+use super::upstream::Block;
+use crate::call::{UpstreamId, WaitReason};
+use crate::limit::{Admission, Limits};
+use crate::time::Instant;
+
+#[derive(Debug, Clone)]
+pub(super) struct Quota {
+    pub(super) limits: Limits,
+    /// Bounds all attempts together, where that is configured.
+    pub(super) concurrency: Option<NonZeroU32>,
+    /// Attempts that are out.
+    pub(super) in_flight: u32,
+    /// It asked everybody to wait until then.
+    pub(super) closed_until: Option<Instant>,
+    /// Upstreams that may have something to start, the one whose turn it is in front. Each stands here at most once.
+    pub(super) turns: VecDeque<UpstreamId>,
+    /// Why the next call does not start, and until when where that is known.
+    pub(super) blocked: Option<Block>,
+    /// It stands in the ring of quotas to ask, or was crowded out of it.
+    pub(super) is_ready: bool,
+    /// The timer that is set for it.
+    pub(super) wake_at: Option<Instant>,
+}
+
+impl Quota {
+    pub(super) const fn new(limits: Limits, concurrency: Option<NonZeroU32>) -> Self {
+        Self {
+            limits,
+            concurrency,
+            in_flight: 0,
+            closed_until: None,
+            turns: VecDeque::new(),
+            blocked: None,
+            is_ready: false,
+            wake_at: None,
+        }
+    }
+
+    /// What keeps an attempt of this cost from starting now, if anything does.
+    pub(super) fn obstacle(&mut self, now: Instant, cost: u32) -> Option<Block> {
+        if let Some(until) = self.closed_until.filter(|&until| until > now) {
+            return Some(Block { reason: WaitReason::Cooldown, until: Some(until) });
+        }
+        if self.concurrency.is_some_and(|most| self.in_flight >= most.get()) {
+            return Some(Block { reason: WaitReason::Concurrency, until: None });
+        }
+        match self.limits.admit(now, cost) {
+            Admission::Ready => None,
+            Admission::NotBefore(at) => Some(Block { reason: WaitReason::RateLimit, until: Some(at) }),
+            Admission::Full => Some(Block { reason: WaitReason::RateLimit, until: None }),
+        }
+    }
+
+    /// Closes it for everybody until then, or later if it is closed longer already.
+    pub(super) fn close_until(&mut self, until: Instant) {
+        self.closed_until = Some(self.closed_until.map_or(until, |closed| closed.max(until)));
+    }
+}

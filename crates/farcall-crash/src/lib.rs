@@ -1,0 +1,54 @@
+//! Crash points: the named boundaries at which a test may let the program die, stop or panic.
+//!
+//! Whoever crosses a boundary says so with [`reach`]. In a released program that is nothing at all; with the feature
+//! `armed`, which only dev-dependencies ask for, a trap set by [`set`] springs at the nth crossing of its point. The
+//! points are one closed list, so that a test can match on it without a wildcard: a boundary without a test does not
+//! compile. Why not a crate: `docs/design/0007-crash-points.md`.
+
+mod point;
+#[cfg(feature = "armed")]
+mod trap;
+
+pub use point::Point;
+
+/// Whether traps are built in.
+pub const IS_ARMED: bool = cfg!(feature = "armed");
+
+/// Why a trap was not set.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum TrapError {
+    #[error("this program has no crash points built in")]
+    NotBuiltIn,
+    #[error("{0:?} is no trap; one reads `file-read@3` or `file-read@3:stop`")]
+    Unreadable(String),
+    #[error("no crash point is called {0:?}")]
+    UnknownPoint(String),
+    #[error("a trap is set already")]
+    SecondTrap,
+}
+
+/// A boundary is crossed.
+#[cfg(not(feature = "armed"))]
+#[inline]
+pub const fn reach(_: Point) {}
+
+/// A boundary is crossed: the end, when a trap says so.
+#[cfg(feature = "armed")]
+pub fn reach(point: Point) {
+    trap::reach(point);
+}
+
+/// Sets the one trap of this process: `POINT@NTH`, with `:stop` or `:panic` behind it to stop the process (SIGSTOP) or
+/// the thread (a panic) in place of dying by SIGKILL.
+///
+/// # Errors
+/// When there are no traps in this program, when the words mean none, or when one is set already.
+pub fn set(words: &str) -> Result<(), TrapError> {
+    #[cfg(feature = "armed")]
+    return trap::set(words);
+    #[cfg(not(feature = "armed"))]
+    {
+        let _ = words;
+        Err(TrapError::NotBuiltIn)
+    }
+}
