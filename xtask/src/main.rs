@@ -1,11 +1,12 @@
 //! The project's own tools: `cargo xtask tidy` checks how the code looks, `cargo xtask test` everything, `cargo xtask
-//! sim` runs the simulator, `cargo xtask bench` measures.
+//! sim` runs the simulator, `cargo xtask faults` cuts the power many times, `cargo xtask bench` measures.
 //!
 //! Nothing here is part of the product. One module per command; a command that finds something wrong says so on
 //! stderr and ends with status 1.
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "tools talk to a terminal")]
 
 mod bench;
+mod faults;
 mod sim;
 mod test;
 mod tidy;
@@ -23,6 +24,8 @@ enum Task {
     Tidy,
     /// Check formatting, tidiness and lints, and run every test.
     Test,
+    /// Kill, cut the power and break the disk under the real program, more often than the tests have time for.
+    Faults(faults::Rounds),
     /// Run seeds of the simulator, or replay one.
     Sim(sim::Seeds),
     /// Measure farcall beside the floor of its design.
@@ -33,6 +36,7 @@ fn main() -> ExitCode {
     let done = match Task::parse() {
         Task::Tidy => tidy::run(&root()),
         Task::Test => test::run(&root()),
+        Task::Faults(rounds) => faults::run(&root(), &rounds),
         Task::Sim(seeds) => sim::run(&seeds),
         Task::Bench(wish) => bench::run(&root(), &wish),
     };

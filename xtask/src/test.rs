@@ -25,8 +25,9 @@ type Step = (&'static str, fn(&Bench<'_>) -> Result<()>);
 const SEEDS: &str = "1000";
 
 /// The cheapest first.
-const STEPS: [Step; 7] = [
+const STEPS: [Step; 8] = [
     ("C compiler", c_compiler),
+    ("tools for faults", fault_tools),
     ("format", format),
     ("tidy", |bench| tidy::run(bench.root)),
     ("no crash points in the program", crash_points),
@@ -61,9 +62,31 @@ fn c_compiler(bench: &Bench<'_>) -> Result<()> {
     }
     ensure!(is_root() && answers("apt-get", &["--version"]), ADVICE);
     println!("no C compiler: installing build-essential");
-    bench.run("apt-get", &["update"])?;
-    bench.run("apt-get", &["install", "--yes", "--no-install-recommends", "build-essential"])?;
+    bench.install(&["build-essential"])?;
     ensure!(answers("cc", &["--version"]), ADVICE);
+    Ok(())
+}
+
+/// What the tests of faults use besides root: power cuts, full disks and failing ones, limits of a process.
+fn fault_tools(bench: &Bench<'_>) -> Result<()> {
+    const TOOLS: [(&str, &str, &str); 4] = [
+        ("mkfs.ext4", "-V", "e2fsprogs"),
+        ("losetup", "--version", "util-linux"),
+        ("mount", "--version", "mount"),
+        ("strace", "--version", "strace"),
+    ];
+    let missing = || TOOLS.iter().filter(|(tool, flag, _)| !answers(tool, &[flag]));
+    let packages: Vec<&str> = missing().map(|&(_, _, package)| package).collect();
+    if is_root() && !packages.is_empty() && answers("apt-get", &["--version"]) {
+        println!("installing {}", packages.join(" "));
+        bench.install(&packages)?;
+    }
+    let without: Vec<&str> = missing().map(|&(tool, _, _)| tool).collect();
+    if is_root() && without.is_empty() {
+        return Ok(());
+    }
+    ensure!(!bench.is_ci, "the tests of faults need root and {without:?}");
+    eprintln!("WARNING: not root, or without {without:?}: tests of power cuts and failing disks will CHECK NOTHING");
     Ok(())
 }
 
@@ -107,6 +130,12 @@ fn simulator(bench: &Bench<'_>) -> Result<()> {
 }
 
 impl Bench<'_> {
+    /// Installs packages of Debian and its kin; the caller is root.
+    fn install(&self, packages: &[&str]) -> Result<()> {
+        self.run("apt-get", &["update"])?;
+        self.run("apt-get", &[&["install", "--yes", "--no-install-recommends"], packages].concat())
+    }
+
     /// Whether a component of the toolchain is there; in CI it must be.
     fn has_component(&self, command: &str, component: &str) -> Result<bool> {
         if answers("cargo", &[command, "--version"]) {

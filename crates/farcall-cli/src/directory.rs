@@ -8,17 +8,24 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, anyhow};
+use rustix::fs::{Access, AtFlags, CWD, accessat};
 
 use crate::exit::{Exit, Failure};
 
 /// The directory as an absolute path without links; made with mode 0700 when it is missing.
 ///
 /// # Errors
-/// When it cannot be used, or everyone can write in it.
+/// When it cannot be read and written, or everyone can write in it.
 pub(crate) fn prepare(dir: &Path) -> Result<PathBuf, Failure> {
     let made = DirBuilder::new().recursive(true).mode(0o700).create(dir);
     made.with_context(|| format!("cannot make the directory {}", dir.display())).map_err(Failure::directory)?;
-    existing(dir)
+    let path = existing(dir)?;
+    // Files are taken out of it: one that only can be read would be executed and never leave.
+    let rights = Access::READ_OK | Access::WRITE_OK | Access::EXEC_OK;
+    accessat(CWD, &path, rights, AtFlags::EACCESS)
+        .with_context(|| format!("cannot read and write in {}", dir.display()))
+        .map_err(Failure::directory)?;
+    Ok(path)
 }
 
 /// The same for a directory that must be there.

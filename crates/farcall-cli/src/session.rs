@@ -3,19 +3,21 @@
 //! The order of opening matters: nothing is sent, and no call file touched, before everything that can be refused has
 //! been looked at.
 
-use std::fs::DirBuilder;
+use std::fs::{DirBuilder, File, Permissions};
 use std::future::Future;
 use std::io;
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, anyhow};
 use farcall_engine::config::Config;
 use farcall_engine::{Engine, Handle, Options, StartError};
 use farcall_store::port::CommitError;
 use farcall_store::sqlite::{OpenError, SqliteStore};
+use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
 
 use crate::context::{Context, log_warnings};
 use crate::directory;
@@ -24,11 +26,15 @@ use crate::exit::{Exit, Failure};
 /// This program, also when its file has been replaced since: the engine and its launchers must be of one version.
 const OWN_PROGRAM: &str = "/proc/self/exe";
 
+/// Nobody but the owner may read, write or enter.
+const PRIVATE: u32 = 0o700;
+
 /// A directory whose store is ours.
 pub(crate) struct Opened {
     pub(crate) directory: PathBuf,
     pub(crate) config: Arc<Config>,
     store: SqliteStore,
+    lock: File,
 }
 
 /// An engine at work.
@@ -36,6 +42,8 @@ pub(crate) struct Session {
     pub(crate) directory: PathBuf,
     pub(crate) handle: Handle,
     ended: Pin<Box<dyn Future<Output = Result<(), CommitError>> + Send>>,
+    /// The directory is ours as long as this is open.
+    _lock: File,
 }
 
 /// Runs an async command on a runtime of its own. What a second signal leaves behind is not waited for.
@@ -59,9 +67,10 @@ impl Opened {
         let directory = directory::prepare(dir)?;
         let loaded = context.load(&directory)?;
         log_warnings(&loaded);
-        private_folder(&directory.join(".farcall")).map_err(Failure::directory)?;
+        let lock = private_folder(&directory.join(".farcall")).map_err(Failure::directory)?;
+        own(&lock, &directory)?;
         let store = SqliteStore::open(&directory.join(&loaded.config.store.path)).map_err(store_failure)?;
-        Ok(Self { directory, config: Arc::new(loaded.config), store })
+        Ok(Self { directory, config: Arc::new(loaded.config), store, lock })
     }
 
     /// Takes the store over and goes on with what waits. Must be called inside a tokio runtime.
@@ -69,11 +78,11 @@ impl Opened {
     /// # Errors
     /// With exit code 2 for an upstream that cannot be used, 7 for the directory.
     pub(crate) fn start(self) -> Result<Session, Failure> {
-        let Self { directory, config, store } = self;
+        let Self { directory, config, store, lock } = self;
         let options = Options { directory: directory.clone(), config, launcher: OWN_PROGRAM.into() };
         let engine = Engine::start(Box::new(store), options).map_err(start_failure)?;
         let handle = engine.handle().clone();
-        Ok(Session { directory, handle, ended: Box::pin(engine.join()) })
+        Ok(Session { directory, handle, ended: Box::pin(engine.join()), _lock: lock })
     }
 }
 
@@ -88,24 +97,38 @@ impl Session {
     }
 }
 
-/// The folder of the store and the socket is its owner's alone, wherever the store lies.
-fn private_folder(path: &Path) -> anyhow::Result<()> {
-    match DirBuilder::new().mode(0o700).create(path) {
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
-            Err(error).with_context(|| format!("cannot make {}", path.display()))
-        }
+/// One engine per directory, also when the stores are two: both would take the same files.
+fn own(folder: &File, directory: &Path) -> Result<(), Failure> {
+    match flock(folder, FlockOperation::NonBlockingLockExclusive) {
+        Err(Errno::WOULDBLOCK) => Err(in_use(anyhow!("{} is in use by another farcall", directory.display()))),
+        // A file system that locks no folders still locks the store's file.
         Ok(()) | Err(_) => Ok(()),
     }
 }
 
-fn store_failure(error: OpenError) -> Failure {
-    let is_in_use = matches!(error, OpenError::InUse { .. });
-    let failure = Failure::directory(error);
-    if is_in_use {
-        failure.with_hint("only one farcall at a time works in a directory; stop the other one")
-    } else {
-        failure
+/// The folder of the store and the socket is its owner's alone, wherever the store lies; a link to one is none.
+fn private_folder(path: &Path) -> anyhow::Result<File> {
+    match DirBuilder::new().mode(PRIVATE).create(path) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+            return Err(error).with_context(|| format!("cannot make {}", path.display()));
+        }
+        Ok(()) | Err(_) => {}
     }
+    let metadata = path.symlink_metadata().with_context(|| format!("cannot look at {}", path.display()))?;
+    anyhow::ensure!(metadata.is_dir(), "{} is no folder; a link is not followed", path.display());
+    if metadata.permissions().mode() & 0o777 != PRIVATE {
+        std::fs::set_permissions(path, Permissions::from_mode(PRIVATE))
+            .with_context(|| format!("cannot make {} its owner's alone", path.display()))?;
+    }
+    File::open(path).with_context(|| format!("cannot open {}", path.display()))
+}
+
+fn store_failure(error: OpenError) -> Failure {
+    if matches!(error, OpenError::InUse { .. }) { in_use(error) } else { Failure::directory(error) }
+}
+
+fn in_use(error: impl Into<anyhow::Error>) -> Failure {
+    Failure::directory(error).with_hint("only one farcall at a time works in a directory; stop the other one")
 }
 
 fn start_failure(error: StartError) -> Failure {

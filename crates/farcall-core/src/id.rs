@@ -44,14 +44,44 @@ impl CallId {
 
     /// The hyphenated UUID without the prefix.
     pub fn uuid(self) -> String {
-        let hex = format!("{:032x}", self.0);
-        format!("{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..])
+        Text::of(self).uuid().to_owned()
     }
 }
 
 impl fmt::Display for CallId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "call_{}", self.uuid())
+        f.write_str(Text::of(*self).id())
+    }
+}
+
+/// An id as text; each request carries one, so it is not put together by the formatter.
+struct Text([u8; Text::LENGTH]);
+
+impl Text {
+    const PREFIX: &'static [u8] = b"call_";
+    const LENGTH: usize = 41;
+
+    fn of(id: CallId) -> Self {
+        const DIGITS: &[u8; 16] = b"0123456789abcdef";
+        let mut text = [b'-'; Self::LENGTH];
+        text[..Self::PREFIX.len()].copy_from_slice(Self::PREFIX);
+        let mut at = Self::PREFIX.len();
+        for (index, byte) in id.0.to_be_bytes().into_iter().enumerate() {
+            // Hyphens stand before the bytes 4, 6, 8 and 10.
+            at += usize::from(matches!(index, 4 | 6 | 8 | 10));
+            text[at] = DIGITS[usize::from(byte >> 4)];
+            text[at + 1] = DIGITS[usize::from(byte & 0xf)];
+            at += 2;
+        }
+        Self(text)
+    }
+
+    fn id(&self) -> &str {
+        std::str::from_utf8(&self.0).expect("digits and hyphens are ASCII")
+    }
+
+    fn uuid(&self) -> &str {
+        &self.id()[Self::PREFIX.len()..]
     }
 }
 
@@ -97,6 +127,9 @@ mod tests {
         assert_eq!(&text[19..20], "7", "version digit of {text}");
         assert!("89ab".contains(&text[24..25]), "variant digit of {text}");
         assert_eq!(text.parse(), Ok(id));
+        assert_eq!(text, format!("call_{}", id.uuid()));
+        let known = CallId::from_bits(0x0123_4567_89ab_7cde_8f01_2345_6789_abcd);
+        assert_eq!(known.to_string(), "call_01234567-89ab-7cde-8f01-23456789abcd");
         assert_eq!(text[5..].parse(), Ok(id));
     }
 

@@ -13,6 +13,8 @@ pub enum Step {
     Start,
     /// All its attempts have ended and it will be tried again.
     Wait,
+    /// Its first attempt was never made.
+    HandBack,
     /// It ends in this state.
     End(State),
 }
@@ -23,6 +25,7 @@ pub const fn next(state: State, step: Step) -> Option<State> {
         (State::Scheduled, Step::Due) => Some(State::Queued),
         (State::Queued | State::Retrying | State::Running, Step::Start) => Some(State::Running),
         (State::Running, Step::Wait) => Some(State::Retrying),
+        (State::Running, Step::HandBack) => Some(State::Queued),
         (State::Running, Step::End(end)) if end.is_end() => Some(end),
         // A call that waits can only be given up: no answer can come.
         (State::Scheduled | State::Queued | State::Retrying, Step::End(State::Expired)) => Some(State::Expired),
@@ -37,7 +40,8 @@ mod tests {
 
     #[test]
     fn an_end_is_final() {
-        let steps = [Step::Due, Step::Start, Step::Wait, Step::End(State::Failed), Step::End(State::Succeeded)];
+        let steps =
+            [Step::Due, Step::Start, Step::Wait, Step::HandBack, Step::End(State::Failed), Step::End(State::Succeeded)];
         for &state in State::ALL.iter().filter(|state| state.is_end()) {
             for step in steps {
                 assert_eq!(next(state, step), None, "{state} {step:?}");

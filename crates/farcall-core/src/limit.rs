@@ -41,6 +41,8 @@ pub struct Limits {
 #[derive(Debug, Clone)]
 pub struct Grant {
     cost: u32,
+    /// With `smooth`: before when nothing was to start until this was granted.
+    spaced_until: Option<Instant>,
     /// Per window: from when its slots cool, once that is known.
     cooling: Vec<Option<Instant>>,
     /// When the arrival was proved, or is taken as proved.
@@ -175,10 +177,11 @@ impl Limits {
         for window in &mut self.windows {
             window.held += cost;
         }
+        let spaced_until = self.smooth.as_ref().map(|spacing| spacing.next);
         if let Some(spacing) = &mut self.smooth {
             spacing.next = now + spacing.interval * cost;
         }
-        Grant { cost, cooling: vec![None; self.windows.len()], proved: None }
+        Grant { cost, spaced_until, cooling: vec![None; self.windows.len()], proved: None }
     }
 
     /// The last byte of the request left our buffers at `at`: short windows cool from `jitter` later.
@@ -213,6 +216,14 @@ impl Limits {
                 Some(from) => window.uncool(*from, grant.cost),
                 None => window.held -= grant.cost,
             }
+        }
+    }
+
+    /// The attempt was never made, nor any granted after it: all is as it was before the grant.
+    pub fn undo(&mut self, grant: &Grant) {
+        self.give_back(grant);
+        if let (Some(spacing), Some(next)) = (&mut self.smooth, grant.spaced_until) {
+            spacing.next = next;
         }
     }
 
@@ -402,6 +413,17 @@ mod tests {
         let mut grant = limits.grant(at(0), 1);
         limits.answered(&mut grant, at(1));
         assert_eq!(limits.admit(at(1), 1), Admission::NotBefore(at(1_000)));
+    }
+
+    #[test]
+    fn what_was_never_made_leaves_no_trace() {
+        let mut limits = Limits::new(&UpstreamPolicy { smooth: true, ..policy(&[(2, 1_000)]) });
+        let first = limits.grant(at(0), 1);
+        let second = limits.grant(at(500), 1);
+        limits.undo(&second);
+        assert_eq!(limits.admit(at(500), 1), Admission::Ready);
+        limits.undo(&first);
+        assert_eq!(limits.admit(at(0), 2), Admission::Ready);
     }
 
     #[test]

@@ -25,6 +25,8 @@ pub enum Timer {
     Load,
     /// Attempts in flight have had their time to finish.
     Drain,
+    /// After a commit that failed another may be tried.
+    Commit,
 }
 
 /// The set of timers.

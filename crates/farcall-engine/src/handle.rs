@@ -57,6 +57,8 @@ pub enum SubmitError {
     KeyReused { key: String, holder: CallId },
     #[error("the store is full: {free_bytes} bytes are free and {min_free} must stay free")]
     StoreFull { free_bytes: u64, min_free: u64 },
+    #[error("the disk is full and the call could not be stored")]
+    NoSpace,
     #[error("the store cannot be written")]
     StoreFailed,
     #[error("farcall is stopping and accepts no more calls")]
@@ -82,6 +84,8 @@ pub struct Snapshot {
     pub in_flight: u32,
     pub is_draining: bool,
     pub store: StoreHealth,
+    /// What the store said, while it does not do well.
+    pub store_error: Option<String>,
     /// Ended calls whose files are not in place yet.
     pub unfiled: u64,
     /// Attempts made since the start.
@@ -93,7 +97,11 @@ pub struct Snapshot {
 pub enum StoreHealth {
     #[default]
     Ok,
-    /// A commit failed; the engine stops.
+    /// There is no space: calls are refused, and nothing is sent while something cannot be stored.
+    Full,
+    /// A commit failed, and the store is being opened again; nothing is sent.
+    Recovering,
+    /// It could not be opened again for a while; nothing is sent. It is still tried.
     Failed,
 }
 

@@ -51,7 +51,9 @@ async fn judge(found: Found, handle: Handle, filing: Arc<Filing>) -> Verdict {
         }
         Ok(accepted) => Verdict::Taken(accepted.id),
         Err(error @ (SubmitError::Rejected(_) | SubmitError::KeyReused { .. })) => Verdict::Rejected(error.into()),
-        Err(SubmitError::StoreFull { .. } | SubmitError::StoreFailed | SubmitError::Draining) => Verdict::Refused,
+        Err(
+            SubmitError::StoreFull { .. } | SubmitError::NoSpace | SubmitError::StoreFailed | SubmitError::Draining,
+        ) => Verdict::Refused,
     }
 }
 

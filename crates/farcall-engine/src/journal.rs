@@ -1,28 +1,64 @@
-//! The writer's thread: commits one batch after another and tells the loop when each is durable.
+//! The writer's thread: makes turns durable and tells the loop when they are.
 //!
-//! SQLite blocks, so it has a thread of its own; the loop hands it a turn's writes and goes on gathering events.
+//! SQLite blocks, so it has a thread of its own. Several turns may wait for it; those that do share one transaction and
+//! one sync. A commit that fails takes with it every turn handed over meanwhile, until the loop says that it knows. After
+//! a failure of which nothing certain is known the store is opened again, as often as it takes, before anything is said.
 
+use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::mpsc;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use farcall_core::dispatcher::Seq;
 use farcall_crash::{self as crash, Point};
-use farcall_store::port::{CommitError, Store, Write};
+use farcall_store::port::{CommitError, Fate, Store, Write};
+use tokio::sync::mpsc::Sender;
 
+use crate::cause::chain;
 use crate::run::Message;
+
+/// Writes after which no further turn joins a transaction.
+const MERGED_WRITES_MAX: usize = 4_000;
+/// How long to wait before the store is opened again; twice as long each time.
+const REOPEN_BASE: Duration = Duration::from_millis(50);
+const REOPEN_MAX: Duration = Duration::from_secs(1);
 
 /// The way to the writer's thread.
 #[derive(Debug)]
 pub(crate) struct Journal {
-    batches: mpsc::SyncSender<Batch>,
+    shared: Arc<Shared>,
     thread: JoinHandle<()>,
 }
 
-/// Told in place of a result; the store is not touched again.
+/// Turns that were not made durable, as they were handed over.
+#[derive(Debug)]
+pub(crate) struct FailedCommit {
+    /// The first of them.
+    pub(crate) seq: Seq,
+    pub(crate) error: CommitError,
+    /// All their writes, in order.
+    pub(crate) writes: Vec<Write>,
+}
+
+/// Told in place of an error; the store is opened again like one that said so.
 #[derive(Debug, thiserror::Error)]
 #[error("the store broke down while it wrote")]
 struct BrokeDown;
+
+#[derive(Debug, Default)]
+struct Shared {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    queue: VecDeque<Batch>,
+    /// A commit failed, and the loop has not said yet that it knows.
+    has_failed: bool,
+    is_closed: bool,
+}
 
 #[derive(Debug)]
 struct Batch {
@@ -30,49 +66,149 @@ struct Batch {
     writes: Vec<Write>,
 }
 
+/// Turns that share a transaction.
+struct Merged {
+    first: Seq,
+    last: Seq,
+    writes: Vec<Write>,
+}
+
+/// What the thread works with.
+struct Writer {
+    store: Box<dyn Store>,
+    shared: Arc<Shared>,
+    messages: Sender<Message>,
+}
+
 impl Journal {
     /// Starts the thread; it ends, and closes the store, when the journal is closed.
-    pub(crate) fn start(
-        mut store: Box<dyn Store>,
-        messages: tokio::sync::mpsc::Sender<Message>,
-    ) -> std::io::Result<Self> {
-        let (batches, receiver) = mpsc::sync_channel::<Batch>(1);
-        let thread = std::thread::Builder::new().name("farcall-store".to_owned()).spawn(move || {
-            for batch in receiver {
-                let result = commit(store.as_mut(), &batch.writes);
-                // A loop that is gone needs no word; what was committed stays.
-                let _ = messages.blocking_send(Message::Committed { seq: batch.seq, result });
-            }
-        })?;
-        Ok(Self { batches, thread })
+    pub(crate) fn start(store: Box<dyn Store>, messages: Sender<Message>) -> std::io::Result<Self> {
+        let shared = Arc::new(Shared::default());
+        let mut writer = Writer { store, shared: Arc::clone(&shared), messages };
+        let thread = std::thread::Builder::new().name("farcall-store".to_owned()).spawn(move || writer.run())?;
+        Ok(Self { shared, thread })
     }
 
-    /// Hands a batch over. The caller keeps one in flight, so this never waits.
+    /// Hands a turn over. It never waits: the dispatcher bounds how many are under way.
     pub(crate) fn commit(&self, seq: Seq, writes: Vec<Write>) {
-        // The thread ends only when this sender is dropped.
-        let _ = self.batches.send(Batch { seq, writes });
+        self.shared.lock().queue.push_back(Batch { seq, writes });
+        self.shared.changed.notify_one();
+    }
+
+    /// The loop knows that a commit failed: what was handed over meanwhile fails too and comes back, in order.
+    pub(crate) fn resume(&self) -> Vec<Write> {
+        let mut state = self.shared.lock();
+        state.has_failed = false;
+        state.queue.drain(..).flat_map(|batch| batch.writes).collect()
     }
 
     /// Waits until the store is closed. Blocks.
     pub(crate) fn close(self) {
-        drop(self.batches);
+        self.shared.lock().is_closed = true;
+        self.shared.changed.notify_one();
         if let Err(panic) = self.thread.join() {
             std::panic::resume_unwind(panic);
         }
     }
 }
 
-/// Commits; a store that panics has failed like one that says so, or the loop would wait for its word for ever.
-fn commit(store: &mut dyn Store, writes: &[Write]) -> Result<(), CommitError> {
-    for write in writes {
-        crash::reach(boundaries(write).0);
+impl Writer {
+    fn run(&mut self) {
+        while let Some(merged) = self.shared.next() {
+            let Merged { first, last, writes } = merged;
+            let result = match self.commit(&writes) {
+                Err(CommitError::Io(cause)) => match self.reopen(&*cause) {
+                    Some(Fate::Kept) => Ok(()),
+                    Some(Fate::Lost) => Err(CommitError::Io(cause)),
+                    // Closed before anything certain was known; the next start finds out.
+                    None => return,
+                },
+                result => result,
+            };
+            let message = match result {
+                Ok(()) => Message::Committed { seq: last },
+                Err(error) => {
+                    self.shared.lock().has_failed = true;
+                    Message::CommitFailed(Box::new(FailedCommit { seq: first, error, writes }))
+                }
+            };
+            // A loop that is gone needs no word; what was committed stays.
+            let _ = self.messages.blocking_send(message);
+        }
     }
-    let result = catch_unwind(AssertUnwindSafe(|| store.commit(writes)))
-        .unwrap_or_else(|_| Err(CommitError::Io(Box::new(BrokeDown))));
-    for write in writes.iter().filter(|_| result.is_ok()) {
-        crash::reach(boundaries(write).1);
+
+    /// Commits; a store that panics has failed like one that says so, or the loop would wait for its word for ever.
+    fn commit(&mut self, writes: &[Write]) -> Result<(), CommitError> {
+        for write in writes {
+            crash::reach(boundaries(write).0);
+        }
+        let result = catch_unwind(AssertUnwindSafe(|| self.store.commit(writes)))
+            .unwrap_or_else(|_| Err(CommitError::Io(Box::new(BrokeDown))));
+        for write in writes.iter().filter(|_| result.is_ok()) {
+            crash::reach(boundaries(write).1);
+        }
+        result
     }
-    result
+
+    /// Opens the store again, and tries until that succeeds; nothing when the journal is closed first.
+    fn reopen(&mut self, cause: &(dyn std::error::Error + Send + Sync + 'static)) -> Option<Fate> {
+        let _ = self.messages.blocking_send(Message::StoreBroken { error: chain(cause) });
+        let mut wait = REOPEN_BASE;
+        loop {
+            let opened = catch_unwind(AssertUnwindSafe(|| self.store.reopen()));
+            match opened {
+                Ok(Ok(fate)) => return Some(fate),
+                Ok(Err(error)) => self.say(chain(&error)),
+                Err(_) => self.say(BrokeDown.to_string()),
+            }
+            if self.shared.is_closed_after(wait) {
+                return None;
+            }
+            wait = (wait * 2).min(REOPEN_MAX);
+        }
+    }
+
+    fn say(&self, error: String) {
+        let _ = self.messages.blocking_send(Message::StoreBroken { error });
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits for turns; nothing once the journal is closed and all that was handed over is done.
+    fn next(&self) -> Option<Merged> {
+        let mut state = self.lock();
+        loop {
+            if !state.has_failed && !state.queue.is_empty() {
+                return state.merge();
+            }
+            if state.is_closed {
+                return None;
+            }
+            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    fn is_closed_after(&self, wait: Duration) -> bool {
+        let waited = self.changed.wait_timeout_while(self.lock(), wait, |state| !state.is_closed);
+        waited.unwrap_or_else(PoisonError::into_inner).0.is_closed
+    }
+}
+
+impl State {
+    fn merge(&mut self) -> Option<Merged> {
+        let Batch { seq, writes } = self.queue.pop_front()?;
+        let mut merged = Merged { first: seq, last: seq, writes };
+        let fits = |merged: &Merged, batch: &Batch| merged.writes.len() + batch.writes.len() <= MERGED_WRITES_MAX;
+        while let Some(mut batch) = self.queue.pop_front_if(|batch| fits(&merged, batch)) {
+            merged.last = batch.seq;
+            merged.writes.append(&mut batch.writes);
+        }
+        Some(merged)
+    }
 }
 
 /// The crash points before and after the commit that makes a write durable.
@@ -89,42 +225,4 @@ fn boundaries(write: &Write) -> (Point, Point) {
 }
 
 #[cfg(test)]
-mod tests {
-    use farcall_core::steady::KeptClock;
-    use farcall_store::memory::MemoryStore;
-    use farcall_store::port::{ReadError, Reader};
-    use farcall_store::record::Recovery;
-
-    use super::*;
-
-    /// A store whose commits panic.
-    struct Broken(MemoryStore);
-
-    impl Store for Broken {
-        fn take_over(&mut self) -> Result<Recovery, ReadError> {
-            self.0.take_over()
-        }
-
-        fn keep_clock(&mut self, clock: &KeptClock) -> Result<(), ReadError> {
-            self.0.keep_clock(clock)
-        }
-
-        fn commit(&mut self, _: &[Write]) -> Result<(), CommitError> {
-            panic!("a mistake of ours")
-        }
-
-        fn reader(&self) -> Result<Box<dyn Reader>, ReadError> {
-            self.0.reader()
-        }
-    }
-
-    #[tokio::test]
-    async fn a_store_that_breaks_down_is_told_of_like_one_that_fails() {
-        let (sender, mut messages) = tokio::sync::mpsc::channel(1);
-        let journal = Journal::start(Box::new(Broken(MemoryStore::new())), sender).expect("a thread");
-        journal.commit(Seq(1), Vec::new());
-        let told = messages.recv().await;
-        assert!(matches!(told, Some(Message::Committed { seq: Seq(1), result: Err(CommitError::Io(_)) })), "{told:?}");
-        tokio::task::spawn_blocking(move || journal.close()).await.expect("the thread ends");
-    }
-}
+mod tests;

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use farcall_core::call::UpstreamId;
 use farcall_core::dispatcher::Dispatcher;
+use farcall_core::id_map::IdMap;
 use farcall_core::limit::{Limits, Past, PastGrant};
 use farcall_core::policy::{CallbackPolicy, UpstreamPolicy};
 use farcall_core::steady::SteadyClock;
@@ -15,7 +16,7 @@ use farcall_store::port::{ReadError, Reader};
 
 use crate::config::{Config, Upstream};
 use crate::document::UpstreamRef;
-use crate::execute::http::{Transport, TransportError, TransportSettings};
+use crate::execute::http::{Resolver, Transport, TransportError, TransportSettings};
 
 /// One upstream.
 #[derive(Debug)]
@@ -31,7 +32,8 @@ pub(crate) struct Upstreams {
     config: Arc<Config>,
     steady: SteadyClock,
     undeclared: Arc<Upstream>,
-    by_id: HashMap<UpstreamId, Known>,
+    resolver: Resolver,
+    by_id: IdMap<UpstreamId, Known>,
     by_reference: HashMap<UpstreamRef, UpstreamId>,
 }
 
@@ -51,7 +53,8 @@ pub enum UpstreamError {
 impl Upstreams {
     pub(crate) fn new(config: Arc<Config>, steady: SteadyClock) -> Self {
         let undeclared = Arc::new(config.undeclared.clone());
-        Self { config, steady, undeclared, by_id: HashMap::new(), by_reference: HashMap::new() }
+        let (by_id, by_reference) = (IdMap::default(), HashMap::new());
+        Self { config, steady, undeclared, resolver: Resolver::default(), by_id, by_reference }
     }
 
     /// Makes every declared upstream, with its limits as an earlier process left them.
@@ -86,7 +89,7 @@ impl Upstreams {
         };
         let is_missing = declared.is_none() && matches!(reference, UpstreamRef::Declared(_));
         let settings = declared.map_or_else(|| Arc::clone(&self.undeclared), |upstream| Arc::new(upstream.clone()));
-        let transport = transport(&settings).map_err(|source| {
+        let transport = transport(&settings, &self.resolver).map_err(|source| {
             let name = limit_key(reference).to_owned();
             UpstreamError::Transport { name, source }
         })?;
@@ -161,8 +164,9 @@ pub(crate) fn limit_key(reference: &UpstreamRef) -> &str {
     }
 }
 
-fn transport(settings: &Upstream) -> Result<Transport, TransportError> {
+fn transport(settings: &Upstream, resolver: &Resolver) -> Result<Transport, TransportError> {
     Transport::new(&TransportSettings {
+        resolver: resolver.clone(),
         connect_timeout: settings.connect_timeout,
         ca_file: settings.tls_ca.clone(),
         max_headers: settings.max_headers,

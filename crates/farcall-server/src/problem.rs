@@ -160,7 +160,7 @@ impl From<SubmitError> for Problem {
         let code = match error {
             SubmitError::Rejected(rejection) => return rejection.into(),
             SubmitError::KeyReused { .. } => Code::IdempotencyKeyReused,
-            SubmitError::StoreFull { .. } => Code::StoreFull,
+            SubmitError::StoreFull { .. } | SubmitError::NoSpace => Code::StoreFull,
             SubmitError::StoreFailed => Code::StoreFailed,
             SubmitError::Draining => Code::Draining,
         };

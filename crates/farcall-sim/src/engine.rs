@@ -1,19 +1,20 @@
-//! The engine's loop, as the real one runs it: gather events, take a turn, commit its writes, let its effects happen.
+//! The engine's loop, as the real one runs it: look at what happened, take a turn, hand its writes over, let its effects
+//! happen.
 //!
-//! One commit is in flight at most, and no turn is taken meanwhile.
+//! Several turns may be on their way to the disk; what becomes of them there is in `disk`.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
-use farcall_core::attempt::BytesSent;
 use farcall_core::call::{CallSpec, Method, Priority, TenantId, UpstreamId};
-use farcall_core::dispatcher::{Dispatcher, Effect, Event, Seq};
-use farcall_core::gate::Gate;
+use farcall_core::dispatcher::{Dispatcher, Effect, Event};
 use farcall_core::id::{AttemptId, CallId};
 use farcall_core::time::Instant;
-use farcall_store::port::{Store, Write};
+use farcall_store::port::Store;
 
 use crate::checker::{self, Check, ensure, violation};
-use crate::facts::{Cut, Origin, Report, Reported, Times};
+use crate::disk::{Batch, Journal};
+use crate::facts::{Drain, Origin, Report, Reported, Times};
 use crate::journal;
 use crate::log::Line;
 use crate::recovery;
@@ -21,6 +22,9 @@ use crate::world::{Happening, World};
 
 /// Turns at one moment before we say that the engine spins.
 const TURNS_AT_ONCE_MAX: u32 = 1_000;
+/// How long a submitter who was refused waits.
+const OFFER_AGAIN_MIN: Duration = Duration::from_millis(1);
+const OFFER_AGAIN_MAX: Duration = Duration::from_secs(2);
 
 /// One life of the process.
 #[derive(Debug)]
@@ -28,9 +32,11 @@ pub(crate) struct Process {
     /// Its place among the starts.
     pub(crate) boot: usize,
     pub(crate) dispatcher: Dispatcher,
-    pub(crate) gate: Gate,
-    /// The commit in flight.
-    pub(crate) batch: Option<Batch>,
+    pub(crate) journal: Journal,
+    /// It looks at nothing until then.
+    pub(crate) stalled_until: Option<Instant>,
+    /// For how long it has looked at nothing, all in all.
+    pub(crate) stalled_for: Duration,
     /// What happened and was not looked at yet.
     inbox: Vec<Event>,
     /// Something was looked at since the last turn.
@@ -39,22 +45,7 @@ pub(crate) struct Process {
     pub(crate) offered: BTreeMap<CallId, usize>,
     /// Attempts that are out, with their upstreams.
     pub(crate) out: BTreeMap<AttemptId, UpstreamId>,
-    /// Attempts cut off before they were launched.
-    unlaunched: BTreeMap<AttemptId, Cut>,
     pub(crate) draining: Option<Drain>,
-}
-
-#[derive(Debug)]
-pub(crate) struct Batch {
-    pub(crate) seq: Seq,
-    pub(crate) writes: Vec<Write>,
-}
-
-/// When the process was asked to stop, and until when its attempts may go on.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Drain {
-    pub(crate) from: Instant,
-    pub(crate) until: Instant,
 }
 
 impl Process {
@@ -62,30 +53,30 @@ impl Process {
         Self {
             boot,
             dispatcher,
-            gate: Gate::default(),
-            batch: None,
+            journal: Journal::default(),
+            stalled_until: None,
+            stalled_for: Duration::ZERO,
             inbox: Vec::new(),
             is_dirty: true,
             offered: BTreeMap::new(),
             out: BTreeMap::new(),
-            unlaunched: BTreeMap::new(),
             draining: None,
         }
     }
 
     /// When it takes its next turn unasked.
     pub(crate) fn wakes_at(&self, now: Instant) -> Option<Instant> {
-        if self.batch.is_some() { None } else { self.dispatcher.next_wakeup(now) }
+        if self.stalled_until.is_some() { None } else { self.dispatcher.next_wakeup(now) }
     }
 
-    /// Whatever was decided is on its way to the disk or there.
+    /// Whatever was decided is durable.
     pub(crate) fn is_settled(&self) -> bool {
-        self.batch.is_none() && self.dispatcher.is_settled()
+        self.journal.is_empty() && self.dispatcher.is_settled()
     }
 
     /// Nothing is on its way to the disk or waits to be looked at.
     pub(crate) fn is_idle(&self) -> bool {
-        self.batch.is_none() && self.inbox.is_empty() && self.gate.is_empty() && self.dispatcher.is_settled()
+        self.is_settled() && self.inbox.is_empty() && self.stalled_until.is_none()
     }
 }
 
@@ -95,7 +86,7 @@ impl World {
         for _ in 0..TURNS_AT_ONCE_MAX {
             let Some(process) = &self.process else { return Ok(()) };
             let is_due = process.is_dirty || process.wakes_at(self.now).is_some_and(|at| at <= self.now);
-            if process.batch.is_some() || !is_due {
+            if process.stalled_until.is_some() || !is_due {
                 return Ok(());
             }
             self.turn()?;
@@ -108,6 +99,9 @@ impl World {
         let now = self.clocks.now(self.now);
         let takes = self.process.as_mut().filter(|process| process.draining.is_none());
         let Some(process) = takes else { return self.parked.push(place) };
+        if process.journal.is_broken {
+            return self.offer_again(place);
+        }
         let wish = &self.plan.calls[place];
         let call = CallId::new(now.timestamp, self.dice.bits());
         let not_before = wish.delay.map(|delay| now.instant + delay);
@@ -136,62 +130,60 @@ impl World {
         self.tell(Event::Offered(Box::new(spec)));
     }
 
-    /// Something happened; the process looks at it now or with its next turn.
+    /// Something happened; the process looks at it now, or when it goes on.
     pub(crate) fn tell(&mut self, event: Event) {
         let Some(process) = &mut self.process else { return };
-        if self.plan.faults.gathers_events && process.batch.is_some() {
+        if process.stalled_until.is_some() {
             process.inbox.push(event);
         } else {
             self.look_at(event);
         }
     }
 
-    /// The commit in flight is durable, if its process still lives.
-    pub(crate) fn committed(&mut self, boot: usize, seq: u64) -> Check {
-        let Some(process) = self.process.as_mut().filter(|process| process.boot == boot) else { return Ok(()) };
-        let Some(batch) = process.batch.take() else { return Ok(()) };
-        process.is_dirty |= !process.inbox.is_empty();
-        self.note(Line::Committed { seq });
-        self.make_durable(&batch.writes)?;
-        self.release(batch.seq)
+    /// The process does nothing for a while: it was suspended, or its loop is busy.
+    pub(crate) fn stall(&mut self, place: usize) {
+        let (_, length) = self.plan.faults.stalls_after[place];
+        let until = self.now + length;
+        let Some(process) = self.process.as_mut().filter(|process| process.stalled_until.is_none()) else { return };
+        if self.healed {
+            return;
+        }
+        process.stalled_until = Some(until);
+        process.stalled_for += length;
+        let boot = process.boot;
+        self.facts.stalls += 1;
+        self.note(Line::Stalled);
+        self.schedule(until, Happening::GoesOn { boot });
     }
 
-    /// The store takes a batch, and the checkers see what it made of it.
-    pub(crate) fn make_durable(&mut self, writes: &[Write]) -> Check {
-        self.store.commit(writes).map_err(|error| violation(format!("the store refuses what was decided: {error}")))?;
-        self.observe(writes)
+    /// It looks at everything that happened meanwhile, in order.
+    pub(crate) fn go_on(&mut self, boot: usize) {
+        let Some(process) = self.process.as_mut().filter(|process| process.boot == boot) else { return };
+        process.stalled_until = None;
+        process.is_dirty = true;
+        for event in std::mem::take(&mut process.inbox) {
+            self.look_at(event);
+        }
     }
 
     fn turn(&mut self) -> Check {
         let now = self.clocks.now(self.now);
         let Some(process) = &mut self.process else { return Ok(()) };
-        for event in std::mem::take(&mut process.inbox) {
-            self.look_at(event);
-        }
-        let Some(process) = &mut self.process else { return Ok(()) };
         process.is_dirty = false;
-        let mut turn = process.dispatcher.turn(now);
-        let effects = process.gate.hold(&mut turn);
-        let is_idle = effects.is_empty() && turn.writes.is_empty() && process.gate.is_empty();
-        let boot = process.boot;
+        let turn = process.dispatcher.turn(now);
+        let is_idle = turn.effects.is_empty() && turn.writes.is_empty();
         ensure(!is_idle || process.wakes_at(self.now).is_none_or(|at| at > self.now), || {
             "the engine is woken for nothing, again and again".to_owned()
         })?;
         if !is_idle {
             self.note(Line::Turn { seq: turn.seq.0, writes: turn.writes.len() });
         }
-        self.carry_out(&effects)?;
-        if turn.writes.is_empty() {
-            return self.release(turn.seq);
+        if !turn.writes.is_empty() {
+            let clock = journal::Clock { now, steady: self.clocks.process() };
+            let writes = journal::translate(&self.plan, &mut self.facts, clock, &turn.writes);
+            self.hand_over(Batch { seq: turn.seq, writes });
         }
-        let clock = journal::Clock { now, steady: self.clocks.process() };
-        let writes = journal::translate(&self.plan, &mut self.facts, clock, &turn.writes);
-        let latency = self.plan.faults.commit_latency(&mut self.dice, self.healed);
-        self.schedule(self.now + latency, Happening::Committed { boot, seq: turn.seq.0 });
-        if let Some(process) = &mut self.process {
-            process.batch = Some(Batch { seq: turn.seq, writes });
-        }
-        Ok(())
+        self.carry_out(&turn.effects)
     }
 
     /// The dispatcher takes in what happened.
@@ -201,14 +193,15 @@ impl World {
         let reported = match &event {
             Event::Finished { attempt, result } => Some((*attempt, Reported::Finished(*result))),
             Event::Aborted { attempt, wrote } => {
-                let flown = self.flights.get(attempt).and_then(|flight| flight.cut);
-                let cut = flown.or_else(|| process.unlaunched.get(attempt).copied());
+                let cut = self.flights.get(attempt).and_then(|flight| flight.cut);
                 cut.map(|cut| (*attempt, Reported::Aborted { wrote: *wrote, cut }))
             }
             Event::Offered(_)
             | Event::Launched { .. }
             | Event::Sent { .. }
             | Event::FirstByte { .. }
+            | Event::Committed { .. }
+            | Event::CommitFailed { .. }
             | Event::Filed { .. }
             | Event::Loaded(_)
             | Event::LoadFailed
@@ -225,19 +218,12 @@ impl World {
         process.is_dirty = true;
     }
 
-    fn release(&mut self, seq: Seq) -> Check {
-        let Some(process) = &mut self.process else { return Ok(()) };
-        let effects = process.gate.committed(seq);
-        self.carry_out(&effects)
-    }
-
     fn carry_out(&mut self, effects: &[Effect]) -> Check {
         for &effect in effects {
             match effect {
                 Effect::Acknowledge { call } => self.acknowledge(call)?,
-                Effect::Launch { attempt, upstream, not_after } => {
-                    self.launch_unless_late(attempt, upstream, not_after)?;
-                }
+                Effect::Refuse { call } => self.refuse(call)?,
+                Effect::Launch { attempt, upstream, .. } => self.launch(attempt, upstream)?,
                 Effect::Abort { attempt } => self.abort_any(attempt)?,
                 Effect::Load => self.read_soon(),
                 Effect::Ended { call, has_file } => self.ended(call, has_file)?,
@@ -255,31 +241,27 @@ impl World {
         Ok(())
     }
 
-    fn launch_unless_late(&mut self, attempt: AttemptId, upstream: UpstreamId, not_after: Option<Instant>) -> Check {
-        let Some(process) = &mut self.process else { return Ok(()) };
-        if process.unlaunched.contains_key(&attempt) {
-            return Ok(());
-        }
-        if not_after.is_none_or(|at| self.now < at) {
-            return self.launch(attempt, upstream);
-        }
-        process.unlaunched.insert(attempt, Cut::Deadline);
-        self.note(Line::aborted(attempt, BytesSent::No));
-        self.tell(Event::Aborted { attempt, wrote: BytesSent::No });
+    fn refuse(&mut self, call: CallId) -> Check {
+        self.note(Line::Refused { call });
+        ensure(!self.ledger.knows(call), || format!("{call} is refused and stored"))?;
+        let place = self.process.as_mut().and_then(|process| process.offered.remove(&call));
+        let Some(place) = place else { return Err(violation(format!("{call} is refused to nobody, or twice"))) };
+        self.facts.origins.remove(&call);
+        self.offer_again(place);
         Ok(())
+    }
+
+    /// Its submitter tries again after a while.
+    fn offer_again(&mut self, place: usize) {
+        let later = self.now + OFFER_AGAIN_MIN + self.dice.up_to(OFFER_AGAIN_MAX);
+        self.schedule(later, Happening::Offer { place });
     }
 
     fn abort_any(&mut self, attempt: AttemptId) -> Check {
         self.note(Line::Abort { attempt });
-        if self.flights.contains_key(&attempt) {
-            return self.abort(attempt);
-        }
-        let cut = self.reason_to_cut(attempt)?;
-        let Some(process) = &mut self.process else { return Ok(()) };
-        if process.unlaunched.insert(attempt, cut).is_none() {
-            self.tell(Event::Aborted { attempt, wrote: BytesSent::No });
-        }
-        Ok(())
+        let is_launched = self.facts.launches.contains_key(&attempt);
+        ensure(is_launched, || format!("{attempt:?} is cut off and was never launched"))?;
+        self.abort(attempt)
     }
 
     fn ended(&mut self, call: CallId, has_file: bool) -> Check {

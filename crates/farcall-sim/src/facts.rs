@@ -27,6 +27,10 @@ pub(crate) struct Facts {
     pub(crate) reports: BTreeMap<AttemptId, Report>,
     pub(crate) closings: Vec<Closing>,
     pub(crate) filed: BTreeMap<CallId, Instant>,
+    /// Until when attempts might go on, of each time the process was asked to stop.
+    pub(crate) drains: Vec<Steady>,
+    pub(crate) commits_failed: u64,
+    pub(crate) stalls: u64,
 }
 
 /// A start of the process, and the policies it began with, by upstream.
@@ -34,6 +38,13 @@ pub(crate) struct Facts {
 pub(crate) struct Boot {
     pub(crate) at: Instant,
     pub(crate) policies: Vec<UpstreamPolicy>,
+}
+
+/// When the process was asked to stop, and until when its attempts may go on.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Drain {
+    pub(crate) from: Instant,
+    pub(crate) until: Instant,
 }
 
 /// Where a call comes from.

@@ -5,6 +5,7 @@
 use std::time::Duration;
 
 use crate::dice::Dice;
+use crate::disk::Outcome;
 
 /// The faults of one run; times count from its start.
 #[derive(Debug, Clone)]
@@ -27,8 +28,14 @@ pub(crate) struct Faults {
     pub(crate) commit_max: Duration,
     /// A commit now and then takes this long.
     pub(crate) commit_slow_max: Duration,
-    /// The process looks at what happened only when it takes a turn.
-    pub(crate) gathers_events: bool,
+    /// The process does nothing for so long.
+    pub(crate) stalls_after: Vec<(Duration, Duration)>,
+    /// The disk is full from the one to the other.
+    pub(crate) fulls: Vec<(Duration, Duration)>,
+    /// Commits that fail so that nothing certain is known, out of a thousand.
+    pub(crate) unknown_permille: u64,
+    /// How long it may take to open the store again.
+    pub(crate) reopen_max: Duration,
     pub(crate) file_delay_max: Duration,
     /// Percent of loads that fail.
     pub(crate) read_failure_percent: u32,
@@ -66,7 +73,10 @@ impl Faults {
             changes_limits: dice.percent(40),
             commit_max: dice.spread(Duration::from_micros(50), Duration::from_millis(20)),
             commit_slow_max: dice.spread(moment, Duration::from_secs(3)),
-            gathers_events: dice.percent(50),
+            stalls_after: Self::draw_stalls(dice, over),
+            fulls: Self::draw_fulls(dice, over),
+            unknown_permille: if dice.percent(25) { dice.between(1, 100) } else { 0 },
+            reopen_max: dice.spread(moment, Duration::from_secs(20)),
             read_failure_percent: if dice.percent(20) { dice.count(1, 40) } else { 0 },
             file_delay_max: dice.spread(moment, Duration::from_secs(5)),
             outages: (0..outages).map(|_| Outage::draw(dice, upstreams, over)).collect(),
@@ -86,6 +96,47 @@ impl Faults {
 
     pub(crate) fn commit_latency(&self, dice: &mut Dice, healed: bool) -> Duration {
         if healed || !dice.percent(3) { dice.up_to(self.commit_max) } else { dice.up_to(self.commit_slow_max) }
+    }
+
+    /// What becomes of a commit that begins this long after the start of the run.
+    pub(crate) fn outcome(&self, dice: &mut Dice, after: Duration) -> Outcome {
+        if self.fulls.iter().any(|&(from, until)| (from..until).contains(&after)) {
+            return Outcome::Full;
+        }
+        if dice.between(0, 999) < self.unknown_permille {
+            return Outcome::Unknown { is_kept: dice.percent(50) };
+        }
+        Outcome::Durable
+    }
+
+    pub(crate) fn reopen_time(&self, dice: &mut Dice) -> Duration {
+        dice.up_to(self.reopen_max)
+    }
+
+    /// The longest time in which nothing can be written, or the process does nothing.
+    pub(crate) fn trouble_max(&self) -> Duration {
+        let full = self.fulls.iter().map(|&(from, until)| until.saturating_sub(from)).sum::<Duration>();
+        full + self.reopen_max * 4 + self.stall_max() * 2 + Duration::from_secs(3)
+    }
+
+    /// The longest time in which the process does nothing.
+    pub(crate) fn stall_max(&self) -> Duration {
+        self.stalls_after.iter().map(|&(_, length)| length).max().unwrap_or_default()
+    }
+
+    fn draw_stalls(dice: &mut Dice, over: Duration) -> Vec<(Duration, Duration)> {
+        let count = if dice.percent(40) { dice.spread_count(1, 60) } else { 0 };
+        let longest = dice.spread(Duration::from_millis(1), Duration::from_secs(60));
+        (0..count).map(|_| (dice.up_to(over), dice.spread(Duration::from_micros(10), longest))).collect()
+    }
+
+    fn draw_fulls(dice: &mut Dice, over: Duration) -> Vec<(Duration, Duration)> {
+        let count = if dice.percent(30) { dice.count(1, 6) } else { 0 };
+        let full = |dice: &mut Dice| {
+            let from = dice.up_to(over);
+            (from, from + dice.spread(Duration::from_millis(1), over))
+        };
+        (0..count).map(|_| full(dice)).collect()
     }
 
     pub(crate) fn is_out(&self, upstream: u32, after: Duration) -> bool {

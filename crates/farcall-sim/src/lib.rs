@@ -1,6 +1,6 @@
 //! A deterministic simulator of farcall on a virtual clock, with checkers that share no code with what they check.
 //!
-//! Real are the dispatcher, the gate and the memory store. Modelled are the engine's loop, the executor, the network, the
+//! Real are the dispatcher and the memory store. Modelled are the engine's loop, the executor, the network, the
 //! upstreams, the submitters and the filing of responses. Everything random comes from the seed; each seed has a random
 //! subset of features and faults. At last the faults stop, and everything must end.
 //!
@@ -9,6 +9,7 @@
 mod checker;
 mod clocks;
 mod dice;
+mod disk;
 mod engine;
 mod executor;
 mod facts;
@@ -24,4 +25,5 @@ mod upstream;
 mod workload;
 mod world;
 
-pub use run::{Failure, Summary, replay, run, run_many};
+pub use disk::Care;
+pub use run::{Failure, Summary, replay, replay_on, run, run_many};

@@ -9,8 +9,8 @@ use farcall_core::dispatcher::Event;
 use farcall_core::time::Instant;
 
 use crate::checker::{self, Check, ensure, violation};
-use crate::engine::{Drain, Process};
-use crate::facts::Boot;
+use crate::engine::Process;
+use crate::facts::{Boot, Drain};
 use crate::faults::Faults;
 use crate::log::Line;
 use crate::policies;
@@ -54,15 +54,7 @@ impl World {
             return Ok(());
         };
         self.loading = None;
-        let batch = process.batch.take();
-        let keeps_commit = batch.is_some() && self.dice.percent(30);
-        self.note(Line::Crash { keeps_commit });
-        if let Some(batch) = &batch
-            && keeps_commit
-        {
-            self.make_durable(&batch.writes)?;
-        }
-        let lost = batch.filter(|_| !keeps_commit).map(|batch| batch.writes).unwrap_or_default();
+        let lost = self.lose_power(&mut process)?;
         checker::check_caution(self, &process, &lost)?;
         self.facts.crashes.push(self.now);
         for (call, place) in process.offered {
@@ -84,6 +76,7 @@ impl World {
         let drain = Drain { from: self.now, until: self.now + patience };
         let Some(process) = self.process.as_mut().filter(|process| process.draining.is_none()) else { return };
         process.draining = Some(drain);
+        self.facts.drains.push(self.clocks.steady(drain.until));
         self.note(Line::Drain);
         self.tell(Event::Drain { until: drain.until });
     }
@@ -93,7 +86,12 @@ impl World {
         let Some(process) = &self.process else { return Ok(()) };
         let Some(drain) = process.draining else { return Ok(()) };
         let faults = &self.plan.faults;
-        let slack = Duration::from_secs(2) + (faults.commit_max + faults.commit_slow_max) * 4;
+        let slack = Duration::from_secs(2) + (faults.commit_max + faults.commit_slow_max) * 4 + process.stalled_for;
+        let cannot_store = process.dispatcher.is_held_up() || process.journal.is_broken;
+        if self.now > drain.until && cannot_store && process.stalled_until.is_none() {
+            // It gives up, and what it could not store is lost with it.
+            return self.crash(None);
+        }
         ensure(self.now <= drain.until + slack, || "a drain takes too long".to_owned())?;
         if !process.dispatcher.is_drained() || !process.is_idle() {
             return Ok(());

@@ -7,6 +7,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 
+use crate::disk::Care;
 use crate::world::World;
 
 /// Lines of the log that a failure shows.
@@ -20,6 +21,10 @@ pub struct Summary {
     pub arrivals: u64,
     pub starts: u64,
     pub crashes: u64,
+    /// Commits that failed.
+    pub failed: u64,
+    /// Times in which the process did nothing.
+    pub stalls: u64,
     /// Lines of the log.
     pub lines: u64,
     /// Stands for every line of the log: the same seed always gives the same.
@@ -54,7 +59,15 @@ pub fn run(seed: u64) -> Result<Summary, Box<Failure>> {
 /// # Errors
 /// As [`run`].
 pub fn replay(seed: u64, lines_max: usize) -> Result<Summary, Box<Failure>> {
-    let mut world = World::new(seed, lines_max.max(1));
+    replay_on(Care::Correct, seed, lines_max)
+}
+
+/// Runs one seed on a store of this care; a careless one must be found out sooner or later.
+///
+/// # Errors
+/// As [`run`].
+pub fn replay_on(care: Care, seed: u64, lines_max: usize) -> Result<Summary, Box<Failure>> {
+    let mut world = World::new(seed, lines_max.max(1), care);
     let found = match catch_unwind(AssertUnwindSafe(|| world.run())) {
         Ok(Ok(())) => return Ok(summary(&world)),
         Ok(Err(violation)) => violation.to_string(),
@@ -103,6 +116,8 @@ fn summary(world: &World) -> Summary {
         arrivals: world.facts.arrivals.iter().map(|arrivals| count(arrivals.len())).sum(),
         starts: count(world.facts.boots.len()),
         crashes: count(world.facts.crashes.len()),
+        failed: world.facts.commits_failed,
+        stalls: world.facts.stalls,
         lines: world.log.count(),
         digest: world.log.digest(),
     }
@@ -123,6 +138,8 @@ impl Summary {
             arrivals: self.arrivals + other.arrivals,
             starts: self.starts + other.starts,
             crashes: self.crashes + other.crashes,
+            failed: self.failed + other.failed,
+            stalls: self.stalls + other.stalls,
             lines: self.lines + other.lines,
             digest: self.digest.wrapping_add(other.digest),
         }
@@ -131,9 +148,9 @@ impl Summary {
 
 impl fmt::Display for Summary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { calls, attempts, arrivals, starts, crashes, lines, digest } = self;
+        let Self { calls, attempts, arrivals, starts, crashes, failed, stalls, lines, digest } = self;
         write!(f, "{calls} calls, {attempts} attempts, {arrivals} arrivals, {starts} starts, {crashes} crashes, ")?;
-        write!(f, "{lines} log lines, digest {digest:016x}")
+        write!(f, "{failed} failed commits, {stalls} stalls, {lines} log lines, digest {digest:016x}")
     }
 }
 

@@ -15,6 +15,7 @@ use farcall_store::memory::MemoryStore;
 use crate::checker::{self, Check, Ledger, ensure};
 use crate::clocks::Clocks;
 use crate::dice::Dice;
+use crate::disk::{Care, Outcome};
 use crate::engine::Process;
 use crate::executor::Flight;
 use crate::facts::Facts;
@@ -37,6 +38,9 @@ pub(crate) struct World {
     pub(crate) facts: Facts,
     pub(crate) ledger: Ledger,
     pub(crate) store: MemoryStore,
+    pub(crate) care: Care,
+    /// What a forgetful store goes back to.
+    pub(crate) forgetful: Option<MemoryStore>,
     pub(crate) process: Option<Process>,
     pub(crate) flights: BTreeMap<AttemptId, Flight>,
     /// Of the present start or the last one.
@@ -71,9 +75,21 @@ pub(crate) enum Happening {
     WallJump {
         by_us: i64,
     },
-    Committed {
+    Written {
         boot: usize,
         seq: u64,
+        outcome: Outcome,
+    },
+    Reopened {
+        boot: usize,
+        seq: u64,
+        is_kept: bool,
+    },
+    Stall {
+        place: usize,
+    },
+    GoesOn {
+        boot: usize,
     },
     Sent {
         attempt: AttemptId,
@@ -105,7 +121,7 @@ pub(crate) enum Happening {
 }
 
 impl World {
-    pub(crate) fn new(seed: u64, lines_kept: usize) -> Self {
+    pub(crate) fn new(seed: u64, lines_kept: usize, care: Care) -> Self {
         let mut dice = Dice::new(seed);
         let plan = Plan::draw(&mut dice.fork());
         let mut world = Self {
@@ -116,6 +132,8 @@ impl World {
             facts: Facts { arrivals: vec![Vec::new(); plan.upstreams.len()], ..Facts::default() },
             ledger: Ledger::default(),
             store: MemoryStore::new(),
+            care,
+            forgetful: None,
             process: None,
             flights: BTreeMap::new(),
             policies: plan.upstreams.iter().map(|upstream| upstream.policy.clone()).collect(),
@@ -174,6 +192,9 @@ impl World {
         for (place, &(after, _)) in faults.drains_after.iter().enumerate() {
             self.schedule(start + after, Happening::Drain { place });
         }
+        for (place, &(after, _)) in faults.stalls_after.iter().enumerate() {
+            self.schedule(start + after, Happening::Stall { place });
+        }
         for &(after, by_us) in &faults.wall_jumps {
             self.schedule(start + after, Happening::WallJump { by_us });
         }
@@ -213,7 +234,10 @@ impl World {
             Happening::Drain { place } => self.drain(place),
             Happening::Heal => self.heal(),
             Happening::WallJump { by_us } => self.wall_jump(by_us),
-            Happening::Committed { boot, seq } => return self.committed(boot, seq),
+            Happening::Written { boot, seq, outcome } => return self.written(boot, seq, outcome),
+            Happening::Reopened { boot, is_kept, .. } => return self.reopened(boot, is_kept),
+            Happening::Stall { place } => self.stall(place),
+            Happening::GoesOn { boot } => self.go_on(boot),
             Happening::Sent { attempt } => self.sent(attempt),
             Happening::Arrive { attempt } => self.arrive(attempt),
             Happening::FirstByte { attempt } => self.first_byte(attempt),

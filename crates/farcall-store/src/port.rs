@@ -12,7 +12,8 @@ use farcall_core::steady::{KeptClock, Steady};
 use farcall_core::time::Timestamp;
 
 use crate::record::{
-    AttemptRecord, CallRecord, ErrorRecord, FileIdentity, GrantRecord, LaneName, Progress, Recovery, ResponseRecord,
+    AttemptRecord, CallRecord, ErrorRecord, FileIdentity, GrantRecord, LaneName, Progress, Recovery, RequestRecord,
+    ResponseRecord,
 };
 
 /// One change that must be durable before what rests on it happens.
@@ -123,6 +124,20 @@ pub enum CommitError {
     Io(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
 
+/// What became of the batch whose commit failed with [`CommitError::Io`] and told nothing certain.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fate {
+    /// It is durable, all of it.
+    Kept,
+    /// Nothing of it is, or ever will be.
+    Lost,
+}
+
+/// Why a store could not be opened again.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot open the store again")]
+pub struct ReopenError(#[source] pub Box<dyn std::error::Error + Send + Sync>);
+
 /// Why a read failed.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot read {what} from the store")]
@@ -153,6 +168,13 @@ pub trait Store: Send + 'static {
     /// When any write of it is refused or cannot be made durable.
     fn commit(&mut self, writes: &[Write]) -> Result<(), CommitError>;
 
+    /// Opens the store anew after a commit failed with [`CommitError::Io`] or broke down, and says what became of that
+    /// batch. Until then every commit fails. What was durable before still is; readers go on.
+    ///
+    /// # Errors
+    /// When it cannot be opened or written; it may be tried again.
+    fn reopen(&mut self) -> Result<Fate, ReopenError>;
+
     /// Another reader of the same data.
     ///
     /// # Errors
@@ -177,6 +199,19 @@ pub trait Reader: Send {
     /// # Errors
     /// When the store cannot be read.
     fn request(&mut self, id: CallId) -> Result<Option<Bytes>, ReadError>;
+
+    /// What it takes to make attempts of these calls, in their order; nothing for an unknown call. All at one go, because
+    /// a backlog is read back while it is sent.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    fn requests(&mut self, ids: &[CallId]) -> Result<Vec<Option<RequestRecord>>, ReadError> {
+        let request = |&id| {
+            let (Some(call), Some(document)) = (self.call(id)?, self.request(id)?) else { return Ok(None) };
+            Ok(Some(RequestRecord { via: call.via, document }))
+        };
+        ids.iter().map(request).collect()
+    }
 
     /// The answer kept for a call.
     ///

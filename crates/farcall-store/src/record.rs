@@ -118,6 +118,13 @@ pub struct AttemptRecord {
     pub error: Option<ErrorRecord>,
 }
 
+/// A call's document, and how it came in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RequestRecord {
+    pub via: Via,
+    pub document: Bytes,
+}
+
 /// The answer that is kept: that of the attempt which ended the call.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ResponseRecord {

@@ -10,11 +10,9 @@ use crate::rig::checker::{assert_kept, drain};
 use crate::rig::program::Program;
 use crate::rig::recorder::{Recorder, Reply};
 use crate::rig::world::World;
-use crate::rig::{drop_file, response, until};
+use crate::rig::{drop_file, response, rounds, until};
 
 type Outcome = Result<(), Box<dyn std::error::Error>>;
-
-const KILLS: u64 = 20;
 
 #[test]
 fn without_faults_every_promise_is_kept() -> Outcome {
@@ -32,8 +30,8 @@ fn without_faults_every_promise_is_kept() -> Outcome {
 
 #[test]
 fn kills_at_random_moments_lose_nothing_and_repeat_at_most_what_was_in_flight() -> Outcome {
-    let world = World::new()?;
-    for kill in 0..KILLS {
+    let (world, kills) = (World::new()?, rounds(20));
+    for kill in 0..kills {
         // Spread over start-up, load and filing; the moment itself is the machine's.
         let program = world.launch().spawn()?;
         world.load_for(Duration::from_millis(30 + kill * 37 % 200));
@@ -42,7 +40,7 @@ fn kills_at_random_moments_lose_nothing_and_repeat_at_most_what_was_in_flight() 
     let program = world.launch().serve()?;
     drain(&world, &program);
     let findings = assert_kept(&world);
-    println!("{KILLS} kills: {findings:?}");
+    println!("{kills} kills: {findings:?}");
     assert!(findings.accepted > 0 && findings.files > 0 && findings.unknown > 0, "the kills hit nothing: {findings:?}");
     assert_eq!(program.terminate()?.code(), Some(0));
     Ok(())

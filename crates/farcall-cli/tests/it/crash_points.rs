@@ -19,7 +19,7 @@ type Outcome = Result<(), Box<dyn std::error::Error>>;
 
 /// How the program is brought to a boundary.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Plan {
+pub(crate) enum Plan {
     /// Under the load that every world has.
     Load,
     /// While an upstream asks everybody to wait.
@@ -30,7 +30,7 @@ enum Plan {
     Stopping,
 }
 
-const fn plan(point: Point) -> Plan {
+pub(crate) const fn plan(point: Point) -> Plan {
     match point {
         Point::FileRead
         | Point::RejectionWritten

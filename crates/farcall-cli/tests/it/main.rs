@@ -5,9 +5,14 @@
 mod crash;
 mod crash_points;
 mod demo;
+mod disk_errors;
+mod disk_full;
+mod inbox;
 mod kofaf;
 mod launch;
+mod power;
 mod rig;
 mod running;
 mod serving;
+mod stopping;
 mod usage;

@@ -75,6 +75,15 @@ fn a_directory_in_use_is_refused_with_7_and_an_address_with_2() -> Outcome {
         assert_eq!(second.code, Some(7), "{command}");
         assert!(second.stderr.contains("in use by another farcall"), "{}", second.stderr);
     }
+    // Two stores would make it two engines that take the same files.
+    let begun = Instant::now();
+    let elsewhere = tempfile::tempdir()?;
+    let args = ["serve", "--listen", "none", "--store-path"].map(Path::new);
+    let second = start(args.into_iter().chain([elsewhere.path(), dir.path()]), [])?.finish()?;
+    assert_eq!(second.code, Some(7), "{}", second.stderr);
+    assert!(begun.elapsed() < Duration::from_secs(1), "it hesitated");
+    assert!(second.stderr.contains("in use by another farcall"), "{}", second.stderr);
+    assert_eq!(fs::read_dir(elsewhere.path())?.count(), 0, "it wrote something");
     assert_eq!(get(dir.path(), "/healthz")?.status, 200, "the first was disturbed");
     drop(running);
 

@@ -34,6 +34,12 @@ impl Census {
         self.calls[state as usize] += 1;
     }
 
+    /// One that was accepted in memory only, and now is in this state, never was.
+    pub(super) const fn refuse(&mut self, state: State) {
+        self.accepted -= 1;
+        self.calls[state as usize] -= 1;
+    }
+
     pub(super) const fn change(&mut self, from: State, to: State) {
         self.calls[from as usize] -= 1;
         self.calls[to as usize] += 1;

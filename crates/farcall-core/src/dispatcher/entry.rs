@@ -18,6 +18,8 @@ pub(super) struct Entry {
     /// Attempts made, over its whole life.
     pub(super) attempts: u32,
     pub(super) deadline: Option<Instant>,
+    /// Its insert is durable.
+    pub(super) is_stored: bool,
     /// Since when it waits for its turn, or until when it sleeps: its place in its lane.
     pub(super) ready_at: Instant,
     /// Attempts that are out.
@@ -26,7 +28,17 @@ pub(super) struct Entry {
 
 impl Entry {
     pub(super) const fn new(spec: CallSpec, state: State, tries: Tries, attempts: u32, ready_at: Instant) -> Self {
-        Self { spec, state, place: Place::Lane, tries, attempts, deadline: None, ready_at, live: Vec::new() }
+        Self {
+            spec,
+            state,
+            place: Place::Lane,
+            tries,
+            attempts,
+            deadline: None,
+            is_stored: true,
+            ready_at,
+            live: Vec::new(),
+        }
     }
 
     pub(super) const fn lane(&self) -> LaneId {
@@ -60,10 +72,19 @@ pub(super) struct Live {
     /// What it is charged to, and its slots there.
     pub(super) quota: QuotaId,
     pub(super) grant: Grant,
+    /// Its start is stored.
+    pub(super) is_durable: bool,
     /// Nothing before it is launched.
     pub(super) times_out_at: Option<Instant>,
     /// Why it is being cut off, if it is.
     pub(super) cut: Option<Cut>,
+}
+
+impl Entry {
+    /// The attempt of this number, if it is out and its start durable: of any other nobody can tell anything.
+    pub(super) fn launched(&mut self, number: u32) -> Option<&mut Live> {
+        self.live.iter_mut().find(|live| live.number == number && live.is_durable)
+    }
 }
 
 /// Why an attempt is cut off.

@@ -2,6 +2,7 @@
 //!
 //! Events report and decide nothing; each carries the time at which it happened where that matters to the limits.
 
+use super::Seq;
 use super::load::Loaded;
 use crate::attempt::{AttemptResult, BytesSent};
 use crate::call::CallSpec;
@@ -11,7 +12,7 @@ use crate::time::Instant;
 /// Something that happened outside.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Event {
-    /// A new call. Whoever offers it waits for `Effect::Acknowledge`.
+    /// A new call. Whoever offers it waits for `Effect::Acknowledge` or `Effect::Refuse`.
     Offered(Box<CallSpec>),
     /// An attempt is being made: its timeout counts from now, however long its write took.
     Launched { attempt: AttemptId },
@@ -23,6 +24,10 @@ pub enum Event {
     Finished { attempt: AttemptId, result: AttemptResult },
     /// An attempt was cut off after `Effect::Abort`.
     Aborted { attempt: AttemptId, wrote: BytesSent },
+    /// Every write of the turns up to this one is durable.
+    Committed { seq: Seq },
+    /// Nothing of this turn is durable, nor of any handed over after it.
+    CommitFailed { seq: Seq },
     /// The response file and the request file of a call are in place.
     Filed { call: CallId },
     /// What `Effect::Load` asked for.

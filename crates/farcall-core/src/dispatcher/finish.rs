@@ -26,8 +26,7 @@ impl Dispatcher {
         let Some(entry) = self.calls.get_mut(&attempt.call) else { return };
         let policy = &self.upstreams[entry.spec.upstream.0 as usize].policy;
         let at = now.instant + Terms::new(policy, entry.spec.overrides.as_deref(), entry.spec.method).timeout();
-        let live = entry.live.iter_mut().find(|live| live.number == attempt.number);
-        if let Some(live) = live.filter(|live| live.times_out_at.is_none()) {
+        if let Some(live) = entry.launched(attempt.number).filter(|live| live.times_out_at.is_none()) {
             live.times_out_at = Some(at);
             self.timers.set(at, Timer::Timeout(attempt));
         }
@@ -35,7 +34,7 @@ impl Dispatcher {
 
     pub(super) fn note_sent(&mut self, attempt: AttemptId, at: Instant) {
         let Some(entry) = self.calls.get_mut(&attempt.call) else { return };
-        if let Some(live) = entry.live.iter_mut().find(|live| live.number == attempt.number) {
+        if let Some(live) = entry.launched(attempt.number) {
             let id = live.quota;
             self.quotas[id.0 as usize].limits.sent(&mut live.grant, at);
             self.wake(id);
@@ -44,7 +43,7 @@ impl Dispatcher {
 
     pub(super) fn note_first_byte(&mut self, attempt: AttemptId, at: Instant) {
         let Some(entry) = self.calls.get_mut(&attempt.call) else { return };
-        if let Some(live) = entry.live.iter_mut().find(|live| live.number == attempt.number) {
+        if let Some(live) = entry.launched(attempt.number) {
             let id = live.quota;
             self.quotas[id.0 as usize].limits.answered(&mut live.grant, at);
             self.wake(id);
@@ -94,12 +93,23 @@ impl Dispatcher {
     pub(super) fn expire(&mut self, now: Now, call: CallId) {
         let Some(entry) = self.calls.get(&call) else { return };
         match entry.place {
-            Place::Running => return self.cut(call, None, Cut::Deadline),
-            Place::Ended => return,
+            Place::Running => self.cut(call, None, Cut::Deadline),
+            Place::Ended => {}
+            Place::Lane | Place::Asleep { .. } | Place::Held => {
+                self.stop_waiting(call);
+                self.end(now, call, State::Expired, Some(ErrorKind::Deadline), None, None);
+            }
+        }
+    }
+
+    /// Takes a call out of wherever it waits.
+    pub(super) fn stop_waiting(&mut self, call: CallId) {
+        let Some(entry) = self.calls.get(&call) else { return };
+        match entry.place {
+            Place::Running | Place::Ended => {}
             Place::Lane | Place::Asleep { .. } => self.leave_lane(call),
             Place::Held => self.held.retain(|&(_, held)| held != call),
         }
-        self.end(now, call, State::Expired, Some(ErrorKind::Deadline), None, None);
     }
 
     /// Cuts off one attempt of a call, or all of them; their reports settle them.
@@ -108,8 +118,11 @@ impl Dispatcher {
         for live in entry.live.iter_mut().filter(|live| number.is_none_or(|number| number == live.number)) {
             if live.cut.is_none() {
                 live.cut = Some(cut);
-                let attempt = AttemptId { call, number: live.number };
-                self.turn.effects_now.push(Effect::Abort { attempt });
+                // One whose start is not durable is out nowhere; it will not be launched.
+                if live.is_durable {
+                    let attempt = AttemptId { call, number: live.number };
+                    self.effects.push(Effect::Abort { attempt });
+                }
             }
         }
     }
@@ -126,7 +139,8 @@ impl Dispatcher {
     /// Takes an attempt that is over off the books of its upstream and its quota.
     fn release(&mut self, now: Now, attempt: AttemptId, wrote: BytesSent) -> Option<Live> {
         let entry = self.calls.get_mut(&attempt.call)?;
-        let place = entry.live.iter().position(|live| live.number == attempt.number)?;
+        // Nobody can report of one that was never let go.
+        let place = entry.live.iter().position(|live| live.number == attempt.number && live.is_durable)?;
         let mut live = entry.live.swap_remove(place);
         let id = entry.spec.upstream;
         if let Some(at) = live.times_out_at {
@@ -152,7 +166,7 @@ impl Dispatcher {
             let longest = self.with_terms(attempt.call, |terms| terms.retry().retry_after_max);
             let until = now.instant + wait.min(longest);
             self.quota(live.quota).close_until(until);
-            self.turn.writes.push(Write::Close { call: attempt.call, until });
+            self.writes.push(Write::Close { call: attempt.call, until });
         }
         let tries = self.calls[&attempt.call].tries;
         let chance = self.chance();
@@ -188,7 +202,7 @@ impl Dispatcher {
 
     fn push_settle(&mut self, call: CallId, attempt: Option<AttemptEnd>, progress: Option<Progress>) {
         let upstream = self.calls[&call].spec.upstream;
-        self.turn.writes.push(Write::Settle { call, upstream, attempt, progress });
+        self.writes.push(Write::Settle { call, upstream, attempt, progress });
     }
 
     /// Carries a decision out.
@@ -258,12 +272,13 @@ impl Dispatcher {
         if entry.live.is_empty() {
             self.forget(call);
         }
-        self.turn.writes.push(Write::Settle { call, upstream: spec.upstream, attempt, progress: Some(progress) });
-        self.turn.effects_after.push(Effect::Ended { call, has_file: spec.has_file });
+        self.writes.push(Write::Settle { call, upstream: spec.upstream, attempt, progress: Some(progress) });
+        self.effects_after.push(Effect::Ended { call, has_file: spec.has_file });
         self.insert_callbacks(now, &spec, state);
     }
 
-    fn forget(&mut self, call: CallId) {
+    /// A call is not in memory any more.
+    pub(super) fn forget(&mut self, call: CallId) {
         self.calls.remove(&call);
         self.loads.left_memory(call);
     }

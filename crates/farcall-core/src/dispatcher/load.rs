@@ -132,7 +132,7 @@ impl Dispatcher {
         let deadlines = if std::mem::take(&mut self.loads.deadlines_due) { DEADLINES_MAX } else { 0 };
         if !lanes.is_empty() || deadlines > 0 {
             self.loads.under_way = Some(Wanted { lanes, deadlines });
-            self.turn.effects_after.push(Effect::Load);
+            self.push_after_all(Effect::Load);
         }
     }
 
@@ -148,6 +148,13 @@ impl Dispatcher {
     }
 
     pub(super) fn load_failed(&mut self, now: Now) {
+        self.cancel_load();
+        self.loads.is_resting = true;
+        self.timers.set(now.instant + RETRY_AFTER, Timer::Load);
+    }
+
+    /// A load that was asked for never will be made: what it rests on was not made durable.
+    pub(super) fn cancel_load(&mut self) {
         let Some(wanted) = self.loads.under_way.take() else { return };
         for LaneLoad { upstream, lane, from, .. } in wanted.lanes {
             self.upstream(upstream).lanes.end_load(lane, Some(from));
@@ -155,8 +162,6 @@ impl Dispatcher {
         }
         self.loads.deadlines_due |= wanted.deadlines > 0;
         self.loads.left.clear();
-        self.loads.is_resting = true;
-        self.timers.set(now.instant + RETRY_AFTER, Timer::Load);
     }
 
     fn lanes_to_load(&mut self) -> Vec<LaneLoad> {

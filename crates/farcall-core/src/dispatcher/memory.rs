@@ -5,7 +5,7 @@
 
 use super::entry::{Entry, Place};
 use super::{Dispatcher, Timer};
-use crate::call::{UpstreamId, WaitReason};
+use crate::call::{State, UpstreamId, WaitReason};
 use crate::id::CallId;
 use crate::lane::LaneId;
 use crate::lifecycle::{self, Step};
@@ -28,6 +28,14 @@ impl Default for Memory {
     fn default() -> Self {
         Self { calls_max: 16_384, lane_max: 2_048, lane_min: 4 }
     }
+}
+
+/// A call that was left to the store before its insert was durable.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct LeftNew {
+    upstream: UpstreamId,
+    lane: LaneId,
+    state: State,
 }
 
 impl Dispatcher {
@@ -145,8 +153,26 @@ impl Dispatcher {
             self.timers.cancel(deadline, Timer::Deadline(call));
             self.note_stored_deadline(deadline);
         }
+        if !entry.is_stored {
+            self.left_new.insert(call, LeftNew { upstream: id, lane, state: entry.state });
+        }
         self.loads.left_memory(call);
         self.want_more(id, lane);
+    }
+
+    /// The insert of a call is durable.
+    pub(super) fn note_stored(&mut self, call: CallId) {
+        match self.calls.get_mut(&call) {
+            Some(entry) => entry.is_stored = true,
+            None => drop(self.left_new.remove(&call)),
+        }
+    }
+
+    /// A call that was left to the store never came there. Gives the state it had.
+    pub(super) fn forget_left(&mut self, call: CallId) -> Option<State> {
+        let LeftNew { upstream, lane, state } = self.left_new.remove(&call)?;
+        self.upstream(upstream).lanes.forget_one_beyond(lane);
+        Some(state)
     }
 
     /// A call may go on: its upstream takes turns at its quota, unless something of itself keeps it from that.

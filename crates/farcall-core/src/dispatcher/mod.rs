@@ -2,24 +2,27 @@
 //!
 //! It is told what happened ([`Dispatcher::handle`]), asked for a turn ([`Dispatcher::turn`]) and says when it wants to
 //! be asked again ([`Dispatcher::next_wakeup`]). It knows no clock and no I/O: time comes in, writes and effects go
-//! out. The engine commits a turn's writes before it lets the effects that rest on them happen (`gate`).
+//! out. The engine commits a turn's writes and says so; the effects that rest on them come with a later turn (`gate`).
 
 mod census;
 mod entry;
 mod event;
 mod finish;
+mod gate;
 mod load;
 mod memory;
 mod quota;
 mod restore;
 mod standing;
 mod start;
+mod storage;
 #[cfg(test)]
 mod tests;
 mod turn;
+mod undo;
 mod upstream;
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
 
 pub use census::Census;
 pub use event::Event;
@@ -27,10 +30,12 @@ pub use load::{LaneLoad, Loaded, Wanted};
 pub use memory::Memory;
 pub use restore::{OpenAttempt, Recovered};
 pub use standing::{Standing, UpstreamStanding, Waiters};
+pub use storage::TURNS_IN_FLIGHT_MAX;
 pub use turn::{AskedBy, AttemptEnd, Callback, Effect, Progress, Seq, Turn, Write};
 
 use crate::call::{CallSpec, QuotaId, State, UpstreamId, WaitReason};
 use crate::id::CallId;
+use crate::id_map::IdMap;
 use crate::limit::{Limits, Past};
 use crate::policy::{CallbackPolicy, UpstreamPolicy};
 use crate::retry::Fraction;
@@ -38,8 +43,11 @@ use crate::settle::Tries;
 use crate::time::{Instant, Now};
 use crate::timers::{Timer, Timers};
 use entry::{Cut, Entry};
+use gate::Gate;
 use load::Loads;
+use memory::LeftNew;
 use quota::Quota;
+use storage::Storage;
 use upstream::Upstream;
 
 /// Writes that one turn may hold.
@@ -53,7 +61,9 @@ pub struct Dispatcher {
     upstreams: Vec<Upstream>,
     quotas: Vec<Quota>,
     /// Calls in memory: all that run or are held back, and the front of each lane.
-    calls: HashMap<CallId, Entry>,
+    calls: IdMap<CallId, Entry>,
+    /// Calls left to the store before their insert was durable.
+    left_new: IdMap<CallId, LeftNew>,
     memory: Memory,
     /// Waiting calls in memory.
     loaded: usize,
@@ -72,9 +82,22 @@ pub struct Dispatcher {
     /// Attempts that are out.
     in_flight: u32,
     census: Census,
+    /// As it was with the last turn that is durable.
+    durable_census: Census,
     draining: bool,
     rng: fastrand::Rng,
-    turn: Turn,
+    /// The number of the last turn.
+    seq: Seq,
+    /// Decided since the last turn that held writes.
+    writes: Vec<Write>,
+    /// What rests on those writes.
+    effects_after: Vec<Effect>,
+    /// What may happen now.
+    effects: Vec<Effect>,
+    gate: Gate,
+    storage: Storage,
+    /// Some of the writes were handed over before and not made durable.
+    keeps_writes: bool,
 }
 
 impl Dispatcher {
@@ -83,7 +106,8 @@ impl Dispatcher {
         let mut dispatcher = Self {
             upstreams: Vec::new(),
             quotas: Vec::new(),
-            calls: HashMap::new(),
+            calls: IdMap::default(),
+            left_new: IdMap::default(),
             memory: Memory::default(),
             loaded: 0,
             loads: Loads::default(),
@@ -95,9 +119,16 @@ impl Dispatcher {
             crowded_out: VecDeque::new(),
             in_flight: 0,
             census: Census::default(),
+            durable_census: Census::default(),
             draining: false,
             rng: fastrand::Rng::with_seed(seed),
-            turn: Turn::default(),
+            seq: Seq::default(),
+            writes: Vec::new(),
+            effects_after: Vec::new(),
+            effects: Vec::new(),
+            gate: Gate::default(),
+            storage: Storage::default(),
+            keeps_writes: false,
         };
         dispatcher.commands = dispatcher.declare(commands);
         dispatcher
@@ -161,6 +192,8 @@ impl Dispatcher {
             Event::FirstByte { attempt, at } => self.note_first_byte(attempt, at),
             Event::Finished { attempt, result } => self.finished(now, attempt, &result),
             Event::Aborted { attempt, wrote } => self.aborted(now, attempt, wrote),
+            Event::Committed { seq } => self.committed(now, seq),
+            Event::CommitFailed { seq } => self.commit_failed(now, seq),
             Event::Filed { call } => self.filed(now, call),
             Event::Loaded(loaded) => self.loaded(now, *loaded),
             Event::LoadFailed => self.load_failed(now),
@@ -175,24 +208,23 @@ impl Dispatcher {
         }
         self.start_ready(now);
         self.ask_for_more();
-        let seq = Seq(self.turn.seq.0 + 1);
-        let next = Turn { seq, ..Turn::default() };
-        let done = std::mem::replace(&mut self.turn, next);
-        Turn { seq, ..done }
+        self.hand_over()
     }
 
     /// When the next turn may have something to do without any event; `now` itself when it has already.
     pub fn next_wakeup(&self, now: Instant) -> Option<Instant> {
-        let may_start = !self.ready.is_empty() || (!self.is_full() && !self.crowded_out.is_empty());
-        if may_start || self.may_ask() || !self.turn.writes.is_empty() {
+        let has_ready = !self.ready.is_empty() || (!self.is_full() && !self.crowded_out.is_empty());
+        let may_start = has_ready && self.starts_max() > self.writes.len();
+        let has_writes = !self.writes.is_empty() && self.may_write();
+        if may_start || has_writes || self.may_ask() || !self.effects.is_empty() {
             return Some(now);
         }
         self.timers.next()
     }
 
-    /// Whether everything decided has been handed over.
-    pub const fn is_settled(&self) -> bool {
-        self.turn.writes.is_empty() && self.turn.effects_now.is_empty()
+    /// Whether everything decided has been handed over, and all of it is durable.
+    pub fn is_settled(&self) -> bool {
+        self.writes.is_empty() && self.effects.is_empty() && self.gate.is_empty()
     }
 
     /// The upstream of a live call.
@@ -231,19 +263,23 @@ impl Dispatcher {
 
     fn accept(&mut self, now: Now, spec: CallSpec, callback: Option<Callback>) {
         let call = spec.id;
+        if callback.is_none() && self.is_held_up() {
+            return self.effects.push(Effect::Refuse { call });
+        }
         let acknowledges = callback.is_none();
         let not_before = spec.not_before.filter(|&at| at > now.instant);
         let state = if not_before.is_some() { State::Scheduled } else { State::Queued };
         let place = not_before.unwrap_or_else(|| self.end_of_line(now));
         let is_held = spec.callback_of.is_some_and(|of| of.held);
         let ready_at = (!is_held).then_some(place);
-        self.turn.writes.push(Write::Insert { call, state, ready_at, callback });
+        self.writes.push(Write::Insert { call, state, ready_at, callback });
         if acknowledges {
-            self.turn.effects_after.push(Effect::Acknowledge { call });
+            self.effects_after.push(Effect::Acknowledge { call });
         }
         self.census.accept(state);
         let asleep = not_before.map(|_| WaitReason::NotBefore);
-        self.place_new(Entry::new(spec, state, Tries::default(), 0, place), asleep);
+        let entry = Entry { is_stored: false, ..Entry::new(spec, state, Tries::default(), 0, place) };
+        self.place_new(entry, asleep);
     }
 
     /// Asks a quota for its next call in the coming turn.
@@ -271,15 +307,16 @@ impl Dispatcher {
             Timer::StoredDeadline => self.loads.deadline_fired(),
             Timer::Load => self.loads.may_ask_again(),
             Timer::Drain => self.cut_all(Cut::Drain),
+            Timer::Commit => self.try_again(),
         }
     }
 
     fn filed(&mut self, now: Now, call: CallId) {
-        self.turn.writes.push(Write::Filed { call });
+        self.writes.push(Write::Filed { call });
         while let Some(&held) = self.held.range((call, CallId::from_bits(0))..).next().filter(|(of, _)| *of == call) {
             self.held.remove(&held);
             let ready_at = self.end_of_line(now);
-            self.turn.writes.push(Write::Release { call: held.1, ready_at });
+            self.writes.push(Write::Release { call: held.1, ready_at });
             self.stand(held.1, ready_at, None);
         }
     }

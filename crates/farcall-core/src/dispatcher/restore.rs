@@ -50,6 +50,7 @@ impl Dispatcher {
     /// Takes the counts over; to be called once, before anything is restored.
     pub const fn restore_census(&mut self, census: Census) {
         self.census = census;
+        self.durable_census = census;
     }
 
     /// Takes over a call that runs or is held back. Those that wait in lanes come with their lanes.
@@ -60,7 +61,7 @@ impl Dispatcher {
         let Recovered { spec, state, tries, attempts, .. } = recovered;
         let ready_at = self.end_of_line(now);
         if !spec.callback_of.is_some_and(|of| of.held) {
-            self.turn.writes.push(Write::Release { call: spec.id, ready_at });
+            self.writes.push(Write::Release { call: spec.id, ready_at });
         }
         self.place_new(Entry::new(spec, state, tries, attempts, ready_at), None);
     }
@@ -76,7 +77,7 @@ impl Dispatcher {
         let mut ends = open.iter().map(|open| unknown_end(now, open.number, proved_at)).collect::<Vec<_>>();
         let last = ends.pop();
         for end in ends {
-            self.turn.writes.push(Write::Settle { call, upstream: id, attempt: Some(end), progress: None });
+            self.writes.push(Write::Settle { call, upstream: id, attempt: Some(end), progress: None });
         }
         let (state, error) = match decision {
             Decision::End { state, error } => (state, error),
@@ -88,9 +89,9 @@ impl Dispatcher {
         let place = now.instant - LONG_AGO;
         let ready_at = (!state.is_end()).then_some(place);
         let progress = Progress { state, ready_at, tries, status: None, error, finished_at };
-        self.turn.writes.push(Write::Settle { call, upstream: id, attempt: last, progress: Some(progress) });
+        self.writes.push(Write::Settle { call, upstream: id, attempt: last, progress: Some(progress) });
         if state.is_end() {
-            self.turn.effects_after.push(Effect::Ended { call, has_file: spec.has_file });
+            self.effects_after.push(Effect::Ended { call, has_file: spec.has_file });
             self.insert_callbacks(now, &spec, state);
         } else {
             self.place_new(Entry::new(spec, state, tries, attempts, place), None);

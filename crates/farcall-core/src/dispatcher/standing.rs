@@ -54,6 +54,11 @@ impl Dispatcher {
         self.census
     }
 
+    /// The counts of all calls as they are on disk.
+    pub const fn durable_census(&self) -> Census {
+        self.durable_census
+    }
+
     /// Attempts that are out.
     pub const fn in_flight(&self) -> u32 {
         self.in_flight

@@ -5,7 +5,7 @@
 
 use super::entry::{Live, Place};
 use super::upstream::Block;
-use super::{ATTEMPTS_MAX, Dispatcher, Effect, TURN_WRITES_MAX, Write};
+use super::{ATTEMPTS_MAX, Dispatcher, Effect, Write};
 use crate::attempt::AttemptKind;
 use crate::call::{QuotaId, State, UpstreamId, WaitReason};
 use crate::id::{AttemptId, CallId};
@@ -17,7 +17,7 @@ use crate::timers::Timer;
 impl Dispatcher {
     /// Starts what may start, one call per quota and round, until nothing more may or the turn is full.
     pub(super) fn start_ready(&mut self, now: Now) {
-        while self.turn.writes.len() < TURN_WRITES_MAX {
+        while self.writes.len() < self.starts_max() {
             let Some(id) = self.next_to_ask() else { return };
             let is_full = self.is_full();
             let Some((upstream, waiting)) = self.next_of(id) else {
@@ -131,15 +131,17 @@ impl Dispatcher {
         entry.attempts += 1;
         let attempt = AttemptId { call, number: entry.attempts };
         let kind = if entry.attempts == 1 { AttemptKind::First } else { AttemptKind::Retry };
-        entry.live.push(Live { number: attempt.number, quota: charged, grant, times_out_at: None, cut: None });
+        let live =
+            Live { number: attempt.number, quota: charged, grant, is_durable: false, times_out_at: None, cut: None };
+        entry.live.push(live);
         entry.place = Place::Running;
         let state = lifecycle::next(entry.state, Step::Start).expect("only calls that wait or run are started");
         debug_assert_eq!(state, State::Running, "a started call runs");
         self.census.change(entry.state, state);
         entry.state = state;
 
-        self.turn.writes.push(Write::Start { attempt, kind, at: now });
+        self.writes.push(Write::Start { attempt, kind, at: now });
         let not_after = entry.deadline;
-        self.turn.effects_after.push(Effect::Launch { attempt, upstream: id, not_after });
+        self.effects_after.push(Effect::Launch { attempt, upstream: id, not_after });
     }
 }

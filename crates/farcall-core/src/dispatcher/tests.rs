@@ -5,6 +5,8 @@ mod quotas;
 use std::num::NonZeroU32;
 use std::time::Duration;
 
+mod failures;
+
 use super::*;
 use crate::attempt::{AttemptOutcome, AttemptResult, BytesSent};
 use crate::call::{CallSpec, ErrorKind, Method, Overrides, Priority, Source, TenantId};
@@ -75,16 +77,24 @@ impl Bench {
     }
 
     fn turn(&mut self) -> &mut Self {
+        while let Some(seq) = self.hand_over() {
+            self.dispatcher.handle(self.now(), Event::Committed { seq });
+        }
+        self
+    }
+
+    /// One turn; its number when it has writes, which are not committed yet.
+    fn hand_over(&mut self) -> Option<Seq> {
         let turn = self.dispatcher.turn(self.now());
-        for effect in &turn.effects_after {
+        for effect in &turn.effects {
             if let &Effect::Launch { attempt, .. } = effect {
                 self.dispatcher.handle(self.now(), Event::Launched { attempt });
             }
         }
+        self.effects.extend(turn.effects);
+        let seq = (!turn.writes.is_empty()).then_some(turn.seq);
         self.writes.extend(turn.writes);
-        self.effects.extend(turn.effects_now);
-        self.effects.extend(turn.effects_after);
-        self
+        seq
     }
 
     fn answer(&mut self, call: u128, number: u32, status: u16) -> &mut Self {
@@ -94,7 +104,11 @@ impl Bench {
     fn launches(&self) -> Vec<(u128, u32)> {
         let launched = |effect: &Effect| match effect {
             Effect::Launch { attempt, .. } => Some((attempt.call.bits(), attempt.number)),
-            Effect::Acknowledge { .. } | Effect::Abort { .. } | Effect::Load | Effect::Ended { .. } => None,
+            Effect::Acknowledge { .. }
+            | Effect::Refuse { .. }
+            | Effect::Abort { .. }
+            | Effect::Load
+            | Effect::Ended { .. } => None,
         };
         self.effects.iter().filter_map(launched).collect()
     }
@@ -144,8 +158,10 @@ fn accepting_and_starting_share_a_turn_and_the_launch_rests_on_it() {
     bench.dispatcher.handle(bench.now(), Event::Offered(Box::new(bench.spec(1))));
     let turn = bench.dispatcher.turn(bench.now());
     assert!(matches!(turn.writes[..], [Write::Insert { .. }, Write::Start { .. }]), "{:?}", turn.writes);
-    assert!(turn.effects_now.is_empty());
-    assert!(matches!(turn.effects_after[..], [Effect::Acknowledge { .. }, Effect::Launch { .. }]));
+    assert!(turn.effects.is_empty());
+    bench.dispatcher.handle(bench.now(), Event::Committed { seq: turn.seq });
+    let turn = bench.dispatcher.turn(bench.now());
+    assert!(matches!(turn.effects[..], [Effect::Acknowledge { .. }, Effect::Launch { .. }]), "{:?}", turn.effects);
 }
 
 #[test]
@@ -290,15 +306,14 @@ fn a_timeout_counts_from_the_launch_and_not_from_the_decision() {
     let mut bench = Bench::new(UpstreamPolicy { timeout: Duration::from_secs(1), ..UpstreamPolicy::default() });
     let spec = bench.spec(1);
     bench.dispatcher.handle(bench.now(), Event::Offered(Box::new(spec)));
-    let turn = bench.dispatcher.turn(bench.now());
-    assert_eq!(turn.effects_after.len(), 2, "acknowledged and launched: {turn:?}");
+    let seq = bench.hand_over().expect("an insert and a start");
     // The commit takes three seconds.
     bench.advance(3_000);
     assert_eq!(bench.effects, []);
-    bench.tell(Event::Launched { attempt: attempt(1, 1) }).advance(999);
-    assert_eq!(bench.effects, []);
+    bench.tell(Event::Committed { seq }).advance(999);
+    assert_eq!((bench.launches(), bench.effects.len()), (vec![(1, 1)], 2), "acknowledged and launched");
     bench.advance(1);
-    assert_eq!(bench.effects, [Effect::Abort { attempt: attempt(1, 1) }]);
+    assert_eq!(bench.effects.last(), Some(&Effect::Abort { attempt: attempt(1, 1) }));
 }
 
 #[test]
@@ -316,16 +331,16 @@ fn a_deadline_ends_waiting_calls_and_cuts_off_running_ones() {
 #[test]
 fn an_attempt_whose_deadline_passes_on_the_way_to_the_disk_expires_unsent() {
     let mut bench = Bench::new(UpstreamPolicy { retry: RetryPolicy::none(), ..UpstreamPolicy::default() });
-    let deadline = Instant::from_micros(5_000);
-    bench.offer(CallSpec { deadline: Some(deadline), ..bench.spec(1) });
-    let launch = bench.effects.iter().find(|effect| matches!(effect, Effect::Launch { .. }));
-    let not_after = Some(Instant::from_micros(5_000));
-    assert_eq!(launch, Some(&Effect::Launch { attempt: attempt(1, 1), upstream: bench.upstream, not_after }));
+    let deadline = Some(Instant::from_micros(5_000));
+    let spec = CallSpec { deadline, ..bench.spec(1) };
+    bench.dispatcher.handle(bench.now(), Event::Offered(Box::new(spec)));
+    let seq = bench.hand_over().expect("an insert and a start");
     // The commit took 7 ms; no turn was taken meanwhile, so nothing has cut the attempt off.
     bench.now_ms = 7;
-    bench.tell(Event::Aborted { attempt: attempt(1, 1), wrote: BytesSent::No });
+    bench.tell(Event::Committed { seq });
     assert_eq!(bench.end_of(1), Some(State::Expired));
     assert_eq!(bench.outcomes(), [AttemptOutcome::Cancelled]);
+    assert_eq!(bench.launches(), []);
 }
 
 #[test]

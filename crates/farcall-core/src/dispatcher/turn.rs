@@ -1,4 +1,4 @@
-//! What a turn decides: writes that must be durable, and effects that may happen then.
+//! What a turn hands over: writes that must be made durable, and effects that may happen at once.
 //!
 //! Plain data that crosses the border of the core: numbers and words, no text and no bytes.
 
@@ -18,10 +18,8 @@ pub struct Turn {
     pub seq: Seq,
     /// To be committed together, in this order.
     pub writes: Vec<Write>,
-    /// Rest on no write.
-    pub effects_now: Vec<Effect>,
-    /// Rest on the writes of this turn and all before it.
-    pub effects_after: Vec<Effect>,
+    /// May happen now: what they rest on is durable.
+    pub effects: Vec<Effect>,
 }
 
 /// A change that must be durable before what rests on it happens.
@@ -60,6 +58,20 @@ pub enum Write {
     Filed {
         call: CallId,
     },
+}
+
+impl Write {
+    /// The call it changes.
+    pub const fn call(&self) -> CallId {
+        match *self {
+            Self::Insert { call, .. }
+            | Self::Settle { call, .. }
+            | Self::Close { call, .. }
+            | Self::Release { call, .. }
+            | Self::Filed { call } => call,
+            Self::Start { attempt, .. } => attempt.call,
+        }
+    }
 }
 
 /// What a callback that is inserted is for, and where it goes.
@@ -111,6 +123,8 @@ pub struct Progress {
 pub enum Effect {
     /// Tell whoever offered it that the call is accepted.
     Acknowledge { call: CallId },
+    /// Tell them that it is not: it cannot be stored now, and nothing of it is kept.
+    Refuse { call: CallId },
     /// Make an attempt; from `not_after` on, the call's deadline, only report it aborted and nothing written.
     Launch { attempt: AttemptId, upstream: UpstreamId, not_after: Option<Instant> },
     /// Cut an attempt off; only its report settles it.

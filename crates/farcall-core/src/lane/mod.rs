@@ -83,6 +83,12 @@ impl Lanes {
         }
     }
 
+    /// A call that was taken goes back: its tenant has not spent that cost.
+    pub fn give_back(&mut self, lane: LaneId, cost: u32) {
+        let window = self.window(lane);
+        window.deficit = window.deficit.saturating_add(cost);
+    }
+
     /// The call whose turn it is; the answer stays the same until it is taken or removed.
     pub fn peek(&mut self) -> Option<Waiting> {
         let level = self.next_level()?;

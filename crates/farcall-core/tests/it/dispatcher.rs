@@ -1,11 +1,12 @@
 //! Whatever is reported, however late, twice or wrong: the dispatcher neither panics nor forgets what it counted.
 
+use std::collections::VecDeque;
 use std::num::NonZeroU32;
 use std::time::Duration;
 
 use farcall_core::attempt::{AttemptResult, BytesSent};
 use farcall_core::call::{CallSpec, ErrorKind, Method, Priority, Source, State, TenantId, UpstreamId};
-use farcall_core::dispatcher::{Dispatcher, Effect, Event, Write};
+use farcall_core::dispatcher::{Dispatcher, Effect, Event, Seq, TURNS_IN_FLIGHT_MAX, Write};
 use farcall_core::id::{AttemptId, CallId};
 use farcall_core::policy::{CallbackPolicy, LimitSpec, UpstreamPolicy};
 use farcall_core::time::{Instant, Now, Timestamp};
@@ -31,6 +32,10 @@ enum Act {
         ms: u64,
     },
     Turn,
+    /// The oldest turn under way is durable.
+    Commit,
+    /// It is not, and none after it.
+    Fail,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -84,6 +89,8 @@ fn act() -> impl Strategy<Value = Act> {
         6 => (0u128..12, 1u32..4, what()).prop_map(|(call, number, what)| Act::Report { call, number, what }),
         2 => (0u64..5_000).prop_map(|ms| Act::Pass { ms }),
         4 => Just(Act::Turn),
+        4 => Just(Act::Commit),
+        1 => Just(Act::Fail),
     ]
 }
 
@@ -143,11 +150,11 @@ fn event(act: Act, offered: &mut u128, now: Now) -> Option<Event> {
                 What::Drain => Event::Drain { until: now.instant + Duration::from_secs(5) },
             })
         }
-        Act::Pass { .. } | Act::Turn => None,
+        Act::Pass { .. } | Act::Turn | Act::Commit | Act::Fail => None,
     }
 }
 
-/// What the writes alone say of each call.
+/// What the durable writes alone say of each call.
 #[derive(Debug, Default)]
 struct Journal {
     inserted: std::collections::BTreeSet<CallId>,
@@ -182,38 +189,92 @@ impl Journal {
     }
 }
 
+/// A dispatcher, and a disk that may fail it.
+struct Bench {
+    dispatcher: Dispatcher,
+    journal: Journal,
+    under_way: VecDeque<(Seq, Vec<Write>)>,
+    refused: u64,
+}
+
+impl Bench {
+    fn turn(&mut self, now: Now) -> Result<(), TestCaseError> {
+        let turn = self.dispatcher.turn(now);
+        for effect in &turn.effects {
+            match effect {
+                Effect::Launch { attempt, .. } => prop_assert!(self.journal.out.contains(attempt), "{attempt:?}"),
+                Effect::Ended { call, .. } => prop_assert!(self.journal.ended.contains(call), "{call}"),
+                Effect::Acknowledge { call } => prop_assert!(self.journal.inserted.contains(call), "{call}"),
+                Effect::Refuse { call } => {
+                    self.refused += 1;
+                    prop_assert!(!self.journal.inserted.contains(call), "{call}");
+                }
+                Effect::Abort { .. } | Effect::Load => {}
+            }
+        }
+        if !turn.writes.is_empty() {
+            self.under_way.push_back((turn.seq, turn.writes));
+        }
+        prop_assert!(self.under_way.len() <= TURNS_IN_FLIGHT_MAX);
+        Ok(())
+    }
+
+    fn commit(&mut self, now: Now) -> Result<(), TestCaseError> {
+        let Some((seq, writes)) = self.under_way.pop_front() else { return Ok(()) };
+        writes.iter().try_for_each(|write| self.journal.read(write))?;
+        self.dispatcher.handle(now, Event::Committed { seq });
+        let durable = self.dispatcher.durable_census();
+        prop_assert_eq!((durable.accepted, durable.sum()), (self.journal.inserted.len() as u64, durable.accepted));
+        Ok(())
+    }
+
+    fn fail(&mut self, now: Now) {
+        let Some((seq, _)) = self.under_way.pop_front() else { return };
+        self.under_way.clear();
+        self.dispatcher.handle(now, Event::CommitFailed { seq });
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 1_000, ..ProptestConfig::default() })]
 
     #[test]
-    fn nonsense_is_survived_and_what_is_written_stays_consistent(acts in vec(act(), 1..150)) {
-        let mut dispatcher = dispatcher();
-        let mut journal = Journal::default();
+    fn nonsense_is_survived_and_what_is_written_stays_consistent(acts in vec(act(), 1..200)) {
+        let journal = Journal::default();
+        let mut bench = Bench { dispatcher: dispatcher(), journal, under_way: VecDeque::new(), refused: 0 };
         let (mut ms, mut offered) = (0, 0);
         for act in acts {
             if let Act::Pass { ms: passed } = act {
                 ms += passed;
             }
             if let Some(event) = event(act, &mut offered, now(ms)) {
-                dispatcher.handle(now(ms), event);
+                bench.dispatcher.handle(now(ms), event);
             }
-            if matches!(act, Act::Turn) {
-                let turn = dispatcher.turn(now(ms));
-                turn.writes.iter().try_for_each(|write| journal.read(write))?;
-                let is_out = |effect: &Effect| match effect {
-                    Effect::Launch { attempt, .. } => journal.out.contains(attempt),
-                    Effect::Ended { call, .. } => journal.ended.contains(call),
-                    Effect::Acknowledge { .. } | Effect::Abort { .. } | Effect::Load => true,
-                };
-                prop_assert!(turn.effects_after.iter().all(is_out), "{turn:?}");
+            match act {
+                Act::Turn => bench.turn(now(ms))?,
+                Act::Commit => bench.commit(now(ms))?,
+                Act::Fail => bench.fail(now(ms)),
+                Act::Offer { .. } | Act::Report { .. } | Act::Pass { .. } => {}
             }
-            let census = dispatcher.census();
+            let census = bench.dispatcher.census();
             prop_assert_eq!(census.accepted, census.sum());
-            prop_assert_eq!(u64::from(dispatcher.in_flight()) >= census.calls(State::Running), true);
+            prop_assert_eq!(u64::from(bench.dispatcher.in_flight()) >= census.calls(State::Running), true);
         }
-        let turn = dispatcher.turn(now(ms));
-        turn.writes.iter().try_for_each(|write| journal.read(write))?;
-        prop_assert_eq!(dispatcher.census().accepted, journal.inserted.len() as u64);
-        prop_assert_eq!(dispatcher.in_flight() as usize, journal.out.len());
+        for _ in 0..1_000 {
+            ms += 1_000;
+            bench.turn(now(ms))?;
+            bench.commit(now(ms))?;
+        }
+        prop_assert!(bench.dispatcher.is_settled(), "whatever was decided is durable at last");
+        let (durable, census) = (bench.dispatcher.durable_census(), bench.dispatcher.census());
+        // A scheduled call that becomes due is queued without a write.
+        let is_tried = |state: &&State| !matches!(state, State::Scheduled | State::Queued);
+        for &state in State::ALL.iter().filter(is_tried) {
+            prop_assert_eq!(durable.calls(state), census.calls(state));
+        }
+        prop_assert_eq!(durable.sum(), census.sum());
+        let accepted = bench.journal.inserted.iter().filter(|call| call.bits() < 1 << 64).count() as u64;
+        prop_assert_eq!(accepted + bench.refused, offered as u64, "each offer gets one answer");
+        prop_assert_eq!(bench.dispatcher.in_flight() as usize, bench.journal.out.len());
     }
 }

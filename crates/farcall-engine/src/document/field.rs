@@ -15,6 +15,8 @@ use farcall_core::time::Timestamp;
 
 /// How much of a key a message repeats.
 const KEY_BYTES_SHOWN: usize = 128;
+/// The most members of an object, and elements of an array, that are settings; bodies have no such limit.
+const CHILDREN_MAX: usize = 10_000;
 
 /// A mistake, before its place in the text is counted out.
 #[derive(Debug)]
@@ -214,7 +216,7 @@ impl<'a> Field<'a> {
         }
         let element =
             |member: Member<'a>| Field { inside: self.inside, key: self.key.clone(), ..Field::new(None, member) };
-        Ok(self.value.children().into_iter().map(element).collect())
+        Ok(self.children("elements")?.into_iter().map(element).collect())
     }
 
     /// The members of an object; `inside` names it in their paths.
@@ -222,7 +224,7 @@ impl<'a> Field<'a> {
         if self.value.shape() != Shape::Object {
             return Err(self.wrong("must be an object"));
         }
-        Ok(self.value.children().into_iter().map(|member| Field::new(Some(inside), member)).collect())
+        Ok(self.children("keys")?.into_iter().map(|member| Field::new(Some(inside), member)).collect())
     }
 
     /// A string, number or boolean as text; numbers as written.
@@ -232,6 +234,14 @@ impl<'a> Field<'a> {
             Shape::Number | Shape::Boolean => Ok(Cow::Borrowed(self.value.raw())),
             Shape::Object | Shape::Array | Shape::Null => Err(self.wrong("must be a string, a number or a boolean")),
         }
+    }
+
+    fn children(&self, what: &str) -> Result<Vec<Member<'a>>, Fault> {
+        let children = self.value.children(CHILDREN_MAX + 1);
+        if children.len() > CHILDREN_MAX {
+            return Err(self.wrong(format_args!("must have at most {CHILDREN_MAX} {what}")));
+        }
+        Ok(children)
     }
 
     fn number(&self) -> Option<f64> {

@@ -6,10 +6,11 @@
 
 use std::borrow::Cow;
 use std::cmp::Ordering;
+use std::ops::Range;
 
 use super::characters::{Characters, decode};
 
-/// How many containers may be open inside the outermost one.
+/// How many containers may be open, one within the other; the outermost counts.
 pub(super) const NESTING_MAX: usize = 128;
 /// Up to this many keys of one object are compared as they come; more are sorted when it closes.
 const LINEAR_KEYS_MAX: usize = 16;
@@ -64,9 +65,9 @@ pub(super) enum Shape {
     Null,
 }
 
-/// Scans a whole text, which must be one value; gives the members of the outermost container.
-pub(super) fn scan(document: &str) -> Result<(Value<'_>, Vec<Member<'_>>), Flaw> {
-    let mut scan = Scan::new(document, 0, document.len());
+/// Scans a whole text, which must be one value; gives the first members of the outermost container, at most so many.
+pub(super) fn scan(document: &str, count_max: usize) -> Result<(Value<'_>, Vec<Member<'_>>), Flaw> {
+    let mut scan = Scan::new(document, 0..document.len(), count_max);
     if u32::try_from(document.len()).is_err() {
         return Err(scan.syntax("the document is larger than 4 GiB"));
     }
@@ -113,9 +114,9 @@ impl<'a> Value<'a> {
         decode(inside, inside.contains('\\'))
     }
 
-    /// The members of an object, or the elements of an array; none for other values.
-    pub(super) fn children(&self) -> Vec<Member<'a>> {
-        let mut scan = Scan::new(self.document, self.start, self.end);
+    /// The first members of an object, or elements of an array, at most so many; none for other values.
+    pub(super) fn children(&self, count_max: usize) -> Vec<Member<'a>> {
+        let mut scan = Scan::new(self.document, self.start..self.end, count_max);
         scan.value().expect("it was scanned with its document");
         scan.children
     }
@@ -129,6 +130,8 @@ struct Scan<'a> {
     /// Keys of the open objects, those of the innermost last.
     keys: Vec<Text>,
     children: Vec<Member<'a>>,
+    /// So many of them are kept; a text may hold millions.
+    children_max: usize,
     /// Where the child of the outermost container began that is being read.
     child_at: usize,
 }
@@ -141,9 +144,17 @@ struct Container {
 }
 
 impl<'a> Scan<'a> {
-    fn new(document: &'a str, start: usize, end: usize) -> Self {
-        let bytes = &document.as_bytes()[..end];
-        Self { document, bytes, at: start, open: Vec::new(), keys: Vec::new(), children: Vec::new(), child_at: start }
+    fn new(document: &'a str, part: Range<usize>, children_max: usize) -> Self {
+        Self {
+            document,
+            bytes: &document.as_bytes()[..part.end],
+            at: part.start,
+            open: Vec::new(),
+            keys: Vec::new(),
+            children: Vec::new(),
+            children_max,
+            child_at: part.start,
+        }
     }
 
     /// Reads one value, whatever it holds.
@@ -180,7 +191,7 @@ impl<'a> Scan<'a> {
     }
 
     fn begin_container(&mut self, is_object: bool) -> Result<bool, Flaw> {
-        if self.open.len() > NESTING_MAX {
+        if self.open.len() >= NESTING_MAX {
             return Err(Flaw { at: self.at, problem: Problem::TooDeep });
         }
         self.open.push(Container { is_object, first_key: self.keys.len() });
@@ -229,6 +240,9 @@ impl<'a> Scan<'a> {
     }
 
     fn end_child(&mut self) {
+        if self.children.len() >= self.children_max {
+            return;
+        }
         let value = Value { document: self.document, start: self.child_at, end: self.at };
         let (key, key_at) = match self.open.first() {
             Some(container) if container.is_object => {

@@ -26,8 +26,8 @@ mapping! {
 
 /// Reads a call document and checks everything about it that can be known before it is sent.
 ///
-/// Nesting is counted inside the document's own object: 128 containers, one within the other, may stand in a key's
-/// value. The body shares the memory of `document`.
+/// At most 128 containers may stand one within the other, the document's own object being the first. The body shares
+/// the memory of `document`.
 ///
 /// # Errors
 /// The first mistake found, with its key where it has one, and its line and column (both from 1, in characters).
@@ -90,7 +90,8 @@ fn call_keys(text: &str) -> Result<(CallKeys<'_>, usize), Fault> {
     if text.bytes().all(|byte| byte.is_ascii_whitespace()) {
         return Err(syntax("the document is empty", 0));
     }
-    let (whole, members) = json::scan(text).map_err(Fault::from)?;
+    // One more than there are keys holds one that is none.
+    let (whole, members) = json::scan(text, CallKeys::KEYS.len() + 1).map_err(Fault::from)?;
     if whole.shape() != json::Shape::Object {
         return Err(syntax("a call is one JSON object", whole.at()));
     }
@@ -179,5 +180,7 @@ impl From<json::Flaw> for Fault {
     }
 }
 
+#[cfg(test)]
+mod mutations;
 #[cfg(test)]
 mod tests;

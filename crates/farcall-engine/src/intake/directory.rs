@@ -13,7 +13,7 @@ use std::time::Duration;
 use farcall_core::id::CallId;
 use farcall_core::time::Instant;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fs::{CWD, Dir, Mode, OFlags};
+use rustix::fs::{CWD, Dir};
 use tokio::sync::{mpsc, watch as watched};
 use tracing::warn;
 
@@ -22,7 +22,7 @@ use super::look;
 use super::watch::{Notice, Watch};
 use super::{Control, OFFER_FILES_MAX, Offer, Settings, Status};
 use crate::clock;
-use crate::result_file::Filing;
+use crate::result_file::{Filing, open_dir};
 
 /// Notifications are left in the kernel while this many names wait.
 const WAITING_NAMES_MAX: usize = 65_536;
@@ -49,6 +49,7 @@ pub(super) struct Inbox {
     pub(super) refused_until: Instant,
     pub(super) status: Status,
     warned_of_directory: bool,
+    warned_of_watch: bool,
 }
 
 impl Inbox {
@@ -75,6 +76,7 @@ impl Inbox {
             refused_until: Instant::default(),
             status: Status::default(),
             warned_of_directory: false,
+            warned_of_watch: false,
         }
     }
 
@@ -140,8 +142,12 @@ impl Inbox {
         }
         if self.folder.is_some() && self.watch.is_none() {
             match Watch::new(&self.settings.dir) {
-                Ok(watch) => self.watch = Some(watch),
-                Err(error) => warn!(%error, "no notifications of new files; finding them by reading the inbox"),
+                Ok(watch) => (self.watch, self.warned_of_watch) = (Some(watch), false),
+                Err(_) if self.warned_of_watch => {}
+                Err(error) => {
+                    warn!(%error, "no notifications of new files; finding them by reading the inbox");
+                    self.warned_of_watch = true;
+                }
             }
         }
     }
@@ -247,7 +253,7 @@ impl Inbox {
 
 /// The directory that has the path now; nothing when that is the one already open.
 fn open_directory(path: &std::path::Path, open: Option<&OwnedFd>) -> io::Result<Option<OwnedFd>> {
-    let folder = rustix::fs::openat(CWD, path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+    let folder = open_dir(CWD, path)?;
     let Some(open) = open else { return Ok(Some(folder)) };
     let (new, old) = (rustix::fs::fstat(&folder)?, rustix::fs::fstat(open)?);
     let is_same = (new.st_dev, new.st_ino) == (old.st_dev, old.st_ino);

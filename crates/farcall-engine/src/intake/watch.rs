@@ -41,6 +41,7 @@ impl Watch {
             | WatchMask::MOVED_TO
             | WatchMask::DELETE_SELF
             | WatchMask::MOVE_SELF
+            | WatchMask::DONT_FOLLOW
             | WatchMask::ONLYDIR;
         inotify.watches().add(dir, mask)?;
         Ok(Self { inotify, buffer: vec![0; BUFFER_BYTES] })

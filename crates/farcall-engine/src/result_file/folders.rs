@@ -298,7 +298,7 @@ fn link_then_unlink(from: (BorrowedFd<'_>, &[u8]), to: (BorrowedFd<'_>, &[u8])) 
 }
 
 fn open_or_make(inbox: &OwnedFd, folder: Folder) -> Result<OwnedFd, FileError> {
-    let failed = FileError::of("open the folder", folder.name());
+    let failed = FileError::of("open the folder (links are not followed)", folder.name());
     match open_dir(inbox, folder.name()) {
         Err(Errno::NOENT) => {}
         opened => return opened.map_err(failed),
@@ -311,6 +311,8 @@ fn open_or_make(inbox: &OwnedFd, folder: Folder) -> Result<OwnedFd, FileError> {
     open_dir(inbox, folder.name()).map_err(failed)
 }
 
-pub(super) fn open_dir(at: impl AsFd, path: impl rustix::path::Arg) -> Result<OwnedFd, Errno> {
-    rustix::fs::openat(at, path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+/// Opens a folder, but none through a link: whoever may put a link in place must not choose where files go.
+pub(crate) fn open_dir(at: impl AsFd, path: impl rustix::path::Arg) -> Result<OwnedFd, Errno> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    rustix::fs::openat(at, path, flags, Mode::empty())
 }

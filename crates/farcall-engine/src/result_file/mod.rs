@@ -33,7 +33,7 @@ use owners::Owners;
 
 pub use contents::{problem, rejected_response, response};
 pub use ended::Ended;
-pub(crate) use folders::changed_ns;
+pub(crate) use folders::{changed_ns, open_dir};
 pub use rejected::{Rejected, RejectedOutcome};
 pub(crate) use taken::{Cleared, Taken};
 
@@ -54,7 +54,7 @@ pub struct Filing {
 
 /// A step that could not be done; everything before it stands, and doing it all again is safe.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("cannot {action} in {folder}")]
+#[error("{folder}: cannot {action}")]
 pub struct FileError {
     pub action: &'static str,
     /// The folder's name below the working directory.
@@ -80,6 +80,11 @@ impl Filing {
     /// for every one that is not filed yet, in the order of acceptance; before its end can be filed.
     pub fn claim(&self, name: &[u8], id: CallId) {
         self.owners().claim(name, id);
+    }
+
+    /// A call that claimed this name was not accepted.
+    pub(crate) fn withdraw(&self, name: &[u8], id: CallId) {
+        self.owners().withdraw(name, id);
     }
 
     /// Moves what stands under these plain names aside for the calls that were just taken.

@@ -34,6 +34,14 @@ impl Owners {
         }
     }
 
+    /// The call was not accepted after all: the name is the one's that had it before.
+    pub(super) fn withdraw(&mut self, name: &[u8], id: CallId) {
+        self.release(name, id);
+        if let Some(claim) = self.names.get_mut(name).filter(|claim| claim.last == Some(id)) {
+            claim.last = claim.unfiled.last().copied();
+        }
+    }
+
     /// A file of this name was rejected.
     pub(super) fn reject(&mut self, name: &[u8]) {
         if let Some(claim) = self.names.get_mut(name) {
@@ -77,6 +85,18 @@ mod tests {
         owners.release(name, b);
         assert!(!owners.owns(name, a), "the later call stays the owner when it is filed first");
         owners.release(name, a);
+        assert!(owners.names.is_empty());
+    }
+
+    #[test]
+    fn a_call_that_was_not_accepted_leaves_the_name_to_the_one_before() {
+        let (a, b, name) = (CallId::from_bits(1), CallId::from_bits(2), b"order.json");
+        let mut owners = Owners::default();
+        owners.claim(name, a);
+        owners.claim(name, b);
+        owners.withdraw(name, b);
+        assert!(owners.owns(name, a) && !owners.is_unfiled(name, b));
+        owners.withdraw(name, a);
         assert!(owners.names.is_empty());
     }
 

@@ -153,6 +153,13 @@ impl Item<'_> {
         if !is_still(folders.inbox(), &self.file.name, self.file)? {
             return Ok(RejectedOutcome::Changed);
         }
+        // Whoever dropped it may not have synced it; under its new name it is in our keeping.
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        match rustix::fs::openat(folders.inbox(), &*self.file.name, flags, Mode::empty()) {
+            Ok(file) => written.add(Folder::Rejected, File::from(file)),
+            Err(Errno::NOENT) => return Ok(RejectedOutcome::Changed),
+            Err(error) => return Err(FileError::of("open a rejected file", ".")(error)),
+        }
         let response = folders.write(Folder::Responses, &self.response_temporary, &self.response)?;
         written.add(Folder::Responses, response);
         let problem = folders.write(Folder::Rejected, &self.problem_temporary, &self.problem)?;

@@ -30,6 +30,10 @@ pub(super) struct SpaceAnnouncer {
 }
 
 impl SpaceAnnouncer {
+    pub(super) const fn is_full(&self) -> bool {
+        self.is_full
+    }
+
     pub(super) fn note(&mut self, free_bytes: u64, min_free: u64) {
         let is_full = free_bytes < min_free;
         let was_full = std::mem::replace(&mut self.is_full, is_full);

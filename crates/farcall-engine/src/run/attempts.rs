@@ -16,6 +16,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::documents::Kept;
+use super::loading::Unread;
 use super::{Message, Run, casualty};
 use crate::callback;
 use crate::clock;
@@ -29,20 +30,35 @@ use crate::request;
 use crate::result_file::Filing;
 
 /// What an attempt's task works with.
-struct Attempt {
-    id: AttemptId,
+#[derive(Debug)]
+pub(super) struct Attempt {
+    pub(super) id: AttemptId,
     directory: PathBuf,
     filing: Arc<Filing>,
-    config: Arc<Config>,
-    reads: Arc<Reads>,
+    pub(super) config: Arc<Config>,
+    pub(super) reads: Arc<Reads>,
     abort: CancellationToken,
     messages: mpsc::Sender<Message>,
 }
 
 /// Where an attempt goes.
-enum Target {
-    Http { kept: Option<Arc<Kept>>, settings: Arc<Upstream>, transport: Arc<Transport>, wants_milestones: bool },
-    Callback { spawner: Arc<Spawner> },
+pub(super) enum Target {
+    /// Without its document, it reads that itself.
+    Http {
+        kept: Option<Arc<Kept>>,
+        way: Way,
+    },
+    Callback {
+        spawner: Arc<Spawner>,
+    },
+}
+
+/// The way to an upstream.
+#[derive(Debug)]
+pub(super) struct Way {
+    settings: Arc<Upstream>,
+    transport: Arc<Transport>,
+    wants_milestones: bool,
 }
 
 /// Passes an attempt's milestones on to the loop.
@@ -55,7 +71,7 @@ impl Run {
     pub(super) fn launch(&mut self, id: AttemptId, upstream: UpstreamId, not_after: Option<Instant>) {
         let now = clock::now();
         let is_late = not_after.is_some_and(|at| at <= now.instant);
-        if self.pending.cut_early.remove(&id) || is_late {
+        if is_late {
             self.dispatcher.handle(now, Event::Aborted { attempt: id, wrote: BytesSent::No });
             return;
         }
@@ -71,24 +87,25 @@ impl Run {
             abort,
             messages: self.sender.clone(),
         };
-        let target = match self.upstreams.get(upstream) {
-            Some(known) => Target::Http {
-                kept: self.documents.get(id.call),
-                settings: Arc::clone(&known.settings),
-                transport: Arc::clone(&known.transport),
-                wants_milestones: !known.settings.policy.limits.is_empty(),
-            },
-            None => Target::Callback { spawner: Arc::clone(&self.spawner) },
+        let Some(known) = self.upstreams.get(upstream) else {
+            self.tasks.spawn(attempt.run(Target::Callback { spawner: Arc::clone(&self.spawner) }));
+            return;
         };
-        self.tasks.spawn(attempt.run(target));
+        let way = Way {
+            settings: Arc::clone(&known.settings),
+            transport: Arc::clone(&known.transport),
+            wants_milestones: !known.settings.policy.limits.is_empty(),
+        };
+        match self.documents.get(id.call) {
+            Some(kept) => drop(self.tasks.spawn(attempt.run(Target::Http { kept: Some(kept), way }))),
+            None => self.pending.unread.push(Unread { attempt, way }),
+        }
     }
 
     pub(super) fn abort(&mut self, id: AttemptId) {
-        match self.pending.running.get(&id) {
-            Some(token) => token.cancel(),
-            // Still on its way to the disk; one that has reported meanwhile needs no cutting off.
-            None if self.dispatcher.is_out(id) => drop(self.pending.cut_early.insert(id)),
-            None => {}
+        // One that has reported meanwhile needs no cutting off.
+        if let Some(token) = self.pending.running.get(&id) {
+            token.cancel();
         }
     }
 
@@ -112,7 +129,7 @@ impl Run {
 }
 
 impl Attempt {
-    async fn run(self, target: Target) {
+    pub(super) async fn run(self, target: Target) {
         let report = casualty::report_of(self.make(target)).await;
         crash::reach(Point::AttemptEnded);
         // A loop that is gone has cut everything off; its successor finds the attempt open.
@@ -122,10 +139,10 @@ impl Attempt {
     async fn make(&self, target: Target) -> Report {
         crash::reach(Point::AttemptBegun);
         match target {
-            Target::Http { kept, settings, transport, wants_milestones } => match self.prepare(kept, &settings).await {
+            Target::Http { kept, way } => match self.prepare(kept, &way.settings).await {
                 Ok(request) => {
-                    let milestones = wants_milestones.then(|| self.milestones());
-                    transport.execute(request, milestones, self.abort.clone()).await
+                    let milestones = way.wants_milestones.then(|| self.milestones());
+                    way.transport.execute(request, milestones, self.abort.clone()).await
                 }
                 Err(report) => *report,
             },

@@ -16,11 +16,17 @@ use crate::execute::Report;
 
 /// The report of an attempt, or that of its death.
 pub(super) async fn report_of(attempt: impl Future<Output = Report>) -> Report {
-    let mut attempt = pin!(attempt);
+    let broke_down = || failed(ErrorKind::Internal, BytesSent::Maybe, "the attempt broke down".to_owned());
+    survived(attempt).await.unwrap_or_else(broke_down)
+}
+
+/// What a piece of work comes to; nothing when it panics.
+pub(super) async fn survived<T>(work: impl Future<Output = T>) -> Option<T> {
+    let mut work = pin!(work);
     // What a panic leaves behind is not looked at again: the future is dropped.
-    poll_fn(|context| match catch_unwind(AssertUnwindSafe(|| attempt.as_mut().poll(context))) {
-        Ok(poll) => poll,
-        Err(_) => Poll::Ready(failed(ErrorKind::Internal, BytesSent::Maybe, "the attempt broke down".to_owned())),
+    poll_fn(|context| match catch_unwind(AssertUnwindSafe(|| work.as_mut().poll(context))) {
+        Ok(poll) => poll.map(Some),
+        Err(_) => Poll::Ready(None),
     })
     .await
 }

@@ -2,11 +2,11 @@
 //!
 //! Only a cache: the store holds every document, byte for byte.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use farcall_core::call::Via;
 use farcall_core::id::CallId;
+use farcall_core::id_map::IdMap;
 
 use crate::document::Document;
 
@@ -23,7 +23,7 @@ pub(super) struct Kept {
 /// A bounded cache: what does not fit is read from the store again when its attempt is made.
 #[derive(Debug, Default)]
 pub(super) struct Documents {
-    kept: HashMap<CallId, (Arc<Kept>, usize)>,
+    kept: IdMap<CallId, (Arc<Kept>, usize)>,
     bytes: usize,
 }
 

@@ -7,7 +7,7 @@ use farcall_core::dispatcher::{Seq, Standing};
 use farcall_core::id::{AttemptId, CallId};
 use farcall_core::steady::Steady;
 use farcall_core::time::Instant;
-use farcall_store::port::{CommitError, ReadError};
+use farcall_store::port::ReadError;
 use tokio::sync::oneshot;
 
 use super::batches::Answers;
@@ -15,6 +15,7 @@ use super::load::Found;
 use crate::document::UpstreamRef;
 use crate::execute::Report;
 use crate::handle::{Overview, Submission};
+use crate::journal::FailedCommit;
 
 /// A message to the loop.
 #[derive(Debug)]
@@ -52,10 +53,14 @@ pub(crate) enum Message {
         attempt: AttemptId,
         report: Box<Report>,
     },
-    /// From the journal.
+    /// From the journal: every turn up to this one is durable.
     Committed {
         seq: Seq,
-        result: Result<(), CommitError>,
+    },
+    CommitFailed(Box<FailedCommit>),
+    /// Nothing certain is known of the last commit, and the store is being opened again.
+    StoreBroken {
+        error: String,
     },
     /// From the task that reads waiting calls.
     Loaded(Result<Found, ReadError>),

@@ -1,8 +1,8 @@
 //! The loop: gathers what happened, takes a turn, has its writes committed, and lets the effects happen then.
 //!
-//! It owns the dispatcher and everything that goes with it; all others send it messages. One commit is in flight at a
-//! time: what comes meanwhile is gathered, so that one fsync serves everybody. It decides nothing and waits for
-//! nothing but its messages and the next wake-up.
+//! It owns the dispatcher and everything that goes with it; all others send it messages. Turns go on while commits are in
+//! flight; those that wait share one fsync. It decides nothing and waits for nothing but its messages and the next
+//! wake-up.
 
 mod announce;
 mod attempts;
@@ -10,11 +10,13 @@ mod batches;
 mod casualty;
 mod documents;
 mod load;
+mod loading;
 mod message;
 mod pending;
 mod recover;
 mod start_up;
 mod stats;
+mod storage;
 mod submit;
 mod writes;
 
@@ -23,8 +25,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use farcall_core::call::{State, UpstreamId};
-use farcall_core::dispatcher::{Census, Dispatcher, Effect, Event, Seq};
-use farcall_core::gate::Gate;
+use farcall_core::dispatcher::{Dispatcher, Effect, Event};
 use farcall_core::id::CallId;
 use farcall_core::steady::SteadyClock;
 use farcall_core::time::Instant;
@@ -36,7 +37,6 @@ use tokio_util::task::TaskTracker;
 pub(crate) use load::reference;
 pub(crate) use message::Message;
 
-use crate::cause::chain;
 use crate::clock;
 use crate::config::Config;
 use crate::execute::process::Spawner;
@@ -50,6 +50,7 @@ use announce::{Announcer, SpaceAnnouncer};
 use documents::Documents;
 use pending::Pending;
 use stats::Stats;
+use storage::Storage;
 
 pub use start_up::{Options, StartError};
 pub(crate) use start_up::{Started, start};
@@ -67,12 +68,11 @@ pub(crate) struct Run {
     config: Arc<Config>,
     directory: PathBuf,
     dispatcher: Dispatcher,
-    gate: Gate,
     journal: Journal,
-    in_commit: Option<Seq>,
-    /// The counts that the last commit made durable, and those that the one in flight will.
-    durable_census: Census,
-    next_census: Census,
+    /// How the store does.
+    storage: Storage,
+    /// What is durable has changed since the counts were told.
+    is_unpublished: bool,
     messages: mpsc::Receiver<Message>,
     sender: mpsc::Sender<Message>,
     snapshots: watch::Sender<Snapshot>,
@@ -101,28 +101,30 @@ pub(crate) struct Run {
     pruned_at: Instant,
     stats: Stats,
     announcer: Announcer,
-    is_draining: bool,
+    /// When it was asked to stop, attempts may go on until then.
+    drains_until: Option<Instant>,
     store_failure: Option<CommitError>,
 }
 
 impl std::fmt::Debug for Run {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Run").field("in_commit", &self.in_commit).finish_non_exhaustive()
+        f.debug_struct("Run").field("storage", &self.storage).finish_non_exhaustive()
     }
 }
 
 impl Run {
-    /// Runs until drained, or until the store fails.
+    /// Runs until drained, or until the store contradicts what was decided.
     ///
     /// # Errors
-    /// When a commit failed; what was not durable was never acted on.
+    /// When a commit was refused, or when it was drained and something could not be stored. What was not durable was
+    /// never acted on.
     pub(crate) async fn run(mut self) -> Result<(), CommitError> {
         self.take_turn();
         while !self.is_over() {
             let wakeup = self.sleep_duration();
             let message = tokio::select! {
                 message = self.messages.recv() => message,
-                () = tokio::time::sleep(wakeup), if self.in_commit.is_none() => None,
+                () = tokio::time::sleep(wakeup) => None,
             };
             if let Some(message) = message {
                 self.receive(message);
@@ -141,15 +143,26 @@ impl Run {
         }
     }
 
-    /// Drained: nothing is out, nothing is being written. Or the store is gone.
-    fn is_over(&self) -> bool {
-        let is_idle = self.in_commit.is_none() && self.dispatcher.is_drained() && self.gate.is_empty();
-        self.store_failure.is_some() || (self.is_draining && is_idle && self.dispatcher.is_settled())
+    /// Drained: nothing is out, and all is durable, or cannot be made so. Or the store contradicts us.
+    fn is_over(&mut self) -> bool {
+        if self.store_failure.is_some() {
+            return true;
+        }
+        // While nothing is known of the last commit, nobody can say what is out.
+        let is_drained = self.dispatcher.is_drained() || self.storage.is_broken();
+        let Some(until) = self.drains_until.filter(|_| is_drained) else { return false };
+        if !self.dispatcher.is_settled() && until <= clock::now().instant {
+            self.store_failure = self.storage.give_up();
+        }
+        self.dispatcher.is_settled() || self.store_failure.is_some()
     }
 
     fn sleep_duration(&self) -> Duration {
         let now = clock::now().instant;
-        self.dispatcher.next_wakeup(now).map_or(PRUNE_EVERY, |at| at.since(now).min(NAP_MAX))
+        let ends_at = self.drains_until.filter(|&until| until > now);
+        let wakes_at = [self.dispatcher.next_wakeup(now), self.storage.next_look(), ends_at];
+        let wait = wakes_at.into_iter().flatten().map(|at| at.since(now)).min();
+        wait.map_or(PRUNE_EVERY, |wait| wait.min(NAP_MAX))
     }
 
     /// Closes idle connections, also those of upstreams that get no calls any more.
@@ -201,57 +214,30 @@ impl Run {
             Message::Sent { attempt, at } => self.dispatcher.handle(now, Event::Sent { attempt, at }),
             Message::FirstByte { attempt, at } => self.dispatcher.handle(now, Event::FirstByte { attempt, at }),
             Message::Reported { attempt, report } => self.reported(attempt, report),
-            Message::Committed { seq, result } => self.committed(seq, result),
+            Message::Committed { seq } => self.committed(seq),
+            Message::CommitFailed(failed) => self.commit_failed(*failed),
+            Message::StoreBroken { error } => self.store_broken(&error),
             Message::Loaded(found) => self.loaded(found),
             Message::Filed { calls } => self.filed(&calls),
         }
     }
 
     fn take_turn(&mut self) {
-        if self.in_commit.is_some() || self.store_failure.is_some() {
+        if self.store_failure.is_some() {
             return;
         }
         let now = clock::now();
-        let mut turn = self.dispatcher.turn(now);
-        let effects = self.gate.hold(&mut turn);
-        self.count_unfiled(&effects);
+        let turn = self.dispatcher.turn(now);
+        self.count_unfiled(&turn.effects);
+        if std::mem::take(&mut self.is_unpublished) {
+            self.publish();
+        }
         if !turn.writes.is_empty() {
             let writes = turn.writes.iter().map(|write| self.translate(write, now)).collect();
-            self.in_commit = Some(turn.seq);
-            self.next_census = self.dispatcher.census();
             self.journal.commit(turn.seq, writes);
         }
-        self.perform(effects);
-        if self.in_commit.is_none() {
-            // All that was written so far is durable, and this turn wrote nothing.
-            let effects = self.gate.committed(turn.seq);
-            self.count_unfiled(&effects);
-            self.perform(effects);
-        }
-    }
-
-    fn committed(&mut self, seq: Seq, result: Result<(), CommitError>) {
-        self.in_commit = None;
-        if let Err(error) = result {
-            tracing::error!(
-                error = chain(&error),
-                "cannot write to the store, stopping; what was accepted stays on disk"
-            );
-            self.fail(error);
-            return;
-        }
-        let effects = self.gate.committed(seq);
-        self.count_unfiled(&effects);
-        self.durable_census = self.next_census;
-        self.publish();
-        self.perform(effects);
-    }
-
-    /// The store is gone: whoever waits for an acknowledgement is told so.
-    fn fail(&mut self, error: CommitError) {
-        self.pending.refuse_all();
-        self.store_failure = Some(error);
-        self.snapshots.send_modify(|snapshot| snapshot.store = StoreHealth::Failed);
+        self.perform(turn.effects);
+        self.look_at_store();
     }
 
     fn perform(&mut self, effects: Vec<Effect>) {
@@ -261,12 +247,14 @@ impl Run {
                     crash::reach(Point::Acknowledging);
                     self.pending.acknowledge(call);
                 }
+                Effect::Refuse { call } => self.refuse(call),
                 Effect::Launch { attempt, upstream, not_after } => self.launch(attempt, upstream, not_after),
                 Effect::Abort { attempt } => self.abort(attempt),
                 Effect::Load => self.load(),
                 Effect::Ended { call, has_file } => self.ended(call, has_file),
             }
         }
+        self.load_unread();
     }
 
     fn ended(&mut self, call: CallId, has_file: bool) {
@@ -291,21 +279,23 @@ impl Run {
     }
 
     fn drain(&mut self) {
-        if !self.is_draining {
-            self.is_draining = true;
+        if self.drains_until.is_none() {
             let now = clock::now();
             let until = now.instant + self.config.server.drain_timeout;
+            self.drains_until = Some(until);
             self.dispatcher.handle(now, Event::Drain { until });
             self.publish();
         }
     }
 
     fn publish(&self) {
+        let is_short = self.storage.health == StoreHealth::Ok && self.space_announcer.is_full();
         self.snapshots.send_replace(Snapshot {
-            census: self.durable_census,
+            census: self.dispatcher.durable_census(),
             in_flight: self.dispatcher.in_flight(),
-            is_draining: self.is_draining,
-            store: StoreHealth::Ok,
+            is_draining: self.drains_until.is_some(),
+            store: if is_short { StoreHealth::Full } else { self.storage.health },
+            store_error: self.storage.error.clone().filter(|_| self.storage.health != StoreHealth::Ok),
             unfiled: self.unfiled,
             attempts: self.stats.attempts(),
         });

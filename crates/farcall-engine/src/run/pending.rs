@@ -2,13 +2,15 @@
 //!
 //! Only bookkeeping, and all of it is empty when nothing is under way.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
 use farcall_core::id::{AttemptId, CallId};
-use farcall_store::port::Insert;
+use farcall_core::id_map::IdMap;
+use farcall_store::port::{Insert, Settle, Write};
 use tokio_util::sync::CancellationToken;
 
 use super::batches::{Batches, Place};
+use super::loading::Unread;
 use crate::execute::Report;
 use crate::handle::{Accepted, SubmitError};
 
@@ -16,19 +18,21 @@ use crate::handle::{Accepted, SubmitError};
 #[derive(Debug, Default)]
 pub(super) struct Pending {
     /// Inserts whose write has not been made yet.
-    pub(super) inserts: HashMap<CallId, Box<Insert>>,
+    pub(super) inserts: IdMap<CallId, Box<Insert>>,
     /// Calls that are not durable yet, and those who wait for that.
-    pub(super) unacknowledged: HashMap<CallId, Unacknowledged>,
+    pub(super) unacknowledged: IdMap<CallId, Unacknowledged>,
     /// Those who wait, by the batch they submitted.
     pub(super) batches: Batches,
     /// Their idempotency scopes and keys.
     pub(super) keys: HashMap<(String, String), (CallId, [u8; 32])>,
     /// Reports whose settlement has not been written yet.
-    pub(super) reports: HashMap<AttemptId, Box<Report>>,
+    pub(super) reports: IdMap<AttemptId, Box<Report>>,
+    /// Settlements that could not be stored, by call and attempt; they will be written as they are.
+    pub(super) kept: IdMap<(CallId, Option<u32>), Box<Settle>>,
     /// Attempts that are out, and how to cut them off.
-    pub(super) running: HashMap<AttemptId, CancellationToken>,
-    /// Cut off before they were launched.
-    pub(super) cut_early: HashSet<AttemptId>,
+    pub(super) running: IdMap<AttemptId, CancellationToken>,
+    /// Attempts that begin when their documents have been read.
+    pub(super) unread: Vec<Unread>,
 }
 
 /// A call that is not durable yet.
@@ -36,6 +40,8 @@ pub(super) struct Pending {
 pub(super) struct Unacknowledged {
     /// Its idempotency scope and key.
     pub(super) key: Option<(String, String)>,
+    /// It came from a file of this name.
+    pub(super) file: Option<Vec<u8>>,
     pub(super) waiting: Vec<(Place, Accepted)>,
 }
 
@@ -48,6 +54,43 @@ impl Pending {
         }
         for (place, accepted) in call.waiting {
             self.batches.answer(place, Ok(accepted));
+        }
+    }
+
+    /// These writes were not stored. What is written again will be the same.
+    pub(super) fn keep(&mut self, writes: Vec<Write>) {
+        for write in writes {
+            match write {
+                Write::Insert(insert) => drop(self.inserts.insert(insert.call.id, insert)),
+                Write::Settle(settle) => {
+                    let number = settle.attempt.as_ref().map(|end| end.number);
+                    self.kept.insert((settle.call, number), settle);
+                }
+                Write::Start(_) | Write::Close { .. } | Write::Release { .. } | Write::Filed(_) => {}
+            }
+        }
+    }
+
+    /// The call will not become durable: nothing of it is kept, and whoever waits is told why. The file it came from.
+    pub(super) fn refuse(&mut self, call: CallId, error: impl Fn() -> SubmitError) -> Option<Vec<u8>> {
+        self.inserts.remove(&call);
+        self.kept.remove(&(call, None));
+        let refused = self.unacknowledged.remove(&call)?;
+        if let Some(key) = refused.key {
+            self.keys.remove(&key);
+        }
+        for (place, _) in refused.waiting {
+            self.batches.answer(place, Err(error()));
+        }
+        refused.file
+    }
+
+    /// Whoever waits for a call that came from no file is told that nobody knows what became of it.
+    pub(super) fn refuse_clients(&mut self) {
+        for call in self.unacknowledged.values_mut().filter(|call| call.file.is_none()) {
+            for (place, _) in call.waiting.drain(..) {
+                self.batches.answer(place, Err(SubmitError::StoreFailed));
+            }
         }
     }
 

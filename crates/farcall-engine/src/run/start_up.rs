@@ -5,7 +5,6 @@
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 
-use farcall_core::gate::Gate;
 use farcall_core::steady::SteadyClock;
 use farcall_core::time::Now;
 use farcall_crash::{self as crash, Point};
@@ -18,6 +17,7 @@ use super::announce::{Announcer, SpaceAnnouncer};
 use super::documents::Documents;
 use super::pending::Pending;
 use super::recover::{self, Clocks, Rebuilt};
+use super::storage::Storage;
 use super::{Run, Stats};
 use crate::clock;
 use crate::config::Config;
@@ -93,7 +93,7 @@ pub(crate) fn start(mut store: Box<dyn Store>, options: Options) -> Result<Start
     let journal = Journal::start(store, sender.clone()).map_err(io("start the store's thread"))?;
     let spawner = Arc::new(Spawner::new(options.launcher).map_err(io("start the spawning thread"))?);
     let unfiled = u64::try_from(recovery.unfiled.len()).unwrap_or(u64::MAX);
-    let census = dispatcher.census();
+    let census = dispatcher.durable_census();
     let (snapshots, watched) = watch::channel(Snapshot { census, unfiled, ..Snapshot::default() });
     let last_overview = Arc::new(OnceLock::new());
     let handle = Handle {
@@ -108,11 +108,9 @@ pub(crate) fn start(mut store: Box<dyn Store>, options: Options) -> Result<Start
         config,
         directory: options.directory,
         dispatcher,
-        gate: Gate::default(),
         journal,
-        in_commit: None,
-        durable_census: census,
-        next_census: census,
+        storage: Storage::default(),
+        is_unpublished: true,
         messages,
         sender,
         snapshots,
@@ -135,7 +133,7 @@ pub(crate) fn start(mut store: Box<dyn Store>, options: Options) -> Result<Start
         pruned_at: now.instant,
         stats: Stats::default(),
         announcer: Announcer::default(),
-        is_draining: false,
+        drains_until: None,
         store_failure: None,
     };
     Ok(Started { run, handle, filing })

@@ -2,10 +2,11 @@
 //!
 //! Not stored: after a restart it begins at zero. What is exact over restarts is the dispatcher's census.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use farcall_core::call::{State, UpstreamId};
+use farcall_core::id_map::IdMap;
 
 /// Counts of one upstream.
 #[derive(Debug, Clone, Default)]
@@ -19,7 +20,7 @@ pub(super) struct Tally {
 /// Counts of all upstreams.
 #[derive(Debug, Default)]
 pub(super) struct Stats {
-    tallies: HashMap<UpstreamId, Tally>,
+    tallies: IdMap<UpstreamId, Tally>,
     attempts: u64,
 }
 

@@ -37,7 +37,7 @@ impl Run {
 
     /// Offers a call to the dispatcher; it is accepted only when the commit of its insert says so.
     fn offer(&mut self, submission: Submission) -> Result<Accepted, SubmitError> {
-        if self.is_draining {
+        if self.drains_until.is_some() {
             return Err(SubmitError::Draining);
         }
         let now = clock::now();
@@ -46,6 +46,9 @@ impl Run {
             && let Some(accepted) = self.replay(key)?
         {
             return Ok(accepted);
+        }
+        if self.storage.is_broken() {
+            return Err(SubmitError::StoreFailed);
         }
         self.check_space(now)?;
         let upstream = self.upstream_of(&submission.document, now)?;
@@ -65,12 +68,21 @@ impl Run {
         let kept = Kept { document: *submission.document, via: submission.via };
         let text_bytes = insert.request.len();
         self.pending.inserts.insert(id, Box::new(insert));
-        self.pending.unacknowledged.insert(id, Unacknowledged { key, waiting: Vec::new() });
+        let file = submission.file.map(|file| file.name);
+        self.pending.unacknowledged.insert(id, Unacknowledged { key, file, waiting: Vec::new() });
         self.dispatcher.handle(now, Event::Offered(Box::new(spec)));
         if self.dispatcher.is_loaded(id) {
             self.documents.keep(id, kept, text_bytes);
         }
         Ok(Accepted { id, is_replay: false })
+    }
+
+    /// A call could not be stored: nothing of it is kept, and it may come again.
+    pub(super) fn refuse(&mut self, call: CallId) {
+        self.documents.forget(call);
+        if let Some(name) = self.pending.refuse(call, || self.storage.refusal()) {
+            self.filing.withdraw(&name, call);
+        }
     }
 
     fn idempotency(&self, submission: &Submission) -> Option<IdempotencyRecord> {

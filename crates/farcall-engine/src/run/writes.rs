@@ -25,9 +25,11 @@ impl Run {
     pub(super) fn translate(&mut self, write: &Write, now: Now) -> port::Write {
         match *write {
             Write::Insert { call, state, ready_at, callback } => {
-                let mut insert = match callback {
-                    Some(callback) => self.callback_insert(now, call, callback),
-                    None => self.pending.inserts.remove(&call).expect("an offered call has its insert"),
+                let mut insert = match (self.pending.inserts.remove(&call), callback) {
+                    (Some(insert), _) => insert,
+                    (None, callback) => {
+                        self.callback_insert(now, call, callback.expect("an offered call has its insert"))
+                    }
                 };
                 insert.call.progress = record::Progress::waiting(state, ready_at.map(|at| self.steady.steady(at)));
                 port::Write::Insert(insert)
@@ -40,6 +42,9 @@ impl Run {
                 granted_at: self.steady.steady(at.instant),
             }),
             Write::Settle { call, upstream, attempt, progress } => {
+                if let Some(kept) = self.pending.kept.remove(&(call, attempt.map(|end| end.number))) {
+                    return port::Write::Settle(kept);
+                }
                 let settle = self.settle(now, call, attempt, progress);
                 self.note(now, upstream, &settle);
                 port::Write::Settle(Box::new(settle))

@@ -14,17 +14,18 @@ use serde_json::Value;
 
 use crate::upstream::{Step, Upstream};
 
-type Outcome = Result<(), Box<dyn std::error::Error>>;
+pub(crate) type Outcome = Result<(), Box<dyn std::error::Error>>;
 
-const OK: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 11\r\n\r\n{\"ok\":true}";
+pub(crate) const OK: &[u8] =
+    b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 11\r\n\r\n{\"ok\":true}";
 
-fn start(dir: &Path, store: MemoryStore) -> Result<Engine, Box<dyn std::error::Error>> {
+pub(crate) fn start(dir: &Path, store: MemoryStore) -> Result<Engine, Box<dyn std::error::Error>> {
     let config = Arc::new(load(dir, &LoadOptions::default())?.config);
     let launcher = "/proc/self/exe".into();
     Ok(Engine::start(Box::new(store), Options { directory: dir.to_owned(), config, launcher })?)
 }
 
-async fn until<T, F: Future<Output = Option<T>>>(what: &str, mut look: impl FnMut() -> F) -> T {
+pub(crate) async fn until<T, F: Future<Output = Option<T>>>(what: &str, mut look: impl FnMut() -> F) -> T {
     let wait = async {
         loop {
             if let Some(found) = look().await {
@@ -39,12 +40,12 @@ async fn until<T, F: Future<Output = Option<T>>>(what: &str, mut look: impl FnMu
     }
 }
 
-async fn response(dir: &Path, name: &str) -> Value {
+pub(crate) async fn response(dir: &Path, name: &str) -> Value {
     let path = dir.join("responses").join(name);
     until(name, || async { serde_json::from_slice(&std::fs::read(&path).ok()?).ok() }).await
 }
 
-fn drop_file(dir: &Path, name: &str, text: &str) -> std::io::Result<()> {
+pub(crate) fn drop_file(dir: &Path, name: &str, text: &str) -> std::io::Result<()> {
     let hidden = dir.join(format!(".{name}"));
     std::fs::write(&hidden, text)?;
     std::fs::rename(hidden, dir.join(name))

@@ -22,7 +22,7 @@ pub(crate) struct Health {
 #[serde(rename_all = "snake_case")]
 enum Status {
     Ok,
-    /// Accepted calls go on, new ones are refused.
+    /// New calls are refused.
     Degraded,
     Failing,
 }
@@ -31,14 +31,19 @@ enum Status {
 struct Store {
     state: StoreState,
     free_bytes: Option<u64>,
+    /// What the store said, while it does not do well.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<String>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "snake_case")]
 enum StoreState {
     Ok,
-    /// Less is free than `store.min_free`.
+    /// Less is free than `store.min_free`, or a commit found no space.
     Full,
+    /// A commit failed, and the store is being opened again.
+    Recovering,
     Failed,
 }
 
@@ -50,19 +55,21 @@ impl Health {
     pub(crate) fn of(snapshot: &Snapshot, free_bytes: Option<u64>, min_free: u64) -> Self {
         let state = match (snapshot.store, free_bytes) {
             (StoreHealth::Failed, _) | (StoreHealth::Ok, None) => StoreState::Failed,
+            (StoreHealth::Recovering, _) => StoreState::Recovering,
+            (StoreHealth::Full, _) => StoreState::Full,
             (StoreHealth::Ok, Some(free_bytes)) if free_bytes < min_free => StoreState::Full,
             (StoreHealth::Ok, Some(_)) => StoreState::Ok,
         };
         let status = match state {
             StoreState::Ok => Status::Ok,
-            StoreState::Full => Status::Degraded,
+            StoreState::Full | StoreState::Recovering => Status::Degraded,
             StoreState::Failed => Status::Failing,
         };
         Self {
             status,
             version: env!("CARGO_PKG_VERSION"),
             draining: snapshot.is_draining,
-            store: Store { state, free_bytes },
+            store: Store { state, free_bytes, reason: snapshot.store_error.clone() },
             accepted: snapshot.census.accepted,
             pruned: snapshot.census.pruned,
             calls: Calls(snapshot.census),
@@ -99,6 +106,8 @@ mod tests {
         check(StoreHealth::Ok, Some(100), "ok ok 100");
         check(StoreHealth::Ok, Some(99), "degraded full 99");
         check(StoreHealth::Ok, None, "failing failed null");
+        check(StoreHealth::Full, Some(100), "degraded full 100");
+        check(StoreHealth::Recovering, Some(100), "degraded recovering 100");
         check(StoreHealth::Failed, Some(99), "failing failed 99");
     }
 

@@ -1,5 +1,6 @@
 //! Every failure a client can see, provoked once: its status, code, place and headers.
 
+use farcall_store::memory::Trouble;
 use serde_json::json;
 
 use crate::farcall::{Farcall, Setup, post};
@@ -227,10 +228,22 @@ async fn a_store_without_space_refuses_calls() {
 
 #[tokio::test]
 async fn a_store_that_fails_refuses_calls() {
-    let farcall = Setup::new().with_failing_commit().start().await;
+    let farcall = Setup::new().with_trouble(Trouble::Broken).start().await;
     let failed = farcall.post_call("", LATER).await;
     check(&failed, 503, "store_failed", None);
     assert_eq!(failed.header("retry-after"), Some("5"));
+    let again = farcall.post_call("", LATER).await;
+    check(&again, 503, "store_failed", None);
+}
+
+#[tokio::test]
+async fn a_commit_that_finds_no_space_refuses_its_calls() {
+    let farcall = Setup::new().with_trouble(Trouble::Full).start().await;
+    for _ in 0..2 {
+        let full = farcall.post_call("", LATER).await;
+        check(&full, 507, "storage_full", None);
+        assert_eq!(full.header("retry-after"), Some("10"));
+    }
 }
 
 #[tokio::test]

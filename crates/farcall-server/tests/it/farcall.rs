@@ -7,7 +7,7 @@ use std::sync::Arc;
 use farcall_engine::config::{Addresses, Config, Listen};
 use farcall_engine::{Engine, Handle};
 use farcall_server::{Options, Server};
-use farcall_store::memory::{Fault, MemoryStore};
+use farcall_store::memory::{MemoryStore, Trouble};
 use farcall_store::port::Store;
 use tempfile::TempDir;
 use tokio::net::{TcpStream, UnixStream};
@@ -57,10 +57,10 @@ impl Setup {
         self.with(|setup| setup.store = Box::new(store))
     }
 
-    /// A store whose first commit fails.
-    pub(crate) fn with_failing_commit(self) -> Self {
-        let mut store = MemoryStore::new();
-        store.inject(Fault::Full, 0);
+    /// A store on a disk in trouble.
+    pub(crate) fn with_trouble(self, trouble: Trouble) -> Self {
+        let store = MemoryStore::new();
+        store.troubles().set(trouble);
         self.with(|setup| setup.store = Box::new(store))
     }
 

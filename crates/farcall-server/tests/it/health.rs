@@ -1,5 +1,6 @@
 //! `/healthz` over both ways in.
 
+use farcall_store::memory::Trouble;
 use serde_json::json;
 
 use crate::farcall::{Farcall, Setup};
@@ -43,10 +44,15 @@ async fn a_store_with_too_little_space_is_degraded_and_answers_200() {
 
 #[tokio::test]
 async fn a_failed_store_answers_503() {
-    let farcall = Setup::new().with_failing_commit().start().await;
+    let farcall = Setup::new().with_trouble(Trouble::Broken).start().await;
     assert_eq!(farcall.post_call("", r#"{"url": "http://localhost:1"}"#).await.status, 503);
     let reply = farcall.get("/healthz").await;
-    assert_eq!((reply.status, &reply.json()["status"]), (503, &json!("failing")));
+    let health = reply.json();
+    assert_eq!((reply.status, &health["status"]), (503, &json!("failing")));
+    assert_eq!(
+        (&health["store"]["state"], &health["store"]["reason"]),
+        (&json!("failed"), &json!("cannot open the store again: the disk failed"))
+    );
 }
 
 #[tokio::test]

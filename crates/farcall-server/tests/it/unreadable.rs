@@ -4,7 +4,7 @@ use bytes::Bytes;
 use farcall_core::id::CallId;
 use farcall_core::steady::{KeptClock, Steady};
 use farcall_store::memory::MemoryStore;
-use farcall_store::port::{CommitError, LaneRange, ReadError, Reader, Store, Write};
+use farcall_store::port::{CommitError, Fate, LaneRange, ReadError, Reader, ReopenError, Store, Write};
 use farcall_store::record::{AttemptRecord, CallRecord, FileIdentity, GrantRecord, Recovery, ResponseRecord};
 
 #[derive(Debug)]
@@ -42,6 +42,10 @@ impl Store for Unreadable {
 
     fn commit(&mut self, writes: &[Write]) -> Result<(), CommitError> {
         self.store.commit(writes)
+    }
+
+    fn reopen(&mut self) -> Result<Fate, ReopenError> {
+        self.store.reopen()
     }
 
     fn reader(&self) -> Result<Box<dyn Reader>, ReadError> {

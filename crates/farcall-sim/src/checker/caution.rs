@@ -23,9 +23,9 @@ pub(crate) fn check_caution(world: &World, process: &Process, lost: &[Write]) ->
         let before = died.upstream_standing(upstream, world.now).limits;
         let after = rebuilt.upstream_standing(upstream, world.now).limits;
         for (before, after) in before.iter().zip(&after) {
-            // A limit that was lowered may hold more than it admits; what counts is that it is full.
-            let used = before.used.min(before.spec.count.get());
-            ensure(after.used + unlaunched >= used, || {
+            // After a limit was lowered more may be in use than there is; a start reads what fills it, and no more.
+            let needed = before.used.min(before.spec.count.get());
+            ensure(after.used + unlaunched >= needed, || {
                 format!("{upstream:?}: {before:?} in memory, {after:?} from disk, {unlaunched} never launched")
             })?;
         }

@@ -156,6 +156,9 @@ fn what_came(
         ensure(is_true, || format!("{id:?} says the engine died, and it did not"))?;
         return Ok((Came::Interrupted, ended_at));
     }
+    if !world.facts.launches.contains_key(&id) {
+        return unlaunched(world, call, attempt, ended_at);
+    }
     let Some(report) = world.facts.reports.get(&id) else {
         return Err(violation(format!("{id:?} has an end that nobody reported")));
     };
@@ -167,6 +170,24 @@ fn what_came(
         Reported::Aborted { wrote, cut } => of_cut(wrote, cut),
     };
     check_outcome(attempt, came).map_err(|found| violation(format!("{id:?}: {found}")))?;
+    Ok((came, ended_at))
+}
+
+/// One that was stored and then never launched: by then it was too late for it, or we were stopping.
+fn unlaunched(
+    world: &World,
+    call: &CallRecord,
+    attempt: &AttemptRecord,
+    ended_at: Steady,
+) -> Result<(Came, Steady), Violation> {
+    let is_late = call.deadline.is_some_and(|at| at <= ended_at);
+    let is_drained = world.facts.drains.iter().any(|&until| until <= ended_at);
+    let came = if is_late { Came::OutOfTime } else { Came::HandedBack };
+    ensure(is_late || is_drained, || format!("attempt {} of {} was never launched", attempt.number, call.id))?;
+    let is_told = attempt.outcome == AttemptOutcome::Cancelled;
+    ensure(is_told, || {
+        format!("attempt {} of {} was never launched, and is {}", attempt.number, call.id, attempt.outcome)
+    })?;
     Ok((came, ended_at))
 }
 

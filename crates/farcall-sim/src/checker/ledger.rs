@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use farcall_core::attempt::AttemptOutcome;
 use farcall_core::call::State;
+use farcall_core::dispatcher::Census;
 use farcall_core::id::{AttemptId, CallId};
 use farcall_core::steady::Steady;
 use farcall_store::memory::MemoryStore;
@@ -170,18 +171,23 @@ impl World {
                 self.facts.filed.insert(*call, self.now);
             }
         }
-        self.check_census()
+        Ok(())
     }
 
-    /// When nothing is pending, memory counts as the store does.
-    fn check_census(&self) -> Check {
+    /// What is told of the store's counts is what the store holds; and when nothing is pending, so is what is in memory.
+    pub(crate) fn check_census(&self) -> Check {
         let Some(process) = &self.process else { return Ok(()) };
         let census = process.dispatcher.census();
         let sum = census.sum() + census.pruned;
         ensure(census.accepted == sum, || format!("accepted is {}, pruned and all calls {sum}", census.accepted))?;
-        if !process.is_settled() {
-            return Ok(());
+        // One that stalls has not heard of the last commit.
+        if process.stalled_until.is_none() {
+            self.compare_census(process.dispatcher.durable_census())?;
         }
+        if process.is_idle() { self.compare_census(census) } else { Ok(()) }
+    }
+
+    fn compare_census(&self, census: Census) -> Check {
         let rows = self.ledger.rows.len() as u64;
         ensure(census.accepted == rows, || format!("{} calls are counted, {rows} are stored", census.accepted))?;
         for &state in State::ALL.iter().filter(|&&state| !is_untried(state)) {

@@ -12,7 +12,7 @@ use crate::world::World;
 /// From the moment of healing on.
 pub(crate) fn time_to_end(world: &World) -> Duration {
     let faults = &world.plan.faults;
-    let step = (faults.commit_max + faults.commit_slow_max) * 4;
+    let step = (faults.commit_max + faults.commit_slow_max) * 4 + faults.stall_max() + faults.reopen_max;
     let mut longest = Duration::ZERO;
     for (place, policy) in world.policies.iter().enumerate().filter(|&(place, _)| !world.plan.is_webhook(place)) {
         longest = longest.max(time_of_upstream(world, place, policy, step));

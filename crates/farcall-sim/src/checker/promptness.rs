@@ -29,7 +29,8 @@ const READ_AGAIN_MAX: Duration = Duration::from_secs(2);
 
 /// Looks now, if the engine is at rest and it is time.
 pub(crate) fn check_prompt(world: &World) -> Check {
-    let rests = |process: &&Process| process.is_idle() && process.draining.is_none();
+    let rests =
+        |process: &&Process| process.is_idle() && process.draining.is_none() && !process.dispatcher.is_held_up();
     let Some(process) = world.process.as_ref().filter(rests) else { return Ok(()) };
     if !world.log.count().is_multiple_of(MOMENTS) {
         return Ok(());
@@ -59,16 +60,17 @@ fn check_time(world: &World, process: &Process, call: &CallRecord, attempts: &[A
     let deadline = call.deadline.map(|at| world.clocks.instant(at));
     let commit = world.plan.faults.commit_max + world.plan.faults.commit_slow_max;
     if call.progress.state != State::Running {
-        // What only the store holds is read before it ends: a commit, a read, and a while until reads are made again.
+        // What only the store holds is read before it ends: commits, reads, and a while until reads are made again.
         let is_stored = !process.dispatcher.is_loaded(call.id);
-        let patience = if is_stored { commit * 6 + read_pause(world) } else { Duration::ZERO };
+        let patience =
+            if is_stored { commit * 6 + world.plan.faults.trouble_max() + read_pause(world) } else { Duration::ZERO };
         let booted_at = world.facts.boots.last().map_or(world.now, |boot| boot.at);
         let from = |at: Instant| if is_stored { at.max(booted_at) } else { at };
         let is_in_time = deadline.is_none_or(|at| from(at) + patience > world.now);
         return ensure(is_in_time, || format!("{} waits beyond its deadline", call.id));
     }
     let timeout = terms(&world.plan, &world.facts, call.id).timeout;
-    let patience = CUT_MAX + commit;
+    let patience = CUT_MAX + commit + world.plan.faults.stall_max();
     let out = attempts.iter().filter(|attempt| attempt.outcome == AttemptOutcome::Running);
     let overdue = out.filter(|attempt| {
         let id = AttemptId { call: call.id, number: attempt.number };

@@ -1,10 +1,12 @@
 //! The store in memory, for the simulator, tests and engines without a directory.
 //!
 //! A commit is durable at once: [`MemoryStore::crash`] gives the store as a fresh process finds it. A test can let a
-//! commit fail, or the process die on either side of it ([`MemoryStore::inject`]). Snapshots share their rows until one
-//! side changes them. No clock, no chance, no order that depends on hashing.
+//! commit fail, or the process die on either side of it ([`MemoryStore::inject`]), or the disk be full or broken for a
+//! while ([`MemoryStore::troubles`]). Snapshots share their rows until one side changes them. No clock, no chance, no
+//! order that depends on hashing.
 
 mod content;
+mod trouble;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -13,7 +15,8 @@ use farcall_core::id::CallId;
 use farcall_core::steady::{KeptClock, Steady};
 
 use self::content::Content;
-use crate::port::{CommitError, LaneRange, ReadError, Reader, Store, Write};
+pub use self::trouble::{Trouble, Troubles};
+use crate::port::{CommitError, Fate, LaneRange, ReadError, Reader, ReopenError, Store, Write};
 use crate::record::{AttemptRecord, CallRecord, FileIdentity, GrantRecord, Recovery, ResponseRecord};
 use crate::transition::SUPERSEDED;
 
@@ -26,12 +29,21 @@ pub enum Fault {
     CrashAfter,
     /// There is no space for it; the store lives on.
     Full,
+    /// It fails, and its fate is known only when the store is opened again.
+    Broken(Fate),
+    /// It panics, and nothing of it is kept.
+    Panic,
 }
 
 /// The process that used this store has died; only [`MemoryStore::crash`] leads on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the store's process has crashed")]
 pub struct Crashed;
+
+/// The disk failed; the store has to be opened again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the disk failed")]
+pub struct Broken;
 
 /// Calls in memory.
 #[derive(Debug)]
@@ -40,6 +52,9 @@ pub struct MemoryStore {
     /// What [`Store::take_over`] began.
     epoch: Option<u64>,
     crashed: bool,
+    /// What became of the commit that failed last, until the store is opened again.
+    broken: Option<Fate>,
+    troubles: Troubles,
     /// The fault, and the commits that still succeed before it.
     fault: Option<(Fault, u64)>,
     free_bytes: u64,
@@ -98,12 +113,30 @@ impl MemoryStore {
         self.free_bytes = free_bytes;
     }
 
-    const fn on(disk: Disk) -> Self {
-        Self { disk, epoch: None, crashed: false, fault: None, free_bytes: u64::MAX }
+    fn on(disk: Disk) -> Self {
+        Self {
+            disk,
+            epoch: None,
+            crashed: false,
+            broken: None,
+            troubles: Troubles::default(),
+            fault: None,
+            free_bytes: u64::MAX,
+        }
+    }
+
+    /// What outlasts single commits; the switch stays in the test's hand when an engine has the store.
+    pub fn troubles(&self) -> Troubles {
+        self.troubles.clone()
     }
 
     /// The fault of the present commit, if its time has come.
-    const fn strike(&mut self) -> Option<Fault> {
+    fn strike(&mut self) -> Option<Fault> {
+        match self.troubles.present() {
+            Trouble::None => {}
+            Trouble::Full => return Some(Fault::Full),
+            Trouble::Broken => return Some(Fault::Broken(Fate::Lost)),
+        }
         match self.fault {
             Some((fault, 0)) => {
                 self.fault = None;
@@ -164,15 +197,33 @@ impl Store for MemoryStore {
             return Err(self.die());
         }
         let Some(first) = writes.first().map(Write::call) else { return Ok(()) };
+        if self.broken.is_some() {
+            return Err(CommitError::Io(Box::new(Broken)));
+        }
         match self.strike() {
             None => self.apply(writes, first),
             Some(Fault::Full) => Err(CommitError::Full),
+            Some(Fault::Broken(fate)) => {
+                if fate == Fate::Kept {
+                    self.apply(writes, first)?;
+                }
+                self.broken = Some(fate);
+                Err(CommitError::Io(Box::new(Broken)))
+            }
+            Some(Fault::Panic) => panic!("a commit that is to panic"),
             Some(Fault::CrashBefore) => Err(self.die()),
             Some(Fault::CrashAfter) => {
                 self.apply(writes, first)?;
                 Err(self.die())
             }
         }
+    }
+
+    fn reopen(&mut self) -> Result<Fate, ReopenError> {
+        if self.crashed || self.troubles.present() == Trouble::Broken {
+            return Err(ReopenError(Box::new(Broken)));
+        }
+        Ok(self.broken.take().unwrap_or(Fate::Lost))
     }
 
     fn reader(&self) -> Result<Box<dyn Reader>, ReadError> {

@@ -4,13 +4,14 @@
 //! crash leaves without a row is an orphan, removed by [`Bodies::sweep`]. Names are made of the call's id alone, so a
 //! batch that is tried again writes the same file again.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write as _};
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
+use std::fs::File;
+use std::io::{self, Read as _, Write as _};
+use std::path::Path;
+use std::sync::Arc;
 
 use farcall_core::id::CallId;
 use farcall_crash::{self as crash, Point};
+use rustix::fs::{AtFlags, Dir, Mode, OFlags, openat, renameat, unlinkat};
 
 use super::open::private_directory;
 
@@ -26,10 +27,10 @@ pub(super) enum Part {
     Response,
 }
 
-/// The directory of body files.
+/// The directory of body files. It is the same one when it, or the working directory around it, is moved.
 #[derive(Debug, Clone)]
 pub(super) struct Bodies {
-    dir: PathBuf,
+    dir: Arc<File>,
 }
 
 impl Part {
@@ -42,48 +43,49 @@ impl Part {
 }
 
 impl Bodies {
+    /// Opens the body files of a store; makes their directory where it is missing.
+    pub(super) fn open(store: &Path) -> io::Result<Self> {
+        let dir = store.join("bodies");
+        private_directory(&dir)?;
+        Ok(Self { dir: Arc::new(File::open(dir)?) })
+    }
+
     /// Bytes free for the user where the bodies lie.
-    pub(super) fn free_bytes(&self) -> std::io::Result<u64> {
-        let system = rustix::fs::statvfs(&self.dir)?;
+    pub(super) fn free_bytes(&self) -> io::Result<u64> {
+        let system = rustix::fs::fstatvfs(&self.dir)?;
         Ok(system.f_bavail.saturating_mul(system.f_frsize))
-    }
-
-    /// The body files of this store, without a look at the disk.
-    pub(super) fn of_store(store: &Path) -> Self {
-        Self { dir: store.join("bodies") }
-    }
-
-    /// Makes the directory where it is missing.
-    pub(super) fn create(&self) -> io::Result<()> {
-        private_directory(&self.dir)
     }
 
     /// Writes a body and makes its bytes durable; its name is durable after the next [`Bodies::sync`].
     pub(super) fn write(&self, call: CallId, part: Part, body: &[u8]) -> io::Result<()> {
-        let path = self.path(call, part);
-        let mut temporary = path.clone().into_os_string();
-        temporary.push(TEMPORARY);
-        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
+        let name = file_name(call, part);
+        let temporary = format!("{name}{TEMPORARY}");
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let mut file = File::from(openat(&self.dir, &temporary, flags, Mode::RUSR | Mode::WUSR)?);
         file.write_all(body)?;
         file.sync_all()?;
         crash::reach(Point::BodyWritten);
-        fs::rename(&temporary, &path)?;
+        renameat(&self.dir, &temporary, &self.dir, &name)?;
         crash::reach(Point::BodyNamed);
         Ok(())
     }
 
     /// Makes the names of all files written so far durable.
     pub(super) fn sync(&self) -> io::Result<()> {
-        File::open(&self.dir)?.sync_all()
+        self.dir.sync_all()
     }
 
     pub(super) fn read(&self, call: CallId, part: Part) -> io::Result<Vec<u8>> {
-        fs::read(self.path(call, part))
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let mut file = File::from(openat(&self.dir, file_name(call, part), flags, Mode::empty())?);
+        let mut body = Vec::new();
+        file.read_to_end(&mut body)?;
+        Ok(body)
     }
 
     /// Removes a body that no row refers to. What cannot be removed now is an orphan for the next sweep.
     pub(super) fn discard(&self, call: CallId, part: Part) {
-        let _ = fs::remove_file(self.path(call, part));
+        let _ = unlinkat(&self.dir, file_name(call, part), AtFlags::empty());
     }
 
     /// Removes temporary files and every body that `referred` does not know; names that are not ours are left alone.
@@ -91,23 +93,23 @@ impl Bodies {
     where
         E: From<io::Error>,
     {
-        for entry in fs::read_dir(&self.dir)? {
-            let entry = entry?;
-            let Some(name) = entry.file_name().to_str().and_then(BodyName::parse) else { continue };
+        for entry in Dir::read_from(&self.dir).map_err(io::Error::from)? {
+            let entry = entry.map_err(io::Error::from)?;
+            let Some(name) = entry.file_name().to_str().ok().and_then(BodyName::parse) else { continue };
             let kept = match name {
                 BodyName::Temporary => false,
                 BodyName::Body(call, part) => referred(call, part)?,
             };
             if !kept {
-                fs::remove_file(entry.path())?;
+                unlinkat(&self.dir, entry.file_name(), AtFlags::empty()).map_err(io::Error::from)?;
             }
         }
         Ok(())
     }
+}
 
-    fn path(&self, call: CallId, part: Part) -> PathBuf {
-        self.dir.join(call.uuid() + part.extension())
-    }
+fn file_name(call: CallId, part: Part) -> String {
+    call.uuid() + part.extension()
 }
 
 /// What a name in the directory means.

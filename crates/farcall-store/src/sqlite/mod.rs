@@ -11,6 +11,7 @@ mod error;
 mod open;
 mod read;
 mod recovery;
+mod reopen;
 mod row;
 mod schema;
 mod write;
@@ -31,7 +32,7 @@ use self::error::unread;
 pub use self::open::OpenError;
 use self::read::SqliteReader;
 use self::write::Batch;
-use crate::port::{CommitError, ReadError, Reader, Store, Write};
+use crate::port::{CommitError, Fate, ReadError, Reader, ReopenError, Store, Write};
 use crate::record::Recovery;
 use crate::transition::SUPERSEDED;
 
@@ -43,6 +44,8 @@ pub struct SqliteStore {
     dir: PathBuf,
     /// What [`Store::take_over`] began.
     epoch: Option<i64>,
+    /// Batches committed, by the last account that is certain.
+    commits: i64,
     checkpointer: Checkpointer,
     /// Why nothing more is committed.
     broken: Option<Arc<dyn std::error::Error + Send + Sync>>,
@@ -74,6 +77,7 @@ impl SqliteStore {
             bodies: opened.bodies,
             dir: opened.dir,
             epoch: None,
+            commits: 0,
             checkpointer: Checkpointer::new(Limits::DEFAULT),
             broken: None,
             _lock: opened.lock,
@@ -98,7 +102,7 @@ impl SqliteStore {
                 discard(&self.bodies);
                 return Err(refused);
             }
-            Ok(()) => {}
+            Ok(()) => self.commits += 1,
         }
         self.intact()
     }
@@ -115,6 +119,7 @@ impl Store for SqliteStore {
         recovery::sweep(&self.connection, &self.bodies).map_err(unread("the body files"))?;
         crash::reach(Point::BodiesSwept);
         self.epoch = Some(epoch);
+        self.commits = reopen::commits(&self.connection).map_err(unread("the number of commits"))?;
         Ok(recovery)
     }
 
@@ -136,6 +141,10 @@ impl Store for SqliteStore {
             self.broken = Some(Arc::new(cause));
         }
         Ok(())
+    }
+
+    fn reopen(&mut self) -> Result<Fate, ReopenError> {
+        self.open_again()
     }
 
     fn reader(&self) -> Result<Box<dyn Reader>, ReadError> {
@@ -166,7 +175,7 @@ mod tests {
     use crate::port::Insert;
     use crate::record::{CallRecord, Progress};
 
-    fn insert(n: u128, request: Vec<u8>) -> Write {
+    pub(super) fn insert(n: u128, request: Vec<u8>) -> Write {
         let call = CallRecord {
             id: CallId::from_bits(n),
             source: Source::Api,
@@ -206,7 +215,7 @@ mod tests {
         Write::Insert(Box::new(Insert { at, call, request: Bytes::from(request) }))
     }
 
-    fn opened() -> Result<(tempfile::TempDir, SqliteStore), Box<dyn std::error::Error>> {
+    pub(super) fn opened() -> Result<(tempfile::TempDir, SqliteStore), Box<dyn std::error::Error>> {
         let home = tempfile::tempdir()?;
         let mut store = SqliteStore::open(&home.path().join(".farcall"))?;
         store.take_over()?;

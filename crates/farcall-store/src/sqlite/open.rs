@@ -12,6 +12,7 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags, ffi};
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
@@ -86,8 +87,7 @@ pub(super) fn open(dir: &Path) -> Result<Opened, OpenError> {
     probe(&path)?;
     private_file(&path).map_err(at(&path))?;
     let connection = writer(&path)?;
-    let bodies = Bodies::of_store(&dir);
-    bodies.create().map_err(at(&dir))?;
+    let bodies = Bodies::open(&dir).map_err(at(&dir))?;
     // The names of database and log were made above; a commit is durable only under durable names.
     sync_directory(&dir).map_err(at(&dir))?;
     Ok(Opened { connection, bodies, dir, lock })
@@ -115,7 +115,7 @@ pub(super) fn private_directory(dir: &Path) -> io::Result<()> {
     }
 }
 
-fn database_path(dir: &Path) -> PathBuf {
+pub(super) fn database_path(dir: &Path) -> PathBuf {
     dir.join("farcall.db")
 }
 
@@ -182,7 +182,7 @@ fn private_file(path: &Path) -> io::Result<()> {
     OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path).map(drop)
 }
 
-fn writer(path: &Path) -> Result<Connection, OpenError> {
+pub(super) fn writer(path: &Path) -> Result<Connection, OpenError> {
     let failed = |error| refused(path, error);
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let mut connection = Connection::open_with_flags(path, flags).map_err(failed)?;
@@ -206,6 +206,8 @@ fn journal(connection: &Connection) -> rusqlite::Result<()> {
 fn configure(connection: &Connection) -> rusqlite::Result<()> {
     connection.busy_timeout(BUSY_TIMEOUT)?;
     connection.set_prepared_statement_cache_capacity(STATEMENTS);
+    // Plans do not depend on what is bound, or statements beside a partial index would be planned anew at every use.
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
     // Finds damaged pages when they are read, for the price of a scan of each page's cell pointers.
     connection.pragma_update(None, "cell_size_check", true)?;
     connection.pragma_update(None, "trusted_schema", false)

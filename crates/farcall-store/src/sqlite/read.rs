@@ -4,6 +4,7 @@
 //! checkpointed.
 
 use bytes::Bytes;
+use farcall_core::call::Via;
 use farcall_core::id::CallId;
 use farcall_core::steady::Steady;
 use rusqlite::{Connection, OptionalExtension, Row, params};
@@ -12,7 +13,7 @@ use super::bodies::{Bodies, Part};
 use super::error::unread;
 use super::row::{self, Columns, attempt_columns, blob, call_columns};
 use crate::port::{LaneRange, ReadError, Reader};
-use crate::record::{AttemptRecord, CallRecord, FileIdentity, GrantRecord, LaneName, ResponseRecord};
+use crate::record::{AttemptRecord, CallRecord, FileIdentity, GrantRecord, LaneName, RequestRecord, ResponseRecord};
 
 /// Reads committed data of one store.
 #[derive(Debug)]
@@ -43,6 +44,18 @@ impl SqliteReader {
             .query_row([blob(id)], |row| row.get(0))
             .optional()?;
         stored.map(|inline| self.body(id, Part::Request, inline)).transpose()
+    }
+
+    /// In one snapshot, for the price of one transaction.
+    fn stored_requests(&self, ids: &[CallId]) -> Result<Vec<Option<RequestRecord>>, Failure> {
+        let snapshot = self.connection.unchecked_transaction()?;
+        let mut statement = snapshot.prepare_cached(REQUESTS)?;
+        let mut request = |id| {
+            let read = |row: &Row<'_>| Ok((Columns::new(row).word(Via::from_word)?, row.get(1)?));
+            let Some((via, inline)) = statement.query_row([blob(id)], read).optional()? else { return Ok(None) };
+            Ok(Some(RequestRecord { via, document: self.body(id, Part::Request, inline)? }))
+        };
+        ids.iter().map(|&id| request(id)).collect()
     }
 
     fn stored_response(&self, id: CallId) -> Result<Option<ResponseRecord>, Failure> {
@@ -116,6 +129,10 @@ impl Reader for SqliteReader {
         self.stored_request(id).map_err(unread("a request"))
     }
 
+    fn requests(&mut self, ids: &[CallId]) -> Result<Vec<Option<RequestRecord>>, ReadError> {
+        self.stored_requests(ids).map_err(unread("requests"))
+    }
+
     fn response(&mut self, id: CallId) -> Result<Option<ResponseRecord>, ReadError> {
         self.stored_response(id).map_err(unread("a response"))
     }
@@ -163,6 +180,9 @@ const ATTEMPTS: &str = concat!(
     attempt_columns!(),
     " FROM attempts WHERE call = (SELECT seq FROM calls WHERE id = ?1) ORDER BY number"
 );
+
+const REQUESTS: &str =
+    "SELECT calls.via, requests.body FROM calls JOIN requests ON requests.call = calls.seq WHERE calls.id = ?1";
 
 const RESPONSE: &str =
     "SELECT status, headers, decoded, body FROM responses WHERE call = (SELECT seq FROM calls WHERE id = ?1)";

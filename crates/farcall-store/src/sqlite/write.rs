@@ -3,12 +3,11 @@
 //! The start of a call that the same batch inserts is made part of its insert, so that the row is written once. The
 //! last step, [`Batch::seal`], counts what the batch did and checks in the same statement that the epoch still is ours.
 
-use std::collections::HashMap;
-
 use bytes::Bytes;
 use farcall_core::attempt::AttemptOutcome;
 use farcall_core::call::State;
 use farcall_core::id::CallId;
+use farcall_core::id_map::IdMap;
 use farcall_core::steady::Steady;
 use farcall_core::time::Timestamp;
 use rusqlite::{CachedStatement, Connection, ErrorCode, OptionalExtension, params};
@@ -206,7 +205,7 @@ impl<'c> Batch<'c> {
 /// The steps of a batch: a start goes with the insert of its call when nothing stands between the two.
 fn plan(writes: &[Write]) -> Vec<Step<'_>> {
     let mut steps = Vec::with_capacity(writes.len());
-    let mut untouched: HashMap<CallId, usize> = HashMap::new();
+    let mut untouched: IdMap<CallId, usize> = IdMap::default();
     for write in writes {
         let inserted = untouched.remove(&write.call());
         match write {
@@ -381,10 +380,10 @@ const END: &str = "UPDATE calls SET state = ?2, ready_at = ?3, retries = ?4, req
     finished_at = ?7, status = ?8, error_kind = ?9, error_message = ?10, ended = 1 WHERE seq = ?1";
 
 /// The states in the order of `State::ALL`.
-const SEAL: &str = "UPDATE meta SET accepted = accepted + ?2, scheduled = scheduled + ?3, queued = queued + ?4, \
-    running = running + ?5, retrying = retrying + ?6, succeeded = succeeded + ?7, failed = failed + ?8, \
-    cancelled = cancelled + ?9, expired = expired + ?10, unknown = unknown + ?11, poisoned = poisoned + ?12, \
-    latest = coalesce(max(latest, ?13), latest, ?13) WHERE one = 1 AND epoch = ?1";
+const SEAL: &str = "UPDATE meta SET commits = commits + 1, accepted = accepted + ?2, scheduled = scheduled + ?3, \
+    queued = queued + ?4, running = running + ?5, retrying = retrying + ?6, succeeded = succeeded + ?7, \
+    failed = failed + ?8, cancelled = cancelled + ?9, expired = expired + ?10, unknown = unknown + ?11, \
+    poisoned = poisoned + ?12, latest = coalesce(max(latest, ?13), latest, ?13) WHERE one = 1 AND epoch = ?1";
 
 fn set_progress(statement: &mut CachedStatement<'_>, seq: i64, progress: &Progress) -> rusqlite::Result<()> {
     let (error_kind, error_message) = error_columns(progress.error.as_ref());

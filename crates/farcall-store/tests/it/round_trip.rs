@@ -6,7 +6,9 @@ use bytes::Bytes;
 use farcall_core::attempt::{AttemptKind, AttemptOutcome};
 use farcall_core::call::{ErrorKind, Source, State, Via};
 use farcall_store::port::{AttemptEnd, Settle, Start, Write};
-use farcall_store::record::{AttemptRecord, CallRecord, ErrorRecord, IdempotencyRecord, Progress, ResponseRecord};
+use farcall_store::record::{
+    AttemptRecord, CallRecord, ErrorRecord, IdempotencyRecord, Progress, RequestRecord, ResponseRecord,
+};
 
 use crate::lab::Lab;
 use crate::sample::{
@@ -156,6 +158,9 @@ fn bodies_of_any_size_and_content_come_back(lab: &mut dyn Lab) -> Outcome {
         twice(lab, |lab| {
             let mut reader = lab.reader()?;
             assert_eq!(reader.request(id(n))?.as_ref(), Some(&request), "request of {length} bytes");
+            let together = reader.requests(&[id(n), id(u32::MAX), id(n)])?;
+            let stored = Some(RequestRecord { via: Via::Tcp, document: request.clone() });
+            assert_eq!(together, [stored.clone(), None, stored], "requests of {length} bytes");
             assert_eq!(reader.response(id(n))?, Some(response(answer.clone())), "response of {length} bytes");
             Ok(())
         })?;

@@ -38,7 +38,7 @@ struct Checker<'w> {
 /// Waits until every call has ended, every file is answered and every callback made. The wait is bounded: what never
 /// ends is stuck, and fails here.
 pub(crate) fn drain(world: &World, program: &Program) {
-    let is_answered = |dropped: &Dropped| !world.dir().join(&dropped.name).exists();
+    let is_answered = |dropped: &Dropped| dropped.is_doubtful || !world.dir().join(&dropped.name).exists();
     until("every file's end", || world.dropped.lock().expect("not poisoned").values().all(is_answered).then_some(()));
     until("every call's end", || {
         let health = program.health().ok()?;
@@ -54,6 +54,16 @@ pub(crate) fn assert_kept(world: &World) -> Findings {
     let findings = check(world);
     assert!(findings.broken.is_empty(), "{} promises broken: {:#?}", findings.broken.len(), findings);
     findings
+}
+
+/// What a poller sees at this moment, also before the program has put anything right: whole files only.
+pub(crate) fn torn_files(world: &World) -> Vec<String> {
+    let folders = ["responses", "requests"];
+    let texts = folders.map(|folder| (folder, read_texts(&world.dir().join(folder))));
+    let each = texts.iter().flat_map(|(folder, texts)| texts.iter().map(move |(name, text)| (folder, name, text)));
+    let is_torn = |text: &str| serde_json::from_str::<Value>(text).is_err();
+    let torn = each.filter(|(_, _, text)| is_torn(text));
+    torn.map(|(folder, name, text)| format!("torn: {folder}/{name}, {} bytes", text.len())).collect()
 }
 
 /// Compares everything.
@@ -123,29 +133,43 @@ impl Checker<'_> {
                 format!("doubled or torn: requests/{name}")
             });
         }
-        let rejected: Vec<String> = read_texts(&self.world.dir().join("rejected")).into_values().collect();
         let responses: BTreeMap<_, _> = self.read_all("responses").into_iter().collect();
-        for (number, dropped) in dropped {
-            let Dropped { name, text, is_valid } = dropped;
-            self.hold(!self.world.dir().join(&name).exists(), || format!("lost: {name} is still in the inbox"));
-            if !is_valid {
-                self.findings.rejected += 1;
-                let kept = rejected.iter().filter(|kept| **kept == text).count();
-                self.hold(kept == 1, || format!("lost: rejected {name} ({number}) is there {kept} times"));
-                continue;
+        let rejected = read_texts(&self.world.dir().join("rejected"));
+        self.findings.rejected = rejected.len();
+        let rejected_texts: Vec<String> = rejected.into_values().collect();
+        for (number, dropped) in &dropped {
+            self.check_file(*number, dropped, requests.contains_key(number), &rejected_texts);
+        }
+        for (number, name) in &requests {
+            match dropped.get(number) {
+                Some(dropped) => self.check_request(name, dropped),
+                None => self.hold(false, || format!("phantom: nobody dropped requests/{name}")),
             }
-            let Some(kept) = requests.get(&number) else {
-                self.hold(false, || format!("lost: {name} ({number}) is in the requests under no name"));
-                continue;
-            };
-            let whole = std::fs::read_to_string(self.world.dir().join("requests").join(kept)).unwrap_or_default();
-            self.hold(whole == text, || format!("torn: requests/{kept} is not what was dropped"));
-            match responses.get(kept) {
-                Some(response) => self.check_response(kept, response, number),
-                None => self.hold(false, || format!("lost: {kept} has no response")),
+            match responses.get(name) {
+                Some(response) => self.check_response(name, response, *number),
+                None => self.hold(false, || format!("lost: {name} has no response")),
             }
         }
-        self.check_responses(&responses);
+        self.check_responses(&responses, requests.len());
+    }
+
+    /// A file is where its kind belongs. One that a power cut caught in the inbox may be anywhere, or nowhere.
+    fn check_file(&mut self, number: u64, dropped: &Dropped, is_answered: bool, rejected: &[String]) {
+        let Dropped { name, text, is_valid, .. } = dropped;
+        if dropped.is_doubtful {
+            return;
+        }
+        self.hold(!self.world.dir().join(name).exists(), || format!("lost: {name} is still in the inbox"));
+        if *is_valid {
+            return self.hold(is_answered, || format!("lost: {name} ({number}) is in the requests under no name"));
+        }
+        let kept = rejected.iter().filter(|kept| *kept == text).count();
+        self.hold(kept == 1, || format!("lost: rejected {name} ({number}) is there {kept} times"));
+    }
+
+    fn check_request(&mut self, name: &str, dropped: &Dropped) {
+        let kept = std::fs::read_to_string(self.world.dir().join("requests").join(name)).unwrap_or_default();
+        self.hold(kept == dropped.text, || format!("torn: requests/{name} is not what was dropped"));
     }
 
     fn check_response(&mut self, name: &str, response: &Value, number_expected: u64) {
@@ -159,15 +183,17 @@ impl Checker<'_> {
         }
     }
 
-    /// One response for every file, and no two for one call.
-    fn check_responses(&mut self, responses: &BTreeMap<String, Value>) {
+    /// One response for every request and every rejected file, and no two for one call.
+    fn check_responses(&mut self, responses: &BTreeMap<String, Value>, requests: usize) {
         let mut ids = HashSet::new();
         for (name, response) in responses {
             let is_first = response["id"].as_str().is_none_or(|id| ids.insert(id.to_owned()));
             self.hold(is_first, || format!("ended twice: a second response, {name}, of {}", response["id"]));
         }
-        let Findings { files, .. } = self.findings;
-        self.hold(responses.len() == files, || format!("ended twice: {} responses, {files} files", responses.len()));
+        let expected = requests + self.findings.rejected;
+        self.hold(responses.len() == expected, || {
+            format!("ended twice: {} responses, {expected} requests and rejected files", responses.len())
+        });
     }
 
     /// Every arrival was submitted and is recorded, under one key; repeats have attempts that say why.
@@ -255,5 +281,6 @@ fn count(world: &World, folder: &str) -> usize {
 }
 
 fn valid_files(world: &World) -> usize {
-    world.dropped.lock().expect("not poisoned").values().filter(|dropped| dropped.is_valid).count()
+    let dropped = world.dropped.lock().expect("not poisoned");
+    dropped.values().filter(|dropped| dropped.is_valid && !dropped.is_doubtful).count()
 }

@@ -46,9 +46,15 @@ pub(crate) fn start_as<A: AsRef<OsStr>, const N: usize>(
     args: impl IntoIterator<Item = A>,
     variables: [(&str, &str); N],
 ) -> io::Result<Running> {
+    let mut command = Command::new(program);
+    command.args(args);
+    spawn(command, variables)
+}
+
+/// Starts a command that is set up otherwise already.
+pub(crate) fn spawn<const N: usize>(mut command: Command, variables: [(&str, &str); N]) -> io::Result<Running> {
     let printed = tempfile::tempdir()?;
-    let child = Command::new(program)
-        .args(args)
+    let child = command
         .env_clear()
         .env("PATH", std::env::var_os("PATH").unwrap_or_default())
         .env("HOME", printed.path())
@@ -70,6 +76,10 @@ impl Running {
     /// What it has written to stderr so far.
     pub(crate) fn stderr(&self) -> String {
         std::fs::read_to_string(self.printed.path().join("stderr")).unwrap_or_default()
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
     }
 
     pub(crate) fn signal(&self, signal: Signal) -> io::Result<()> {

@@ -2,8 +2,10 @@
 
 pub(crate) mod checker;
 pub(crate) mod command;
+pub(crate) mod confined;
 pub(crate) mod program;
 pub(crate) mod recorder;
+pub(crate) mod volume;
 pub(crate) mod world;
 
 use std::path::Path;
@@ -11,6 +13,15 @@ use std::time::{Duration, Instant};
 
 /// No wait in a test takes longer.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+
+/// How many rounds a test of chance goes on for: more than every run has time for, when `cargo xtask faults` says so.
+pub(crate) fn rounds(short: u64) -> u64 {
+    long_rounds().unwrap_or(short)
+}
+
+pub(crate) fn long_rounds() -> Option<u64> {
+    std::env::var("FARCALL_TEST_ROUNDS").ok().and_then(|rounds| rounds.parse().ok())
+}
 
 /// Waits until a condition holds, looking again and again; fails when it never does.
 pub(crate) fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {

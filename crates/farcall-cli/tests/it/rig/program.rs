@@ -1,5 +1,6 @@
 //! The program as a process, and a client for its socket.
 
+use std::ffi::OsString;
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -15,6 +16,8 @@ use super::{PATIENCE, until};
 #[derive(Debug, Clone)]
 pub(crate) struct Launch {
     dir: PathBuf,
+    /// Words before the program's own: something that becomes the program, keeping its process id.
+    wrapper: Vec<OsString>,
     trap: Option<String>,
     log: PathBuf,
 }
@@ -36,7 +39,7 @@ pub(crate) struct Answer {
 
 impl Launch {
     pub(crate) fn new(dir: &Path) -> Self {
-        Self { dir: dir.to_owned(), trap: None, log: dir.join(".serve.log") }
+        Self { dir: dir.to_owned(), wrapper: Vec::new(), trap: None, log: dir.join(".serve.log") }
     }
 
     /// What it says goes to this file, for example because the directory's file system will go away.
@@ -44,16 +47,33 @@ impl Launch {
         Self { log: log.to_owned(), ..self }
     }
 
+    /// Started by these words, for example `prlimit --nofile=256`.
+    pub(crate) fn wrapped<W: Into<OsString>>(self, words: impl IntoIterator<Item = W>) -> Self {
+        Self { wrapper: words.into_iter().map(Into::into).collect(), ..self }
+    }
+
     /// Dies when it reaches this point for the nth time.
     pub(crate) fn dying_at(self, point: Point, nth: u32) -> Self {
         Self { trap: Some(format!("{}@{nth}", point.name())), ..self }
     }
 
+    /// Stands still when it reaches this point for the nth time.
+    pub(crate) fn stopping_at(self, point: Point, nth: u32) -> Self {
+        Self { trap: Some(format!("{}@{nth}:stop", point.name())), ..self }
+    }
+
+    /// Panics when it reaches this point for the nth time.
+    pub(crate) fn panicking_at(self, point: Point, nth: u32) -> Self {
+        Self { trap: Some(format!("{}@{nth}:panic", point.name())), ..self }
+    }
+
     /// Starts the server and waits for nothing.
     pub(crate) fn spawn(&self) -> std::io::Result<Program> {
+        let program = OsString::from(env!("CARGO_BIN_EXE_farcall"));
+        let mut words = self.wrapper.iter().chain([&program]);
         let log = std::fs::OpenOptions::new().create(true).append(true).open(&self.log)?;
-        let mut command = Command::new(env!("CARGO_BIN_EXE_farcall"));
-        command.args(["serve", "--listen", "none"]).arg(&self.dir);
+        let mut command = Command::new(words.next().expect("at least the program itself"));
+        command.args(words).args(["serve", "--listen", "none"]).arg(&self.dir);
         command.envs(self.trap.iter().map(|trap| ("FARCALL_CRASH", trap)));
         let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn()?;
         Ok(Program { child, dir: self.dir.clone(), log: self.log.clone() })
@@ -100,6 +120,16 @@ impl Program {
     /// Waits for its end.
     pub(crate) fn finish(mut self) -> std::io::Result<ExitStatus> {
         until("the program's end", || self.child.try_wait().transpose())
+    }
+
+    /// Whether a trap or a signal made it stand still.
+    pub(crate) fn is_stopped(&self) -> bool {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id())).unwrap_or_default();
+        stat.rsplit_once(')').is_some_and(|(_, rest)| rest.trim_start().starts_with(['T', 't']))
+    }
+
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
     }
 
     pub(crate) fn health(&self) -> std::io::Result<Value> {

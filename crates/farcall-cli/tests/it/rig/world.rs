@@ -21,6 +21,9 @@ pub(crate) const CALLBACKS: usize = 4;
 
 /// Bodies that do not fit a row.
 const LARGE_BYTES: usize = 70_000;
+const LARGE_EVERY: u64 = 16;
+const LARGE_REQUEST: u64 = 7;
+const LARGE_RESPONSE: u64 = 5;
 /// The name that is used again and again.
 const SHARED_NAME: &str = "shared.json";
 
@@ -41,6 +44,10 @@ pub(crate) struct Dropped {
     pub(crate) name: String,
     pub(crate) text: String,
     pub(crate) is_valid: bool,
+    /// It was seen to have left the inbox.
+    pub(crate) is_gone: bool,
+    /// It was in the inbox when the power was cut, and nobody had synced it: whatever became of it may be.
+    pub(crate) is_doubtful: bool,
 }
 
 /// A directory at work, and everything around it that outlives it.
@@ -69,6 +76,11 @@ impl World {
         Self::make(dir, outside)
     }
 
+    /// In this directory, which exists.
+    pub(crate) fn within(dir: &Path) -> std::io::Result<Arc<Self>> {
+        Self::make(dir.to_owned(), tempfile::tempdir()?)
+    }
+
     fn make(dir: PathBuf, outside: tempfile::TempDir) -> std::io::Result<Arc<Self>> {
         let throttle = Arc::new(AtomicBool::new(false));
         let asks_to_wait = Arc::clone(&throttle);
@@ -90,6 +102,24 @@ impl World {
         let (told, dropped, ends) = (Mutex::default(), Mutex::default(), Mutex::default());
         let (next, deaths) = (AtomicU64::new(0), AtomicUsize::new(0));
         Ok(Arc::new(Self { dir, outside, upstream, throttle, next, told, dropped, ends, deaths }))
+    }
+
+    /// Puts other words into the configuration.
+    pub(crate) fn reconfigure(&self, from: &str, to: &str) -> std::io::Result<()> {
+        let path = self.dir.join("farcall.yml");
+        let config = std::fs::read_to_string(&path)?;
+        assert!(config.contains(from), "{config}");
+        std::fs::write(path, config.replace(from, to))
+    }
+
+    /// A number that no call has yet.
+    pub(crate) fn next_number(&self) -> u64 {
+        self.next.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// The number of a call whose bodies are small.
+    pub(crate) fn next_small_number(&self) -> u64 {
+        std::iter::repeat_with(|| self.next_number()).find(|number| !is_large(*number)).expect("most are small")
     }
 
     /// The upstream asks everybody to wait for a second, in its next answer.
@@ -116,7 +146,7 @@ impl World {
     pub(crate) fn load_until(&self, mut done: impl FnMut() -> bool) {
         let stop = AtomicBool::new(false);
         std::thread::scope(|scope| {
-            scope.spawn(|| self.repeatedly(&stop, |number| self.submit(number)));
+            scope.spawn(|| self.repeatedly(&stop, |number| drop(self.submit(number))));
             scope.spawn(|| self.repeatedly(&stop, |number| self.drop_file(number)));
             scope.spawn(|| self.watch(&stop));
             while !done() {
@@ -146,19 +176,22 @@ impl World {
         program.kill()
     }
 
-    /// One call by API.
-    pub(crate) fn submit(&self, number: u64) {
+    /// One call by API; what the submitter was told.
+    pub(crate) fn submit(&self, number: u64) -> Told {
         let told = match post_call(&self.dir, &call(number)) {
             Ok(answer) if answer.status == 202 => {
                 Told::Accepted(answer.body["id"].as_str().expect("an accepted call has an id").to_owned())
             }
+            // A commit that failed may be durable all the same.
+            Ok(answer) if answer.body["code"] == "store_failed" => Told::Unknown,
             Ok(answer) => Told::Refused(answer.status),
             Err(_) => Told::Unknown,
         };
         if told == Told::Unknown {
             pause(Duration::from_millis(5));
         }
-        self.told.lock().expect("not poisoned").insert(number, told);
+        self.told.lock().expect("not poisoned").insert(number, told.clone());
+        told
     }
 
     /// One call file, in the way the contract recommends. One whose name still stands in the inbox is not dropped.
@@ -172,7 +205,7 @@ impl World {
         let hidden = self.dir.join(format!(".{number}.tmp"));
         let placed = std::fs::write(&hidden, &text).and_then(|()| place(&hidden, &self.dir.join(&name)));
         if placed.is_ok() {
-            let dropped = Dropped { name, text, is_valid };
+            let dropped = Dropped { name, text, is_valid, is_gone: false, is_doubtful: false };
             self.dropped.lock().expect("not poisoned").insert(number, dropped);
         }
         pause(Duration::from_millis(2));
@@ -180,7 +213,7 @@ impl World {
 
     fn repeatedly(&self, stop: &AtomicBool, act: impl Fn(u64)) {
         while !stop.load(Ordering::Relaxed) {
-            act(self.next.fetch_add(1, Ordering::Relaxed));
+            act(self.next_number());
         }
     }
 
@@ -190,7 +223,26 @@ impl World {
             if let Ok(health) = get(&self.dir, "/healthz") {
                 assert_identity(&health.body);
             }
-            pause(Duration::from_millis(20));
+            self.look_at_inbox();
+            pause(Duration::from_millis(5));
+        }
+    }
+
+    /// Which files have left the inbox: their calls are accepted. One that is not there and cannot be looked for
+    /// (the disk is gone) is not said to have left.
+    fn look_at_inbox(&self) {
+        let mut dropped = self.dropped.lock().expect("not poisoned");
+        for file in dropped.values_mut().filter(|file| !file.is_gone) {
+            let found = std::fs::symlink_metadata(self.dir.join(&file.name));
+            file.is_gone = found.is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound);
+        }
+    }
+
+    /// Of files that the power cut may have caught in the inbox nothing is promised: the producer had synced nothing.
+    pub(crate) fn note_power_cut(&self) {
+        self.note_death();
+        for file in self.dropped.lock().expect("not poisoned").values_mut() {
+            file.is_doubtful |= !file.is_gone;
         }
     }
 }
@@ -212,8 +264,12 @@ pub(crate) const fn is_repeatable(number: u64) -> bool {
     number.is_multiple_of(2)
 }
 
+const fn is_large(number: u64) -> bool {
+    matches!(number % LARGE_EVERY, LARGE_REQUEST | LARGE_RESPONSE)
+}
+
 fn call(number: u64) -> Value {
-    let filler = if number % 16 == 7 { "x".repeat(LARGE_BYTES) } else { String::new() };
+    let filler = if number % LARGE_EVERY == LARGE_REQUEST { "x".repeat(LARGE_BYTES) } else { String::new() };
     let method = if is_repeatable(number) { "PUT" } else { "POST" };
     json!({ "upstream": "api", "end_point": "/call", "method": method, "body": { "n": number, "filler": filler } })
 }
@@ -222,7 +278,7 @@ fn call(number: u64) -> Value {
 fn reply(arrival: &Arrival, count: usize) -> Reply {
     let body: Value = serde_json::from_slice(&arrival.body).expect("bodies arrive whole");
     let number = number(&body).expect("every body has its number");
-    let bytes = if number % 16 == 5 { LARGE_BYTES } else { 0 };
+    let bytes = if number % LARGE_EVERY == LARGE_RESPONSE { LARGE_BYTES } else { 0 };
     let mut reply = Reply::new(if count % 7 == 3 { 503 } else { 200 });
     reply.body = json!({ "n": number, "bytes": bytes, "filler": "y".repeat(bytes) }).to_string();
     reply.after(Duration::from_millis(number % 11))

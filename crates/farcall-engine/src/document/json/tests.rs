@@ -6,7 +6,7 @@ use serde::de::IgnoredAny;
 use super::*;
 
 fn problem(text: &str) -> Option<(usize, Problem)> {
-    scan(text).err().map(|flaw| (flaw.at, flaw.problem))
+    scan(text, usize::MAX).err().map(|flaw| (flaw.at, flaw.problem))
 }
 
 #[test]
@@ -61,23 +61,23 @@ fn duplicates_among_many_keys_are_found() {
 
 #[test]
 fn nesting_of_128_passes_and_129_does_not() {
-    let nested = |depth: usize| format!(r#"{{"a":{}{}}}"#, "[".repeat(depth), "]".repeat(depth));
+    let nested = |depth: usize| format!(r#"{{"a":{}{}}}"#, "[".repeat(depth - 1), "]".repeat(depth - 1));
     assert_eq!(problem(&nested(128)), None);
-    assert_eq!(problem(&nested(129)), Some((5 + 128, Problem::TooDeep)));
+    assert_eq!(problem(&nested(129)), Some((5 + 127, Problem::TooDeep)));
     let objects = |depth: usize| format!("{}1{}", r#"{"a":"#.repeat(depth), "}".repeat(depth));
-    assert_eq!(problem(&objects(129)), None);
-    assert_eq!(problem(&objects(130)), Some((5 * 129, Problem::TooDeep)));
+    assert_eq!(problem(&objects(128)), None);
+    assert_eq!(problem(&objects(129)), Some((5 * 128, Problem::TooDeep)));
     assert!(matches!(problem(&"[".repeat(1_000_000)), Some((_, Problem::TooDeep))));
 }
 
 #[test]
 fn members_are_found_where_they_lie() {
     let text = r#" {"a" : [1, "x", {}] , "b\u0021": {"c": null},"d":-0.5e+3 } "#;
-    let (whole, members) = scan(text).expect("it is JSON");
+    let (whole, members) = scan(text, usize::MAX).expect("it is JSON");
     assert_eq!(whole.raw(), text.trim());
     let seen: Vec<(&str, &str)> = members.iter().map(|member| (member.key.as_ref(), member.value.raw())).collect();
     assert_eq!(seen, [("a", r#"[1, "x", {}]"#), ("b!", r#"{"c": null}"#), ("d", "-0.5e+3")]);
-    let elements: Vec<&str> = members[0].value.children().iter().map(|element| element.value.raw()).collect();
+    let elements: Vec<&str> = members[0].value.children(usize::MAX).iter().map(|element| element.value.raw()).collect();
     assert_eq!(elements, ["1", r#""x""#, "{}"]);
     for member in &members {
         assert!(text[member.key_at..].starts_with('"'), "{member:?}");
@@ -126,7 +126,7 @@ proptest! {
     #[test]
     fn whatever_serde_json_writes_reads_back(value in values()) {
         for text in [value.to_string(), format!("{value:#}")] {
-            let (whole, members) = scan(&text).map_err(|flaw| TestCaseError::fail(format!("{flaw:?} in {text}")))?;
+            let (whole, members) = scan(&text, usize::MAX).map_err(|flaw| TestCaseError::fail(format!("{flaw:?} in {text}")))?;
             prop_assert_eq!(whole.raw(), &text);
             for member in members {
                 let expected = match &value {
@@ -144,6 +144,6 @@ proptest! {
 
     #[test]
     fn no_text_makes_the_scanner_panic(text in any::<String>()) {
-        let _ = scan(&text);
+        let _ = scan(&text, usize::MAX);
     }
 }

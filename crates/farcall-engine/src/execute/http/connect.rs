@@ -13,7 +13,7 @@ use tokio::task::JoinSet;
 
 use super::address;
 use super::classify::Failure;
-use super::dns;
+use super::dns::Resolver;
 use super::outgoing::Origin;
 use super::tls::{self, Trust};
 use super::wire::Stream;
@@ -33,6 +33,7 @@ enum Phase {
 /// What a connection is opened by.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Terms<'a> {
+    pub(super) resolver: &'a Resolver,
     pub(super) trust: &'a Trust,
     /// Where it may lead.
     pub(super) allowed: Addresses,
@@ -47,12 +48,16 @@ pub(super) struct Terms<'a> {
 pub(super) async fn open(origin: &Origin, terms: Terms<'_>) -> Result<Stream, Failure> {
     let mut phase = Phase::Resolve;
     let opened = tokio::time::timeout(terms.timeout, open_in_time(origin, terms, &mut phase)).await;
-    opened.unwrap_or_else(|_| Err(timed_out(origin, phase, terms.timeout)))
+    let opened = opened.unwrap_or_else(|_| Err(timed_out(origin, phase, terms.timeout)));
+    if matches!((&opened, phase), (Err(_), Phase::Connect)) {
+        terms.resolver.forget(origin);
+    }
+    opened
 }
 
 async fn open_in_time(origin: &Origin, terms: Terms<'_>, phase: &mut Phase) -> Result<Stream, Failure> {
     // What is checked is what is connected to: no name is looked up between the two.
-    let addresses = dns::resolve(origin).await?;
+    let addresses = terms.resolver.resolve(origin).await?;
     check(origin, &addresses, terms.allowed)?;
     let config = if origin.secure { Some(terms.trust.config().await?) } else { None };
     *phase = Phase::Connect;
@@ -159,8 +164,9 @@ mod tests {
     async fn waiting_for_an_address_is_bounded_and_the_message_says_so() {
         let (silent, _listener, _filler) = silent().await;
         let origin = Origin { secure: false, host: url::Host::Ipv4([127, 0, 0, 1].into()), port: silent.port() };
-        let (trust, timeout) = (Trust::default(), Duration::from_millis(20));
-        let opened = open(&origin, Terms { trust: &trust, allowed: Addresses::Any, timeout }).await;
+        let (resolver, trust, timeout) = (Resolver::default(), Trust::default(), Duration::from_millis(20));
+        let opened =
+            open(&origin, Terms { resolver: &resolver, trust: &trust, allowed: Addresses::Any, timeout }).await;
         let failure = opened.expect_err("nobody answers");
         assert_eq!(failure.kind, ErrorKind::Connect);
         assert!(failure.message.ends_with("no address answered within 20 ms"), "{}", failure.message);

@@ -1,26 +1,43 @@
-//! The answer's body as it comes in: gzip removed, never more than allowed.
+//! The answer's body as it comes in: gzip, br or zstd removed, never more than allowed.
 //!
 //! The cap counts decoded bytes and holds while they are produced, so a small body that unpacks to a huge one costs
-//! no more memory than any other. One coding is removed; anything but exactly `gzip` or `x-gzip` stays as it is.
+//! no more memory than any other. One coding is removed, and only one that we know; anything else stays as it is.
 
+use std::fmt;
 use std::io::{self, Write};
 
+use brotli_decompressor::DecompressorWriter;
 use bytes::Bytes;
 use farcall_core::call::ErrorKind;
 use flate2::write::MultiGzDecoder;
 use http::HeaderMap;
 use http::header::CONTENT_ENCODING;
+use zstd::stream::raw::{DParameter, Decoder as Unpacker};
+use zstd::stream::zio;
 
 use super::classify::Failure;
 
+/// What can be removed, as `accept-encoding` lists it.
+pub(super) const CODINGS: &str = "gzip, br, zstd";
 /// Coded bytes unpacked between two chances for other tasks to run; gzip makes at most 1,032 bytes of one.
 const SLICE_BYTES: usize = 4 << 10;
+/// Unpacked bytes handed on at once.
+const BUFFER_BYTES: usize = 32 << 10;
+/// The largest window of zstd, as a power of two: 8 MiB (RFC 9659), which every decoder must be able to hold.
+const ZSTD_WINDOW_LOG_MAX: u32 = 23;
 
 /// A body being collected.
 #[derive(Debug)]
 pub(super) enum Collector {
     AsIs(Capped),
-    Gzip { decoder: Box<MultiGzDecoder<Capped>>, received: bool },
+    Coded { decoder: Decoder, received: bool },
+}
+
+/// What removes a coding.
+pub(super) enum Decoder {
+    Gzip(Box<MultiGzDecoder<Capped>>),
+    Br(Box<DecompressorWriter<Capped>>),
+    Zstd(Box<zio::Writer<Capped, Unpacker<'static>>>),
 }
 
 /// Bytes up to a maximum.
@@ -36,10 +53,10 @@ impl Collector {
     pub(super) fn new(headers: &HeaderMap, bytes_max: u64) -> Self {
         let bytes_max = usize::try_from(bytes_max).unwrap_or(usize::MAX);
         let capped = Capped { bytes: Vec::new(), bytes_max, overflowed: false };
-        if is_gzip(headers) {
-            return Self::Gzip { decoder: Box::new(MultiGzDecoder::new(capped)), received: false };
+        match Decoder::new(headers, capped) {
+            Ok(decoder) => Self::Coded { decoder, received: false },
+            Err(capped) => Self::AsIs(capped),
         }
-        Self::AsIs(capped)
     }
 
     /// Takes what came.
@@ -49,9 +66,9 @@ impl Collector {
     pub(super) async fn push(&mut self, piece: &[u8]) -> Result<(), Failure> {
         let taken = match self {
             Self::AsIs(capped) => capped.write_all(piece),
-            Self::Gzip { decoder, received } => {
+            Self::Coded { decoder, received } => {
                 *received = true;
-                unpack(decoder, piece).await
+                unpack(decoder.writer(), piece).await
             }
         };
         taken.map_err(|error| self.failure(&error))
@@ -60,9 +77,9 @@ impl Collector {
     /// The body has ended.
     pub(super) fn finish(&mut self) -> Result<(), Failure> {
         let finished = match self {
-            Self::Gzip { decoder, received: true } => decoder.try_finish(),
-            // Servers label empty bodies as gzip too.
-            Self::Gzip { received: false, .. } | Self::AsIs(_) => Ok(()),
+            Self::Coded { decoder, received: true } => decoder.finish(),
+            // Servers label empty bodies as coded too.
+            Self::Coded { received: false, .. } | Self::AsIs(_) => Ok(()),
         };
         finished.map_err(|error| self.failure(&error))
     }
@@ -71,19 +88,22 @@ impl Collector {
     pub(super) fn into_body(mut self) -> Bytes {
         // Of a body that broke off, brings out what was decoded and still stands in the decoder's buffer.
         let _incomplete = self.finish();
-        Bytes::from(std::mem::take(&mut self.capped().bytes))
+        let capped = self.capped();
+        // Some decoders go on when they are dropped.
+        capped.bytes_max = 0;
+        Bytes::from(std::mem::take(&mut capped.bytes))
     }
 
     /// Whether a coding was removed.
     pub(super) fn has_decoded(&self) -> bool {
-        matches!(self, Self::Gzip { received: true, .. })
+        matches!(self, Self::Coded { received: true, .. })
     }
 
     /// Whether a body of this coded length is too large for certain.
     pub(super) fn refuses(&self, coded_bytes: u64) -> bool {
         match self {
             Self::AsIs(capped) => coded_bytes > capped.bytes_max as u64,
-            Self::Gzip { .. } => false,
+            Self::Coded { .. } => false,
         }
     }
 
@@ -97,18 +117,83 @@ impl Collector {
         if self.capped().overflowed {
             return self.too_large();
         }
-        Failure::new(ErrorKind::Decode, format!("the answer's body is no gzip: {error}"))
+        let name = match self {
+            Self::Coded { decoder, .. } => decoder.name(),
+            // Its only failure is to overflow.
+            Self::AsIs(_) => "body",
+        };
+        Failure::new(ErrorKind::Decode, format!("the answer's body is no {name}: {error}"))
     }
 
     fn capped(&mut self) -> &mut Capped {
         match self {
             Self::AsIs(capped) => capped,
-            Self::Gzip { decoder, .. } => decoder.get_mut(),
+            Self::Coded { decoder, .. } => decoder.capped(),
         }
     }
 }
 
-async fn unpack(decoder: &mut MultiGzDecoder<Capped>, piece: &[u8]) -> io::Result<()> {
+impl Decoder {
+    /// For the only coding of a body; gives the bytes' place back when there is none that we know, or more than one.
+    fn new(headers: &HeaderMap, capped: Capped) -> Result<Self, Capped> {
+        let mut codings = headers.get_all(CONTENT_ENCODING).iter();
+        let (Some(coding), None) = (codings.next(), codings.next()) else { return Err(capped) };
+        let coding = coding.as_bytes().trim_ascii();
+        if coding.eq_ignore_ascii_case(b"gzip") || coding.eq_ignore_ascii_case(b"x-gzip") {
+            return Ok(Self::Gzip(Box::new(MultiGzDecoder::new(capped))));
+        }
+        if coding.eq_ignore_ascii_case(b"br") {
+            return Ok(Self::Br(Box::new(DecompressorWriter::new(capped, BUFFER_BYTES))));
+        }
+        if coding.eq_ignore_ascii_case(b"zstd") {
+            // Fails only for want of memory; then the body stays as it is.
+            let Ok(unpacker) = zstd_unpacker() else { return Err(capped) };
+            return Ok(Self::Zstd(Box::new(zio::Writer::new_with_capacity(capped, unpacker, BUFFER_BYTES))));
+        }
+        Err(capped)
+    }
+
+    const fn name(&self) -> &'static str {
+        match self {
+            Self::Gzip(_) => "gzip",
+            Self::Br(_) => "brotli",
+            Self::Zstd(_) => "zstd",
+        }
+    }
+
+    fn writer(&mut self) -> &mut (dyn Write + Send) {
+        match self {
+            Self::Gzip(decoder) => decoder,
+            Self::Br(decoder) => decoder,
+            Self::Zstd(decoder) => decoder,
+        }
+    }
+
+    /// Fails when the coded body is not complete.
+    fn finish(&mut self) -> io::Result<()> {
+        match self {
+            Self::Gzip(decoder) => decoder.try_finish(),
+            Self::Br(decoder) => decoder.close(),
+            Self::Zstd(decoder) => decoder.finish(),
+        }
+    }
+
+    fn capped(&mut self) -> &mut Capped {
+        match self {
+            Self::Gzip(decoder) => decoder.get_mut(),
+            Self::Br(decoder) => decoder.get_mut(),
+            Self::Zstd(decoder) => decoder.writer_mut(),
+        }
+    }
+}
+
+fn zstd_unpacker() -> io::Result<Unpacker<'static>> {
+    let mut unpacker = Unpacker::new()?;
+    unpacker.set_parameter(DParameter::WindowLogMax(ZSTD_WINDOW_LOG_MAX))?;
+    Ok(unpacker)
+}
+
+async fn unpack(decoder: &mut (dyn Write + Send), piece: &[u8]) -> io::Result<()> {
     for slice in piece.chunks(SLICE_BYTES) {
         decoder.write_all(slice)?;
         tokio::task::coop::consume_budget().await;
@@ -116,11 +201,10 @@ async fn unpack(decoder: &mut MultiGzDecoder<Capped>, piece: &[u8]) -> io::Resul
     Ok(())
 }
 
-fn is_gzip(headers: &HeaderMap) -> bool {
-    let mut codings = headers.get_all(CONTENT_ENCODING).iter();
-    let (Some(coding), None) = (codings.next(), codings.next()) else { return false };
-    let coding = coding.as_bytes().trim_ascii();
-    coding.eq_ignore_ascii_case(b"gzip") || coding.eq_ignore_ascii_case(b"x-gzip")
+impl fmt::Debug for Decoder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
 }
 
 impl Write for Capped {
@@ -141,97 +225,4 @@ impl Write for Capped {
 }
 
 #[cfg(test)]
-mod tests {
-    use flate2::Compression;
-    use flate2::write::GzEncoder;
-
-    use super::*;
-
-    fn gzip(plain: &[u8]) -> Vec<u8> {
-        let mut encoder = GzEncoder::new(Vec::new(), Compression::best());
-        encoder.write_all(plain).and_then(|()| encoder.finish()).expect("writing to memory succeeds")
-    }
-
-    async fn collect(coding: &str, pieces: &[&[u8]], bytes_max: u64) -> (Result<(), ErrorKind>, Bytes, bool) {
-        let mut headers = HeaderMap::new();
-        headers.insert(CONTENT_ENCODING, coding.parse().expect("a header value"));
-        let mut collector = Collector::new(&headers, bytes_max);
-        let mut end = Ok(());
-        for piece in pieces {
-            if end.is_ok() {
-                end = collector.push(piece).await;
-            }
-        }
-        let end = end.and_then(|()| collector.finish()).map_err(|failure| failure.kind);
-        let decoded = collector.has_decoded();
-        (end, collector.into_body(), decoded)
-    }
-
-    async fn check(coding: &str, pieces: &[&[u8]], expected: Result<&[u8], ErrorKind>) {
-        let (end, body, _) = collect(coding, pieces, 1_000).await;
-        assert_eq!(end.map(|()| body.as_ref()), expected, "{coding}, {pieces:?}");
-    }
-
-    #[tokio::test]
-    async fn gzip_is_removed_under_both_names_and_in_any_pieces() {
-        let coded = gzip(b"hello");
-        check("gzip", &[&coded], Ok(b"hello")).await;
-        check("X-GZip", &[&coded[..3], &coded[3..]], Ok(b"hello")).await;
-        check("gzip", &[&coded, &coded], Ok(b"hellohello")).await;
-        check("gzip", &[], Ok(b"")).await;
-    }
-
-    #[tokio::test]
-    async fn other_and_nested_codings_stay_as_they_are() {
-        for coding in ["br", "identity", "gzip, gzip", "deflate"] {
-            let (end, body, decoded) = collect(coding, &[b"\x1f\x8b"], 1_000).await;
-            assert_eq!((end, body.as_ref(), decoded), (Ok(()), b"\x1f\x8b".as_slice(), false), "{coding}");
-        }
-    }
-
-    #[tokio::test]
-    async fn damaged_gzip_is_undecodable() {
-        let coded = gzip(b"hello");
-        check("gzip", &[&coded[..coded.len() - 1]], Err(ErrorKind::Decode)).await;
-        check("gzip", &[&coded[..5]], Err(ErrorKind::Decode)).await;
-        check("gzip", &[b"{\"not\": \"gzip\"}"], Err(ErrorKind::Decode)).await;
-        check("gzip", &[&coded, b"garbage behind it"], Err(ErrorKind::Decode)).await;
-        let mut flipped = coded;
-        let checksum = flipped.len() - 8;
-        flipped[checksum] ^= 1;
-        check("gzip", &[&flipped], Err(ErrorKind::Decode)).await;
-    }
-
-    #[tokio::test]
-    async fn the_cap_is_exact_and_keeps_the_first_part() {
-        for (coding, coded) in [("gzip", gzip(&[b'a'; 50_000])), ("identity", vec![b'a'; 50_000])] {
-            let (end, body, _) = collect(coding, &[&coded], 50_000).await;
-            assert_eq!((end, body.len()), (Ok(()), 50_000), "{coding}");
-            let (end, body, _) = collect(coding, &[&coded], 49_999).await;
-            assert_eq!((end, body.len()), (Err(ErrorKind::TooLarge), 49_999), "{coding}");
-        }
-    }
-
-    #[tokio::test]
-    async fn a_bomb_takes_no_more_memory_than_the_cap_allows() {
-        let bomb = gzip(&vec![0; 8 << 20]);
-        let mut headers = HeaderMap::new();
-        headers.insert(CONTENT_ENCODING, "gzip".parse().expect("a header value"));
-        let mut collector = Collector::new(&headers, 100_000);
-        let failure = collector.push(&bomb).await.expect_err("80 times too large");
-        assert_eq!(failure.kind, ErrorKind::TooLarge);
-        assert!(collector.capped().bytes.capacity() <= 200_000);
-    }
-
-    #[tokio::test]
-    async fn what_was_decoded_before_a_break_is_kept() {
-        let plain: Vec<u8> = (0..200_000u32).flat_map(u32::to_le_bytes).collect();
-        let coded = gzip(&plain);
-        let mut headers = HeaderMap::new();
-        headers.insert(CONTENT_ENCODING, "gzip".parse().expect("a header value"));
-        let mut collector = Collector::new(&headers, u64::MAX);
-        collector.push(&coded[..coded.len() / 2]).await.expect("a good first half");
-        let body = collector.into_body();
-        assert!(body.len() > plain.len() / 4 && plain.starts_with(&body), "{} bytes", body.len());
-    }
-}
+mod tests;

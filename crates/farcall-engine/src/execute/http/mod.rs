@@ -20,5 +20,6 @@ mod tls;
 mod transport;
 mod wire;
 
+pub use dns::Resolver;
 pub use tls::CaError;
 pub use transport::{Transport, TransportError, TransportSettings};

@@ -1,7 +1,7 @@
 //! The request as it goes out: target, framing headers, body.
 //!
 //! The caller's headers go as they are, in their order, except those of connection and framing, which belong to the
-//! connection in use. Added are `host`, `accept-encoding: gzip` (unless the caller has its own) and `content-length`.
+//! connection in use. Added are `host`, `accept-encoding` (unless the caller has its own) and `content-length`.
 
 use std::convert::Infallible;
 use std::fmt;
@@ -18,6 +18,7 @@ use url::{Host, Url};
 
 use super::super::HttpRequest;
 use super::classify::Failure;
+use super::decode;
 use super::meter::{Carrying, Meter};
 
 /// Fields of one connection (RFC 9110, section 7.6.1) and of framing: never the caller's.
@@ -116,7 +117,7 @@ fn headers(request: &HttpRequest, origin: &Origin) -> Option<HeaderMap> {
         }
     }
     if !given.contains_key(header::ACCEPT_ENCODING) {
-        headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("gzip"));
+        headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static(decode::CODINGS));
     }
     // RFC 9110, section 8.6: methods that expect content say so even when there is none.
     let expects_content = [Method::POST, Method::PUT, Method::PATCH].contains(&request.method);
@@ -184,7 +185,10 @@ mod tests {
     #[test]
     fn the_callers_headers_keep_their_order_between_host_and_length() {
         let sent = prepare(Method::PUT, "http://a.test/", &[("x-b", "1"), ("x-a", "2")], "hi");
-        assert_eq!(lines(&sent), ["host: a.test", "x-b: 1", "x-a: 2", "accept-encoding: gzip", "content-length: 2"]);
+        assert_eq!(
+            lines(&sent),
+            ["host: a.test", "x-b: 1", "x-a: 2", "accept-encoding: gzip, br, zstd", "content-length: 2"]
+        );
     }
 
     #[test]
@@ -203,7 +207,7 @@ mod tests {
     fn framing_is_never_the_callers() {
         let given = [("content-length", "9"), ("transfer-encoding", "chunked"), ("connection", "close"), ("te", "x")];
         let sent = prepare(Method::GET, "http://a.test/", &given, "");
-        assert_eq!(lines(&sent), ["host: a.test", "accept-encoding: gzip"]);
+        assert_eq!(lines(&sent), ["host: a.test", "accept-encoding: gzip, br, zstd"]);
     }
 
     #[test]

@@ -19,12 +19,13 @@ use super::answer::Answer;
 use super::classify::Failure;
 use super::connect::{self, Terms};
 use super::connection::Connection;
+use super::dns::Resolver;
 use super::meter::Meter;
 use super::outgoing::Outgoing;
 use super::pool::Pool;
 use super::tls::{CaError, Trust};
 use crate::clock;
-use crate::config::HeaderCaps;
+use crate::config::{Addresses, HeaderCaps};
 
 /// Sends requests to one upstream over connections of its own.
 ///
@@ -33,6 +34,7 @@ use crate::config::HeaderCaps;
 pub struct Transport {
     connect_timeout: Duration,
     max_headers: HeaderCaps,
+    resolver: Resolver,
     trust: Trust,
     pool: Pool,
 }
@@ -40,6 +42,8 @@ pub struct Transport {
 /// What is particular to an upstream.
 #[derive(Debug, Clone)]
 pub struct TransportSettings {
+    /// The same for all upstreams, so that they share what it knows.
+    pub resolver: Resolver,
     /// From looking up the name to the end of the TLS handshake.
     pub connect_timeout: Duration,
     /// A PEM file of certificate authorities that are trusted beside the platform's.
@@ -87,6 +91,7 @@ impl Transport {
         Ok(Self {
             connect_timeout: settings.connect_timeout,
             max_headers: settings.max_headers,
+            resolver: settings.resolver.clone(),
             trust: Trust::new(settings.ca_file.as_deref())?,
             pool: Pool::new(settings.idle_timeout, settings.idle_max),
         })
@@ -131,6 +136,10 @@ impl Transport {
         self.pool.prune();
     }
 
+    const fn terms(&self, allowed: Addresses) -> Terms<'_> {
+        Terms { resolver: &self.resolver, trust: &self.trust, allowed, timeout: self.connect_timeout }
+    }
+
     async fn attempt(
         &self,
         request: HttpRequest,
@@ -161,7 +170,7 @@ impl Transport {
                 return exchanged;
             }
         }
-        let terms = Terms { trust: &self.trust, allowed, timeout: self.connect_timeout };
+        let terms = self.terms(allowed);
         let stream = connect::open(&outgoing.origin, terms).await?;
         let connection = Connection::new(stream, outgoing.origin.clone(), allowed, self.max_headers).await?;
         self.exchange(connection, &outgoing, wish, milestones, progress).await
@@ -200,6 +209,7 @@ impl Transport {
 impl Default for TransportSettings {
     fn default() -> Self {
         Self {
+            resolver: Resolver::default(),
             connect_timeout: Duration::from_secs(5),
             ca_file: None,
             max_headers: HeaderCaps::default(),

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use bytes::Bytes;
 use farcall_core::attempt::BytesSent::{Maybe, No};
-use farcall_core::call::ErrorKind::{BlockedAddress, Dns};
+use farcall_core::call::ErrorKind::{BlockedAddress, Connect, Dns};
 use farcall_engine::config::{Addresses, Config};
 use farcall_engine::document::{Routing, parse};
 use farcall_engine::execute::HttpRequest;
@@ -224,4 +224,39 @@ async fn names_in_a_network_of_their_own() {
     let outside = OUTSIDE.map(ip);
     assert!(upstream.called().iter().all(|at| outside.contains(at)), "{:?}", upstream.called());
     assert_eq!(upstream.called().len(), 13);
+}
+
+#[test]
+fn a_name_with_a_dead_address_among_others_is_reached() {
+    in_own_network("http::addresses::dead_addresses_in_a_network_of_their_own");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "started by the test above, in a network that is its own"]
+async fn dead_addresses_in_a_network_of_their_own() {
+    hold(&["8.8.8.8/32", "2001:4860:4860::8888/128"]);
+    const ALIVE: [&str; 2] = ["8.8.8.8", "2001:4860:4860::8888"];
+    serve_names(move |name, asked| match name {
+        "half-dead.test" => vec![ip("2606:4700::1111"), ip(ALIVE[1])],
+        "unreachable.test" => vec![ip("1.1.1.1"), ip("2606:4700::1111"), ip(ALIVE[0])],
+        "moving.test" if asked == 0 => vec![ip("1.1.1.1")],
+        "moving.test" => vec![ip(ALIVE[0])],
+        _ => Vec::new(),
+    });
+    let upstream = Everywhere::listen(80).await;
+    for name in ["half-dead.test", "unreachable.test"] {
+        for _ in 0..10 {
+            let report = execute(&transport(), get(format!("http://{name}/").parse().expect("a URL"))).await;
+            assert_eq!(report.result.status, Some(200), "{name}: {report:?}");
+        }
+    }
+    assert_eq!(upstream.called().len(), 20);
+    let transport = transport();
+    let moving = || get("http://moving.test/".parse().expect("a URL"));
+    let report = execute(&transport, moving()).await;
+    assert_eq!(failure(&report), (Some(Connect), No, None, None));
+    let report = execute(&transport, moving()).await;
+    assert_eq!(report.result.status, Some(200), "an address that led nowhere is not asked again: {report:?}");
+    let report = execute(&transport, get("http://[::1]/".parse().expect("a URL"))).await;
+    assert_eq!((report.result.status, upstream.called().last()), (Some(200), Some(&ip("::1"))));
 }

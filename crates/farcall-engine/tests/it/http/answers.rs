@@ -11,6 +11,17 @@ use http::{HeaderName, Method};
 use super::{answer, execute, get, post, request, transport};
 use crate::upstream::{Step, Upstream, ok};
 
+pub(super) fn br(plain: &[u8]) -> Vec<u8> {
+    let mut coded = Vec::new();
+    let params = brotli::enc::BrotliEncoderParams { quality: 5, ..Default::default() };
+    brotli::BrotliCompress(&mut &plain[..], &mut coded, &params).expect("writing to memory succeeds");
+    coded
+}
+
+pub(super) fn zstd(plain: &[u8]) -> Vec<u8> {
+    zstd::encode_all(plain, 19).expect("writing to memory succeeds")
+}
+
 pub(super) fn gzip(plain: &[u8]) -> Vec<u8> {
     let mut encoder = GzEncoder::new(Vec::new(), Compression::best());
     encoder.write_all(plain).and_then(|()| encoder.finish()).expect("writing to memory succeeds")
@@ -48,7 +59,7 @@ async fn the_request_arrives_as_it_was_given() {
             "x-second: 2",
             "content-type: application/json",
             "x-first: 1",
-            "accept-encoding: gzip",
+            "accept-encoding: gzip, br, zstd",
             "content-length: 7",
         ]
     );
@@ -110,7 +121,7 @@ async fn gzip_is_removed_whoever_asked_for_it() {
 
 #[tokio::test]
 async fn an_unknown_coding_is_left_alone() {
-    let reply = with_head("HTTP/1.1 200 OK\r\ncontent-encoding: br\r\ncontent-length: 3", b"\x0b\x01\x80");
+    let reply = with_head("HTTP/1.1 200 OK\r\ncontent-encoding: deflate\r\ncontent-length: 3", b"\x0b\x01\x80");
     let upstream = Upstream::always(vec![Step::Serve(reply)]).await;
     let report = execute(&transport(), get(upstream.url("/"))).await;
     assert_eq!(answer(&report).1, b"\x0b\x01\x80");

@@ -11,6 +11,7 @@
 CREATE TABLE meta (
     one       INTEGER PRIMARY KEY CHECK (one = 1),
     epoch     INTEGER NOT NULL,
+    commits   INTEGER NOT NULL, -- batches committed, ever: tells whether one of unknown end is among them
     accepted  INTEGER NOT NULL,
     pruned    INTEGER NOT NULL,
     scheduled INTEGER NOT NULL,
@@ -28,7 +29,7 @@ CREATE TABLE meta (
     clock_base  INTEGER,  -- steady time less the boot clock; NULL until there is one
     clock_since INTEGER   -- when this store was first used in that boot
 ) STRICT;
-INSERT INTO meta VALUES (1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, NULL, NULL, NULL, NULL);
+INSERT INTO meta VALUES (1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, NULL, NULL, NULL, NULL);
 
 CREATE TABLE calls (
     seq             INTEGER PRIMARY KEY,

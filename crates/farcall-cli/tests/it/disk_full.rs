@@ -1,0 +1,146 @@
+//! Disks without space: nothing that was acknowledged is lost, what cannot be kept is refused, and all goes on by
+//! itself when there is space again.
+
+use std::io::Write;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use crate::rig::checker::{assert_kept, drain};
+use crate::rig::program::Program;
+use crate::rig::volume::{Cover, Volume, can_use};
+use crate::rig::world::{Told, World};
+use crate::rig::{drop_file, pause, until};
+
+type Outcome = Result<(), Box<dyn std::error::Error>>;
+
+/// Space is there again: how long may it take until calls are taken again?
+const RESUMES_WITHIN: Duration = Duration::from_secs(5);
+
+/// Writes until nothing more fits, or until this much is left.
+fn fill(path: &Path, leave_bytes: u64) -> std::io::Result<()> {
+    let mut file = std::fs::File::create(path)?;
+    let folder = path.parent().expect("a file lies in a folder");
+    let mut chunk = 256 * 1024;
+    while chunk > 0 {
+        let free = rustix::fs::statvfs(folder)?;
+        let free = free.f_bavail * free.f_frsize;
+        let wanted = usize::try_from(free.saturating_sub(leave_bytes)).unwrap_or(chunk).min(chunk);
+        if wanted == 0 || file.write_all(&vec![1; wanted]).is_err() {
+            chunk /= 2;
+        }
+    }
+    Ok(())
+}
+
+fn accepts(world: &World) -> bool {
+    matches!(world.submit(world.next_number()), Told::Accepted(_))
+}
+
+fn resumes(world: &World) {
+    let begun = Instant::now();
+    until("calls are taken again", || accepts(world).then_some(()));
+    assert!(begun.elapsed() < RESUMES_WITHIN, "it took {:?}", begun.elapsed());
+}
+
+fn end(world: &World, program: Program) -> Outcome {
+    drain(world, &program);
+    let findings = assert_kept(world);
+    assert!(findings.accepted > 0, "{findings:?}");
+    assert_eq!(program.terminate()?.code(), Some(0));
+    Ok(())
+}
+
+#[test]
+fn below_min_free_calls_are_refused_files_stay_and_accepted_calls_end() -> Outcome {
+    let Some(volume) = Volume::tmpfs(32 << 10)? else { return Ok(()) };
+    let world = World::within(&volume.dir())?;
+    world.reconfigure("min_free: 0", "min_free: 8MiB")?;
+    let program = world.launch().serve()?;
+    world.load_for(Duration::from_millis(200));
+    let filler = volume.dir().join("filler");
+    fill(&filler, 6 << 20)?;
+    until("refusals", || (world.submit(world.next_number()) == Told::Refused(507)).then_some(()));
+    assert_eq!(program.health()?["status"], "degraded");
+    let late = world.next_number() * 45 + 1;
+    world.drop_file(late);
+    until("accepted calls end", || {
+        let calls = &program.health().ok()?["calls"];
+        let live = |state: &str| calls[state].as_u64().unwrap_or(1);
+        (live("queued") + live("running") + live("retrying") == 0).then_some(())
+    });
+    let waiting = volume.dir().join(format!("{late}.json"));
+    assert!(waiting.exists(), "a file stays in the inbox as long as its call is refused");
+    std::fs::remove_file(filler)?;
+    resumes(&world);
+    let begun = Instant::now();
+    until("the file is taken", || (!waiting.exists()).then_some(()));
+    assert!(begun.elapsed() < RESUMES_WITHIN, "it took {:?}", begun.elapsed());
+    end(&world, program)
+}
+
+#[test]
+fn responses_that_find_no_space_are_put_in_place_later_with_one_warning() -> Outcome {
+    let world = World::new()?;
+    let responses = world.dir().join("responses");
+    std::fs::create_dir(&responses)?;
+    let Some(cover) = Cover::tmpfs(64, &responses)? else { return Ok(()) };
+    let program = world.launch().serve()?;
+    world.load_for(Duration::from_millis(500));
+    until("the folder is full", || program.log().contains("trying again").then_some(()));
+    pause(Duration::from_secs(2));
+    let warnings = program.log().matches("cannot put response files in place").count();
+    assert_eq!(warnings, 1, "one warning: {}", program.log());
+    assert!(accepts(&world), "calls are taken all the same");
+    cover.resize(32 << 10)?;
+    end(&world, program)?;
+    Ok(())
+}
+
+#[test]
+fn folders_on_other_file_systems_are_filed_into_all_the_same() -> Outcome {
+    for folder in ["responses", "requests", "rejected"] {
+        let world = World::new()?;
+        std::fs::create_dir(world.dir().join(folder))?;
+        let Some(_cover) = Cover::tmpfs(32 << 10, &world.dir().join(folder))? else { return Ok(()) };
+        let program = world.launch().serve()?;
+        world.load_for(Duration::from_millis(300));
+        world.kill(program)?;
+        let program = world.launch().serve()?;
+        world.load_for(Duration::from_millis(100));
+        end(&world, program)?;
+    }
+    Ok(())
+}
+
+#[test]
+fn a_limit_on_the_size_of_files_is_an_error_and_not_the_end_of_the_process() -> Outcome {
+    if !can_use(&["prlimit"]) {
+        return Ok(());
+    }
+    let world = World::new()?;
+    let mut program = world.launch().wrapped(["prlimit", "--fsize=600000"]).serve()?;
+    world.load_for(Duration::from_secs(2));
+    if let Some(status) = program.ended()? {
+        assert_eq!(status.code(), Some(7), "it ended by {status}: {}", program.log());
+    }
+    world.kill(program)?;
+    end(&world, world.launch().serve()?)
+}
+
+#[test]
+fn a_limit_of_256_descriptors_is_lived_with() -> Outcome {
+    if !can_use(&["prlimit"]) {
+        return Ok(());
+    }
+    let world = World::new()?;
+    let program = world.launch().wrapped(["prlimit", "--nofile=256"]).serve()?;
+    let socket = world.dir().join(".farcall/farcall.sock");
+    let idle: Vec<_> = (0..400).map_while(|_| std::os::unix::net::UnixStream::connect(&socket).ok()).collect();
+    assert!(idle.len() > 200, "only {} connections", idle.len());
+    drop_file(world.dir(), "among.json", r#"{"upstream": "api", "end_point": "/call", "body": {"n": 0}}"#)?;
+    until("a call is made meanwhile", || (!world.upstream.arrivals().is_empty()).then_some(()));
+    drop(idle);
+    resumes(&world);
+    assert_eq!(program.terminate()?.code(), Some(0));
+    Ok(())
+}

@@ -1,0 +1,163 @@
+//! Stopping under load, panics in the middle of things, and a second engine that wants the same directory.
+//!
+//! What waits is handed back untouched, what is out ends by its policy, and a panic of ours takes nobody with it.
+#![expect(clippy::print_stdout, reason = "what each panic came to is worth knowing when a test fails")]
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant, SystemTime};
+
+use farcall_crash::Point;
+use rustix::process::Signal;
+use serde_json::{Value, json};
+
+use crate::rig::checker::{assert_kept, drain};
+use crate::rig::command::farcall;
+use crate::rig::program::{Program, get, post_call};
+use crate::rig::recorder::{Recorder, Reply};
+use crate::rig::until;
+use crate::rig::world::World;
+
+type Outcome = Result<(), Box<dyn std::error::Error>>;
+
+const IN_FLIGHT: usize = 50;
+const WAITING: usize = 200;
+const DRAIN: Duration = Duration::from_secs(2);
+
+/// Calls whose answers take long, as many as may be out at once, and others that wait behind them.
+struct Crowd {
+    dir: tempfile::TempDir,
+    upstream: Recorder,
+    /// Answers come at once.
+    is_fast: Arc<AtomicBool>,
+    ids: Vec<String>,
+}
+
+impl Crowd {
+    fn gather() -> Result<(Self, Program), Box<dyn std::error::Error>> {
+        let dir = tempfile::tempdir()?;
+        let is_fast = Arc::new(AtomicBool::new(false));
+        let fast = Arc::clone(&is_fast);
+        let upstream = Recorder::start(move |_, _| {
+            let slow = !fast.load(Ordering::Relaxed);
+            Reply::new(200).after(if slow { Duration::from_secs(10) } else { Duration::ZERO })
+        })?;
+        let config = format!(
+            "server: {{ drain_timeout: {}s }}\nupstreams:\n  api: {{ base_url: \"{}\", concurrency: {IN_FLIGHT} }}\n",
+            DRAIN.as_secs(),
+            upstream.url()
+        );
+        std::fs::write(dir.path().join("farcall.yml"), config)?;
+        let program = Program::serve(dir.path())?;
+        let mut ids = Vec::new();
+        for number in 0..IN_FLIGHT + WAITING {
+            let method = if number % 2 == 0 { "PUT" } else { "POST" };
+            let call = json!({ "upstream": "api", "end_point": "/x", "method": method, "body": { "n": number } });
+            let answer = post_call(dir.path(), &call)?;
+            ids.push(answer.body["id"].as_str().ok_or("an accepted call has an id")?.to_owned());
+        }
+        until("all that may be out are", || (upstream.arrivals().len() == IN_FLIGHT).then_some(()));
+        Ok((Self { dir, upstream, is_fast, ids }, program))
+    }
+
+    fn calls(&self) -> std::io::Result<Vec<Value>> {
+        self.ids.iter().map(|id| Ok(get(self.dir.path(), &format!("/v1/calls/{id}"))?.body)).collect()
+    }
+
+    /// The next engine makes all that waited, each for the first time.
+    fn end(&self) -> Outcome {
+        self.is_fast.store(true, Ordering::Relaxed);
+        let program = Program::serve(self.dir.path())?;
+        until("every call's end", || {
+            let calls = program.health().ok()?["calls"].clone();
+            let live = |state: &str| calls[state].as_u64().unwrap_or(1);
+            (live("queued") + live("running") + live("retrying") == 0).then_some(())
+        });
+        for (number, call) in self.calls()?.into_iter().enumerate() {
+            let was_out = number < IN_FLIGHT;
+            let expected = match (was_out, number % 2 == 0) {
+                // What may be repeated was, what may not be ended unknown.
+                (true, true) => ("succeeded", 2),
+                (true, false) => ("unknown", 1),
+                (false, _) => ("succeeded", 1),
+            };
+            let found = (call["state"].as_str().unwrap_or_default(), call["attempts"].as_u64().unwrap_or(0));
+            assert_eq!(found, expected, "call {number}: {call}");
+        }
+        assert_eq!(program.terminate()?.code(), Some(0));
+        Ok(())
+    }
+}
+
+#[test]
+fn sigterm_ends_within_the_drain_and_hands_back_what_waits_untouched() -> Outcome {
+    let (crowd, program) = Crowd::gather()?;
+    let begun = Instant::now();
+    assert_eq!(program.terminate()?.code(), Some(0));
+    let took = begun.elapsed();
+    assert!(took >= DRAIN && took < DRAIN + Duration::from_secs(2), "it took {took:?}");
+    assert_eq!(crowd.upstream.arrivals().len(), IN_FLIGHT, "nothing new was sent");
+    crowd.end()
+}
+
+#[test]
+fn sigterm_and_a_kill_one_second_later_lose_nothing() -> Outcome {
+    let (crowd, program) = Crowd::gather()?;
+    program.signal(Signal::TERM)?;
+    crate::rig::pause(Duration::from_secs(1));
+    program.kill()?;
+    assert_eq!(crowd.upstream.arrivals().len(), IN_FLIGHT, "nothing new was sent");
+    crowd.end()
+}
+
+#[test]
+fn a_panic_in_one_attempt_takes_no_other_with_it() -> Outcome {
+    for point in [Point::AttemptBegun, Point::FirstByteSent, Point::FirstByteReceived, Point::CallbackEnded] {
+        let world = World::new()?;
+        let program = world.launch().panicking_at(point, 5).serve()?;
+        world.load_for(Duration::from_millis(400));
+        // One attempt's outcome is in doubt.
+        world.note_death();
+        drain(&world, &program);
+        assert!(program.log().contains("sprang"), "{point:?} was not reached");
+        println!("{}: {:?}", point.name(), assert_kept(&world));
+        assert_eq!(program.terminate()?.code(), Some(0));
+    }
+    Ok(())
+}
+
+#[test]
+fn a_second_engine_is_refused_at_once_and_writes_nothing() -> Outcome {
+    let world = World::new()?;
+    let program = world.launch().serve()?;
+    world.load_for(Duration::from_millis(200));
+    drain(&world, &program);
+    let before = contents(world.dir())?;
+    for command in ["serve", "run"] {
+        let begun = Instant::now();
+        let second = farcall([Path::new(command), world.dir()])?;
+        assert!(begun.elapsed() < Duration::from_secs(1), "{command} took {:?}", begun.elapsed());
+        assert_eq!(second.code, Some(7), "{command}: {}", second.stderr);
+        assert!(second.stderr.contains("in use by another farcall"), "{}", second.stderr);
+    }
+    assert_eq!(contents(world.dir())?, before);
+    assert_eq!(program.terminate()?.code(), Some(0));
+    Ok(())
+}
+
+/// Every file below a folder, with its size and when it was last written.
+fn contents(folder: &Path) -> std::io::Result<BTreeMap<String, (u64, SystemTime)>> {
+    let mut found = BTreeMap::new();
+    for entry in std::fs::read_dir(folder)? {
+        let entry = entry?;
+        let metadata = entry.metadata()?;
+        if metadata.is_dir() {
+            found.extend(contents(&entry.path())?);
+        } else {
+            found.insert(entry.path().display().to_string(), (metadata.len(), metadata.modified()?));
+        }
+    }
+    Ok(found)
+}

@@ -1,0 +1,141 @@
+//! What a failed commit undoes: new calls are refused, starts taken back; what has truly happened is written again.
+//!
+//! Nothing was launched for a start that is not durable, and nobody told of a call that is not. An outcome that was
+//! reported stays as it was decided, and goes to the disk when that can be written again.
+
+use std::collections::HashMap;
+
+use super::entry::{Cut, Place};
+use super::gate::Held;
+use super::{Dispatcher, Effect, Write};
+use crate::call::{ErrorKind, State};
+use crate::id::{AttemptId, CallId};
+use crate::lifecycle::{self, Step};
+use crate::time::Now;
+use crate::timers::Timer;
+
+/// Calls that were to be inserted and are not, with their end when they have ended already.
+type Refused = HashMap<CallId, Option<State>>;
+
+impl Dispatcher {
+    /// Takes back what these turns, and the decisions made since, would have made durable.
+    pub(super) fn undo(&mut self, now: Now, failed: Vec<Held>) {
+        let mut writes = std::mem::take(&mut self.writes);
+        let mut effects = std::mem::take(&mut self.effects_after);
+        for held in failed.into_iter().rev() {
+            writes.splice(..0, held.writes);
+            effects.splice(..0, held.effects);
+        }
+        if effects.contains(&Effect::Load) {
+            self.cancel_load();
+        }
+        let refused = refused(&writes);
+        let mut overdue = Vec::new();
+        for write in writes.iter().rev() {
+            if let Write::Start { attempt, .. } = *write {
+                overdue.extend(self.undo_start(attempt).map(|cut| (attempt.call, cut)));
+            }
+        }
+        for write in &writes {
+            if let Write::Insert { call, callback, .. } = *write
+                && let Some(&end) = refused.get(&call)
+            {
+                self.refuse(call, end);
+                if callback.is_none() {
+                    self.effects.push(Effect::Refuse { call });
+                }
+            }
+        }
+        let is_kept = |write: &Write| !matches!(write, Write::Start { .. }) && !refused.contains_key(&write.call());
+        self.writes = writes.into_iter().filter(is_kept).collect();
+        let is_end = |effect: &Effect| matches!(effect, Effect::Ended { call, .. } if !refused.contains_key(call));
+        self.effects_after = effects.into_iter().filter(is_end).collect();
+        for (call, cut) in overdue.into_iter().rev() {
+            self.end_overdue(now, call, cut);
+        }
+    }
+
+    /// A start that never was: the call goes back to the head of its lane, its permits to its upstream. Says why the
+    /// attempt was cut off, if it was.
+    fn undo_start(&mut self, attempt: AttemptId) -> Option<Cut> {
+        let call = attempt.call;
+        let entry = self.calls.get_mut(&call)?;
+        let place = entry.live.iter().position(|live| live.number == attempt.number)?;
+        let live = entry.live.swap_remove(place);
+        assert!(!live.is_durable, "{attempt:?} is durable and cannot be undone");
+        let id = entry.spec.upstream;
+        let limits = &mut self.quotas[live.quota.0 as usize].limits;
+        limits.undo(&live.grant);
+        entry.attempts -= 1;
+        if entry.live.is_empty() && entry.place == Place::Ended {
+            self.forget(call);
+        } else if entry.live.is_empty() {
+            let step = if entry.attempts == 0 { Step::HandBack } else { Step::Wait };
+            let state = lifecycle::next(entry.state, step).expect("a call whose start is undone runs");
+            self.census.change(entry.state, state);
+            entry.state = state;
+            let (ready_at, lane, cost) = (entry.ready_at, entry.lane(), limits.cap(entry.spec.cost.get()));
+            self.upstreams[id.0 as usize].lanes.give_back(lane, cost);
+            self.stand(call, ready_at, None);
+        }
+        self.leave(id, live.quota);
+        live.cut
+    }
+
+    /// A call that was never accepted.
+    fn refuse(&mut self, call: CallId, end: Option<State>) {
+        let state = match (self.calls.contains_key(&call), end) {
+            (true, _) => {
+                self.stop_waiting(call);
+                let entry = self.calls.remove(&call).expect("it was there just now");
+                if let Some(deadline) = entry.deadline {
+                    self.timers.cancel(deadline, Timer::Deadline(call));
+                }
+                entry.state
+            }
+            (false, Some(end)) => end,
+            (false, None) => match self.forget_left(call) {
+                Some(state) => state,
+                None => return,
+            },
+        };
+        self.census.refuse(state);
+    }
+
+    /// What an attempt was cut off for holds for its call, which waits again.
+    fn end_overdue(&mut self, now: Now, call: CallId, cut: Cut) {
+        let waits = self.calls.get(&call).is_some_and(|entry| entry.place == Place::Lane);
+        match cut {
+            Cut::Deadline if waits => {
+                self.stop_waiting(call);
+                self.end(now, call, State::Expired, Some(ErrorKind::Deadline), None, None);
+            }
+            Cut::Deadline | Cut::Timeout | Cut::Lost | Cut::Drain => {}
+        }
+    }
+}
+
+/// The calls that these writes insert for somebody who waits to be told, and the callbacks of such calls.
+fn refused(writes: &[Write]) -> Refused {
+    let mut refused = Refused::new();
+    for write in writes {
+        match *write {
+            Write::Insert { call, callback, .. } => {
+                if callback.is_none_or(|callback| refused.contains_key(&callback.parent)) {
+                    refused.insert(call, None);
+                }
+            }
+            Write::Settle { call, progress: Some(progress), .. } if progress.state.is_end() => {
+                if let Some(end) = refused.get_mut(&call) {
+                    *end = Some(progress.state);
+                }
+            }
+            Write::Start { .. }
+            | Write::Settle { .. }
+            | Write::Close { .. }
+            | Write::Release { .. }
+            | Write::Filed { .. } => {}
+        }
+    }
+    refused
+}
