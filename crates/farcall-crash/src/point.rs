@@ -63,8 +63,6 @@ points! {
 
     /// A durable call's submitter is about to be told.
     Acknowledging = "acknowledging",
-    /// A taken file has its second name, and its first one still.
-    FileLinked = "file-linked",
     /// A taken file left the inbox.
     FileRemoved = "file-removed",
 

@@ -4,7 +4,7 @@
 //! is reported as filed only when its files are durable and its call file is durably out of the inbox: else the file
 //! would be a new call after a crash. What cannot be filed now is tried again, with one warning.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -15,7 +15,7 @@ use farcall_store::port::{ReadError, Reader};
 use tokio::sync::mpsc;
 
 use crate::cause::chain;
-use crate::result_file::{self, Ended, FileError, Filing, Taken};
+use crate::result_file::{self, Ended, FileError, Filing};
 use crate::run::Message;
 
 /// Calls filed with one set of syncs.
@@ -40,8 +40,16 @@ struct Shared {
 
 #[derive(Debug, Default)]
 struct State {
-    calls: VecDeque<CallId>,
+    calls: VecDeque<Waiting>,
     is_closed: bool,
+}
+
+/// A call that waits for its files.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Waiting {
+    call: CallId,
+    /// Some of them may be in place already.
+    is_again: bool,
 }
 
 /// What the thread works with.
@@ -49,14 +57,14 @@ struct Filer {
     filing: Arc<Filing>,
     reader: Box<dyn Reader>,
     messages: mpsc::Sender<Message>,
-    has_warned: bool,
+    /// What failed and was not filed since; it was warned of.
+    failing: HashSet<CallId>,
 }
 
 /// A batch read from the store.
 #[derive(Default)]
 struct Batch {
     ended: Vec<Ended>,
-    files: Vec<Taken>,
     bytes: usize,
 }
 
@@ -64,7 +72,7 @@ struct Batch {
 #[derive(Debug, Default)]
 struct Left {
     /// The batch was full before their turn came.
-    unread: Vec<CallId>,
+    unread: Vec<Waiting>,
     failed: Vec<CallId>,
     /// To be waited for before anything is filed again.
     pause: Duration,
@@ -89,7 +97,7 @@ impl FilingQueue {
     ) -> std::io::Result<Self> {
         let shared = Arc::new(Shared::default());
         let queue = Arc::clone(&shared);
-        let mut filer = Filer { filing, reader, messages, has_warned: false };
+        let mut filer = Filer { filing, reader, messages, failing: HashSet::new() };
         let run = move || {
             while let Some(calls) = queue.next_batch() {
                 queue.put_back(filer.file(&calls));
@@ -99,9 +107,14 @@ impl FilingQueue {
         Ok(Self { shared, thread })
     }
 
+    /// A call has just ended.
     pub(crate) fn push(&self, call: CallId) {
-        self.shared.lock().calls.push_back(call);
-        self.shared.changed.notify_one();
+        self.shared.push(Waiting { call, is_again: false });
+    }
+
+    /// An earlier process may have filed this call, as far as it came.
+    pub(crate) fn push_again(&self, call: CallId) {
+        self.shared.push(Waiting { call, is_again: true });
     }
 
     /// Ends the thread after the batch at hand; what waits is filed at the next start. Blocks.
@@ -116,26 +129,30 @@ impl FilingQueue {
 
 impl Filer {
     /// Files what it can of these calls.
-    fn file(&mut self, calls: &[CallId]) -> Left {
+    fn file(&mut self, calls: &[Waiting]) -> Left {
         let attempt = catch_unwind(AssertUnwindSafe(|| self.try_file(calls)));
-        let (mut left, error) = attempt
-            .unwrap_or_else(|_| (Left { failed: calls.to_vec(), ..Left::default() }, Some(FilingError::BrokeDown)));
-        match error {
-            Some(error) => self.warn(&error, left.failed.len()),
-            None => self.has_warned = false,
+        let (mut left, error) = attempt.unwrap_or_else(|_| (Left::all_of(calls), Some(FilingError::BrokeDown)));
+        // Said once, until all that failed is filed.
+        if let Some(error) = error.filter(|_| self.failing.is_empty()) {
+            tracing::warn!(
+                error = chain(&error),
+                calls = left.failed.len(),
+                "cannot put response files in place, trying again"
+            );
         }
+        for waiting in calls {
+            self.failing.remove(&waiting.call);
+        }
+        self.failing.extend(&left.failed);
         // While others are filed nothing is lost by trying again at once.
         let is_stuck = !left.failed.is_empty() && left.failed.len() + left.unread.len() == calls.len();
         left.pause = if is_stuck { RETRY_AFTER } else { Duration::ZERO };
         left
     }
 
-    fn try_file(&mut self, calls: &[CallId]) -> (Left, Option<FilingError>) {
+    fn try_file(&mut self, calls: &[Waiting]) -> (Left, Option<FilingError>) {
         let (batch, mut left, mut error) = self.read(calls);
-        let results = match self.filing.clear_durably(&batch.files) {
-            Ok(()) => self.filing.file(&batch.ended),
-            Err(error) => vec![Err(error); batch.ended.len()],
-        };
+        let results = self.filing.file(&batch.ended);
         let mut filed = Vec::with_capacity(results.len());
         for (ended, result) in batch.ended.iter().zip(results) {
             match result {
@@ -154,42 +171,45 @@ impl Filer {
     }
 
     /// Reads calls until the batch is large enough. One that cannot be read holds up no other.
-    fn read(&mut self, calls: &[CallId]) -> (Batch, Left, Option<FilingError>) {
+    fn read(&mut self, calls: &[Waiting]) -> (Batch, Left, Option<FilingError>) {
         let (mut batch, mut left, mut failure) = (Batch::default(), Left::default(), None);
-        for &id in calls {
+        for &waiting in calls {
             if batch.bytes >= BATCH_BYTES_MAX {
-                left.unread.push(id);
+                left.unread.push(waiting);
                 continue;
             }
-            if let Err(error) = self.add(&mut batch, id) {
-                left.failed.push(id);
+            if let Err(error) = self.add(&mut batch, waiting) {
+                left.failed.push(waiting.call);
                 failure = Some(error.into());
             }
         }
         (batch, left, failure)
     }
 
-    fn add(&mut self, batch: &mut Batch, id: CallId) -> Result<(), ReadError> {
-        let Some(record) = self.reader.call(id)? else { return Ok(()) };
-        let Some(file) = &record.file else { return Ok(()) };
+    fn add(&mut self, batch: &mut Batch, Waiting { call, is_again }: Waiting) -> Result<(), ReadError> {
+        let Some(record) = self.reader.call(call)? else { return Ok(()) };
+        let Some(file) = record.file.clone() else { return Ok(()) };
         let answer = self.reader.response(record.id)?;
         let request = self.reader.request(record.id)?.unwrap_or_default();
         let response = result_file::response(&record, answer.as_ref());
         batch.bytes += request.len() + response.len();
-        batch.files.push(Taken { file: file.clone(), bytes: request.clone(), id: record.id });
-        batch.ended.push(Ended { id: record.id, name: file.name.clone(), response, request });
+        batch.ended.push(Ended { id: call, file, response, request, is_again });
         Ok(())
     }
+}
 
-    fn warn(&mut self, error: &FilingError, calls: usize) {
-        if !self.has_warned {
-            self.has_warned = true;
-            tracing::warn!(error = chain(error), calls, "cannot put response files in place, trying again");
-        }
+impl Left {
+    fn all_of(calls: &[Waiting]) -> Self {
+        Self { failed: calls.iter().map(|waiting| waiting.call).collect(), ..Self::default() }
     }
 }
 
 impl Shared {
+    fn push(&self, waiting: Waiting) {
+        self.lock().calls.push_back(waiting);
+        self.changed.notify_one();
+    }
+
     fn lock(&self) -> std::sync::MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -200,14 +220,14 @@ impl Shared {
         for call in left.unread.into_iter().rev() {
             state.calls.push_front(call);
         }
-        state.calls.extend(left.failed);
+        state.calls.extend(left.failed.into_iter().map(|call| Waiting { call, is_again: true }));
         if !left.pause.is_zero() {
             drop(self.changed.wait_timeout_while(state, left.pause, |state| !state.is_closed));
         }
     }
 
     /// Waits for calls; nothing once the queue is closed.
-    fn next_batch(&self) -> Option<Vec<CallId>> {
+    fn next_batch(&self) -> Option<Vec<Waiting>> {
         let mut state = self.lock();
         loop {
             if state.is_closed {

@@ -133,6 +133,24 @@ pub struct UpstreamOverview {
     pub latency_ms_max: u64,
 }
 
+impl UpstreamOverview {
+    /// Counts what another has done as this one's; the name stays.
+    pub(crate) fn add(&mut self, other: Self) {
+        for (state, count) in other.ended {
+            match self.ended.iter_mut().find(|(own, _)| *own == state) {
+                Some((_, own)) => *own += count,
+                None => self.ended.push((state, count)),
+            }
+        }
+        self.attempts += other.attempts;
+        self.waiting += other.waiting;
+        self.in_flight += other.in_flight;
+        self.is_paused |= other.is_paused;
+        self.latency_ms_sum += other.latency_ms_sum;
+        self.latency_ms_max = self.latency_ms_max.max(other.latency_ms_max);
+    }
+}
+
 /// A handle to a running engine.
 #[derive(Debug, Clone)]
 pub struct Handle {
@@ -193,9 +211,9 @@ impl Handle {
     /// Why a call waits that only the store holds.
     async fn add_stored_standing(&self, view: &mut CallView) {
         let progress = &view.record.progress;
-        let Some((upstream, ready_at)) = reference(&view.record).zip(progress.ready_at) else { return };
+        let Some((place, ready_at)) = reference(&view.record).zip(progress.ready_at) else { return };
         let (reply, standing) = oneshot::channel();
-        let _ = self.messages.send(Message::StoredStanding { upstream, state: progress.state, ready_at, reply }).await;
+        let _ = self.messages.send(Message::StoredStanding { place, state: progress.state, ready_at, reply }).await;
         if let Some(standing) = standing.await.ok().flatten() {
             view.record.progress.state = standing.state;
             view.wait_reason = standing.wait_reason;

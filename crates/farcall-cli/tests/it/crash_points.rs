@@ -51,7 +51,6 @@ pub(crate) const fn plan(point: Point) -> Plan {
         | Point::FiledBegun
         | Point::FiledDurable
         | Point::Acknowledging
-        | Point::FileLinked
         | Point::FileRemoved
         | Point::AttemptBegun
         | Point::FirstByteSent

@@ -100,8 +100,9 @@ fn file(numbers: &[u128]) -> (Left, Vec<u128>) {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let (messages, mut told) = mpsc::channel(1);
     let reader = Box::new(Faulty { unreadable: CallId::from_bits(1), deadly: CallId::from_bits(2) });
-    let mut filer = Filer { filing: Arc::new(Filing::new(dir.path(), 1)), reader, messages, has_warned: false };
-    let calls: Vec<CallId> = numbers.iter().map(|&number| CallId::from_bits(number)).collect();
+    let mut filer = Filer { filing: Arc::new(Filing::new(dir.path(), 1)), reader, messages, failing: HashSet::new() };
+    let waiting = |&number: &u128| Waiting { call: CallId::from_bits(number), is_again: false };
+    let calls: Vec<Waiting> = numbers.iter().map(waiting).collect();
     let left = filer.file(&calls);
     let filed = match told.try_recv() {
         Ok(Message::Filed { calls }) => calls.iter().map(|call| call.bits()).collect(),
@@ -132,8 +133,10 @@ fn a_batch_of_which_nothing_could_be_filed_is_tried_again_later() {
 #[test]
 fn what_failed_goes_to_the_back_and_what_was_not_read_to_the_front() {
     let shared = Shared::default();
-    let call = CallId::from_bits;
-    shared.lock().calls.push_back(call(9));
-    shared.put_back(Left { unread: vec![call(2), call(3)], failed: vec![call(1)], pause: Duration::ZERO });
-    assert_eq!(shared.next_batch(), Some(vec![call(2), call(3), call(9), call(1)]));
+    let waiting = |number, is_again| Waiting { call: CallId::from_bits(number), is_again };
+    let (first, second, later) = (waiting(2, false), waiting(3, false), waiting(9, false));
+    shared.lock().calls.push_back(later);
+    let failed = vec![CallId::from_bits(1)];
+    shared.put_back(Left { unread: vec![first, second], failed, pause: Duration::ZERO });
+    assert_eq!(shared.next_batch(), Some(vec![first, second, later, waiting(1, true)]));
 }

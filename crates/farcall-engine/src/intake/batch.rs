@@ -11,8 +11,6 @@ use farcall_core::id::CallId;
 use farcall_core::time::Now;
 use farcall_crash::{self as crash, Point};
 use farcall_store::record::FileIdentity;
-use rustix::fs::AtFlags;
-use rustix::io::Errno;
 use tokio::sync::oneshot;
 use tracing::{info, warn};
 
@@ -146,7 +144,7 @@ impl Inbox {
                 Cleared::Changed => self.ledger.look_again(&file.name, now, APPEARANCE_DELAY),
                 Cleared::Stuck(error) => {
                     warn!(file = %file.name.escape_ascii(), %error, "a call file cannot be removed; its call is known");
-                    self.half_taken.insert((file.device, file.inode), taken.id);
+                    self.filing.stuck().insert((file.device, file.inode), file.changed_ns);
                     self.ledger.look_again(&file.name, now, self.settings.rescan_interval);
                 }
             }
@@ -154,16 +152,20 @@ impl Inbox {
         self.status.taken += taken.len() as u64;
     }
 
-    /// Whether the file was taken already and only its removal is left, which is done here if it can be.
+    /// Whether the file was taken already and only its removal is left, which is done here if it can be. One that was
+    /// written to since is a new one.
     fn was_taken(&mut self, name: &Name, stamp: Stamp) -> bool {
         let inode = (stamp.device, stamp.inode);
-        let Some(folder) = self.folder.as_ref().filter(|_| self.half_taken.contains_key(&inode)) else { return false };
-        match rustix::fs::unlinkat(folder, &**name, AtFlags::empty()) {
-            Ok(()) | Err(Errno::NOENT) => {
-                self.half_taken.remove(&inode);
-                self.ledger.forget(name);
-            }
-            Err(_) => self.ledger.look_again(name, clock::now().instant, self.settings.rescan_interval),
+        let Some(&read_ns) = self.filing.stuck().get(&inode) else { return false };
+        let Some(folder) = self.folder.as_ref().filter(|_| stamp.modified_ns <= read_ns) else {
+            self.filing.stuck().remove(&inode);
+            return false;
+        };
+        if let Cleared::Stuck(_) = self.filing.clear_stuck(folder.as_fd(), name, inode) {
+            self.ledger.look_again(name, clock::now().instant, self.settings.rescan_interval);
+        } else {
+            self.filing.stuck().remove(&inode);
+            self.ledger.look_again(name, clock::now().instant, Duration::ZERO);
         }
         true
     }

@@ -4,13 +4,11 @@
 //! One batch at a time: what the engine has not answered yet holds up the next, so memory stays bounded and the kernel
 //! or the next scan keeps what comes meanwhile. Decisions about single files are the ledger's.
 
-use std::collections::HashMap;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
-use farcall_core::id::CallId;
 use farcall_core::time::Instant;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{CWD, Dir};
@@ -38,8 +36,6 @@ pub(super) struct Inbox {
     pub(super) ledger: Ledger,
     /// Nothing while the directory cannot be opened.
     pub(super) folder: Option<OwnedFd>,
-    /// Files that were taken and could not be removed, by inode: taking them changed how they look.
-    pub(super) half_taken: HashMap<(u64, u64), CallId>,
     watch: Option<Watch>,
     scan: Option<Dir>,
     next_scan: Instant,
@@ -68,7 +64,6 @@ impl Inbox {
             publish,
             control,
             folder: None,
-            half_taken: HashMap::new(),
             watch: None,
             scan: None,
             next_scan: Instant::default(),
@@ -82,7 +77,6 @@ impl Inbox {
 
     /// Until it is told to stop, or nobody takes offers any more.
     pub(super) fn run(mut self) {
-        self.half_taken = self.filing.half_taken();
         while !self.control.is_stopping() && !self.offers.is_closed() {
             let now = clock::now();
             self.begin_scan_if_due(now.instant);

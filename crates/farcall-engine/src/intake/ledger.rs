@@ -35,6 +35,8 @@ pub(super) struct Stamp {
     pub(super) inode: u64,
     /// ctime in nanoseconds.
     pub(super) changed_ns: i64,
+    /// mtime in nanoseconds.
+    pub(super) modified_ns: i64,
     pub(super) size: u64,
     pub(super) has_other_names: bool,
 }

@@ -4,7 +4,6 @@
 //! is read is one state of the file, or it is said to be changing.
 
 use std::fs::File;
-use std::io::Read;
 use std::os::fd::BorrowedFd;
 
 use bytes::Bytes;
@@ -13,7 +12,7 @@ use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
 
 use super::ledger::{Oddity, Stamp};
-use crate::result_file::changed_ns;
+use crate::result_file::{changed_ns, modified_ns};
 
 /// What lies under a name.
 #[derive(Debug)]
@@ -34,6 +33,7 @@ impl Stamp {
             device: stat.st_dev,
             inode: stat.st_ino,
             changed_ns: changed_ns(stat),
+            modified_ns: modified_ns(stat),
             size: u64::try_from(stat.st_size).unwrap_or(0),
             has_other_names: stat.st_nlink > 1,
         }
@@ -85,11 +85,24 @@ fn read(mut file: File, bytes_max: u64) -> Result<Look, Errno> {
     if stamp.size > bytes_max {
         return Ok(Look::TooLarge(stamp));
     }
-    let mut bytes = Vec::with_capacity(usize::try_from(stamp.size).unwrap_or(0) + 1);
-    let taken = file.by_ref().take(stamp.size + 1).read_to_end(&mut bytes);
-    taken.map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))?;
+    let bytes = read_up_to(&mut file, usize::try_from(stamp.size).unwrap_or(usize::MAX - 1) + 1)?;
     let is_same = bytes.len() as u64 == stamp.size && Stamp::of(&rustix::fs::fstat(&file)?) == stamp;
     Ok(if is_same { Look::Read(stamp, bytes.into()) } else { Look::Changing })
+}
+
+/// A regular file gives all it has at once, and less than was asked for only at its end.
+fn read_up_to(file: &mut File, bytes_max: usize) -> Result<Vec<u8>, Errno> {
+    let mut bytes = vec![0; bytes_max];
+    let mut filled = 0;
+    while filled < bytes_max {
+        let count = rustix::io::retry_on_intr(|| rustix::io::read(&*file, &mut bytes[filled..]))?;
+        filled += count;
+        if count == 0 || bytes_max - filled == 1 {
+            break;
+        }
+    }
+    bytes.truncate(filled);
+    Ok(bytes)
 }
 
 fn oddity(stat: &Stat) -> Option<Oddity> {

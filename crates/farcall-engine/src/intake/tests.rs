@@ -249,21 +249,6 @@ async fn a_file_whose_mode_changes_while_the_engine_thinks_is_taken_once() {
 }
 
 #[tokio::test]
-async fn a_file_whose_removal_a_crash_prevented_is_removed_and_not_offered() {
-    let id = CallId::from_bits(7);
-    let mut bench = Bench::start(|dir| {
-        let taken = dir.join(".farcall/taken");
-        fs::create_dir_all(&taken).expect("it can be made");
-        fs::write(dir.join("a.json"), CALL).expect("it can be written");
-        fs::hard_link(dir.join("a.json"), taken.join(id.to_string())).expect("it can be linked");
-    });
-    assert!(bench.settled().await.is_quiet());
-    assert!(!bench.path("a.json").exists());
-    assert!(bench.offers.try_recv().is_err());
-    bench.stop();
-}
-
-#[tokio::test]
 async fn ten_thousand_files_come_once_each_in_bounded_batches() {
     let mut bench = Bench::start(|dir| {
         for number in 0..5_000 {

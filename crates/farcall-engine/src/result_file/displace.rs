@@ -93,7 +93,9 @@ pub(super) fn plan(folders: &Folders, name: &[u8], newcomer: Newcomer) -> Result
     if let Some(tag) = request_tag {
         moves.push(aside(folders, Folder::Requests, name, tag)?);
     }
-    plan_rejected(folders, name, occupant, &mut moves)?;
+    if newcomer == Newcomer::Rejected || !folders.had_no_rejected() {
+        plan_rejected(folders, name, occupant, &mut moves)?;
+    }
     if let Some(tag) = tag {
         moves.push(aside(folders, Folder::Responses, name, tag)?);
     }

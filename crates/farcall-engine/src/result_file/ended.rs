@@ -1,35 +1,41 @@
-//! Filing calls that have ended: response in place, then request in place.
+//! Filing calls that have ended: call file out of the inbox, response in place, then request in place.
 //!
 //! The steps of a batch are methods in the order they must be taken; each leaves a state from which all of them can be
-//! taken again.
+//! taken again. A call whose file cannot leave the inbox gets its pair all the same, so that nobody waits for it in vain;
+//! only it is not filed then, so that the store still knows the file.
 
+use std::fs::File;
 use std::path::PathBuf;
 
 use bytes::Bytes;
 use farcall_core::id::CallId;
 use farcall_crash::{self as crash, Point};
+use farcall_store::record::FileIdentity;
 
 use super::displace::{self, Move, Newcomer, Occupant, Standing};
-use super::folders::{Folder, Folders, Placed, Written};
+use super::draft::{Draft, Drafts};
+use super::folders::{FILES_SYNCED_SINGLY_MAX, Folder, Folders, Placed};
 use super::name::{self, Tag};
-use super::owners::Owners;
-use super::taken::Kept;
+use super::taken::{Cleared, Kept, Taken};
 use super::{FileError, Filing};
 
 /// A call from a file, at its end.
 #[derive(Debug, Clone)]
 pub struct Ended {
     pub id: CallId,
-    /// The name it had in the inbox.
-    pub name: Vec<u8>,
+    /// The file in the inbox.
+    pub file: FileIdentity,
     /// What its response file holds; see [`super::response`].
     pub response: Vec<u8>,
     /// The file as it came.
     pub request: Bytes,
+    /// Its files may be in place already: it was filed before, as far as that went.
+    pub is_again: bool,
 }
 
 /// One batch on its way.
 pub(super) struct Batch<'b> {
+    filing: &'b Filing,
     folders: &'b Folders,
     kept: Option<Kept>,
     items: Vec<Item<'b>>,
@@ -37,14 +43,25 @@ pub(super) struct Batch<'b> {
 
 struct Item<'b> {
     ended: &'b Ended,
-    response_temporary: Vec<u8>,
-    request_temporary: Vec<u8>,
-    /// The request is the file that was taken, and need not be written again.
-    is_kept: bool,
+    /// Whether its file has left the inbox.
+    cleared: Result<(), FileError>,
+    /// Nothing once it is in place.
+    response: Option<Draft>,
+    request: Request,
     /// The name its files get.
     chosen: Vec<u8>,
     /// The first step that failed; no later one is taken.
     result: Result<(), FileError>,
+}
+
+/// Where the request file comes from.
+enum Request {
+    /// The very file that was taken; open as long as it has to be synced by itself.
+    Kept(Option<File>),
+    Written(Draft),
+    /// The taken file has its place.
+    Moved,
+    InPlace,
 }
 
 pub(super) fn file(filing: &Filing, calls: &[Ended]) -> Vec<Result<PathBuf, FileError>> {
@@ -53,41 +70,55 @@ pub(super) fn file(filing: &Filing, calls: &[Ended]) -> Vec<Result<PathBuf, File
         Err(error) => return calls.iter().map(|_| Err(error)).collect(),
     };
     let mut batch = Batch::new(filing, &folders, calls);
+    batch.clear_inbox();
     batch.write();
     // Held until both files have their names, so that nobody moves half a pair aside.
-    let mut owners = filing.owners();
-    batch.place_responses(&owners);
+    let _held = filing.held.hold(calls.iter().map(|ended| ended.file.name.as_slice()));
+    batch.place_responses();
     batch.place_requests();
-    batch.finish(filing, &mut owners)
+    batch.finish()
 }
 
 impl<'b> Batch<'b> {
-    pub(super) fn new(filing: &Filing, folders: &'b Folders, calls: &'b [Ended]) -> Self {
+    pub(super) fn new(filing: &'b Filing, folders: &'b Folders, calls: &'b [Ended]) -> Self {
         let item = |ended| Item {
             ended,
-            response_temporary: filing.temporary(),
-            request_temporary: filing.temporary(),
-            is_kept: false,
+            cleared: Ok(()),
+            response: None,
+            request: Request::InPlace,
             chosen: Vec::new(),
             result: Ok(()),
         };
-        Self { folders, kept: Kept::open(&filing.dir), items: calls.iter().map(item).collect() }
+        Self { filing, folders, kept: Kept::open(&filing.dir), items: calls.iter().map(item).collect() }
     }
 
-    /// Contents first, durable before any of them has a name.
-    pub(super) fn write(&mut self) {
-        let mut written = Written::default();
+    /// A call file still in the inbox would be a new call after a crash. Mostly the intake was first.
+    pub(super) fn clear_inbox(&mut self) {
+        let failed = FileError::of("remove the file of an accepted call", ".");
         for item in &mut self.items {
-            item.result = item.write(self.folders, self.kept.as_ref(), &mut written);
+            let Ended { id, file, request, .. } = item.ended;
+            let taken = Taken { file: file.clone(), bytes: request.clone(), id: *id };
+            if let Cleared::Stuck(error) = self.filing.clear_one(self.folders.inbox(), &taken, self.kept.as_ref()) {
+                item.cleared = Err(failed(error));
+            }
         }
-        let synced = self.folders.sync_files(&written);
+    }
+
+    /// Contents first, durable before any of them has a name; and with them, that the files have left the inbox.
+    pub(super) fn write(&mut self) {
+        let is_single = self.items.len() * 2 <= FILES_SYNCED_SINGLY_MAX;
+        let mut drafts = Drafts::new(self.filing, is_single);
+        for item in &mut self.items {
+            item.result = item.write(self.folders, self.kept.as_ref(), &mut drafts, is_single);
+        }
+        let synced = if is_single { self.sync_singly() } else { self.folders.sync_file_systems() };
         self.fail_unless(synced);
         crash::reach(Point::ResponseWritten);
     }
 
-    pub(super) fn place_responses(&mut self, owners: &Owners) {
+    pub(super) fn place_responses(&mut self) {
         for item in self.items.iter_mut().filter(|item| item.result.is_ok()) {
-            match item.place_response(self.folders, owners) {
+            match item.place_response(self.filing, self.folders) {
                 Ok(chosen) => {
                     item.chosen = chosen;
                     crash::reach(Point::ResponseNamed);
@@ -102,7 +133,7 @@ impl<'b> Batch<'b> {
 
     pub(super) fn place_requests(&mut self) {
         for item in self.items.iter_mut().filter(|item| item.result.is_ok()) {
-            item.result = item.place_request(self.folders, self.kept.as_ref());
+            item.result = item.place_request(self.filing, self.folders, self.kept.as_ref());
             crash::reach(Point::RequestNamed);
         }
         let synced = self.folders.sync_names(Folder::Requests);
@@ -110,20 +141,37 @@ impl<'b> Batch<'b> {
         crash::reach(Point::RequestDurable);
     }
 
-    fn finish(self, filing: &Filing, owners: &mut Owners) -> Vec<Result<PathBuf, FileError>> {
+    fn finish(self) -> Vec<Result<PathBuf, FileError>> {
+        let mut owners = self.filing.owners();
         let finished = self.items.into_iter().map(|item| {
             if let Err(error) = item.result {
-                self.folders.discard(Folder::Responses, &item.response_temporary);
-                self.folders.discard(Folder::Requests, &item.request_temporary);
+                item.response.iter().for_each(|draft| draft.discard(self.folders));
+                if let Request::Written(draft) = &item.request {
+                    draft.discard(self.folders);
+                }
                 return Err(error);
             }
-            if let Some(kept) = &self.kept {
+            if let Some(kept) = self.kept.as_ref().filter(|_| !matches!(item.request, Request::Moved)) {
                 kept.discard(item.ended.id);
             }
-            owners.release(&item.ended.name, item.ended.id);
-            Ok(filing.path_of(Folder::Responses, &item.chosen))
+            item.cleared?;
+            owners.release(&item.ended.file.name, item.ended.id);
+            Ok(self.filing.path_of(Folder::Responses, &item.chosen))
         });
         finished.collect()
+    }
+
+    fn sync_singly(&self) -> Result<(), FileError> {
+        for item in &self.items {
+            let draft = |draft: &Draft| self.folders.sync_file(draft.folder(), draft.file());
+            item.response.as_ref().map_or(Ok(()), draft)?;
+            match &item.request {
+                Request::Kept(file) => self.folders.sync_file(Folder::Requests, file.as_ref())?,
+                Request::Written(written) => draft(written)?,
+                Request::Moved | Request::InPlace => {}
+            }
+        }
+        self.folders.sync_inbox()
     }
 
     fn fail_unless(&mut self, done: Result<(), FileError>) {
@@ -135,77 +183,108 @@ impl<'b> Batch<'b> {
 }
 
 impl Item<'_> {
-    fn write(&mut self, folders: &Folders, kept: Option<&Kept>, written: &mut Written) -> Result<(), FileError> {
-        let (id, request) = (self.ended.id, &self.ended.request);
-        let response = folders.write(Folder::Responses, &self.response_temporary, &self.ended.response)?;
-        written.add(Folder::Responses, response);
-        let file = kept.and_then(|kept| kept.file(id, request, folders.fd(Folder::Requests)));
-        self.is_kept = file.is_some();
-        let file = match file {
-            Some(file) => file,
-            None => folders.write(Folder::Requests, &self.request_temporary, request)?,
+    fn name(&self) -> &[u8] {
+        &self.ended.file.name
+    }
+
+    fn write(
+        &mut self,
+        folders: &Folders,
+        kept: Option<&Kept>,
+        drafts: &mut Drafts<'_>,
+        keeps_open: bool,
+    ) -> Result<(), FileError> {
+        if self.ended.is_again && self.find_pair(folders)? {
+            return Ok(());
+        }
+        if self.chosen.is_empty() {
+            self.response = Some(drafts.write(folders, Folder::Responses, &self.ended.response, None)?);
+        }
+        let file = kept.and_then(|kept| kept.file(self.ended, folders.fd(Folder::Requests)));
+        self.request = match file {
+            Some(file) => {
+                Folders::mark(&file, self.ended.id);
+                Request::Kept(keeps_open.then_some(file))
+            }
+            None => {
+                Request::Written(drafts.write(folders, Folder::Requests, &self.ended.request, Some(self.ended.id))?)
+            }
         };
-        Folders::mark(&file, &id.to_string());
-        written.add(Folder::Requests, file);
         Ok(())
     }
 
+    /// What an earlier time has put in place: the response, of which the name is chosen then; true when the request
+    /// stands beside it.
+    fn find_pair(&mut self, folders: &Folders) -> Result<bool, FileError> {
+        // Under the plain name too, although a file taken since may have claimed it: whoever took that one moves the
+        // whole pair aside.
+        for name in [name::displaced(self.name(), Tag::Call(self.ended.id), 1), self.name().to_vec()] {
+            if displace::occupant(folders, &name)? == Occupant::Call(self.ended.id) {
+                self.chosen = name;
+                return self.is_own_request(folders, &self.chosen);
+            }
+        }
+        Ok(false)
+    }
+
     /// Puts the response under the plain name if that is this call's, else under the call's own; gives the name.
-    fn place_response(&self, folders: &Folders, owners: &Owners) -> Result<Vec<u8>, FileError> {
-        let (id, name) = (self.ended.id, &self.ended.name);
-        let own_name = name::displaced(name, Tag::Call(id), 1);
-        if displace::occupant(folders, &own_name)? == Occupant::Call(id) {
-            folders.discard(Folder::Responses, &self.response_temporary);
-            return Ok(own_name);
-        }
-        // Before a crash it may have got the plain name, which a file taken since has claimed: whoever took that one
-        // moves the whole pair aside.
-        if displace::occupant(folders, name)? == Occupant::Call(id) {
-            folders.discard(Folder::Responses, &self.response_temporary);
-            return Ok(name.clone());
-        }
-        if owners.owns(name, id) && self.place_under_plain_name(folders)? {
-            return Ok(name.clone());
+    fn place_response(&self, filing: &Filing, folders: &Folders) -> Result<Vec<u8>, FileError> {
+        let Some(response) = &self.response else { return Ok(self.chosen.clone()) };
+        let owns = filing.owners().owns(self.name(), self.ended.id);
+        if owns && self.place_under_plain_name(response, filing, folders)? {
+            return Ok(self.name().to_vec());
         }
         let mut nth = 1;
         loop {
-            let candidate = name::displaced(name, Tag::Call(id), nth);
-            if folders.rename(Folder::Responses, &self.response_temporary, &candidate)? == Placed::Done {
-                return Ok(candidate);
+            let candidate = name::displaced(self.name(), Tag::Call(self.ended.id), nth);
+            match response.place(filing, folders, &candidate)? {
+                Placed::Done => return Ok(candidate),
+                Placed::Gone => return Err(vanished(Folder::Responses)),
+                Placed::Occupied => nth += 1,
             }
-            nth += 1;
         }
     }
 
     /// True when the call's response stands there now; false when somebody later holds the name.
-    fn place_under_plain_name(&self, folders: &Folders) -> Result<bool, FileError> {
-        let (id, name) = (self.ended.id, &self.ended.name);
+    fn place_under_plain_name(&self, response: &Draft, filing: &Filing, folders: &Folders) -> Result<bool, FileError> {
+        let (id, name) = (self.ended.id, self.name());
         loop {
-            match folders.rename(Folder::Responses, &self.response_temporary, name)? {
+            match response.place(filing, folders, name)? {
                 Placed::Done => return Ok(true),
                 Placed::Gone => return Err(vanished(Folder::Responses)),
                 Placed::Occupied => {}
             }
             match displace::standing(displace::occupant(folders, name)?, id) {
-                Standing::Own => {
-                    folders.discard(Folder::Responses, &self.response_temporary);
-                    return Ok(true);
-                }
+                Standing::Own => return Ok(true),
                 Standing::Later => return Ok(false),
                 Standing::Earlier => displace::run(folders, &displace::plan(folders, name, Newcomer::Call(id))?)?,
             }
         }
     }
 
-    fn place_request(&self, folders: &Folders, kept: Option<&Kept>) -> Result<(), FileError> {
+    fn place_request(&mut self, filing: &Filing, folders: &Folders, kept: Option<&Kept>) -> Result<(), FileError> {
         let mut name = self.chosen.clone();
         let mut nth = 1;
         loop {
-            match self.rename_request(folders, kept, &name)? {
-                Placed::Done => return Ok(()),
+            let placed = match (&self.request, kept) {
+                (Request::Written(draft), _) => draft.place(filing, folders, &name)?,
+                (Request::Kept(_), Some(kept)) => kept
+                    .place(self.ended.id, folders.fd(Folder::Requests), &name)
+                    .map_err(FileError::of("move a taken file", Folder::Requests.name()))?,
+                (Request::Kept(_) | Request::Moved | Request::InPlace, _) => return Ok(()),
+            };
+            match placed {
+                Placed::Done => {
+                    if matches!(self.request, Request::Kept(_)) {
+                        self.request = Request::Moved;
+                    }
+                    return Ok(());
+                }
                 Placed::Gone => return Err(vanished(Folder::Requests)),
                 Placed::Occupied if self.is_own_request(folders, &name)? => {
-                    folders.discard(Folder::Requests, &self.request_temporary);
+                    if let Request::Written(draft) = &self.request {
+                        draft.discard(folders);
+                    }
                     return Ok(());
                 }
                 Placed::Occupied => {}
@@ -214,18 +293,9 @@ impl Item<'_> {
                 Some(step) => displace::run(folders, &[step])?,
                 None => {
                     nth += 1;
-                    name = name::displaced(&self.ended.name, Tag::Call(self.ended.id), nth);
+                    name = name::displaced(self.name(), Tag::Call(self.ended.id), nth);
                 }
             }
-        }
-    }
-
-    fn rename_request(&self, folders: &Folders, kept: Option<&Kept>, name: &[u8]) -> Result<Placed, FileError> {
-        match kept.filter(|_| self.is_kept) {
-            Some(kept) => kept
-                .place(self.ended.id, folders.fd(Folder::Requests), name)
-                .map_err(FileError::of("move a taken file", Folder::Requests.name())),
-            None => folders.rename(Folder::Requests, &self.request_temporary, name),
         }
     }
 

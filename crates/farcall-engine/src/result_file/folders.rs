@@ -3,11 +3,13 @@
 //! Opened anew for every batch, so that a folder which was removed or replaced meanwhile is found again. Each operation
 //! is relative to a folder's descriptor; none overwrites.
 
+use std::cell::OnceCell;
 use std::fs::File;
 use std::io::Write;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
+use farcall_core::id::CallId;
 use farcall_core::time::Timestamp;
 use farcall_store::record::FileIdentity;
 use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, RenameFlags, Stat, XattrFlags};
@@ -16,7 +18,7 @@ use rustix::io::Errno;
 use super::FileError;
 
 /// Up to this many files are synced one by one; for more, the whole file system is.
-const FILES_SYNCED_SINGLY_MAX: usize = 8;
+pub(super) const FILES_SYNCED_SINGLY_MAX: usize = 8;
 /// The extended attribute that tells which call a request file belongs to.
 const CALL_ATTRIBUTE: &str = "user.farcall.call";
 
@@ -35,6 +37,7 @@ pub(super) struct Folders {
     requests: OwnedFd,
     responses: OwnedFd,
     rejected: OwnedFd,
+    had_no_rejected: OnceCell<bool>,
 }
 
 /// What came of putting a file under a name.
@@ -86,23 +89,7 @@ impl Folders {
         let folder = |folder: Folder| open_or_make(&inbox, folder);
         let (requests, responses, rejected) =
             (folder(Folder::Requests)?, folder(Folder::Responses)?, folder(Folder::Rejected)?);
-        Ok(Self { inbox, requests, responses, rejected })
-    }
-
-    /// Removes a file from the inbox unless another stands under its name by now.
-    pub(super) fn remove_from_inbox(&self, file: &FileIdentity) -> Result<(), FileError> {
-        let failed = FileError::of("remove the file of an accepted call", ".");
-        match rustix::fs::statat(&self.inbox, &file.name[..], AtFlags::SYMLINK_NOFOLLOW) {
-            Ok(stat) if is_file(&stat, file) => {
-                match rustix::fs::unlinkat(&self.inbox, &file.name[..], AtFlags::empty()) {
-                    // The intake removes files as well: whoever comes first.
-                    Ok(()) | Err(Errno::NOENT) => Ok(()),
-                    Err(error) => Err(failed(error)),
-                }
-            }
-            Ok(_) | Err(Errno::NOENT) => Ok(()),
-            Err(error) => Err(failed(error)),
-        }
+        Ok(Self { inbox, requests, responses, rejected, had_no_rejected: OnceCell::new() })
     }
 
     /// The names in the inbox that call files have.
@@ -122,6 +109,14 @@ impl Folders {
     /// Makes it durable which files are in the inbox.
     pub(super) fn sync_inbox(&self) -> Result<(), FileError> {
         rustix::fs::fsync(&self.inbox).map_err(FileError::of("sync the inbox", "."))
+    }
+
+    /// Whether nothing was in `rejected/` when this was first asked: then no name need be looked for there.
+    pub(super) fn had_no_rejected(&self) -> bool {
+        *self.had_no_rejected.get_or_init(|| {
+            let Ok(mut entries) = Dir::read_from(&self.rejected) else { return false };
+            entries.all(|entry| entry.is_ok_and(|entry| matches!(entry.file_name().to_bytes(), b"." | b"..")))
+        })
     }
 
     pub(super) fn inbox(&self) -> BorrowedFd<'_> {
@@ -156,13 +151,30 @@ impl Folders {
                 rustix::fs::fdatasync(file).map_err(FileError::of("sync a file", folder.name()))
             });
         }
-        let mut synced_devices = Vec::new();
-        for &folder in &written.folders {
-            let failed = FileError::of("sync the file system", folder.name());
-            let device = rustix::fs::fstat(self.fd(folder)).map_err(failed)?.st_dev;
-            if !synced_devices.contains(&device) {
-                rustix::fs::syncfs(self.fd(folder)).map_err(failed)?;
-                synced_devices.push(device);
+        self.sync_devices(written.folders.iter().map(|folder| (folder.name(), self.fd(*folder))))
+    }
+
+    /// Makes everything durable that was done in the inbox, in `responses/` and in `requests/`.
+    pub(super) fn sync_file_systems(&self) -> Result<(), FileError> {
+        let folders = [Folder::Responses, Folder::Requests].map(|folder| (folder.name(), self.fd(folder)));
+        self.sync_devices(folders.into_iter().chain([(".", self.inbox.as_fd())]))
+    }
+
+    /// Makes a file's contents durable, if it is open.
+    pub(super) fn sync_file(&self, folder: Folder, file: Option<&File>) -> Result<(), FileError> {
+        let failed = FileError::of("sync a file", folder.name());
+        file.map_or(Ok(()), |file| rustix::fs::fdatasync(file).map_err(failed))
+    }
+
+    /// Each file system once.
+    fn sync_devices<'f>(&self, folders: impl Iterator<Item = (&'static str, BorrowedFd<'f>)>) -> Result<(), FileError> {
+        let mut synced = Vec::new();
+        for (name, folder) in folders {
+            let failed = FileError::of("sync the file system", name);
+            let device = rustix::fs::fstat(folder).map_err(failed)?.st_dev;
+            if !synced.contains(&device) {
+                rustix::fs::syncfs(folder).map_err(failed)?;
+                synced.push(device);
             }
         }
         Ok(())
@@ -219,8 +231,8 @@ impl Folders {
     }
 
     /// Notes whose file this is, where the file system can keep that; what reads it has another way without.
-    pub(super) fn mark(file: &File, call: &str) {
-        let _ = rustix::fs::fsetxattr(file, CALL_ATTRIBUTE, call.as_bytes(), XattrFlags::empty());
+    pub(super) fn mark(file: &File, call: CallId) {
+        let _ = rustix::fs::fsetxattr(file, CALL_ATTRIBUTE, call.to_string().as_bytes(), XattrFlags::empty());
     }
 
     /// Whose file it is, when that was noted.
@@ -266,6 +278,14 @@ impl Folders {
 /// Whether this is the very file, unchanged since it was looked at.
 pub(crate) fn is_file(stat: &Stat, file: &FileIdentity) -> bool {
     stat.st_dev == file.device && stat.st_ino == file.inode && changed_ns(stat) == file.changed_ns
+}
+
+/// A file's device and its number there.
+pub(crate) type Inode = (u64, u64);
+
+/// The time of modification (mtime) in nanoseconds.
+pub(crate) fn modified_ns(stat: &Stat) -> i64 {
+    stat.st_mtime.saturating_mul(1_000_000_000).saturating_add(i64::try_from(stat.st_mtime_nsec).unwrap_or(0))
 }
 
 /// The change time (ctime) in nanoseconds.

@@ -10,30 +10,33 @@
 
 mod contents;
 mod displace;
+mod draft;
 mod ended;
 mod folders;
+mod held;
 mod name;
 mod owners;
 mod rejected;
 mod taken;
 
+use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard};
 
 use farcall_core::id::CallId;
-use farcall_store::record::FileIdentity;
 use rustix::io::Errno;
 
 use displace::Newcomer;
 use folders::{Folder, Folders};
+use held::HeldNames;
 use owners::Owners;
 
 pub use contents::{problem, rejected_response, response};
 pub use ended::Ended;
-pub(crate) use folders::{changed_ns, open_dir};
+pub(crate) use folders::{Inode, changed_ns, modified_ns, open_dir};
 pub use rejected::{Rejected, RejectedOutcome};
 pub(crate) use taken::{Cleared, Taken};
 
@@ -50,6 +53,10 @@ pub struct Filing {
     run: u64,
     temporaries: AtomicU64,
     owners: Mutex<Owners>,
+    held: HeldNames,
+    /// Whether files without names have been found not to work.
+    forgoes_unnamed_files: AtomicBool,
+    stuck: Mutex<HashMap<Inode, i64>>,
 }
 
 /// A step that could not be done; everything before it stands, and doing it all again is safe.
@@ -68,7 +75,15 @@ impl Filing {
     ///
     /// `run` must differ from that of earlier processes, for example the time of the start.
     pub fn new(dir: impl Into<PathBuf>, run: u64) -> Self {
-        Self { dir: dir.into(), run, temporaries: AtomicU64::new(0), owners: Mutex::default() }
+        Self {
+            dir: dir.into(),
+            run,
+            temporaries: AtomicU64::new(0),
+            owners: Mutex::default(),
+            held: HeldNames::default(),
+            forgoes_unnamed_files: AtomicBool::new(false),
+            stuck: Mutex::default(),
+        }
     }
 
     /// The working directory.
@@ -93,9 +108,9 @@ impl Filing {
     /// The first that failed; filing tries again by itself.
     pub fn make_way(&self, taken: &[(&[u8], CallId)]) -> Result<(), FileError> {
         let folders = Folders::open(&self.dir)?;
-        let _held = self.owners();
         let mut first_error = Ok(());
         for &(name, id) in taken {
+            let _held = self.held.hold([name]);
             let moved =
                 displace::plan(&folders, name, Newcomer::Call(id)).and_then(|moves| displace::run(&folders, &moves));
             first_error = first_error.and(moved);
@@ -107,7 +122,7 @@ impl Filing {
     /// under that of its id, for example because it was removed.
     pub fn response_of(&self, name: &[u8], id: CallId) -> Option<PathBuf> {
         let folders = Folders::open(&self.dir).ok()?;
-        let _held = self.owners();
+        let _held = self.held.hold([name]);
         let candidates = [name.to_vec(), name::displaced(name, name::Tag::Call(id), 1)];
         let is_its = |name: &Vec<u8>| matches!(displace::occupant(&folders, name), Ok(occupant) if displace::standing(occupant, id) == displace::Standing::Own);
         candidates.into_iter().find(is_its).map(|name| self.path_of(Folder::Responses, &name))
@@ -121,24 +136,13 @@ impl Filing {
         Folders::open(&self.dir)?.inbox_names()
     }
 
-    /// Takes the inbox files of these calls away, if they are still there; when this returns, that is durable.
-    ///
-    /// # Errors
-    /// When one of them cannot be removed: filing its call now would make it a new call after a crash.
-    pub fn clear_inbox<'f>(&self, files: impl IntoIterator<Item = &'f FileIdentity>) -> Result<(), FileError> {
-        let folders = Folders::open(&self.dir)?;
-        for file in files {
-            folders.remove_from_inbox(file)?;
-        }
-        folders.sync_inbox()
-    }
-
     /// Puts response and request files of ended calls in place; gives the absolute path of each response file.
     ///
-    /// Safe to repeat: a call whose files are in place already keeps them. When this returns, what it says is durable.
+    /// Safe to repeat for [`Ended::is_again`]: a call whose files are in place already keeps them. When this returns, what
+    /// it says is durable.
     ///
     /// # Errors
-    /// For each call whose files are not both in place.
+    /// For each call whose files are not both in place, or whose call file is still in the inbox.
     pub fn file(&self, batch: &[Ended]) -> Vec<Result<PathBuf, FileError>> {
         ended::file(self, batch)
     }
@@ -162,6 +166,20 @@ impl Filing {
         folders.sweep(|name| {
             name.ends_with(TEMPORARY_SUFFIX.as_bytes()) && !name.starts_with(self.temporary_prefix().as_bytes())
         })
+    }
+
+    /// Files in the inbox whose calls are known and that could not be removed: inodes, and the change time (ctime, in ns)
+    /// with which they were read. Whoever removes one strikes it out.
+    pub(crate) fn stuck(&self) -> MutexGuard<'_, HashMap<Inode, i64>> {
+        self.stuck.lock().expect("nothing panics while it holds the stuck files")
+    }
+
+    fn has_unnamed_files(&self) -> bool {
+        !self.forgoes_unnamed_files.load(Ordering::Relaxed)
+    }
+
+    fn forgo_unnamed_files(&self) {
+        self.forgoes_unnamed_files.store(true, Ordering::Relaxed);
     }
 
     /// A name that no other file has.

@@ -58,10 +58,11 @@ pub(super) fn reject(filing: &Filing, files: &[Rejected<'_>]) -> Vec<Result<Reje
     };
     let mut batch = Batch::new(filing, &folders, files);
     batch.write();
-    let mut owners = filing.owners();
+    let _held = filing.held.hold(files.iter().map(|rejected| rejected.file.name.as_slice()));
     batch.place_responses();
     batch.place_problems();
     batch.move_files(filing);
+    let mut owners = filing.owners();
     batch.finish(&mut owners)
 }
 

@@ -1,14 +1,14 @@
 //! Taking files out of the inbox: those of calls that are durable.
 //!
-//! A taken file lives on as a link in `.farcall/taken/`, named after its call, until it is filed; then it moves to
-//! `requests/`. Why not remove it and write it again from the store: on ext4, freeing blocks and making files where
-//! others were removed in the last minutes costs hundreds of microseconds each (`recently_deleted`, discards). Why not
-//! rename it: that takes locks which producers need. The store stays the truth: a kept file that differs is not used.
+//! A taken file lives on in `.farcall/taken/`, named after its call, until it is filed; then it moves to `requests/`. Why
+//! not remove it and write it again from the store: on ext4, freeing blocks and making files where others were removed in
+//! the last minutes costs hundreds of microseconds each (`recently_deleted`, discards). The store stays the truth: a kept
+//! file that differs is not used.
 //!
-//! A link changes the file's ctime, so a file that could be linked and not removed looks like a new one; it is known
-//! by its inode instead ([`Filing::half_taken`]). Link and removal happen under the lock that filing takes.
+//! It is renamed, not linked and removed: a rename takes whatever has the name at that moment, so that a file that came in
+//! its place meanwhile is not lost but recognised and put back. One that cannot be moved is known by its inode
+//! ([`Filing::stuck`]), and by what the store has of it.
 
-use std::collections::HashMap;
 use std::fs::File;
 use std::io::Read;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -18,11 +18,11 @@ use bytes::Bytes;
 use farcall_core::id::CallId;
 use farcall_crash::{self as crash, Point};
 use farcall_store::record::FileIdentity;
-use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, Stat};
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
 
-use super::folders::{Folders, Placed, is_file, open_dir, place};
-use super::{FileError, Filing};
+use super::folders::{Folders, Inode, Placed, is_file, modified_ns, open_dir, place};
+use super::{Ended, FileError, Filing};
 
 const PRIVATE_FOLDER: &str = ".farcall";
 const TAKEN_FOLDER: &str = "taken";
@@ -53,42 +53,58 @@ pub(super) struct Kept {
 }
 
 impl Filing {
-    /// Removes files from the inbox, if they are still the ones that were read; keeps them for filing where it can.
+    /// Takes files out of the inbox, if they are still the ones that were read; keeps them for filing where it can.
     pub(crate) fn clear(&self, inbox: BorrowedFd<'_>, files: &[Taken]) -> Vec<Cleared> {
         let kept = Kept::open(&self.dir);
-        let owners = self.owners();
-        let clear = |taken: &Taken| {
-            let keep = kept.as_ref().filter(|_| owners.is_unfiled(&taken.file.name, taken.id));
-            clear(inbox, taken, keep)
-        };
-        files.iter().map(clear).collect()
+        files.iter().map(|taken| self.clear_one(inbox, taken, kept.as_ref())).collect()
     }
 
-    /// Makes sure that the files of these calls have left the inbox; when this returns, that is durable. The intake
-    /// removes them too, and mostly first.
+    pub(super) fn clear_one(&self, inbox: BorrowedFd<'_>, taken: &Taken, kept: Option<&Kept>) -> Cleared {
+        let name = &*taken.file.name;
+        match rustix::fs::statat(inbox, name, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(stat) if is_unchanged(inbox, &stat, taken) => {}
+            Ok(_) => return Cleared::Changed,
+            Err(Errno::NOENT) => return Cleared::Gone,
+            Err(error) => return Cleared::Stuck(error),
+        }
+        let is_unfiled = self.owners().is_unfiled(name, taken.id);
+        let inode = (taken.file.device, taken.file.inode);
+        let cleared = match kept {
+            Some(kept) => kept.take((inbox, name), inode, is_unfiled.then_some(taken.id), self.temporary()),
+            None => remove(inbox, name),
+        };
+        if cleared == Cleared::Gone {
+            crash::reach(Point::FileRemoved);
+        }
+        cleared
+    }
+
+    /// Takes a file out of the inbox that was found to be stuck, if it still has its name.
+    pub(crate) fn clear_stuck(&self, inbox: BorrowedFd<'_>, name: &[u8], inode: Inode) -> Cleared {
+        match Kept::open(&self.dir) {
+            Some(kept) => kept.take((inbox, name), inode, None, self.temporary()),
+            None => remove(inbox, name),
+        }
+    }
+
+    /// Takes the inbox files of these calls away, if they are still there; when this returns, that is durable. One that
+    /// cannot be removed is known from then on, see [`Filing::stuck`].
     ///
     /// # Errors
-    /// When one of them cannot be removed: filing its call now would make it a new call after a crash.
-    pub(crate) fn clear_durably(&self, files: &[Taken]) -> Result<(), FileError> {
+    /// When the folders cannot be used.
+    pub fn clear_inbox<'f>(&self, files: impl IntoIterator<Item = &'f FileIdentity>) -> Result<(), FileError> {
         let folders = Folders::open(&self.dir)?;
-        let failed = FileError::of("remove the file of an accepted call", ".");
-        for cleared in self.clear(folders.inbox(), files) {
-            if let Cleared::Stuck(error) = cleared {
-                return Err(failed(error));
+        for file in files {
+            let is_it = rustix::fs::statat(folders.inbox(), &*file.name, AtFlags::SYMLINK_NOFOLLOW)
+                .is_ok_and(|stat| is_file(&stat, file));
+            let inode = (file.device, file.inode);
+            if is_it && let Cleared::Stuck(error) = self.clear_stuck(folders.inbox(), &file.name, inode) {
+                let name = file.name.escape_ascii();
+                tracing::warn!(file = %name, %error, "a call file cannot be removed; its call is known");
+                self.stuck().insert(inode, file.changed_ns);
             }
         }
         folders.sync_inbox()
-    }
-
-    /// Inodes of files that were linked but, perhaps, not removed before a crash, with their calls.
-    pub(crate) fn half_taken(&self) -> HashMap<(u64, u64), CallId> {
-        let entries = Kept::open(&self.dir).and_then(|kept| Some((Dir::read_from(&kept.folder).ok()?, kept)));
-        let Some((entries, kept)) = entries else { return HashMap::new() };
-        let inode = |name: &str| {
-            let stat = rustix::fs::statat(&kept.folder, name, AtFlags::SYMLINK_NOFOLLOW).ok()?;
-            (stat.st_nlink > 1).then_some(((stat.st_dev, stat.st_ino), name.parse().ok()?))
-        };
-        entries.filter_map(|entry| inode(entry.ok()?.file_name().to_str().ok()?)).collect()
     }
 }
 
@@ -100,13 +116,15 @@ impl Kept {
         Some(Self { folder: open_private(&private, TAKEN_FOLDER)? })
     }
 
-    /// The file of a call, if it can be moved to this folder and holds exactly these bytes.
-    pub(super) fn file(&self, id: CallId, contents: &[u8], folder: BorrowedFd<'_>) -> Option<File> {
+    /// The file of a call, if it can be moved to this folder and holds what it held when it was read.
+    pub(super) fn file(&self, ended: &Ended, folder: BorrowedFd<'_>) -> Option<File> {
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        let file = File::from(rustix::fs::openat(&self.folder, id.to_string(), flags, Mode::empty()).ok()?);
+        let file = File::from(rustix::fs::openat(&self.folder, ended.id.to_string(), flags, Mode::empty()).ok()?);
         let stat = rustix::fs::fstat(&file).ok()?;
-        let is_movable = is_regular(&stat) && stat.st_dev == rustix::fs::fstat(folder).ok()?.st_dev;
-        (is_movable && holds(&file, contents)).then_some(file)
+        let is_it = (stat.st_dev, stat.st_ino) == (ended.file.device, ended.file.inode) && stat.st_nlink == 1;
+        let is_movable = is_it && is_regular(&stat) && stat.st_dev == rustix::fs::fstat(folder).ok()?.st_dev;
+        let is_same = || is_unwritten(&stat, &ended.file, &ended.request) || holds(&file, &ended.request);
+        (is_movable && is_same()).then_some(file)
     }
 
     /// Moves a call's file to its place, if the name is free.
@@ -118,27 +136,48 @@ impl Kept {
     pub(super) fn discard(&self, id: CallId) {
         let _ = rustix::fs::unlinkat(&self.folder, id.to_string(), AtFlags::empty());
     }
+
+    /// Takes a file out of the inbox and keeps it for the call, if there is one to keep it for.
+    fn take(&self, from: (BorrowedFd<'_>, &[u8]), inode: Inode, call: Option<CallId>, temporary: Vec<u8>) -> Cleared {
+        let mut to = call.map_or_else(|| temporary.clone(), |id| id.to_string().into_bytes());
+        let mut placed = place(from, (self.folder.as_fd(), &to));
+        if placed == Ok(Placed::Occupied) && to != temporary {
+            to = temporary;
+            placed = place(from, (self.folder.as_fd(), &to));
+        }
+        match placed {
+            Ok(Placed::Done) => {}
+            Ok(Placed::Gone) => return Cleared::Gone,
+            Ok(Placed::Occupied) => return Cleared::Stuck(Errno::EXIST),
+            // Another file system is mounted on the private folder.
+            Err(Errno::XDEV) => return remove(from.0, from.1),
+            Err(error) => return Cleared::Stuck(error),
+        }
+        let stat = rustix::fs::statat(&self.folder, &*to, AtFlags::SYMLINK_NOFOLLOW);
+        if stat.is_ok_and(|stat| (stat.st_dev, stat.st_ino) != inode) {
+            return self.put_back(&to, from);
+        }
+        if call.is_none_or(|id| id.to_string().as_bytes() != &*to) {
+            let _ = rustix::fs::unlinkat(&self.folder, &*to, AtFlags::empty());
+        }
+        Cleared::Gone
+    }
+
+    /// Another file took the name in the last moment and was taken in its stead. When yet another has the name by now,
+    /// whoever dropped that one has replaced this one.
+    fn put_back(&self, taken: &[u8], (inbox, name): (BorrowedFd<'_>, &[u8])) -> Cleared {
+        match place((self.folder.as_fd(), taken), (inbox, name)) {
+            Ok(Placed::Done | Placed::Gone) => {}
+            Ok(Placed::Occupied) => drop(rustix::fs::unlinkat(&self.folder, taken, AtFlags::empty())),
+            Err(error) => return Cleared::Stuck(error),
+        }
+        Cleared::Changed
+    }
 }
 
-fn clear(inbox: BorrowedFd<'_>, taken: &Taken, kept: Option<&Kept>) -> Cleared {
-    let name = &*taken.file.name;
-    let stat = match rustix::fs::statat(inbox, name, AtFlags::SYMLINK_NOFOLLOW) {
-        Ok(stat) if is_unchanged(inbox, &stat, taken) => stat,
-        Ok(_) => return Cleared::Changed,
-        Err(Errno::NOENT) => return Cleared::Gone,
-        Err(error) => return Cleared::Stuck(error),
-    };
-    // One that has other names may be changed through them; and removing this name frees nothing.
-    if let Some(kept) = kept.filter(|_| stat.st_nlink == 1) {
-        let _ = rustix::fs::linkat(inbox, name, &kept.folder, taken.id.to_string(), AtFlags::empty());
-        crash::reach(Point::FileLinked);
-    }
+fn remove(inbox: BorrowedFd<'_>, name: &[u8]) -> Cleared {
     match rustix::fs::unlinkat(inbox, name, AtFlags::empty()) {
-        Ok(()) => {
-            crash::reach(Point::FileRemoved);
-            Cleared::Gone
-        }
-        Err(Errno::NOENT) => Cleared::Gone,
+        Ok(()) | Err(Errno::NOENT) => Cleared::Gone,
         Err(error) => Cleared::Stuck(error),
     }
 }
@@ -152,10 +191,19 @@ fn is_unchanged(inbox: BorrowedFd<'_>, stat: &Stat, taken: &Taken) -> bool {
     if (stat.st_dev, stat.st_ino) != (taken.file.device, taken.file.inode) || !is_regular(stat) {
         return false;
     }
+    if is_unwritten(stat, &taken.file, &taken.bytes) {
+        return true;
+    }
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let file = rustix::fs::openat(inbox, &*taken.file.name, flags, Mode::empty()).map(File::from);
     let is_same_inode = |file: &File| rustix::fs::fstat(file).is_ok_and(|stat| stat.st_ino == taken.file.inode);
     file.is_ok_and(|file| is_same_inode(&file) && holds(&file, &taken.bytes))
+}
+
+/// Whether nobody has written to the file since it was read: writing sets its time of modification. A producer may have
+/// set that into the future; then its contents tell.
+fn is_unwritten(stat: &Stat, file: &FileIdentity, contents: &[u8]) -> bool {
+    u64::try_from(stat.st_size).is_ok_and(|size| size == contents.len() as u64) && modified_ns(stat) <= file.changed_ns
 }
 
 fn is_regular(stat: &Stat) -> bool {

@@ -83,7 +83,8 @@ fn ended(number: u128, name: &[u8]) -> Ended {
     let id = id(number);
     Ended {
         id,
-        name: name.to_vec(),
+        file: FileIdentity { name: name.to_vec(), device: 0, inode: 0, changed_ns: 0 },
+        is_again: true,
         response: format!("{{\"id\":\"{id}\",\"state\":\"succeeded\"}}\n").into_bytes(),
         request: Bytes::from(format!("request {number}")),
     }
@@ -310,7 +311,7 @@ fn a_crash_at_any_step_of_filing_leaves_one_pair() {
             for step in 0..steps {
                 match step {
                     0 => batch.write(),
-                    1 => batch.place_responses(&bench.filing.owners()),
+                    1 => batch.place_responses(),
                     _ => batch.place_requests(),
                 }
             }

@@ -6,36 +6,48 @@
 use std::num::NonZeroU32;
 use std::sync::Arc;
 
-use farcall_core::call::{CallSpec, CallbackOf, Method, Priority, UpstreamId};
-use farcall_core::dispatcher::{Event, Loaded, Recovered, Wanted};
+use farcall_core::call::{CallSpec, CallbackOf, Method, Overrides, Priority, UpstreamId};
+use farcall_core::dispatcher::{Event, LaneLoad, Loaded, Recovered, Wanted};
 use farcall_core::lane::LaneId;
 use farcall_core::settle::Tries;
 use farcall_core::steady::SteadyClock;
+use farcall_core::time::Now;
 use farcall_store::port::{LaneRange, ReadError, Reader};
 use farcall_store::record::{CallRecord, LaneName};
 
+use super::callbacks::{COMMAND_KEY, OwnWebhook};
 use super::documents::Kept;
 use super::submit::overrides;
-use super::writes::CALLBACK_KEY;
 use super::{Message, Run};
 use crate::cause::chain;
 use crate::clock;
 use crate::config::Config;
-use crate::document::{self, Document, Routing, UpstreamRef};
-use crate::upstreams::limit_key;
+use crate::document::{self, Document, OwnCallback, Routing, UpstreamRef};
+use crate::upstreams::{Making, Serves, UpstreamError, limit_key};
 
 /// What was read for the dispatcher.
 #[derive(Debug)]
 pub(crate) struct Found {
     lanes: Vec<Vec<Waiting>>,
-    deadlines: Vec<CallRecord>,
+    deadlines: Vec<Waiting>,
 }
 
-/// A call that waits, and its document with its length, unless it is a callback.
+/// A call that waits, and its document with its length, unless it is a callback or not understood any more.
 #[derive(Debug)]
 struct Waiting {
     record: CallRecord,
     document: Option<(Document, usize)>,
+    callback: Option<OwnCallback>,
+}
+
+/// What a call sets for itself.
+#[derive(Debug, Default)]
+pub(super) struct Own {
+    pub(super) overrides: Option<Overrides>,
+    /// Where its own callback goes.
+    pub(super) callback: Option<UpstreamId>,
+    /// It is a callback whose parent is not filed yet.
+    pub(super) is_held: bool,
 }
 
 impl Run {
@@ -56,72 +68,67 @@ impl Run {
 
     pub(super) fn loaded(&mut self, found: Result<Found, ReadError>) {
         let now = clock::now();
-        match found {
-            Ok(found) => {
-                let loaded = self.take_in(found);
-                self.dispatcher.handle(now, Event::Loaded(Box::new(loaded)));
-            }
+        let loaded = found.map_err(UpstreamError::from).and_then(|found| self.take_in(now, found));
+        let event = match loaded {
+            Ok(loaded) => Event::Loaded(Box::new(loaded)),
             Err(error) => {
                 tracing::warn!(error = chain(&error), "cannot read waiting calls, trying again");
-                self.dispatcher.handle(now, Event::LoadFailed);
+                Event::LoadFailed
             }
-        }
+        };
+        self.dispatcher.handle(now, event);
     }
 
     fn ranges(&self, wanted: &Wanted) -> Vec<LaneRange> {
-        let key = |id: UpstreamId| self.upstreams.get(id).map_or(CALLBACK_KEY, |known| limit_key(&known.reference));
-        let lanes = wanted.lanes.iter();
-        lanes
-            .map(|asked| {
-                let lane = LaneName {
-                    limit_key: key(asked.upstream).to_owned(),
-                    of_callbacks: asked.upstream == self.dispatcher.command_upstream(),
-                    priority: asked.lane.priority.level(),
-                    tenant: asked.lane.tenant,
-                };
-                let ready_at = self.steady.steady(asked.from.ready_at);
-                LaneRange { lane, ready_at, call: asked.from.call, count: asked.count }
-            })
-            .collect()
+        let range = |asked: &LaneLoad| {
+            let known = self.upstreams.get(asked.upstream);
+            let lane = LaneName {
+                limit_key: known.map_or(COMMAND_KEY, |known| limit_key(&known.reference)).to_owned(),
+                of_callbacks: known.is_none_or(|known| known.serves == Serves::Webhooks),
+                priority: asked.lane.priority.level(),
+                tenant: asked.lane.tenant,
+            };
+            let ready_at = self.steady.steady(asked.from.ready_at);
+            LaneRange { lane, ready_at, call: asked.from.call, count: asked.count }
+        };
+        wanted.lanes.iter().map(range).collect()
     }
 
-    fn take_in(&mut self, found: Found) -> Loaded {
+    fn take_in(&mut self, now: Now, found: Found) -> Result<Loaded, UpstreamError> {
         let Found { lanes, deadlines } = found;
-        let mut loaded = Loaded::default();
-        for lane in lanes {
-            loaded.lanes.push(lane.into_iter().filter_map(|waiting| self.take_in_one(waiting)).collect());
-        }
-        let due = deadlines.into_iter().map(|record| Waiting { record, document: None });
-        loaded.deadlines = due.filter_map(|waiting| self.take_in_one(waiting)).collect();
-        loaded
+        let mut all = |calls: Vec<Waiting>| -> Result<Vec<Recovered>, UpstreamError> {
+            calls.into_iter().filter_map(|waiting| self.take_in_one(now, waiting).transpose()).collect()
+        };
+        let lanes = lanes.into_iter().map(&mut all).collect::<Result<_, _>>()?;
+        Ok(Loaded { lanes, deadlines: all(deadlines)? })
     }
 
     /// Nothing for a call whose upstream is not known, which cannot be: its lane is.
-    fn take_in_one(&mut self, waiting: Waiting) -> Option<Recovered> {
-        let Waiting { record, document } = waiting;
+    fn take_in_one(&mut self, now: Now, waiting: Waiting) -> Result<Option<Recovered>, UpstreamError> {
+        let Waiting { record, document, callback } = waiting;
         let upstream = match reference(&record) {
-            Some(reference) => self.upstreams.find(&reference)?,
-            None => self.dispatcher.command_upstream(),
+            Some((reference, serves)) => self.upstreams.find(&reference, serves),
+            None => Some(self.dispatcher.command_upstream()),
         };
-        let own = document.as_ref().map(|(document, _)| document);
-        let recovered = recovered(&record, upstream, self.steady, own, false);
+        let Some(upstream) = upstream else { return Ok(None) };
+        let mut own = Own::default();
+        if let Some(callback) = callback {
+            let mut making = Making { dispatcher: &mut self.dispatcher, reader: self.reader.as_mut(), now };
+            own.callback = Some(self.upstreams.webhooks_to(&callback.upstream, &mut making)?);
+            self.own_callbacks.keep(record.id, OwnWebhook::new(&callback, record.via));
+        }
         if let Some((document, text_bytes)) = document {
+            own.overrides = overrides(&document).filter(|_| record.has_overrides);
             self.documents.keep(record.id, Kept { document, via: record.via }, text_bytes);
         }
-        Some(recovered)
+        Ok(Some(recovered(&record, upstream, self.steady, own)))
     }
 }
 
 /// A call as the core knows it, without the attempts that were out.
-pub(super) fn recovered(
-    record: &CallRecord,
-    upstream: UpstreamId,
-    steady: SteadyClock,
-    document: Option<&Document>,
-    is_held: bool,
-) -> Recovered {
+pub(super) fn recovered(record: &CallRecord, upstream: UpstreamId, steady: SteadyClock, own: Own) -> Recovered {
     let progress = &record.progress;
-    let own = document.filter(|_| record.has_overrides).and_then(overrides);
+    let Own { overrides, callback, is_held } = own;
     let spec = CallSpec {
         id: record.id,
         upstream,
@@ -133,9 +140,9 @@ pub(super) fn recovered(
         accepted_at: record.accepted_at,
         not_before: record.not_before.map(|at| steady.instant(at)),
         deadline: record.deadline.map(|at| steady.instant(at)),
-        overrides: own.map(Box::new),
+        overrides: overrides.map(Box::new),
         has_file: record.file.is_some(),
-        callback: None,
+        callback,
         callback_of: record.callback_of.map(|parent| CallbackOf { parent, held: is_held }),
     };
     Recovered {
@@ -148,15 +155,17 @@ pub(super) fn recovered(
     }
 }
 
-/// The upstream of a call; nothing for a callback.
-pub(crate) fn reference(record: &CallRecord) -> Option<UpstreamRef> {
-    if record.callback_of.is_some() {
+/// Where a call goes, and as what; nothing for a callback that runs a command.
+pub(crate) fn reference(record: &CallRecord) -> Option<(UpstreamRef, Serves)> {
+    let is_callback = record.callback_of.is_some();
+    if is_callback && record.url.is_empty() {
         return None;
     }
-    Some(match &record.upstream {
+    let reference = match &record.upstream {
         Some(name) => UpstreamRef::Declared(name.clone()),
         None => UpstreamRef::Undeclared(record.limit_key.clone()),
-    })
+    };
+    Some((reference, if is_callback { Serves::Webhooks } else { Serves::Calls }))
 }
 
 pub(super) fn lane_id(lane: &LaneName) -> LaneId {
@@ -165,17 +174,12 @@ pub(super) fn lane_id(lane: &LaneName) -> LaneId {
 
 fn read(reader: &mut dyn Reader, config: &Config, ranges: &[LaneRange], deadlines: u32) -> Result<Found, ReadError> {
     let routing = Routing::from(config);
-    let mut lanes = Vec::with_capacity(ranges.len());
-    for records in reader.waiting(ranges)? {
-        let mut lane = Vec::with_capacity(records.len());
-        for record in records {
-            let document = if record.callback_of.is_some() { None } else { parsed(reader, &routing, &record)? };
-            lane.push(Waiting { record, document });
-        }
-        lanes.push(lane);
-    }
+    let lanes = reader.waiting(ranges)?;
     let deadlines = if deadlines > 0 { reader.expiring(deadlines)? } else { Vec::new() };
-    Ok(Found { lanes, deadlines })
+    let mut all = |records: Vec<CallRecord>| -> Result<Vec<Waiting>, ReadError> {
+        records.into_iter().map(|record| with_document(reader, &routing, record)).collect()
+    };
+    Ok(Found { lanes: lanes.into_iter().map(&mut all).collect::<Result<_, _>>()?, deadlines: all(deadlines)? })
 }
 
 /// A read that panicked has failed like one that says so, or nothing would be loaded ever again.
@@ -183,11 +187,12 @@ fn broke_down() -> ReadError {
     ReadError { what: "waiting calls", source: "the read broke down".into() }
 }
 
-fn parsed(
-    reader: &mut dyn Reader,
-    routing: &Routing<'_>,
-    record: &CallRecord,
-) -> Result<Option<(Document, usize)>, ReadError> {
+fn with_document(reader: &mut dyn Reader, routing: &Routing<'_>, record: CallRecord) -> Result<Waiting, ReadError> {
+    if record.callback_of.is_some() {
+        return Ok(Waiting { record, document: None, callback: None });
+    }
     let bytes = reader.request(record.id)?.unwrap_or_default();
-    Ok(document::parse(&bytes, routing).ok().map(|document| (document, bytes.len())))
+    let document = document::parse(&bytes, routing).ok().map(|document| (document, bytes.len()));
+    let callback = if record.has_overrides { document::callback_of(&bytes, routing) } else { None };
+    Ok(Waiting { record, document, callback })
 }

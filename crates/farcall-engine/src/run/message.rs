@@ -16,6 +16,7 @@ use crate::document::UpstreamRef;
 use crate::execute::Report;
 use crate::handle::{Overview, Submission};
 use crate::journal::FailedCommit;
+use crate::upstreams::Serves;
 
 /// A message to the loop.
 #[derive(Debug)]
@@ -31,7 +32,7 @@ pub(crate) enum Message {
     },
     /// Why a call waits that only the store holds.
     StoredStanding {
-        upstream: UpstreamRef,
+        place: (UpstreamRef, Serves),
         state: State,
         ready_at: Steady,
         reply: oneshot::Sender<Option<Standing>>,

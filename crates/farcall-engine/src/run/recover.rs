@@ -5,32 +5,26 @@
 //! What was out when an earlier process died is settled by the dispatcher before anything new is started.
 
 use std::collections::{HashMap, HashSet};
-use std::num::NonZeroU32;
 use std::sync::Arc;
-use std::time::Duration;
 
+use bytes::Bytes;
 use farcall_core::call::UpstreamId;
 use farcall_core::dispatcher::{Census, Dispatcher, OpenAttempt, Recovered};
 use farcall_core::id::CallId;
-use farcall_core::policy::UpstreamPolicy;
-use farcall_core::retry::{OnUnknown, RetryPolicy};
 use farcall_core::steady::SteadyClock;
 use farcall_core::time::Now;
 use farcall_crash::{self as crash, Point};
-use farcall_store::port::{ReadError, Reader};
+use farcall_store::port::Reader;
 use farcall_store::record::{CallRecord, LaneName, LaneRecord, Recovery};
 
-use super::load;
+use super::callbacks::{COMMAND_KEY, OwnCallbacks, OwnWebhook};
+use super::load::{self, Own};
 use super::start_up::StartError;
+use super::submit::overrides;
 use crate::config::Config;
-use crate::document::{self, Document, Routing, UpstreamRef};
+use crate::document::{self, Routing, UpstreamRef};
 use crate::result_file::Filing;
-use crate::upstreams::{UpstreamError, Upstreams};
-
-/// Callbacks at a time, and how long each may take.
-const CALLBACK_CONCURRENCY: NonZeroU32 = NonZeroU32::new(4).expect("4 is not zero");
-const CALLBACK_TIMEOUT: Duration = Duration::from_secs(60);
-const CALLBACK_RETRIES: u32 = 4;
+use crate::upstreams::{Making, Serves, UpstreamError, Upstreams, command_policy};
 
 /// The present, and how stored moments relate to it.
 #[derive(Clone, Copy)]
@@ -43,12 +37,14 @@ pub(super) struct Clocks {
 pub(super) struct Rebuilt {
     pub(super) dispatcher: Dispatcher,
     pub(super) upstreams: Upstreams,
+    pub(super) own_callbacks: OwnCallbacks,
 }
 
 /// What recovery works on.
 struct Rebuild<'a> {
     dispatcher: Dispatcher,
     upstreams: Upstreams,
+    own_callbacks: OwnCallbacks,
     reader: &'a mut dyn Reader,
     config: &'a Config,
     clocks: Clocks,
@@ -62,15 +58,16 @@ pub(super) fn rebuild(
     clocks: Clocks,
     seed: u64,
 ) -> Result<Rebuilt, UpstreamError> {
-    let mut dispatcher = Dispatcher::new(callback_policy(), seed);
+    let mut dispatcher = Dispatcher::new(command_policy(), seed);
     dispatcher.restore_census(census(recovery));
     let upstreams = Upstreams::new(Arc::clone(config), clocks.steady);
-    let mut rebuild = Rebuild { dispatcher, upstreams, reader, config, clocks };
-    rebuild.upstreams.declare_all(&mut rebuild.dispatcher, rebuild.reader, clocks.now)?;
+    let own_callbacks = OwnCallbacks::default();
+    let mut rebuild = Rebuild { dispatcher, upstreams, own_callbacks, reader, config, clocks };
+    rebuild.with_upstreams(|upstreams, making| upstreams.declare_all(making))?;
     rebuild.restore(recovery)?;
-    let Rebuild { dispatcher, upstreams, .. } = rebuild;
+    let Rebuild { dispatcher, upstreams, own_callbacks, .. } = rebuild;
     crash::reach(Point::Rebuilt);
-    Ok(Rebuilt { dispatcher, upstreams })
+    Ok(Rebuilt { dispatcher, upstreams, own_callbacks })
 }
 
 /// Sets the files of calls that are not filed yet right: out of the inbox, and the names of ended ones with their
@@ -107,54 +104,62 @@ impl Rebuild<'_> {
         let unfiled: HashSet<CallId> = recovery.unfiled.iter().map(|record| record.id).collect();
         for record in &recovery.engaged {
             let upstream = self.upstream(record)?;
-            let document = if record.has_overrides { self.document(record)? } else { None };
             let is_held = record.callback_of.is_some_and(|parent| unfiled.contains(&parent));
+            let own = Own { is_held, ..self.own(record)? };
             let recovered = Recovered {
                 open: open.remove(&record.id).unwrap_or_default(),
-                ..load::recovered(record, upstream, self.clocks.steady, document.as_ref(), is_held)
+                ..load::recovered(record, upstream, self.clocks.steady, own)
             };
             self.dispatcher.restore(self.clocks.now, recovered);
         }
         Ok(())
     }
 
+    fn with_upstreams<T>(&mut self, make: impl FnOnce(&mut Upstreams, &mut Making<'_>) -> T) -> T {
+        let Self { dispatcher, upstreams, reader, clocks, .. } = self;
+        make(upstreams, &mut Making { dispatcher, reader: *reader, now: clocks.now })
+    }
+
     fn upstream(&mut self, record: &CallRecord) -> Result<UpstreamId, UpstreamError> {
         match load::reference(record) {
-            Some(reference) => self.resolve(&reference),
+            Some((reference, serves)) => self.resolve(&reference, serves),
             None => Ok(self.dispatcher.command_upstream()),
         }
     }
 
     /// A lane has the limit key alone. Names of declared upstreams never look like an origin.
     fn upstream_of_lane(&mut self, lane: &LaneName) -> Result<UpstreamId, UpstreamError> {
-        if lane.of_callbacks {
+        let key = lane.limit_key.clone();
+        if lane.of_callbacks && key == COMMAND_KEY {
             return Ok(self.dispatcher.command_upstream());
         }
-        let key = lane.limit_key.clone();
         let is_origin = key.contains("://");
-        self.resolve(&if is_origin { UpstreamRef::Undeclared(key) } else { UpstreamRef::Declared(key) })
+        let reference = if is_origin { UpstreamRef::Undeclared(key) } else { UpstreamRef::Declared(key) };
+        self.resolve(&reference, if lane.of_callbacks { Serves::Webhooks } else { Serves::Calls })
     }
 
-    fn resolve(&mut self, reference: &UpstreamRef) -> Result<UpstreamId, UpstreamError> {
-        self.upstreams.resolve(reference, &mut self.dispatcher, self.reader, self.clocks.now)
+    fn resolve(&mut self, reference: &UpstreamRef, serves: Serves) -> Result<UpstreamId, UpstreamError> {
+        self.with_upstreams(|upstreams, making| match serves {
+            Serves::Webhooks => upstreams.webhooks_to(reference, making),
+            Serves::Calls => upstreams.resolve(reference, making),
+        })
     }
 
-    /// The call's document, read again. One that the present configuration no longer understands is nothing; its
-    /// attempt will say what is wrong.
-    fn document(&mut self, record: &CallRecord) -> Result<Option<Document>, ReadError> {
-        let bytes = self.reader.request(record.id)?.unwrap_or_default();
-        Ok(document::parse(&bytes, &Routing::from(self.config)).ok())
+    /// The call's own settings, read from its document again. A document that the present configuration no longer
+    /// understands has none; its attempt will say what is wrong.
+    fn own(&mut self, record: &CallRecord) -> Result<Own, UpstreamError> {
+        let document = if record.has_overrides { self.reader.request(record.id)? } else { None };
+        let Some(bytes) = document else { return Ok(Own::default()) };
+        let document = document::parse(&bytes, &Routing::from(self.config)).ok();
+        let callback = self.callback(record, &bytes)?;
+        Ok(Own { overrides: document.and_then(|document| overrides(&document)), callback, is_held: false })
     }
-}
 
-/// Callbacks: 5 tries with the default backoff, 60 s each, 4 at a time, at least once.
-fn callback_policy() -> UpstreamPolicy {
-    UpstreamPolicy {
-        concurrency: Some(CALLBACK_CONCURRENCY),
-        timeout: CALLBACK_TIMEOUT,
-        retry: RetryPolicy { max: CALLBACK_RETRIES, ..RetryPolicy::durable() },
-        on_unknown: Some(OnUnknown::Retry),
-        ..UpstreamPolicy::default()
+    /// Where the call's own callback goes.
+    fn callback(&mut self, record: &CallRecord, bytes: &Bytes) -> Result<Option<UpstreamId>, UpstreamError> {
+        let Some(own) = document::callback_of(bytes, &Routing::from(self.config)) else { return Ok(None) };
+        self.own_callbacks.keep(record.id, OwnWebhook::new(&own, record.via));
+        self.with_upstreams(|upstreams, making| upstreams.webhooks_to(&own.upstream, making)).map(Some)
     }
 }
 

@@ -7,6 +7,7 @@ mod folders;
 mod many;
 mod names;
 mod odd;
+mod swapped;
 
 use std::path::{Path, PathBuf};
 

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 
 use super::{Outcome, Place, names, said, times_said};
-use crate::rig::confined::{has_root, healthy, serve_as_nobody};
+use crate::rig::confined::{Immutable, has_root, healthy, serve_as_nobody};
 use crate::rig::{drop_file, pause, response, until};
 
 #[test]
@@ -107,5 +107,38 @@ fn hostile_documents_are_rejected_in_little_memory() -> Outcome {
     let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap_or_default();
     let peak_kib: u64 = peak.trim().trim_end_matches(" kB").parse()?;
     assert!(peak_kib < 100 << 10, "{peak_kib} KiB");
+    Ok(())
+}
+
+#[test]
+fn an_immutable_file_is_executed_once_and_holds_up_nobody() -> Outcome {
+    let place = Place::new("inbox: {settle: 100ms}\n")?;
+    fs::write(place.path("stuck.json"), place.call(0))?;
+    let Some(immutable) = Immutable::make(&place.path("stuck.json")) else { return Ok(()) };
+    let running = place.serve()?;
+    assert_eq!(response(&place.dir(), "stuck.json")["state"], "succeeded", "nobody waits for it in vain");
+    said(&running, "a call file cannot be removed; its call is known");
+    for number in 1..=3 {
+        let name = format!("{number}.json");
+        drop_file(&place.dir(), &name, &place.call(number))?;
+        response(&place.dir(), &name);
+    }
+    // Tried again meanwhile, by the filer and by a reading of the directory.
+    pause(Duration::from_secs(6));
+    assert_eq!(times_said(&running, "cannot be removed"), 1, "{}", running.stderr());
+    assert_eq!(times_said(&running, "cannot put response files in place"), 1, "{}", running.stderr());
+    drop(running);
+    let again = place.serve()?;
+    drop_file(&place.dir(), "4.json", &place.call(4))?;
+    response(&place.dir(), "4.json");
+    drop(immutable);
+    until("the file to leave the inbox", || (!place.path("stuck.json").exists()).then_some(()));
+    drop_file(&place.dir(), "5.json", &place.call(5))?;
+    response(&place.dir(), "5.json");
+    assert_eq!(place.arrivals(), ["/0", "/1", "/2", "/3", "/4", "/5"]);
+    let expected = ["1.json", "2.json", "3.json", "4.json", "5.json", "stuck.json"];
+    assert_eq!(names(&place.path("responses"))?, expected);
+    until("all requests", || names(&place.path("requests")).ok().filter(|names| names == &expected));
+    drop(again);
     Ok(())
 }

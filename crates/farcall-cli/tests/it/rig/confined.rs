@@ -2,11 +2,14 @@
 //!
 //! Namespaces need the kernel's leave. Where that is missing a test says so, and fails when `CI` is `true`.
 
+use std::fs::File;
 use std::io;
 use std::os::unix::fs::chown;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+
+use rustix::fs::{IFlags, ioctl_getflags, ioctl_setflags};
 
 use super::command::{Running, spawn};
 use super::program::get;
@@ -47,6 +50,33 @@ pub(crate) fn healthy(running: Running, dir: &Path) -> Running {
 pub(crate) fn seen_by(running: &Running, path: &Path) -> PathBuf {
     let root = PathBuf::from(format!("/proc/{}/root", running.pid()));
     root.join(path.strip_prefix("/").unwrap_or(path))
+}
+
+/// A file that not even root can change or remove, until this is dropped.
+pub(crate) struct Immutable {
+    file: File,
+    flags: IFlags,
+}
+
+impl Immutable {
+    /// Nothing where a test cannot have such files.
+    pub(crate) fn make(path: &Path) -> Option<Self> {
+        let file = File::open(path).ok()?;
+        let flags = ioctl_getflags(&file).unwrap_or(IFlags::empty());
+        match ioctl_setflags(&file, flags | IFlags::IMMUTABLE) {
+            Ok(()) => Some(Self { file, flags }),
+            Err(_) => {
+                missing("files that cannot be changed (`chattr +i`)");
+                None
+            }
+        }
+    }
+}
+
+impl Drop for Immutable {
+    fn drop(&mut self) {
+        let _ = ioctl_setflags(&self.file, self.flags);
+    }
 }
 
 /// Whether tests may make namespaces.

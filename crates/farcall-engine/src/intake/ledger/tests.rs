@@ -16,7 +16,7 @@ fn at(millis: i64) -> Now {
 /// A file of one version, changed at a time.
 fn stamp(version: u64, changed_millis: i64) -> Stamp {
     let changed_ns = at(changed_millis).timestamp.as_micros() * 1_000;
-    Stamp { device: 1, inode: 2, changed_ns, size: version, has_other_names: false }
+    Stamp { device: 1, inode: 2, changed_ns, modified_ns: changed_ns, size: version, has_other_names: false }
 }
 
 struct Bench {

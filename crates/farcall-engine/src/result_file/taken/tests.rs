@@ -40,12 +40,12 @@ impl Bench {
         self.filing.clear(self.inbox.as_fd(), std::slice::from_ref(taken))[0]
     }
 
-    fn file(&self, request: &str) -> fs::Metadata {
+    fn file(&self, taken: &Taken) -> fs::Metadata {
         let response = format!("{{\"id\":\"{}\"}}", id()).into_bytes();
-        let ended =
-            Ended { id: id(), name: NAME.into(), response, request: Bytes::copy_from_slice(request.as_bytes()) };
+        let (file, request) = (taken.file.clone(), taken.bytes.clone());
+        let ended = Ended { id: id(), file, response, request: request.clone(), is_again: false };
         self.filing.file(&[ended])[0].as_ref().expect("it can be filed");
-        assert_eq!(fs::read_to_string(self.path("requests")).expect("it is there"), request);
+        assert_eq!(fs::read(self.path("requests")).expect("it is there"), request);
         fs::metadata(self.path("requests")).expect("it is there")
     }
 
@@ -72,7 +72,7 @@ fn a_taken_file_moves_to_requests_as_it_is() {
     assert_eq!(bench.kept(), [id().to_string()]);
     let private = fs::metadata(bench.dir.path().join(".farcall")).expect("it is there");
     assert_eq!(private.permissions().mode() & 0o777, 0o700);
-    assert_eq!(bench.file("a call").ino(), taken.file.inode, "the very file");
+    assert_eq!(bench.file(&taken).ino(), taken.file.inode, "the very file");
     assert!(bench.kept().is_empty());
 }
 
@@ -82,7 +82,7 @@ fn the_store_is_the_truth_when_a_kept_file_was_changed() {
     let taken = bench.drop_in("a call");
     bench.clear(&taken);
     fs::write(bench.dir.path().join(".farcall/taken").join(id().to_string()), "forged").expect("it can be written");
-    assert_ne!(bench.file("a call").ino(), taken.file.inode);
+    assert_ne!(bench.file(&taken).ino(), taken.file.inode);
     assert!(bench.kept().is_empty());
 }
 
@@ -92,8 +92,8 @@ fn a_file_with_other_names_or_filed_already_is_only_removed() {
     let taken = bench.drop_in("a call");
     fs::hard_link(bench.path(""), bench.dir.path().join("elsewhere")).expect("it can be linked");
     assert_eq!(bench.clear(&taken), Cleared::Gone);
+    assert_ne!(bench.file(&taken).ino(), taken.file.inode, "it may be changed under its other name");
     assert!(bench.kept().is_empty());
-    bench.file("a call");
     // The engine was faster than the inbox: filed before the file is cleared away.
     let late = bench.drop_in("a call");
     assert_eq!(bench.filing.clear(bench.inbox.as_fd(), &[late]), [Cleared::Gone]);
@@ -124,14 +124,21 @@ fn only_the_file_that_was_read_is_removed() {
 }
 
 #[test]
-fn a_file_linked_but_not_removed_before_a_crash_is_known_by_its_inode() {
+fn a_file_that_takes_the_name_in_the_last_moment_is_put_back() {
     let bench = Bench::new();
-    let taken = bench.drop_in("a call");
-    assert!(bench.filing.half_taken().is_empty());
-    bench.clear(&taken);
-    assert!(bench.filing.half_taken().is_empty(), "nothing is half done");
-    let kept = bench.dir.path().join(".farcall/taken").join(id().to_string());
-    fs::hard_link(kept, bench.path("")).expect("it can be linked");
-    let inode = (taken.file.device, taken.file.inode);
-    assert_eq!(bench.filing.half_taken(), HashMap::from([(inode, id())]));
+    let taken = bench.drop_in("one");
+    let kept = Kept::open(bench.dir.path()).expect("it can be made");
+    let take = |temporary: &[u8]| {
+        let inode = (taken.file.device, taken.file.inode);
+        kept.take((bench.inbox.as_fd(), NAME.as_bytes()), inode, Some(id()), temporary.to_vec())
+    };
+    // As if it came between the look at the file and the move.
+    fs::write(bench.dir.path().join("other"), "two").expect("it can be written");
+    fs::rename(bench.dir.path().join("other"), bench.path("")).expect("it can be renamed");
+    assert_eq!(take(b"t1"), Cleared::Changed);
+    assert_eq!(fs::read_to_string(bench.path("")).expect("it is there again"), "two");
+    assert!(bench.kept().is_empty());
+    fs::write(bench.dir.path().join(".farcall/taken").join(id().to_string()), "").expect("it can be written");
+    assert_eq!(take(b"t2"), Cleared::Changed, "also when the call has a file already");
+    assert_eq!(bench.kept(), [id().to_string()]);
 }
