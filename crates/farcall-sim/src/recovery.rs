@@ -83,6 +83,10 @@ pub(crate) fn load(reader: &mut dyn Reader, world: &World, wanted: &Wanted) -> R
     };
     let lanes = reader.waiting(&wanted.lanes.iter().map(range).collect::<Vec<_>>())?;
     let deadlines = if wanted.deadlines > 0 { reader.expiring(wanted.deadlines)? } else { Vec::new() };
+    let mut calls = Vec::new();
+    for &call in &wanted.calls {
+        calls.extend(reader.call(call)?);
+    }
     let mut read = |records: Vec<CallRecord>| -> Result<Vec<Recovered>, ReadError> {
         let mut one = |record: &CallRecord| {
             let spec = spec(reader, plan, steady, record, &BTreeSet::new())?;
@@ -90,7 +94,11 @@ pub(crate) fn load(reader: &mut dyn Reader, world: &World, wanted: &Wanted) -> R
         };
         records.iter().map(&mut one).collect()
     };
-    Ok(Loaded { lanes: lanes.into_iter().map(&mut read).collect::<Result<_, _>>()?, deadlines: read(deadlines)? })
+    Ok(Loaded {
+        lanes: lanes.into_iter().map(&mut read).collect::<Result<_, _>>()?,
+        deadlines: read(deadlines)?,
+        calls: read(calls)?,
+    })
 }
 
 fn lane_id(lane: &LaneName) -> LaneId {

@@ -18,10 +18,16 @@ pub(super) struct Entry {
     /// Attempts made, over its whole life.
     pub(super) attempts: u32,
     pub(super) deadline: Option<Instant>,
+    /// It is queued, and the store still has it as scheduled: that its time came is not written.
+    pub(super) is_stored_as_scheduled: bool,
     /// Its insert is durable.
     pub(super) is_stored: bool,
     /// Since when it waits for its turn, or until when it sleeps: its place in its lane.
     pub(super) ready_at: Instant,
+    /// It was to be cancelled when an attempt had been let go.
+    pub(super) is_cancel_requested: bool,
+    /// Attempts whose handling broke down, since this process has the call.
+    pub(super) deaths: u32,
     /// Attempts that are out.
     pub(super) live: Vec<Live>,
 }
@@ -35,14 +41,22 @@ impl Entry {
             tries,
             attempts,
             deadline: None,
+            is_stored_as_scheduled: false,
             is_stored: true,
             ready_at,
+            is_cancel_requested: false,
+            deaths: 0,
             live: Vec::new(),
         }
     }
 
     pub(super) const fn lane(&self) -> LaneId {
         LaneId { priority: self.spec.priority, tenant: self.spec.tenant }
+    }
+
+    /// What is known of it here is not stored, so it stays in memory.
+    pub(super) const fn is_pinned(&self) -> bool {
+        self.deaths > 0
     }
 
     pub(super) const fn position(&self) -> Position {
@@ -95,4 +109,6 @@ pub(super) enum Cut {
     /// Another attempt of the call has won.
     Lost,
     Drain,
+    /// The call was cancelled before the attempt was let go.
+    Cancel,
 }

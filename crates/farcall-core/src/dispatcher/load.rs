@@ -4,7 +4,7 @@
 //! then. What happens meanwhile it may see or not: calls that have left memory since are not taken from it, and of a
 //! lane nothing is taken from the first call on that was left to the store since (`lane::Lanes::end_load`).
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::{BTreeSet, HashSet, VecDeque};
 use std::time::Duration;
 
 use super::entry::Entry;
@@ -32,6 +32,8 @@ pub struct Wanted {
     pub lanes: Vec<LaneLoad>,
     /// So many of the calls that wait and have a deadline, the earliest first.
     pub deadlines: u32,
+    /// Calls that are to be cancelled; the answer leaves out those that are unknown.
+    pub calls: Vec<CallId>,
 }
 
 /// Calls of a lane: at most `count`, from a position on.
@@ -49,6 +51,7 @@ pub struct Loaded {
     /// Of each lane asked for, in the order of their positions.
     pub lanes: Vec<Vec<Recovered>>,
     pub deadlines: Vec<Recovered>,
+    pub calls: Vec<Recovered>,
 }
 
 /// What is wanted of the store and what is on its way.
@@ -56,6 +59,8 @@ pub struct Loaded {
 pub(super) struct Loads {
     lanes: VecDeque<(UpstreamId, LaneId)>,
     deadlines_due: bool,
+    /// To be cancelled, as soon as they come.
+    cancels: BTreeSet<CallId>,
     /// The timer that is set for the next deadline.
     deadline_at: Option<Instant>,
     under_way: Option<Wanted>,
@@ -120,7 +125,8 @@ impl Dispatcher {
     }
 
     pub(super) fn may_ask(&self) -> bool {
-        let is_wanted = !self.loads.lanes.is_empty() || self.loads.deadlines_due;
+        let Loads { lanes, deadlines_due, cancels, .. } = &self.loads;
+        let is_wanted = !lanes.is_empty() || *deadlines_due || !cancels.is_empty();
         is_wanted && self.loads.under_way.is_none() && !self.loads.is_resting && !self.draining
     }
 
@@ -130,20 +136,29 @@ impl Dispatcher {
         }
         let lanes = self.lanes_to_load();
         let deadlines = if std::mem::take(&mut self.loads.deadlines_due) { DEADLINES_MAX } else { 0 };
-        if !lanes.is_empty() || deadlines > 0 {
-            self.loads.under_way = Some(Wanted { lanes, deadlines });
+        let calls: Vec<CallId> = self.loads.cancels.iter().copied().collect();
+        if !lanes.is_empty() || deadlines > 0 || !calls.is_empty() {
+            self.loads.under_way = Some(Wanted { lanes, deadlines, calls });
             self.push_after_all(Effect::Load);
         }
     }
 
     pub(super) fn loaded(&mut self, now: Now, loaded: Loaded) {
-        let Some(wanted) = self.loads.under_way.take() else { return };
+        // It stays under way until all of it is taken in: what ends on the way must not be taken for waiting further down.
+        let Some(wanted) = self.loads.under_way.clone() else { return };
         for (asked, found) in wanted.lanes.iter().zip(loaded.lanes) {
             self.take_in(now, asked, found);
         }
         if wanted.deadlines > 0 {
             self.expire_stored(now, loaded.deadlines);
         }
+        for call in &wanted.calls {
+            self.loads.cancels.remove(call);
+        }
+        for recovered in loaded.calls {
+            self.cancel_read(now, recovered);
+        }
+        self.loads.under_way = None;
         self.loads.left.clear();
     }
 
@@ -215,20 +230,22 @@ impl Dispatcher {
         let Recovered { spec, tries, attempts, ready_at, .. } = recovered;
         let (call, ready_at) = (spec.id, ready_at.unwrap_or(now.instant));
         let asleep = self.reason_to_sleep(now, spec.upstream, recovered.state, ready_at);
-        let state = match lifecycle::next(recovered.state, Step::Due) {
-            Some(due) if asleep.is_none() => {
-                self.census.change(recovered.state, due);
-                due
-            }
-            Some(_) | None => recovered.state,
-        };
+        let due = lifecycle::next(recovered.state, Step::Due).filter(|_| asleep.is_none());
+        let state = due.unwrap_or(recovered.state);
         let mut entry = Entry::new(spec, state, tries, attempts, ready_at);
+        if state != recovered.state {
+            self.census.change(recovered.state, state);
+            entry.is_stored_as_scheduled = true;
+        }
         entry.deadline = entry.spec.deadline;
         if let Some(deadline) = entry.deadline {
             self.timers.set(deadline, Timer::Deadline(call));
         }
         self.calls.insert(call, entry);
         self.let_in(call, asleep);
+        if self.loads.cancels.contains(&call) {
+            self.cancel(now, call);
+        }
     }
 
     /// Why a call of this place in its lane sleeps, if it does.
@@ -248,6 +265,39 @@ impl Dispatcher {
         }
     }
 
+    /// A call that is not in memory is to be cancelled, if the store holds it and it waits.
+    pub(super) fn cancel_stored(&mut self, call: CallId) {
+        if self.upstreams.iter().any(|upstream| upstream.lanes.beyond() > 0) {
+            self.loads.cancels.insert(call);
+        }
+    }
+
+    fn cancel_read(&mut self, now: Now, recovered: Recovered) {
+        let call = recovered.spec.id;
+        if self.calls.contains_key(&call) {
+            self.cancel(now, call);
+        } else if self.loads.left.contains(&call) {
+            self.cancel_stored(call);
+        } else if self.fetch(now, recovered).is_some() {
+            self.end(now, call, State::Cancelled, None, None, None);
+        }
+    }
+
+    /// Takes a call into memory that only the store held, to end it there; nothing when it is somewhere else.
+    fn fetch(&mut self, now: Now, recovered: Recovered) -> Option<CallId> {
+        let (upstream, lane) = (recovered.spec.upstream, recovered.lane());
+        let waits = recovered.ready_at.is_some() && !recovered.state.is_end();
+        let is_beyond = waits && self.upstream(upstream).lanes.is_beyond(lane, recovered.position());
+        if !is_beyond || !self.is_news(&recovered) {
+            return None;
+        }
+        self.upstream(upstream).lanes.forget_one_beyond(lane);
+        let Recovered { spec, state, tries, attempts, ready_at, .. } = recovered;
+        let call = spec.id;
+        self.calls.insert(call, Entry::new(spec, state, tries, attempts, ready_at.unwrap_or(now.instant)));
+        Some(call)
+    }
+
     /// Ends the calls whose deadline has passed while only the store held them. Those in memory have their own timers.
     fn expire_stored(&mut self, now: Now, found: Vec<Recovered>) {
         let is_cut = found.len() >= usize::try_from(DEADLINES_MAX).unwrap_or(usize::MAX);
@@ -256,14 +306,7 @@ impl Dispatcher {
             if deadline > now.instant {
                 return self.note_stored_deadline(deadline.max(now.instant + DEADLINES_EVERY));
             }
-            let (upstream, lane) = (recovered.spec.upstream, recovered.lane());
-            let is_beyond = self.upstream(upstream).lanes.is_beyond(lane, recovered.position());
-            if is_beyond && self.is_news(&recovered) {
-                self.upstream(upstream).lanes.forget_one_beyond(lane);
-                let Recovered { spec, state, tries, attempts, ready_at, .. } = recovered;
-                let call = spec.id;
-                let entry = Entry::new(spec, state, tries, attempts, ready_at.unwrap_or(now.instant));
-                self.calls.insert(call, entry);
+            if let Some(call) = self.fetch(now, recovered) {
                 self.end(now, call, State::Expired, Some(ErrorKind::Deadline), None, None);
             }
         }

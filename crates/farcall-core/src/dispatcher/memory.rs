@@ -74,14 +74,15 @@ impl Dispatcher {
         let Some(entry) = self.calls.get_mut(&call) else { return };
         entry.ready_at = ready_at;
         let (id, lane, position) = (entry.spec.upstream, entry.lane(), entry.position());
-        if self.upstream(id).lanes.is_beyond(lane, position) {
+        let is_pinned = entry.is_pinned();
+        if is_pinned || !self.upstream(id).lanes.is_beyond(lane, position) {
+            self.let_in(call, asleep);
+        } else {
             return self.leave_out(call);
         }
-        self.let_in(call, asleep);
-        if self.is_too_much(id, lane)
-            && let Some(last) = self.upstream(id).lanes.last(lane)
-        {
-            self.leave_out(last.call);
+        let last = self.upstream(id).lanes.last(lane).map(|last| last.call);
+        if let Some(last) = last.filter(|last| self.is_too_much(id, lane) && !self.calls[last].is_pinned()) {
+            self.leave_out(last);
         }
         self.want_more(id, lane);
     }
@@ -109,6 +110,7 @@ impl Dispatcher {
         if let Some(state) = lifecycle::next(entry.state, Step::Due) {
             self.census.change(entry.state, state);
             entry.state = state;
+            entry.is_stored_as_scheduled = true;
         }
         entry.place = Place::Lane;
         let (id, lane, position) = (entry.spec.upstream, entry.lane(), entry.position());
@@ -139,7 +141,12 @@ impl Dispatcher {
 
     /// A call that waits is in the store alone from now on.
     fn leave_out(&mut self, call: CallId) {
-        let Some(entry) = self.calls.remove(&call) else { return };
+        let Some(mut entry) = self.calls.remove(&call) else { return };
+        if entry.is_stored_as_scheduled && entry.state == State::Queued {
+            // It comes back as the store has it.
+            self.census.change(State::Queued, State::Scheduled);
+            entry.state = State::Scheduled;
+        }
         let (id, lane, position) = (entry.spec.upstream, entry.lane(), entry.position());
         let lanes = &mut self.upstreams[id.0 as usize].lanes;
         lanes.leave_out(lane, position, 1);

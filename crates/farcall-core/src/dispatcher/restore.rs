@@ -7,7 +7,8 @@ use std::time::Duration;
 use super::entry::Entry;
 use super::{AttemptEnd, Census, Dispatcher, Effect, Progress, Write};
 use crate::attempt::AttemptOutcome;
-use crate::call::{CallSpec, ErrorKind, State};
+use crate::call::{CallSpec, ErrorKind, State, UpstreamId};
+use crate::id::CallId;
 use crate::lane::{LaneId, Position};
 use crate::policy::Terms;
 use crate::settle::{Decision, Tries, decide_interrupted};
@@ -64,6 +65,13 @@ impl Dispatcher {
             self.writes.push(Write::Release { call: spec.id, ready_at });
         }
         self.place_new(Entry::new(spec, state, tries, attempts, ready_at), None);
+    }
+
+    /// An attempt that was out though its call had ended, a hedge that lost: it may have arrived.
+    pub fn restore_loser(&mut self, now: Now, call: CallId, upstream: UpstreamId, open: OpenAttempt) {
+        let proved_at = now.instant + self.quota_of(upstream).limits.jitter();
+        let attempt = Some(unknown_end(now, open.number, proved_at));
+        self.writes.push(Write::Settle { call, upstream, attempt, progress: None });
     }
 
     /// A call whose attempts were out: they are stored as unknown, and the call goes on or ends by `on_unknown`.

@@ -20,6 +20,8 @@ pub struct Standing {
     pub wait_reason: Option<WaitReason>,
     /// Until when at least, where that is known.
     pub next_at: Option<Instant>,
+    /// It is to be cancelled, and will end as its last attempt does.
+    pub is_cancel_requested: bool,
 }
 
 /// How an upstream stands just now.
@@ -80,7 +82,7 @@ impl Dispatcher {
             Place::Lane => self.reason_to_wait(entry.spec.upstream),
             Place::Held | Place::Running | Place::Ended => (None, None),
         };
-        Some(Standing { state: entry.state, wait_reason, next_at })
+        Some(Standing { state: entry.state, wait_reason, next_at, is_cancel_requested: entry.is_cancel_requested })
     }
 
     /// How an upstream stands.
@@ -105,7 +107,7 @@ impl Dispatcher {
             None => self.reason_to_wait(id),
         };
         let due = lifecycle::next(state, Step::Due).filter(|_| asleep.is_none());
-        Standing { state: due.unwrap_or(state), wait_reason, next_at }
+        Standing { state: due.unwrap_or(state), wait_reason, next_at, is_cancel_requested: false }
     }
 
     /// Why calls wait, counted over all of them. Proportional to those in memory and to the lanes, so not for every

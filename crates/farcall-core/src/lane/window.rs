@@ -1,8 +1,8 @@
 //! One lane: its calls in memory in the order in which they may go on, and where those begin that only the store holds.
 //!
 //! Every waiting call of the lane whose position lies before the edge is in memory; those from the edge on are counted
-//! and stand in the store alone. So memory holds the front of a lane however long it is. Who is let in, and when more
-//! is loaded, is decided by the dispatcher.
+//! and stand in the store alone, but for some that the dispatcher must not forget. So memory holds the front of a lane
+//! however long it is. Who is let in, and when more is loaded, is decided by the dispatcher.
 
 use std::collections::BTreeMap;
 
@@ -142,7 +142,18 @@ impl Window {
 
     /// Whether calls should be asked for that nobody has asked for yet.
     pub(super) fn is_low(&self, low: usize) -> bool {
-        self.load == Load::Idle && self.beyond > 0 && self.len() <= low
+        self.load == Load::Idle && self.beyond > 0 && self.before_edge(low + 1) <= low
+    }
+
+    /// Calls in memory before the edge; no more than `most` are counted when some stand behind it.
+    fn before_edge(&self, most: usize) -> usize {
+        match self.edge {
+            Some(edge) if self.last().is_some_and(|last| last >= edge) => {
+                let before = |calls: &BTreeMap<Position, u32>| calls.range(..edge).take(most).count();
+                before(&self.ready) + before(&self.asleep)
+            }
+            Some(_) | None => self.len(),
+        }
     }
 
     pub(super) const fn want_load(&mut self) {

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use farcall_core::call::{CallSpec, CallbackOf, Method, Overrides, Priority, UpstreamId};
 use farcall_core::dispatcher::{Event, LaneLoad, Loaded, Recovered, Wanted};
+use farcall_core::id::CallId;
 use farcall_core::lane::LaneId;
 use farcall_core::settle::Tries;
 use farcall_core::steady::SteadyClock;
@@ -30,6 +31,14 @@ use crate::upstreams::{Making, Serves, UpstreamError, limit_key};
 pub(crate) struct Found {
     lanes: Vec<Vec<Waiting>>,
     deadlines: Vec<Waiting>,
+    calls: Vec<Waiting>,
+}
+
+/// What is to be read, in the words of the store.
+struct Asked {
+    ranges: Vec<LaneRange>,
+    deadlines: u32,
+    calls: Vec<CallId>,
 }
 
 /// A call that waits, and its document with its length, unless it is a callback or not understood any more.
@@ -54,12 +63,12 @@ impl Run {
     /// Begins to read what the dispatcher wants.
     pub(super) fn load(&mut self) {
         let Some(wanted) = self.dispatcher.wanted() else { return };
-        let ranges = self.ranges(wanted);
-        let deadlines = wanted.deadlines;
+        let (deadlines, calls) = (wanted.deadlines, wanted.calls.clone());
+        let asked = Asked { ranges: self.ranges(wanted), deadlines, calls };
         let (reads, config) = (Arc::clone(&self.load_reads), Arc::clone(&self.config));
         let messages = self.sender.clone();
         self.tasks.spawn(async move {
-            let reading = async move { reads.with(move |reader| read(reader, &config, &ranges, deadlines)).await };
+            let reading = async move { reads.with(move |reader| read(reader, &config, &asked)).await };
             let found = tokio::spawn(reading).await.unwrap_or_else(|_| Err(broke_down()));
             // A loop that is gone needs nothing more.
             let _ = messages.send(Message::Loaded(found)).await;
@@ -95,12 +104,12 @@ impl Run {
     }
 
     fn take_in(&mut self, now: Now, found: Found) -> Result<Loaded, UpstreamError> {
-        let Found { lanes, deadlines } = found;
+        let Found { lanes, deadlines, calls } = found;
         let mut all = |calls: Vec<Waiting>| -> Result<Vec<Recovered>, UpstreamError> {
             calls.into_iter().filter_map(|waiting| self.take_in_one(now, waiting).transpose()).collect()
         };
         let lanes = lanes.into_iter().map(&mut all).collect::<Result<_, _>>()?;
-        Ok(Loaded { lanes, deadlines: all(deadlines)? })
+        Ok(Loaded { lanes, deadlines: all(deadlines)?, calls: all(calls)? })
     }
 
     /// Nothing for a call whose upstream is not known, which cannot be: its lane is.
@@ -172,14 +181,21 @@ pub(super) fn lane_id(lane: &LaneName) -> LaneId {
     LaneId { priority: Priority::new(lane.priority).unwrap_or_default(), tenant: lane.tenant }
 }
 
-fn read(reader: &mut dyn Reader, config: &Config, ranges: &[LaneRange], deadlines: u32) -> Result<Found, ReadError> {
+fn read(reader: &mut dyn Reader, config: &Config, asked: &Asked) -> Result<Found, ReadError> {
+    let Asked { ranges, deadlines, calls } = asked;
     let routing = Routing::from(config);
     let lanes = reader.waiting(ranges)?;
-    let deadlines = if deadlines > 0 { reader.expiring(deadlines)? } else { Vec::new() };
+    let deadlines = if *deadlines > 0 { reader.expiring(*deadlines)? } else { Vec::new() };
+    let calls = calls.iter().map(|&call| reader.call(call)).collect::<Result<Vec<_>, _>>()?;
+    let calls = calls.into_iter().flatten().collect();
     let mut all = |records: Vec<CallRecord>| -> Result<Vec<Waiting>, ReadError> {
         records.into_iter().map(|record| with_document(reader, &routing, record)).collect()
     };
-    Ok(Found { lanes: lanes.into_iter().map(&mut all).collect::<Result<_, _>>()?, deadlines: all(deadlines)? })
+    Ok(Found {
+        lanes: lanes.into_iter().map(&mut all).collect::<Result<_, _>>()?,
+        deadlines: all(deadlines)?,
+        calls: all(calls)?,
+    })
 }
 
 /// A read that panicked has failed like one that says so, or nothing would be loaded ever again.

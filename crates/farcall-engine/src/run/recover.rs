@@ -112,6 +112,19 @@ impl Rebuild<'_> {
             };
             self.dispatcher.restore(self.clocks.now, recovered);
         }
+        for (call, attempts) in open {
+            self.restore_losers(call, attempts)?;
+        }
+        Ok(())
+    }
+
+    /// Attempts that were out though their call had ended.
+    fn restore_losers(&mut self, call: CallId, attempts: Vec<OpenAttempt>) -> Result<(), UpstreamError> {
+        let Some(record) = self.reader.call(call)? else { return Ok(()) };
+        let upstream = self.upstream(&record)?;
+        for attempt in attempts {
+            self.dispatcher.restore_loser(self.clocks.now, call, upstream, attempt);
+        }
         Ok(())
     }
 
