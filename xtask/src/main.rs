@@ -7,6 +7,7 @@
 
 mod bench;
 mod faults;
+mod planted;
 mod sim;
 mod test;
 mod tidy;
@@ -37,7 +38,7 @@ fn main() -> ExitCode {
         Task::Tidy => tidy::run(&root()),
         Task::Test => test::run(&root()),
         Task::Faults(rounds) => faults::run(&root(), &rounds),
-        Task::Sim(seeds) => sim::run(&seeds),
+        Task::Sim(seeds) => sim::run(&root(), &seeds),
         Task::Bench(wish) => bench::run(&root(), &wish),
     };
     match done {

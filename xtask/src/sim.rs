@@ -2,10 +2,13 @@
 //!
 //! A failure shows the end of the seed's log, what was found, and the command that replays it.
 
+use std::path::Path;
 use std::time::Instant;
 
 use anyhow::{Result, anyhow};
 use clap::Args;
+
+use crate::planted;
 
 /// Which seeds to run.
 #[derive(Debug, Args)]
@@ -22,10 +25,16 @@ pub(crate) struct Seeds {
     /// With `--seed`: the lines of its log to show when it fails.
     #[arg(long, default_value_t = 200)]
     lines: usize,
+    /// Plant each of the known bugs in a copy of the sources, and show that the seeds find it.
+    #[arg(long, conflicts_with_all = ["first", "seed"])]
+    planted: bool,
 }
 
 /// Runs them, and tells what they came to.
-pub(crate) fn run(seeds: &Seeds) -> Result<()> {
+pub(crate) fn run(root: &Path, seeds: &Seeds) -> Result<()> {
+    if seeds.planted {
+        return planted::run(root, seeds.seeds);
+    }
     let begun = Instant::now();
     let done = match seeds.seed {
         Some(seed) => farcall_sim::replay(seed, seeds.lines),

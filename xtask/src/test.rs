@@ -25,8 +25,9 @@ type Step = (&'static str, fn(&Bench<'_>) -> Result<()>);
 const SEEDS: &str = "1000";
 
 /// The cheapest first.
-const STEPS: [Step; 8] = [
+const STEPS: [Step; 9] = [
     ("C compiler", c_compiler),
+    ("Python", python),
     ("tools for faults", fault_tools),
     ("format", format),
     ("tidy", |bench| tidy::run(bench.root)),
@@ -56,15 +57,12 @@ fn run_steps(bench: &Bench<'_>, steps: &[Step]) -> Result<()> {
 
 /// SQLite and the cryptography are compiled from C.
 fn c_compiler(bench: &Bench<'_>) -> Result<()> {
-    const ADVICE: &str = "no C compiler: run `apt-get install build-essential`, or your system's equal, and try again";
-    if answers("cc", &["--version"]) {
-        return Ok(());
-    }
-    ensure!(is_root() && answers("apt-get", &["--version"]), ADVICE);
-    println!("no C compiler: installing build-essential");
-    bench.install(&["build-essential"])?;
-    ensure!(answers("cc", &["--version"]), ADVICE);
-    Ok(())
+    bench.need("cc", "build-essential")
+}
+
+/// Signatures are judged by a program that is not ours to get wrong twice.
+fn python(bench: &Bench<'_>) -> Result<()> {
+    bench.need("python3", "python3")
 }
 
 /// What the tests of faults use besides root: power cuts, full disks and failing ones, limits of a process.
@@ -130,6 +128,19 @@ fn simulator(bench: &Bench<'_>) -> Result<()> {
 }
 
 impl Bench<'_> {
+    /// Sees that a program is there, and installs the package that has it where that is possible.
+    fn need(&self, program: &str, package: &str) -> Result<()> {
+        let advice = || format!("no {program}: run `apt-get install {package}`, or your system's equal, and try again");
+        if answers(program, &["--version"]) {
+            return Ok(());
+        }
+        ensure!(is_root() && answers("apt-get", &["--version"]), advice());
+        println!("no {program}: installing {package}");
+        self.install(&[package])?;
+        ensure!(answers(program, &["--version"]), advice());
+        Ok(())
+    }
+
     /// Installs packages of Debian and its kin; the caller is root.
     fn install(&self, packages: &[&str]) -> Result<()> {
         self.run("apt-get", &["update"])?;

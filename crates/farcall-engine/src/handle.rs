@@ -132,6 +132,24 @@ pub struct UpstreamOverview {
     pub latency_ms_max: u64,
 }
 
+impl UpstreamOverview {
+    /// Counts what another has done as this one's; the name stays.
+    pub(crate) fn add(&mut self, other: Self) {
+        for (state, count) in other.ended {
+            match self.ended.iter_mut().find(|(own, _)| *own == state) {
+                Some((_, own)) => *own += count,
+                None => self.ended.push((state, count)),
+            }
+        }
+        self.attempts += other.attempts;
+        self.waiting += other.waiting;
+        self.in_flight += other.in_flight;
+        self.is_paused |= other.is_paused;
+        self.latency_ms_sum += other.latency_ms_sum;
+        self.latency_ms_max = self.latency_ms_max.max(other.latency_ms_max);
+    }
+}
+
 /// A handle to a running engine.
 #[derive(Debug, Clone)]
 pub struct Handle {

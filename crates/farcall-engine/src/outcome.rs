@@ -2,6 +2,8 @@
 //!
 //! Only the form is here. Which of it goes where is decided by those who write the documents around it.
 
+mod call;
+
 use std::borrow::Cow;
 
 use base64::Engine;
@@ -10,6 +12,8 @@ use farcall_core::time::Timestamp;
 use farcall_store::record::{CallRecord, ErrorRecord, ResponseRecord};
 use serde::ser::{Serialize, SerializeMap, Serializer};
 use serde_json::value::RawValue;
+
+pub use call::Call;
 
 /// An answer's `headers` and its `body` or `body_base64`; the keys are meant to be flattened into a document.
 ///

@@ -11,7 +11,7 @@ use farcall_core::id::{AttemptId, CallId};
 use http::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, USER_AGENT};
 
 use crate::config::Upstream;
-use crate::document::{Body, Document, UpstreamRef};
+use crate::document::{Body, Document};
 use crate::execute::HttpRequest;
 use crate::secret::SecretError;
 
@@ -39,28 +39,14 @@ pub(crate) fn build(
     upstream: &Upstream,
     directory: &Path,
 ) -> Result<HttpRequest, RequestError> {
-    let mut headers = HeaderMap::with_capacity(8);
-    headers.insert(USER_AGENT, HeaderValue::from_static(AGENT));
     let (body, is_json) = match &document.body {
         Body::None => (Bytes::new(), false),
         Body::Json(body) => (body.clone(), true),
         Body::Raw(body) => (body.clone(), false),
     };
+    let mut headers = headers(attempt, &document.method, upstream, directory)?;
     if is_json {
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    }
-    if let Some((name, value)) = idempotency(attempt.call, document, upstream) {
-        headers.insert(name, value);
-    }
-    if matches!(document.upstream, UpstreamRef::Declared(_)) {
-        headers.insert("traceparent", traceparent(attempt));
-    }
-    for (name, template) in &upstream.headers {
-        let secret = template.resolve(directory)?;
-        let unusable = || RequestError::HeaderValue { name: name.clone() };
-        let mut value = HeaderValue::from_str(secret.expose()).map_err(|_| unusable())?;
-        value.set_sensitive(template.has_references());
-        headers.insert(HeaderName::try_from(name.as_str()).map_err(|_| unusable())?, value);
+        headers.entry(CONTENT_TYPE).or_insert(HeaderValue::from_static("application/json"));
     }
     for (name, value) in &document.headers {
         headers.insert(name.clone(), value.clone());
@@ -76,6 +62,34 @@ pub(crate) fn build(
     })
 }
 
+/// What every request of an upstream carries: what we add, then the upstream's own.
+///
+/// # Errors
+/// When a secret cannot be resolved.
+pub(crate) fn headers(
+    attempt: AttemptId,
+    method: &http::Method,
+    upstream: &Upstream,
+    directory: &Path,
+) -> Result<HeaderMap, RequestError> {
+    let mut headers = HeaderMap::with_capacity(8);
+    headers.insert(USER_AGENT, HeaderValue::from_static(AGENT));
+    if let Some((name, value)) = idempotency(attempt.call, method, upstream) {
+        headers.insert(name, value);
+    }
+    if upstream.base_url.is_some() {
+        headers.insert("traceparent", traceparent(attempt));
+    }
+    for (name, template) in &upstream.headers {
+        let secret = template.resolve(directory)?;
+        let unusable = || RequestError::HeaderValue { name: name.clone() };
+        let mut value = HeaderValue::from_str(secret.expose()).map_err(|_| unusable())?;
+        value.set_sensitive(template.has_references());
+        headers.insert(HeaderName::try_from(name.as_str()).map_err(|_| unusable())?, value);
+    }
+    Ok(headers)
+}
+
 /// W3C Trace Context, level 1: one trace per call, one parent per attempt, not sampled by us.
 fn traceparent(attempt: AttemptId) -> HeaderValue {
     let trace = attempt.call.bits();
@@ -85,8 +99,8 @@ fn traceparent(attempt: AttemptId) -> HeaderValue {
 }
 
 /// The same key over retries and restarts, for methods that change something.
-fn idempotency(call: CallId, document: &Document, upstream: &Upstream) -> Option<(HeaderName, HeaderValue)> {
-    let changes = matches!(document.method.as_str(), "POST" | "PUT" | "PATCH" | "DELETE");
+fn idempotency(call: CallId, method: &http::Method, upstream: &Upstream) -> Option<(HeaderName, HeaderValue)> {
+    let changes = matches!(method.as_str(), "POST" | "PUT" | "PATCH" | "DELETE");
     if !changes || upstream.idempotency_header.is_empty() {
         return None;
     }

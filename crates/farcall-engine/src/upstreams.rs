@@ -2,6 +2,8 @@
 //!
 //! Declared ones exist from the start; an undeclared one is made when the first call for its origin comes.
 
+mod webhooks;
+
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -18,12 +20,23 @@ use crate::config::{Config, Upstream};
 use crate::document::UpstreamRef;
 use crate::execute::http::{Resolver, Transport, TransportError, TransportSettings};
 
+pub(crate) use webhooks::command_policy;
+
 /// One upstream.
 #[derive(Debug)]
 pub(crate) struct Known {
     pub(crate) reference: UpstreamRef,
+    pub(crate) serves: Serves,
     pub(crate) settings: Arc<Upstream>,
     pub(crate) transport: Arc<Transport>,
+}
+
+/// What goes to an upstream of the dispatcher.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Serves {
+    Calls,
+    /// Callbacks whose URLs belong to it.
+    Webhooks,
 }
 
 /// All upstreams, by the dispatcher's number and by name.
@@ -35,6 +48,15 @@ pub(crate) struct Upstreams {
     resolver: Resolver,
     by_id: IdMap<UpstreamId, Known>,
     by_reference: HashMap<UpstreamRef, UpstreamId>,
+    /// For webhooks.
+    webhooks: HashMap<UpstreamRef, UpstreamId>,
+}
+
+/// What it takes to make an upstream.
+pub(crate) struct Making<'a> {
+    pub(crate) dispatcher: &'a mut Dispatcher,
+    pub(crate) reader: &'a mut dyn Reader,
+    pub(crate) now: Now,
 }
 
 /// Why an upstream cannot be used.
@@ -53,20 +75,15 @@ pub enum UpstreamError {
 impl Upstreams {
     pub(crate) fn new(config: Arc<Config>, steady: SteadyClock) -> Self {
         let undeclared = Arc::new(config.undeclared.clone());
-        let (by_id, by_reference) = (IdMap::default(), HashMap::new());
-        Self { config, steady, undeclared, resolver: Resolver::default(), by_id, by_reference }
+        let (by_id, by_reference, webhooks) = (IdMap::default(), HashMap::new(), HashMap::new());
+        Self { config, steady, undeclared, resolver: Resolver::default(), by_id, by_reference, webhooks }
     }
 
     /// Makes every declared upstream, with its limits as an earlier process left them.
-    pub(crate) fn declare_all(
-        &mut self,
-        dispatcher: &mut Dispatcher,
-        reader: &mut dyn Reader,
-        now: Now,
-    ) -> Result<(), UpstreamError> {
+    pub(crate) fn declare_all(&mut self, making: &mut Making<'_>) -> Result<(), UpstreamError> {
         let names: Vec<String> = self.config.upstreams.keys().cloned().collect();
         for name in names {
-            self.resolve(&UpstreamRef::Declared(name), dispatcher, reader, now)?;
+            self.resolve(&UpstreamRef::Declared(name), making)?;
         }
         Ok(())
     }
@@ -76,9 +93,7 @@ impl Upstreams {
     pub(crate) fn resolve(
         &mut self,
         reference: &UpstreamRef,
-        dispatcher: &mut Dispatcher,
-        reader: &mut dyn Reader,
-        now: Now,
+        making: &mut Making<'_>,
     ) -> Result<UpstreamId, UpstreamError> {
         if let Some(&id) = self.by_reference.get(reference) {
             return Ok(id);
@@ -87,15 +102,16 @@ impl Upstreams {
             UpstreamRef::Declared(name) => self.config.upstreams.get(name),
             UpstreamRef::Undeclared(_) => None,
         };
-        let is_missing = declared.is_none() && matches!(reference, UpstreamRef::Declared(_));
+        let is_missing = self.is_missing(reference);
         let settings = declared.map_or_else(|| Arc::clone(&self.undeclared), |upstream| Arc::new(upstream.clone()));
         let transport = transport(&settings, &self.resolver).map_err(|source| {
             let name = limit_key(reference).to_owned();
             UpstreamError::Transport { name, source }
         })?;
-        let past = self.past(reader, limit_key(reference), &settings.policy, now)?;
+        let Making { dispatcher, reader, now } = making;
+        let now = *now;
+        let past = self.past(*reader, limit_key(reference), &settings.policy, now)?;
         let id = dispatcher.declare_restored(settings.policy.clone(), &past, now);
-        dispatcher.set_callbacks(id, callbacks(&settings, dispatcher.command_upstream()));
         if let Some(until) = reader.closed_until(limit_key(reference))? {
             dispatcher.restore_closing(id, self.steady.instant(until));
         }
@@ -104,8 +120,21 @@ impl Upstreams {
             dispatcher.pause(id);
         }
         self.by_reference.insert(reference.clone(), id);
-        self.by_id.insert(id, Known { reference: reference.clone(), settings, transport: Arc::new(transport) });
+        let (transport, serves) = (Arc::new(transport), Serves::Calls);
+        let known = Known { reference: reference.clone(), serves, settings: Arc::clone(&settings), transport };
+        self.by_id.insert(id, known);
+        // Only now: a callback may go to this very upstream, or to one whose callbacks come back here.
+        let callbacks = CallbackPolicy {
+            on_success: self.target(settings.callback_success.as_ref(), making)?,
+            on_fail: self.target(settings.callback_fail.as_ref(), making)?,
+        };
+        making.dispatcher.set_callbacks(id, callbacks);
         Ok(id)
+    }
+
+    /// Whether the configuration no longer has it.
+    fn is_missing(&self, reference: &UpstreamRef) -> bool {
+        matches!(reference, UpstreamRef::Declared(name) if !self.config.upstreams.contains_key(name))
     }
 
     /// What was sent to an upstream within its longest window, by the store's account.
@@ -140,14 +169,6 @@ impl Upstreams {
         let mut known: Vec<_> = self.by_id.iter().map(|(&id, known)| (id, known)).collect();
         known.sort_unstable_by_key(|&(id, _)| id);
         known.into_iter()
-    }
-}
-
-/// Which ends of an upstream's calls start a callback, and where that goes.
-fn callbacks(settings: &Upstream, commands: UpstreamId) -> CallbackPolicy {
-    CallbackPolicy {
-        on_success: settings.callback_success.as_ref().map(|_| commands),
-        on_fail: settings.callback_fail.as_ref().map(|_| commands),
     }
 }
 

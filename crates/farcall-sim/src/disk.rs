@@ -4,9 +4,10 @@
 //! A correct store keeps everything that it has called durable, and of the rest whole turns in order. The careless ones
 //! stand here too: they must be found out.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
-use farcall_core::dispatcher::Seq;
+use farcall_core::dispatcher::{self, Seq};
+use farcall_core::id::CallId;
 use farcall_store::memory::MemoryStore;
 use farcall_store::port::{Store, Write};
 
@@ -45,6 +46,8 @@ pub(crate) struct Journal {
     queue: VecDeque<Batch>,
     /// Nothing certain is known of the transaction, and the store is being opened again.
     pub(crate) is_broken: bool,
+    /// Settlements that could not be stored, by call and attempt; they are written again as they are.
+    kept: BTreeMap<(CallId, Option<u32>), Write>,
 }
 
 /// What becomes of a transaction.
@@ -61,6 +64,12 @@ pub(crate) enum Outcome {
 impl Journal {
     pub(crate) fn is_empty(&self) -> bool {
         self.writing.is_empty() && self.queue.is_empty()
+    }
+
+    /// The settlement that this stands for, if it was to be written before.
+    pub(crate) fn take_kept(&mut self, write: &dispatcher::Write) -> Option<Write> {
+        let dispatcher::Write::Settle { call, attempt, .. } = *write else { return None };
+        self.kept.remove(&(call, attempt.map(|end| end.number)))
     }
 
     /// All that is not durable, in order.
@@ -150,7 +159,14 @@ impl World {
     /// Nothing that is on its way will be stored.
     fn fail(&mut self) {
         let Some(process) = &mut self.process else { return };
-        let Some(seq) = process.journal.take().first().map(|batch| batch.seq) else { return };
+        let failed = process.journal.take();
+        let Some(seq) = failed.first().map(|batch| batch.seq) else { return };
+        for write in failed.into_iter().flat_map(|batch| batch.writes) {
+            if let Write::Settle(settle) = &write {
+                let number = settle.attempt.as_ref().map(|end| end.number);
+                process.journal.kept.insert((settle.call, number), write);
+            }
+        }
         self.facts.commits_failed += 1;
         self.note(Line::CommitFailed { seq: seq.0 });
         self.tell(farcall_core::dispatcher::Event::CommitFailed { seq });

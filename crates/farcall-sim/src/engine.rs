@@ -3,7 +3,7 @@
 //!
 //! Several turns may be on their way to the disk; what becomes of them there is in `disk`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use farcall_core::call::{CallSpec, Method, Priority, TenantId, UpstreamId};
@@ -38,12 +38,14 @@ pub(crate) struct Process {
     /// What happened and was not looked at yet.
     inbox: Vec<Event>,
     /// Something was looked at since the last turn.
-    is_dirty: bool,
+    pub(crate) is_dirty: bool,
     /// Calls offered and not acknowledged yet, with their places in the plan.
     pub(crate) offered: BTreeMap<CallId, usize>,
     /// Attempts that are out, with their upstreams.
     pub(crate) out: BTreeMap<AttemptId, UpstreamId>,
     pub(crate) draining: Option<Drain>,
+    /// Upstreams at which nothing is to start.
+    pub(crate) paused: BTreeSet<u32>,
 }
 
 impl Process {
@@ -59,6 +61,7 @@ impl Process {
             offered: BTreeMap::new(),
             out: BTreeMap::new(),
             draining: None,
+            paused: BTreeSet::new(),
         }
     }
 
@@ -123,6 +126,10 @@ impl World {
             callback_of: None,
         };
         process.offered.insert(call, place);
+        self.facts.places.insert(place, call);
+        if let Some(after) = self.plan.calls[place].cancel_after {
+            self.schedule(self.now + after, Happening::Cancel { place });
+        }
         self.facts.origins.insert(call, Origin::Planned { place, accepted_at: now.timestamp, times });
         self.note(Line::Offer { call, upstream: spec.upstream.0 });
         self.tell(Event::Offered(Box::new(spec)));
@@ -178,7 +185,12 @@ impl World {
         }
         if !turn.writes.is_empty() {
             let clock = journal::Clock { now, steady: self.clocks.process() };
-            let writes = journal::translate(&self.plan, &mut self.facts, clock, &turn.writes);
+            let Some(process) = &mut self.process else { return Ok(()) };
+            let mut translate = |write| match process.journal.take_kept(write) {
+                Some(kept) => kept,
+                None => journal::translate(&self.plan, &mut self.facts, clock, write),
+            };
+            let writes = turn.writes.iter().map(&mut translate).collect();
             self.hand_over(Batch { seq: turn.seq, writes });
         }
         self.carry_out(&turn.effects)
@@ -200,6 +212,7 @@ impl World {
             | Event::FirstByte { .. }
             | Event::Committed { .. }
             | Event::CommitFailed { .. }
+            | Event::Cancel { .. }
             | Event::Filed { .. }
             | Event::Drain { .. } => None,
         };

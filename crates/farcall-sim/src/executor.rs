@@ -12,6 +12,7 @@ use farcall_core::policy::UpstreamPolicy;
 use farcall_core::time::Instant;
 
 use crate::checker::{Check, cost_of, ensure, terms, violation};
+use crate::engine::Process;
 use crate::facts::{Arrival, Cut, Launch};
 use crate::log::Line;
 use crate::upstream::Course;
@@ -122,6 +123,21 @@ impl World {
         let (status, error, retry_after) = (result.status, result.error, result.retry_after);
         self.note(Line::Finished { attempt, status, error, retry_after });
         self.tell(Event::Finished { attempt, result });
+        if self.dice.percent(self.plan.faults.echo_percent) {
+            let later = self.now + self.dice.up_to(Duration::from_secs(5));
+            self.schedule(later, Happening::Echo { attempt });
+        }
+    }
+
+    /// An executor that talks nonsense: the end of an attempt once more, and another one.
+    pub(crate) fn echo(&mut self, attempt: AttemptId) {
+        let result = self.networks[0].nonsense(&mut self.dice);
+        let now = self.clocks.now(self.now);
+        let stalls = |process: &&mut Process| process.stalled_until.is_none();
+        if let Some(process) = self.process.as_mut().filter(stalls) {
+            process.dispatcher.handle(now, Event::Finished { attempt, result });
+            process.is_dirty = true;
+        }
     }
 
     pub(crate) fn abort_done(&mut self, attempt: AttemptId) {

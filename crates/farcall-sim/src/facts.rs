@@ -29,6 +29,11 @@ pub(crate) struct Facts {
     pub(crate) filed: BTreeMap<CallId, Instant>,
     /// Until when attempts might go on, of each time the process was asked to stop.
     pub(crate) drains: Vec<Steady>,
+    /// The call that was offered last for each place of the plan.
+    pub(crate) places: BTreeMap<usize, CallId>,
+    /// When the engine was told to cancel calls.
+    pub(crate) cancels: BTreeMap<CallId, Vec<Steady>>,
+    pub(crate) pauses: Vec<Pause>,
     pub(crate) commits_failed: u64,
     pub(crate) stalls: u64,
 }
@@ -45,6 +50,15 @@ pub(crate) struct Boot {
 pub(crate) struct Drain {
     pub(crate) from: Instant,
     pub(crate) until: Instant,
+}
+
+/// A time in which nothing was to start at an upstream; its process was this start's.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Pause {
+    pub(crate) upstream: u32,
+    pub(crate) boot: usize,
+    pub(crate) from: Instant,
+    pub(crate) until: Option<Instant>,
 }
 
 /// Where a call comes from.

@@ -30,6 +30,10 @@ pub(crate) struct Faults {
     pub(crate) commit_slow_max: Duration,
     /// The process does nothing for so long.
     pub(crate) stalls_after: Vec<(Duration, Duration)>,
+    /// Nothing is to start at an upstream from the one to the other.
+    pub(crate) pauses: Vec<Outage>,
+    /// Executors report the end of an attempt a second time, and otherwise, in so many of a hundred.
+    pub(crate) echo_percent: u32,
     /// The disk is full from the one to the other.
     pub(crate) fulls: Vec<(Duration, Duration)>,
     /// Commits that fail so that nothing certain is known, out of a thousand.
@@ -57,6 +61,7 @@ impl Faults {
         let crashes = if dice.percent(60) { dice.spread_count(1, 30) } else { 0 };
         let drains = if dice.percent(30) { dice.count(1, 3) } else { 0 };
         let outages = if dice.percent(30) { dice.count(1, 3) } else { 0 };
+        let pauses = if dice.percent(30) { dice.count(1, 4) } else { 0 };
         let slow = if dice.percent(30) { 4 } else { 1 };
         Self {
             crashes_after: (0..crashes).map(|_| dice.spread(moment, over)).collect(),
@@ -72,6 +77,8 @@ impl Faults {
             commit_max: dice.spread(Duration::from_micros(50), Duration::from_millis(20)),
             commit_slow_max: dice.spread(moment, Duration::from_secs(3)),
             stalls_after: Self::draw_stalls(dice, over),
+            pauses: (0..pauses).map(|_| Outage::draw(dice, upstreams, over)).collect(),
+            echo_percent: if dice.percent(20) { 10 } else { 0 },
             fulls: Self::draw_fulls(dice, over),
             unknown_permille: if dice.percent(25) { dice.between(1, 100) } else { 0 },
             reopen_max: dice.spread(moment, Duration::from_secs(20)),

@@ -15,16 +15,6 @@ use farcall_store::record::{CallRecord, ErrorRecord, FileIdentity, Progress};
 use crate::facts::{Decided, Facts, Origin};
 use crate::plan::Plan;
 
-/// The store's form of a turn's writes. Callbacks that it inserts become known to the facts.
-pub(crate) fn translate(
-    plan: &Plan,
-    facts: &mut Facts,
-    clock: Clock,
-    writes: &[dispatcher::Write],
-) -> Vec<port::Write> {
-    writes.iter().map(|write| one(plan, facts, clock, write)).collect()
-}
-
 /// The moment of a turn, and how its instants are stored.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Clock {
@@ -32,7 +22,8 @@ pub(crate) struct Clock {
     pub(crate) steady: SteadyClock,
 }
 
-fn one(plan: &Plan, facts: &mut Facts, clock: Clock, write: &dispatcher::Write) -> port::Write {
+/// The store's form of a turn's write. A callback that it inserts becomes known to the facts.
+pub(crate) fn translate(plan: &Plan, facts: &mut Facts, clock: Clock, write: &dispatcher::Write) -> port::Write {
     let Clock { now, steady } = clock;
     match *write {
         dispatcher::Write::Insert { call, state, next_at, callback } => {

@@ -8,6 +8,7 @@
 
 mod checker;
 mod clocks;
+mod control;
 mod dice;
 mod disk;
 mod engine;

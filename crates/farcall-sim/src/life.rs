@@ -54,6 +54,9 @@ impl World {
             return Ok(());
         };
         let lost = self.lose_power(&mut process)?;
+        for pause in self.facts.pauses.iter_mut().filter(|pause| pause.until.is_none()) {
+            pause.until = Some(self.now);
+        }
         checker::check_caution(self, &process, &lost)?;
         self.facts.crashes.push(self.now);
         for (call, place) in process.offered {
@@ -85,7 +88,10 @@ impl World {
         let Some(process) = &self.process else { return Ok(()) };
         let Some(drain) = process.draining else { return Ok(()) };
         let faults = &self.plan.faults;
-        let slack = Duration::from_secs(2) + (faults.commit_max + faults.commit_slow_max) * 4 + process.stalled_for;
+        let slack = Duration::from_secs(2)
+            + (faults.commit_max + faults.commit_slow_max) * 4
+            + process.stalled_for
+            + faults.reopen_max;
         let cannot_store = process.dispatcher.is_held_up() || process.journal.is_broken;
         if self.now > drain.until && cannot_store && process.stalled_until.is_none() {
             // It gives up, and what it could not store is lost with it.
@@ -116,6 +122,7 @@ impl World {
         for network in &mut self.networks {
             network.heal();
         }
+        self.resume_all();
         self.end_by = Some(self.now + checker::time_to_end(self));
     }
 

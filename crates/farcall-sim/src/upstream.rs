@@ -126,6 +126,11 @@ impl Network {
         course.arrives_at = if self.is_steady { None } else { Some(last) };
     }
 
+    /// Any report at all.
+    pub(crate) fn nonsense(&self, dice: &mut Dice) -> AttemptResult {
+        if dice.percent(50) { answer(200, None) } else { self.bad_answer(dice) }
+    }
+
     fn weights(dice: &mut Dice) -> [u32; 6] {
         let mut weights = [50, 0, 0, 0, 0, 0];
         for weight in &mut weights[1..] {
@@ -179,7 +184,13 @@ impl Course {
     }
 
     fn broken(self, dice: &mut Dice, at: Instant) -> Self {
-        let kind = *dice.pick(&[ErrorKind::Truncated, ErrorKind::TooLarge, ErrorKind::Decode, ErrorKind::Protocol]);
+        let kind = *dice.pick(&[
+            ErrorKind::Internal,
+            ErrorKind::Truncated,
+            ErrorKind::TooLarge,
+            ErrorKind::Decode,
+            ErrorKind::Protocol,
+        ]);
         self.answered(dice, at, failed(kind))
     }
 }

@@ -27,6 +27,8 @@ pub(crate) struct CallPlan {
     /// From acceptance on.
     pub(crate) deadline: Option<Duration>,
     pub(crate) overrides: Option<Overrides>,
+    /// Its submitter wants it to end so long after the offer.
+    pub(crate) cancel_after: Option<Duration>,
     /// Where its own callback goes.
     pub(crate) callback: Option<u32>,
 }
@@ -41,6 +43,7 @@ struct Wishes {
     deadlines: bool,
     overrides: bool,
     files: bool,
+    cancels: bool,
     span: Duration,
 }
 
@@ -73,6 +76,7 @@ impl Wishes {
             deadlines: dice.percent(40),
             overrides: dice.percent(30),
             files: dice.percent(60),
+            cancels: dice.percent(30),
             span: dice.spread(Duration::from_millis(10), Duration::from_secs(3_600)),
         }
     }
@@ -91,6 +95,7 @@ impl Wishes {
             delay: (self.delays && dice.percent(30)).then(|| dice.spread(Duration::from_millis(1), longest)),
             deadline: (self.deadlines && dice.percent(40)).then(|| dice.spread(Duration::from_millis(1), longest)),
             overrides: (self.overrides && dice.percent(40)).then(|| overrides(dice)),
+            cancel_after: (self.cancels && dice.percent(40)).then(|| dice.spread(Duration::from_micros(10), longest)),
             callback: (!webhooks.is_empty() && dice.percent(20)).then(|| *dice.pick(webhooks)),
         }
     }

@@ -85,6 +85,18 @@ pub(crate) enum Happening {
     Stall {
         place: usize,
     },
+    Cancel {
+        place: usize,
+    },
+    Pause {
+        place: usize,
+    },
+    Resume {
+        place: usize,
+    },
+    Echo {
+        attempt: AttemptId,
+    },
     GoesOn {
         boot: usize,
     },
@@ -180,6 +192,10 @@ impl World {
         for (place, &(after, _)) in faults.drains_after.iter().enumerate() {
             self.schedule(start + after, Happening::Drain { place });
         }
+        for (place, pause) in faults.pauses.iter().enumerate() {
+            self.schedule(start + pause.from, Happening::Pause { place });
+            self.schedule(start + pause.until, Happening::Resume { place });
+        }
         for (place, &(after, _)) in faults.stalls_after.iter().enumerate() {
             self.schedule(start + after, Happening::Stall { place });
         }
@@ -225,6 +241,10 @@ impl World {
             Happening::Written { boot, seq, outcome } => return self.written(boot, seq, outcome),
             Happening::Reopened { boot, is_kept, .. } => return self.reopened(boot, is_kept),
             Happening::Stall { place } => self.stall(place),
+            Happening::Cancel { place } => self.cancel(place),
+            Happening::Pause { place } => self.pause(place),
+            Happening::Resume { place } => self.resume(place),
+            Happening::Echo { attempt } => self.echo(attempt),
             Happening::GoesOn { boot } => self.go_on(boot),
             Happening::Sent { attempt } => self.sent(attempt),
             Happening::Arrive { attempt } => self.arrive(attempt),

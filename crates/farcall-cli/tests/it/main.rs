@@ -16,3 +16,4 @@ mod running;
 mod serving;
 mod stopping;
 mod usage;
+mod webhooks;

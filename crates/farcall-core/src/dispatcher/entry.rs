@@ -17,6 +17,10 @@ pub(super) struct Entry {
     /// Attempts made, over its whole life.
     pub(super) attempts: u32,
     pub(super) deadline: Option<Instant>,
+    /// It was to be cancelled when an attempt had been let go.
+    pub(super) is_cancel_requested: bool,
+    /// Attempts whose handling broke down, since this process has the call.
+    pub(super) deaths: u32,
     /// Attempts that are out.
     pub(super) live: Vec<Live>,
 }
@@ -66,4 +70,6 @@ pub(super) enum Cut {
     /// Another attempt of the call has won.
     Lost,
     Drain,
+    /// The call was cancelled before the attempt was let go.
+    Cancel,
 }

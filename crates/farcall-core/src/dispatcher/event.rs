@@ -27,6 +27,8 @@ pub enum Event {
     Committed { seq: Seq },
     /// Nothing of this turn is durable, nor of any handed over after it.
     CommitFailed { seq: Seq },
+    /// Somebody wants the call to end. It ends `cancelled` if nothing of it will be sent any more, else as it really ends.
+    Cancel { call: CallId },
     /// The response file and the request file of a call are in place.
     Filed { call: CallId },
     /// Start nothing more; cut off at `until` what is still out.

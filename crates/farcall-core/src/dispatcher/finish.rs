@@ -15,10 +15,13 @@ use crate::settle::{Decision, Tries, decide, decide_interrupted};
 use crate::time::{Instant, Now};
 use crate::timers::Timer;
 
+/// A call whose handling breaks down so often is not tried again.
+const DEATHS_MAX: u32 = 3;
+
 /// An attempt that is over, and what follows for its call.
-struct Over {
-    end: AttemptEnd,
-    decision: Decision,
+pub(super) struct Over {
+    pub(super) end: AttemptEnd,
+    pub(super) decision: Decision,
 }
 
 impl Dispatcher {
@@ -55,6 +58,7 @@ impl Dispatcher {
         if live.cut == Some(Cut::Lost) {
             return self.settle_loser(now, attempt, &live);
         }
+        self.note_death(attempt.call, result);
         let verdict = self.with_terms(attempt.call, |terms| classify(terms, result));
         self.conclude(now, attempt, &live, verdict, result.status);
     }
@@ -76,6 +80,13 @@ impl Dispatcher {
                     BytesSent::Maybe => {
                         self.with_terms(attempt.call, |t| decide_interrupted(t, tries, ErrorKind::Reset))
                     }
+                };
+                self.conclude_cut(now, attempt, &live, wrote, ErrorKind::Reset, decision);
+            }
+            Some(Cut::Cancel) => {
+                let decision = match wrote {
+                    BytesSent::No => Decision::End { state: State::Cancelled, error: None },
+                    BytesSent::Maybe => Decision::End { state: State::Unknown, error: Some(ErrorKind::Reset) },
                 };
                 self.conclude_cut(now, attempt, &live, wrote, ErrorKind::Reset, decision);
             }
@@ -218,7 +229,7 @@ impl Dispatcher {
         let others_are_out = !entry.live.is_empty();
         let is_late = entry.deadline.is_some_and(|deadline| deadline <= now.instant);
         let (status, error) = (over.end.status, over.end.error);
-        match over.decision {
+        match self.final_decision(call, over) {
             Decision::End { state: State::Succeeded, error } => {
                 self.end(now, call, State::Succeeded, error, status, Some(over.end));
             }
@@ -240,6 +251,26 @@ impl Dispatcher {
                 self.push_settle(call, Some(over.end), Some(progress));
                 self.enqueue(call);
             }
+        }
+    }
+
+    /// No further attempt follows when the call is to be cancelled, or our handling of it died too often.
+    fn final_decision(&self, call: CallId, over: &Over) -> Decision {
+        let entry = &self.calls[&call];
+        match over.decision {
+            Decision::Wait { .. } | Decision::Requeue { .. } if entry.deaths >= DEATHS_MAX => {
+                Decision::End { state: State::Poisoned, error: Some(ErrorKind::Internal) }
+            }
+            _ if entry.is_cancel_requested => Self::follow_cancel(over),
+            decision => decision,
+        }
+    }
+
+    /// An attempt that broke down under our hands; a process that dies has kinds of its own.
+    fn note_death(&mut self, call: CallId, result: &AttemptResult) {
+        let is_death = result.error == Some(ErrorKind::Internal) && result.bytes_sent == BytesSent::Maybe;
+        if let Some(entry) = self.calls.get_mut(&call).filter(|_| is_death) {
+            entry.deaths += 1;
         }
     }
 

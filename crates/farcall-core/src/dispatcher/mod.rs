@@ -4,6 +4,7 @@
 //! be asked again ([`Dispatcher::next_wakeup`]). It knows no clock and no I/O: time comes in, writes and effects go
 //! out. The engine commits a turn's writes and says so; the effects that rest on them come with a later turn (`gate`).
 
+mod cancel;
 mod census;
 mod entry;
 mod event;
@@ -155,7 +156,23 @@ impl Dispatcher {
 
     /// Starts nothing at an upstream from now on.
     pub fn pause(&mut self, id: UpstreamId) {
-        self.upstream(id).is_paused = true;
+        let upstream = self.upstream(id);
+        upstream.is_paused = true;
+        // Its quota may have been blocked for its next call, and others that share it need wait no longer.
+        let quota = upstream.quota;
+        self.wake(quota);
+    }
+
+    /// Starts again what may start at an upstream that was paused.
+    pub fn resume(&mut self, id: UpstreamId) {
+        let upstream = self.upstream(id);
+        (upstream.is_paused, upstream.blocked) = (false, None);
+        let quota = upstream.quota;
+        if !upstream.takes_turns && !upstream.lanes.is_empty() {
+            upstream.takes_turns = true;
+            self.quota(quota).turns.push_back(id);
+        }
+        self.wake(quota);
     }
 
     /// Takes in what happened.
@@ -169,6 +186,7 @@ impl Dispatcher {
             Event::Aborted { attempt, wrote } => self.aborted(now, attempt, wrote),
             Event::Committed { seq } => self.committed(now, seq),
             Event::CommitFailed { seq } => self.commit_failed(now, seq),
+            Event::Cancel { call } => self.cancel(now, call),
             Event::Filed { call } => self.filed(call),
             Event::Drain { until } => self.drain(until),
         }
@@ -364,6 +382,16 @@ impl Dispatcher {
 
 impl Entry {
     const fn new(spec: CallSpec, state: State, tries: Tries, attempts: u32) -> Self {
-        Self { spec, state, place: Place::Lane, tries, attempts, deadline: None, live: Vec::new() }
+        Self {
+            spec,
+            state,
+            place: Place::Lane,
+            tries,
+            attempts,
+            deadline: None,
+            is_cancel_requested: false,
+            deaths: 0,
+            live: Vec::new(),
+        }
     }
 }

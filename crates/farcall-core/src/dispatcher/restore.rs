@@ -5,7 +5,8 @@
 use super::entry::Entry;
 use super::{AttemptEnd, Census, Dispatcher, Effect, Progress, Write};
 use crate::attempt::AttemptOutcome;
-use crate::call::{CallSpec, ErrorKind, State, WaitReason};
+use crate::call::{CallSpec, ErrorKind, State, UpstreamId, WaitReason};
+use crate::id::CallId;
 use crate::lifecycle::{self, Step};
 use crate::policy::Terms;
 use crate::settle::{Decision, Tries, decide_interrupted};
@@ -56,6 +57,13 @@ impl Dispatcher {
         }
         let entry = Entry::new(recovered.spec, state, recovered.tries, recovered.attempts);
         self.place_new(entry, until.map(|until| (until, reason)));
+    }
+
+    /// An attempt that was out though its call had ended, a hedge that lost: it may have arrived.
+    pub fn restore_loser(&mut self, now: Now, call: CallId, upstream: UpstreamId, open: OpenAttempt) {
+        let proved_at = now.instant + self.quota_of(upstream).limits.jitter();
+        let attempt = Some(unknown_end(now, open.number, proved_at));
+        self.writes.push(Write::Settle { call, upstream, attempt, progress: None });
     }
 
     /// A call whose attempts were out: they are stored as unknown, and the call goes on or ends by `on_unknown`.

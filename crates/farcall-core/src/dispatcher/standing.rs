@@ -18,6 +18,8 @@ pub struct Standing {
     pub wait_reason: Option<WaitReason>,
     /// Until when at least, where that is known.
     pub next_at: Option<Instant>,
+    /// It is to be cancelled, and will end as its last attempt does.
+    pub is_cancel_requested: bool,
 }
 
 /// How an upstream stands just now.
@@ -73,7 +75,7 @@ impl Dispatcher {
             },
             Place::Held | Place::Running | Place::Ended => (None, None),
         };
-        Some(Standing { state: entry.state, wait_reason, next_at })
+        Some(Standing { state: entry.state, wait_reason, next_at, is_cancel_requested: entry.is_cancel_requested })
     }
 
     /// How an upstream stands.

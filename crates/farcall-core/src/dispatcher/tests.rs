@@ -5,6 +5,7 @@ mod quotas;
 use std::num::NonZeroU32;
 use std::time::Duration;
 
+mod cancels;
 mod failures;
 
 use super::*;
@@ -456,4 +457,6 @@ fn a_paused_upstream_is_why_its_calls_wait_however_long_their_own_wait_is() {
         assert_eq!((standing.wait_reason, standing.next_at), (Some(WaitReason::Paused), None), "call {call}");
     }
     assert_eq!(bench.dispatcher.waiters().by_reason.into_iter().collect::<Vec<_>>(), [(WaitReason::Paused, 2)]);
+    bench.dispatcher.resume(bench.upstream);
+    assert_eq!(bench.turn().launches(), [(2, 1)]);
 }

@@ -105,7 +105,11 @@ impl Dispatcher {
                 self.stop_waiting(call);
                 self.end(now, call, State::Expired, Some(ErrorKind::Deadline), None, None);
             }
-            Cut::Deadline | Cut::Timeout | Cut::Lost | Cut::Drain => {}
+            Cut::Cancel if waits => {
+                self.stop_waiting(call);
+                self.end(now, call, State::Cancelled, None, None, None);
+            }
+            Cut::Deadline | Cut::Cancel | Cut::Timeout | Cut::Lost | Cut::Drain => {}
         }
     }
 }

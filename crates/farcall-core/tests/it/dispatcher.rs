@@ -46,6 +46,7 @@ enum What {
     Finished(AttemptResult),
     Aborted(BytesSent),
     Filed,
+    Cancel,
     Drain,
 }
 
@@ -76,6 +77,7 @@ fn what() -> impl Strategy<Value = What> {
         60 => result().prop_map(What::Finished),
         20 => bytes_sent().prop_map(What::Aborted),
         10 => Just(What::Filed),
+        5 => Just(What::Cancel),
         1 => Just(What::Drain),
     ]
 }
@@ -147,6 +149,7 @@ fn event(act: Act, offered: &mut u128, now: Now) -> Option<Event> {
                 What::Finished(result) => Event::Finished { attempt, result },
                 What::Aborted(wrote) => Event::Aborted { attempt, wrote },
                 What::Filed => Event::Filed { call: attempt.call },
+                What::Cancel => Event::Cancel { call: attempt.call },
                 What::Drain => Event::Drain { until: now.instant + Duration::from_secs(5) },
             })
         }

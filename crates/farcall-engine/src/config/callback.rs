@@ -4,27 +4,26 @@
 //! executes. Putting values in and running the command is done elsewhere.
 
 use super::diagnostic::Span;
-use super::model::CommandLine;
+use super::model::{CallbackAction, CommandLine};
 use super::reader::Reader;
 use super::tree::{Node, Value};
+use super::webhook;
 
 const SHELLS: [&str; 11] = ["ash", "bash", "csh", "dash", "fish", "ksh", "mksh", "rbash", "sh", "tcsh", "zsh"];
 
 /// Reads `callback_success` or `callback_fail`.
-pub(super) fn read(reader: &mut Reader<'_>, node: &Node) -> Option<CommandLine> {
-    let text = match &node.value {
-        Value::Text(text) => text,
-        Value::Map(_) => {
-            reader
-                .not_available_yet(node.span, "a callback to a URL or function")
-                .hint("use a command line until then");
-            return None;
-        }
+pub(super) fn read(reader: &mut Reader<'_>, node: &Node) -> Option<CallbackAction> {
+    match &node.value {
+        Value::Text(text) => command_line(reader, node, text).map(CallbackAction::Command),
+        Value::Map(_) => webhook::read(reader, node).map(CallbackAction::Webhook),
         _ => {
-            reader.mismatch(node, "a command line");
-            return None;
+            reader.mismatch(node, "a command line, or a mapping with a `url`");
+            None
         }
-    };
+    }
+}
+
+fn command_line(reader: &mut Reader<'_>, node: &Node, text: &str) -> Option<CommandLine> {
     let words = words(reader, node, text)?;
     let accepted = check_program(reader, node.span, &words) && check_shell(reader, node.span, &words);
     accepted.then_some(CommandLine { words })
@@ -56,7 +55,9 @@ fn check_program(reader: &mut Reader<'_>, place: Span, words: &[String]) -> bool
     let program = &words[0];
     if ["http://", "https://"].iter().any(|scheme| program.starts_with(scheme)) {
         let message = "a command line begins with the name of a program, not with a URL";
-        reader.error(place, message).hint("for example `curl -d @$response URL`");
+        reader
+            .error(place, message)
+            .hint(format!("write `{{ url: {program} }}` for farcall to send the outcome there"));
     } else if !CommandLine::placeholders(program).is_empty() {
         reader.error(place, "a placeholder cannot be the program that is run");
     } else if program.is_empty() {

@@ -13,7 +13,7 @@ use url::Url;
 
 use super::diagnostic::Span;
 use super::limits;
-use super::model::{Addresses, CommandLine, HeaderCaps, Success, Upstream};
+use super::model::{Addresses, CallbackAction, HeaderCaps, Success, Upstream};
 use super::retry::RetryLayer;
 use crate::secret::Template;
 
@@ -45,8 +45,8 @@ pub(super) struct Layer {
     pub addresses: Option<Addresses>,
     pub idempotent: Option<bool>,
     pub idempotency_header: Option<String>,
-    pub callback_success: Option<CommandLine>,
-    pub callback_fail: Option<CommandLine>,
+    pub callback_success: Option<CallbackAction>,
+    pub callback_fail: Option<CallbackAction>,
 }
 
 /// Whose defaults hold.

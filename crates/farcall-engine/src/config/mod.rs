@@ -20,10 +20,14 @@ mod settings;
 mod statuses;
 mod tree;
 mod upstream;
+mod webhook;
 
 pub use diagnostic::{Diagnostics, Finding, Severity};
 pub use load::{CONFIG_BYTES_MAX, LoadError, LoadOptions, Loaded, load};
-pub use model::{Addresses, CommandLine, Config, HeaderCaps, Inbox, Listen, Server, StoreSettings, Success, Upstream};
+pub use model::{
+    Addresses, CallbackAction, CommandLine, Config, HeaderCaps, Inbox, Listen, Server, StoreSettings, Success,
+    Upstream, Webhook,
+};
 pub use settings::{Override, SETTINGS};
 
 /// The commented configuration that `farcall init` writes: every key with its unit and default. Valid as it is.

@@ -9,7 +9,7 @@ use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use farcall_core::call::Via;
+use farcall_core::call::{State, Via};
 use farcall_core::policy::UpstreamPolicy;
 use farcall_core::retry::StatusSet;
 use url::Url;
@@ -88,8 +88,8 @@ pub struct Upstream {
     pub addresses: Option<Addresses>,
     /// The name of the idempotency header; empty sends none.
     pub idempotency_header: String,
-    pub callback_success: Option<CommandLine>,
-    pub callback_fail: Option<CommandLine>,
+    pub callback_success: Option<CallbackAction>,
+    pub callback_fail: Option<CallbackAction>,
 }
 
 /// What counts as success.
@@ -116,10 +116,31 @@ pub struct HeaderCaps {
     pub fields: u16,
 }
 
+/// What a callback does.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CallbackAction {
+    Command(CommandLine),
+    Webhook(Webhook),
+}
+
+/// A URL that is told outcomes. `Debug` leaves the secrets out.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Webhook {
+    pub url: Url,
+    /// What it is signed with, each a signature of its own; none is no signature.
+    pub secrets: Vec<Template>,
+}
+
 /// A callback's command, split into words by shell quoting rules; placeholders not yet put in.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CommandLine {
     pub words: Vec<String>,
+}
+
+impl fmt::Debug for Webhook {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Webhook").field("url", &self.url.as_str()).field("secrets", &self.secrets.len()).finish()
+    }
 }
 
 impl fmt::Debug for Server {
@@ -217,6 +238,14 @@ impl Config {
 }
 
 impl Upstream {
+    /// What its calls do when they end in this state.
+    pub const fn callback_at(&self, end: State) -> Option<&CallbackAction> {
+        match end {
+            State::Succeeded => self.callback_success.as_ref(),
+            _ => self.callback_fail.as_ref(),
+        }
+    }
+
     /// Which addresses a call may be sent to that came in this way. Whoever declared an upstream chose its address; to
     /// an undeclared one the network may not send calls that reach what only this machine does.
     pub fn addresses_for(&self, via: Via) -> Addresses {

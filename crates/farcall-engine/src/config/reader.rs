@@ -194,7 +194,7 @@ impl Reader<'_> {
         None
     }
 
-    /// A text that says something and holds no reference: those are resolved in headers and tokens only.
+    /// A text that says something and holds no reference: those are resolved in headers, tokens and signing secrets only.
     pub(super) fn name<'n>(&mut self, node: &'n Node) -> Option<&'n str> {
         let text = self.text(node)?;
         if text.is_empty() {
@@ -203,7 +203,7 @@ impl Reader<'_> {
         }
         if ["${env:", "${file:"].iter().any(|start| text.contains(start)) {
             self.error(node.span, "no reference is resolved here")
-                .hint("`${env:NAME}` and `${file:PATH}` work in `headers` and `server.tokens`");
+                .hint("`${env:NAME}` and `${file:PATH}` work in `headers`, `server.tokens` and a callback's `secret`");
             return None;
         }
         Some(text)

@@ -71,6 +71,19 @@ pub(super) fn resolve<'c>(keys: &CallKeys<'_>, routing: &Routing<'c>, end: usize
     Ok(Address { upstream, settings, url })
 }
 
+/// A URL that stands by itself, and the upstream it belongs to.
+pub(super) fn alone(field: &Field<'_>, routing: &Routing<'_>) -> Result<(UpstreamRef, Url), Fault> {
+    let (url, _) = base_given(field)?;
+    if url.as_str().len() > URL_BYTES_MAX {
+        return Err(field.wrong(format_args!("is longer than {URL_BYTES_MAX} bytes")));
+    }
+    let upstream = match longest_match(&url, routing) {
+        Some((name, _)) => UpstreamRef::Declared(name.to_owned()),
+        None => UpstreamRef::Undeclared(url.origin().ascii_serialization()),
+    };
+    Ok((upstream, url))
+}
+
 /// Whether a URL has the base's origin and lies at or below its path, on a segment boundary.
 pub(super) fn lies_within(url: &Url, base: &Url) -> bool {
     let same_origin = url.scheme() == base.scheme()

@@ -5,6 +5,7 @@
 //! here; secret references in a call are text like any other.
 
 mod address;
+mod callback;
 mod characters;
 mod field;
 mod json;
@@ -22,10 +23,11 @@ use farcall_core::retry::StatusSet;
 use farcall_core::time::Timestamp;
 use url::Url;
 
+use crate::callback::SigningKey;
 use crate::config::{Config, Upstream};
 
 pub use crate::retry_override::{DelayOverride, RetryOverride};
-pub use parse::parse;
+pub use parse::{callback_of, parse};
 
 /// The longest tenant and the longest tag, in bytes.
 pub const LABEL_BYTES_MAX: usize = 128;
@@ -56,6 +58,18 @@ pub struct Document {
     pub success: SuccessOverride,
     /// Largest decoded answer body, in bytes.
     pub max_response: Option<u64>,
+    /// Who is told its outcome.
+    pub callback: Option<OwnCallback>,
+}
+
+/// A callback that a call asks for itself.
+#[derive(Debug, Clone)]
+pub struct OwnCallback {
+    /// To which the URL belongs.
+    pub upstream: UpstreamRef,
+    pub url: Url,
+    /// What it is signed with.
+    pub key: Option<SigningKey>,
 }
 
 /// What a call's upstream is found among.

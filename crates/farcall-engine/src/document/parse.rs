@@ -11,8 +11,8 @@ use farcall_core::retry::RetryPolicy;
 
 use super::field::{Fault, Field, mapping, shortened};
 use super::{
-    COST_MAX, Document, IDEMPOTENCY_KEY_BYTES_MAX, LABEL_BYTES_MAX, Rejection, RejectionKind, Routing, Schedule,
-    TAGS_MAX, When, address, json, request, retry,
+    COST_MAX, Document, IDEMPOTENCY_KEY_BYTES_MAX, LABEL_BYTES_MAX, OwnCallback, Rejection, RejectionKind, Routing,
+    Schedule, TAGS_MAX, When, address, callback, json, request, retry,
 };
 
 mapping! {
@@ -50,6 +50,12 @@ pub fn parse(document: &Bytes, routing: &Routing<'_>) -> Result<Document, Reject
     read(document, text, routing).map_err(|fault| fault.in_text(text))
 }
 
+/// The callback that a document asks for, whether or not the rest of it is a call under the present configuration.
+pub fn callback_of(document: &[u8], routing: &Routing<'_>) -> Option<OwnCallback> {
+    let (keys, _) = call_keys(std::str::from_utf8(document).ok()?).ok()?;
+    callback::read(keys.callback.as_ref()?, routing).ok()
+}
+
 fn not_utf8(document: &[u8], at: usize) -> Rejection {
     let text = String::from_utf8_lossy(&document[..at]);
     Fault { kind: RejectionKind::Syntax, message: "the document is not UTF-8".to_owned(), key: None, at }.in_text(&text)
@@ -57,7 +63,7 @@ fn not_utf8(document: &[u8], at: usize) -> Rejection {
 
 fn read(document: &Bytes, text: &str, routing: &Routing<'_>) -> Result<Document, Fault> {
     let (keys, end) = call_keys(text)?;
-    let refused = [&keys.hedge, &keys.function, &keys.args, &keys.callback];
+    let refused = [&keys.hedge, &keys.function, &keys.args];
     if let Some(field) = refused.into_iter().flatten().next() {
         return Err(field.not_available_yet());
     }
@@ -76,6 +82,7 @@ fn read(document: &Bytes, text: &str, routing: &Routing<'_>) -> Result<Document,
         overrides: overrides(&keys, &address.settings.policy.retry)?,
         success: optional(&keys.success, retry::success)?.unwrap_or_default(),
         max_response: optional(&keys.max_response, Field::size)?,
+        callback: optional(&keys.callback, |field| callback::read(field, routing))?,
         upstream: address.upstream,
         url: address.url,
     })

@@ -5,7 +5,6 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use bytes::Bytes;
 use farcall_core::attempt::{AttemptResult, BytesSent};
 use farcall_core::call::{ErrorKind, UpstreamId};
 use farcall_core::dispatcher::Event;
@@ -18,22 +17,23 @@ use tokio_util::sync::CancellationToken;
 use super::documents::Kept;
 use super::loading::Unread;
 use super::{Message, Run, casualty};
-use crate::callback;
+use crate::callback::{self, stored::Stored};
 use crate::clock;
 use crate::config::{Config, Upstream};
 use crate::document::{self, Routing};
 use crate::execute::http::Transport;
 use crate::execute::process::Spawner;
-use crate::execute::{Milestones, Report};
+use crate::execute::{HttpRequest, Milestones, Report};
 use crate::reads::Reads;
 use crate::request;
 use crate::result_file::Filing;
+use crate::upstreams::Serves;
 
 /// What an attempt's task works with.
 #[derive(Debug)]
 pub(super) struct Attempt {
     pub(super) id: AttemptId,
-    directory: PathBuf,
+    pub(super) directory: PathBuf,
     filing: Arc<Filing>,
     pub(super) config: Arc<Config>,
     pub(super) reads: Arc<Reads>,
@@ -48,7 +48,10 @@ pub(super) enum Target {
         kept: Option<Arc<Kept>>,
         way: Way,
     },
-    Callback {
+    Webhook {
+        way: Way,
+    },
+    Command {
         spawner: Arc<Spawner>,
     },
 }
@@ -88,7 +91,7 @@ impl Run {
             messages: self.sender.clone(),
         };
         let Some(known) = self.upstreams.get(upstream) else {
-            self.tasks.spawn(attempt.run(Target::Callback { spawner: Arc::clone(&self.spawner) }));
+            self.tasks.spawn(attempt.run(Target::Command { spawner: Arc::clone(&self.spawner) }));
             return;
         };
         let way = Way {
@@ -96,6 +99,10 @@ impl Run {
             transport: Arc::clone(&known.transport),
             wants_milestones: !known.settings.policy.limits.is_empty(),
         };
+        if known.serves == Serves::Webhooks {
+            self.tasks.spawn(attempt.run(Target::Webhook { way }));
+            return;
+        }
         match self.documents.get(id.call) {
             Some(kept) => drop(self.tasks.spawn(attempt.run(Target::Http { kept: Some(kept), way }))),
             None => self.pending.unread.push(Unread { attempt, way }),
@@ -139,14 +146,19 @@ impl Attempt {
     async fn make(&self, target: Target) -> Report {
         crash::reach(Point::AttemptBegun);
         match target {
-            Target::Http { kept, way } => match self.prepare(kept, &way.settings).await {
-                Ok(request) => {
-                    let milestones = way.wants_milestones.then(|| self.milestones());
-                    way.transport.execute(request, milestones, self.abort.clone()).await
-                }
-                Err(report) => *report,
-            },
-            Target::Callback { spawner } => self.call_back(&spawner).await,
+            Target::Http { kept, way } => self.send(self.prepare(kept, &way.settings).await, &way).await,
+            Target::Webhook { way } => self.send(self.prepare_webhook(&way.settings).await, &way).await,
+            Target::Command { spawner } => self.call_back(&spawner).await,
+        }
+    }
+
+    async fn send(&self, request: Result<HttpRequest, Box<Report>>, way: &Way) -> Report {
+        match request {
+            Ok(request) => {
+                let milestones = way.wants_milestones.then(|| self.milestones());
+                way.transport.execute(request, milestones, self.abort.clone()).await
+            }
+            Err(report) => *report,
         }
     }
 
@@ -154,11 +166,7 @@ impl Attempt {
         Arc::new(Told { id: self.id, messages: self.messages.clone() })
     }
 
-    async fn prepare(
-        &self,
-        kept: Option<Arc<Kept>>,
-        settings: &Upstream,
-    ) -> Result<crate::execute::HttpRequest, Box<Report>> {
+    async fn prepare(&self, kept: Option<Arc<Kept>>, settings: &Upstream) -> Result<HttpRequest, Box<Report>> {
         let kept = match kept {
             Some(kept) => kept,
             None => Arc::new(self.load().await?),
@@ -199,7 +207,9 @@ impl Attempt {
         let parent = record.callback_of.ok_or("the callback has no call it is for")?;
         let outcome = self.reads.outcome(parent).await.map_err(|error| error.to_string())?;
         let (parent, _) = outcome.ok_or("the call it is for is gone")?;
-        let words = callback_words(&request)?;
+        let Some(Stored::Command { words }) = Stored::from_bytes(&request) else {
+            return Err("the callback's document is none".to_owned());
+        };
         let response = parent.file.as_ref().and_then(|file| self.filing.response_of(&file.name, parent.id));
         Ok(callback::command(&words, &parent, response, &self.directory))
     }
@@ -216,22 +226,8 @@ impl Milestones for Told {
     }
 }
 
-/// How a callback's words are stored: as its document.
-pub(super) fn callback_document(words: &[String]) -> Bytes {
-    let words: Vec<serde_json::Value> = words.iter().map(|word| word.as_str().into()).collect();
-    serde_json::json!({ "command": words }).to_string().into()
-}
-
-fn callback_words(document: &[u8]) -> Result<Vec<String>, String> {
-    #[derive(serde::Deserialize)]
-    struct Stored {
-        command: Vec<String>,
-    }
-    serde_json::from_slice::<Stored>(document).map(|stored| stored.command).map_err(|error| error.to_string())
-}
-
 /// An attempt that came to nothing before anything was sent.
-fn unsent(kind: ErrorKind, message: String) -> Report {
+pub(super) fn unsent(kind: ErrorKind, message: String) -> Report {
     failed(kind, BytesSent::No, message)
 }
 

@@ -1,7 +1,7 @@
 //! An attempt whose task panics still reports: else its call would run for ever, and its slots never cool.
 //!
-//! What it had sent by then nobody knows, so bytes may have left. That three such deaths make a call `poisoned` is not
-//! decided yet: `on_unknown` and the number of retries end it.
+//! What it had sent by then nobody knows, so bytes may have left. After three such deaths in one life of the engine the
+//! dispatcher ends the call `poisoned`, if nothing ended it before.
 
 use std::future::{Future, poll_fn};
 use std::panic::{AssertUnwindSafe, catch_unwind};

@@ -7,6 +7,7 @@
 mod announce;
 mod attempts;
 mod batches;
+mod callbacks;
 mod casualty;
 mod documents;
 mod loading;
@@ -17,6 +18,7 @@ mod start_up;
 mod stats;
 mod storage;
 mod submit;
+mod webhooks;
 mod writes;
 
 use std::path::PathBuf;
@@ -43,8 +45,9 @@ use crate::handle::{Overview, Snapshot, StoreHealth, SubmitError, UpstreamOvervi
 use crate::journal::Journal;
 use crate::reads::Reads;
 use crate::result_file::Filing;
-use crate::upstreams::{Upstreams, limit_key};
+use crate::upstreams::{Serves, Upstreams, limit_key};
 use announce::{Announcer, SpaceAnnouncer};
+use callbacks::OwnCallbacks;
 use documents::Documents;
 use pending::Pending;
 use stats::Stats;
@@ -89,6 +92,7 @@ pub(crate) struct Run {
     rng: fastrand::Rng,
     tenants: Tenants,
     documents: Documents,
+    own_callbacks: OwnCallbacks,
     pending: Pending,
     /// Ended calls whose files are not in place yet.
     unfiled: u64,
@@ -250,6 +254,7 @@ impl Run {
 
     fn ended(&mut self, call: CallId, has_file: bool) {
         self.documents.forget(call);
+        self.own_callbacks.forget(call);
         if has_file {
             self.filing_queue.push(call);
         }
@@ -295,10 +300,14 @@ impl Run {
     fn overview(&mut self) -> Overview {
         let now = clock::now();
         let waiters = self.dispatcher.waiters();
-        let ids: Vec<_> =
-            self.upstreams.iter().map(|(id, known)| (id, limit_key(&known.reference).to_owned())).collect();
-        let upstreams = ids.into_iter().map(|(id, name)| self.upstream_overview(id, name, now.instant)).collect();
-        let callbacks = self.upstream_overview(self.dispatcher.command_upstream(), "callbacks".to_owned(), now.instant);
+        let known = self.upstreams.iter().map(|(id, known)| (id, known.serves, limit_key(&known.reference).to_owned()));
+        let (calls, webhooks): (Vec<_>, Vec<_>) = known.partition(|&(_, serves, _)| serves == Serves::Calls);
+        let upstreams = calls.into_iter().map(|(id, _, name)| self.upstream_overview(id, name, now.instant)).collect();
+        let commands = self.dispatcher.command_upstream();
+        let mut callbacks = self.upstream_overview(commands, "callbacks".to_owned(), now.instant);
+        for (id, _, name) in webhooks {
+            callbacks.add(self.upstream_overview(id, name, now.instant));
+        }
         let next_at = waiters.next_at.map(|at| now.timestamp_of(at));
         Overview { upstreams, callbacks, waiting: waiters.by_reason.into_iter().collect(), next_at }
     }

@@ -7,30 +7,24 @@
 use std::collections::{HashMap, HashSet};
 use std::num::NonZeroU32;
 use std::sync::Arc;
-use std::time::Duration;
 
-use farcall_core::call::{CallSpec, CallbackOf, Method, Priority, UpstreamId};
+use bytes::Bytes;
+use farcall_core::call::{CallSpec, CallbackOf, Method, Overrides, Priority, UpstreamId};
 use farcall_core::dispatcher::{Census, Dispatcher, OpenAttempt, Recovered};
 use farcall_core::id::CallId;
-use farcall_core::policy::UpstreamPolicy;
-use farcall_core::retry::{OnUnknown, RetryPolicy};
 use farcall_core::settle::Tries;
 use farcall_core::steady::SteadyClock;
 use farcall_core::time::Now;
 use farcall_crash::{self as crash, Point};
-use farcall_store::port::{ReadError, Reader};
+use farcall_store::port::Reader;
 use farcall_store::record::{CallRecord, Recovery};
 
+use super::callbacks::{OwnCallbacks, OwnWebhook};
 use super::submit::{Tenants, overrides};
 use crate::config::Config;
 use crate::document::{self, Routing, UpstreamRef};
 use crate::result_file::{FileError, Filing};
-use crate::upstreams::{UpstreamError, Upstreams};
-
-/// Callbacks at a time, and how long each may take.
-const CALLBACK_CONCURRENCY: NonZeroU32 = NonZeroU32::new(4).expect("4 is not zero");
-const CALLBACK_TIMEOUT: Duration = Duration::from_secs(60);
-const CALLBACK_RETRIES: u32 = 4;
+use crate::upstreams::{Making, UpstreamError, Upstreams, command_policy};
 
 /// The present, and how stored moments relate to it.
 #[derive(Clone, Copy)]
@@ -44,6 +38,7 @@ pub(super) struct Rebuilt {
     pub(super) dispatcher: Dispatcher,
     pub(super) upstreams: Upstreams,
     pub(super) tenants: Tenants,
+    pub(super) own_callbacks: OwnCallbacks,
 }
 
 /// What recovery works on.
@@ -51,6 +46,7 @@ struct Rebuild<'a> {
     dispatcher: Dispatcher,
     upstreams: Upstreams,
     tenants: Tenants,
+    own_callbacks: OwnCallbacks,
     reader: &'a mut dyn Reader,
     config: &'a Config,
     clocks: Clocks,
@@ -64,15 +60,16 @@ pub(super) fn rebuild(
     clocks: Clocks,
     seed: u64,
 ) -> Result<Rebuilt, UpstreamError> {
-    let mut dispatcher = Dispatcher::new(callback_policy(), seed);
+    let mut dispatcher = Dispatcher::new(command_policy(), seed);
     dispatcher.restore_census(census(recovery));
     let upstreams = Upstreams::new(Arc::clone(config), clocks.steady);
-    let mut rebuild = Rebuild { dispatcher, upstreams, tenants: Tenants::default(), reader, config, clocks };
-    rebuild.upstreams.declare_all(&mut rebuild.dispatcher, rebuild.reader, clocks.now)?;
+    let (tenants, own_callbacks) = (Tenants::default(), OwnCallbacks::default());
+    let mut rebuild = Rebuild { dispatcher, upstreams, tenants, own_callbacks, reader, config, clocks };
+    rebuild.with_upstreams(|upstreams, making| upstreams.declare_all(making))?;
     rebuild.restore(recovery)?;
-    let Rebuild { dispatcher, upstreams, tenants, .. } = rebuild;
+    let Rebuild { dispatcher, upstreams, tenants, own_callbacks, .. } = rebuild;
     crash::reach(Point::Rebuilt);
-    Ok(Rebuilt { dispatcher, upstreams, tenants })
+    Ok(Rebuilt { dispatcher, upstreams, tenants, own_callbacks })
 }
 
 /// Sets the files of calls that are not filed yet right: out of the inbox, and every name with its owner.
@@ -113,18 +110,40 @@ impl Rebuild<'_> {
             };
             self.dispatcher.restore(self.clocks.now, recovered);
         }
+        for (call, attempts) in open {
+            self.restore_losers(call, attempts)?;
+        }
         Ok(())
     }
 
+    /// Attempts that were out though their call had ended.
+    fn restore_losers(&mut self, call: CallId, attempts: Vec<OpenAttempt>) -> Result<(), UpstreamError> {
+        let Some(record) = self.reader.call(call)? else { return Ok(()) };
+        let upstream = self.upstream(&record)?;
+        for attempt in attempts {
+            self.dispatcher.restore_loser(self.clocks.now, call, upstream, attempt);
+        }
+        Ok(())
+    }
+
+    fn with_upstreams<T>(&mut self, make: impl FnOnce(&mut Upstreams, &mut Making<'_>) -> T) -> T {
+        let Self { dispatcher, upstreams, reader, clocks, .. } = self;
+        make(upstreams, &mut Making { dispatcher, reader: *reader, now: clocks.now })
+    }
+
     fn upstream(&mut self, record: &CallRecord) -> Result<UpstreamId, UpstreamError> {
-        if record.callback_of.is_some() {
+        let is_callback = record.callback_of.is_some();
+        if is_callback && record.url.is_empty() {
             return Ok(self.dispatcher.command_upstream());
         }
         let reference = match &record.upstream {
             Some(name) => UpstreamRef::Declared(name.clone()),
             None => UpstreamRef::Undeclared(record.limit_key.clone()),
         };
-        self.upstreams.resolve(&reference, &mut self.dispatcher, self.reader, self.clocks.now)
+        self.with_upstreams(|upstreams, making| match is_callback {
+            true => upstreams.webhooks_to(&reference, making),
+            false => upstreams.resolve(&reference, making),
+        })
     }
 
     fn spec(
@@ -132,8 +151,8 @@ impl Rebuild<'_> {
         record: &CallRecord,
         upstream: UpstreamId,
         unfiled: &HashSet<CallId>,
-    ) -> Result<CallSpec, ReadError> {
-        let overrides = if record.has_overrides { self.overrides(record)? } else { None };
+    ) -> Result<CallSpec, UpstreamError> {
+        let document = if record.has_overrides { self.reader.request(record.id)? } else { None };
         Ok(CallSpec {
             id: record.id,
             upstream,
@@ -145,30 +164,24 @@ impl Rebuild<'_> {
             accepted_at: record.accepted_at,
             not_before: record.not_before.map(|at| self.clocks.steady.instant(at)),
             deadline: record.deadline.map(|at| self.clocks.steady.instant(at)),
-            overrides,
+            overrides: document.as_ref().and_then(|bytes| self.overrides(bytes)).map(Box::new),
             has_file: record.file.is_some(),
-            callback: None,
+            callback: document.as_ref().map(|bytes| self.callback(record, bytes)).transpose()?.flatten(),
             callback_of: record.callback_of.map(|parent| CallbackOf { parent, held: unfiled.contains(&parent) }),
         })
     }
 
     /// The call's own settings, read from its document again. A document that the present configuration no longer
     /// understands has none; its attempt will say what is wrong.
-    fn overrides(&mut self, record: &CallRecord) -> Result<Option<Box<farcall_core::call::Overrides>>, ReadError> {
-        let bytes = self.reader.request(record.id)?.unwrap_or_default();
-        let document = document::parse(&bytes, &Routing::from(self.config)).ok();
-        Ok(document.and_then(|document| overrides(&document)).map(Box::new))
+    fn overrides(&self, bytes: &Bytes) -> Option<Overrides> {
+        document::parse(bytes, &Routing::from(self.config)).ok().and_then(|document| overrides(&document))
     }
-}
 
-/// Callbacks: 5 tries with the default backoff, 60 s each, 4 at a time, at least once.
-fn callback_policy() -> UpstreamPolicy {
-    UpstreamPolicy {
-        concurrency: Some(CALLBACK_CONCURRENCY),
-        timeout: CALLBACK_TIMEOUT,
-        retry: RetryPolicy { max: CALLBACK_RETRIES, ..RetryPolicy::durable() },
-        on_unknown: Some(OnUnknown::Retry),
-        ..UpstreamPolicy::default()
+    /// Where the call's own callback goes.
+    fn callback(&mut self, record: &CallRecord, bytes: &Bytes) -> Result<Option<UpstreamId>, UpstreamError> {
+        let Some(own) = document::callback_of(bytes, &Routing::from(self.config)) else { return Ok(None) };
+        self.own_callbacks.keep(record.id, OwnWebhook::new(&own, record.via));
+        self.with_upstreams(|upstreams, making| upstreams.webhooks_to(&own.upstream, making)).map(Some)
     }
 }
 

@@ -79,16 +79,14 @@ pub(crate) fn start(mut store: Box<dyn Store>, options: Options) -> Result<Start
     let filing = Arc::new(Filing::new(&options.directory, now.timestamp.as_micros().unsigned_abs()));
     recover::settle_files(&filing, &recovery)?;
     let config = options.config;
-    let Rebuilt { dispatcher, upstreams, tenants } =
+    let Rebuilt { dispatcher, upstreams, tenants, own_callbacks } =
         recover::rebuild(&recovery, &config, reader.as_mut(), Clocks { now, steady }, rng.u64(..))?;
 
     let reads = Arc::new(Reads::new(readers(store.as_ref())?, Arc::clone(&config), steady));
     let (sender, messages) = mpsc::channel(MESSAGES_MAX);
     let filing_queue = FilingQueue::start(Arc::clone(&filing), store.reader()?, sender.clone())
         .map_err(io("start the filing thread"))?;
-    for call in &recovery.unfiled {
-        filing_queue.push_again(call.id);
-    }
+    recovery.unfiled.iter().for_each(|call| filing_queue.push_again(call.id));
     let journal = Journal::start(store, sender.clone()).map_err(io("start the store's thread"))?;
     let spawner = Arc::new(Spawner::new(options.launcher).map_err(io("start the spawning thread"))?);
     let unfiled = u64::try_from(recovery.unfiled.len()).unwrap_or(u64::MAX);
@@ -125,6 +123,7 @@ pub(crate) fn start(mut store: Box<dyn Store>, options: Options) -> Result<Start
         rng,
         tenants,
         documents: Documents::default(),
+        own_callbacks,
         pending: Pending::default(),
         unfiled,
         free_bytes: None,

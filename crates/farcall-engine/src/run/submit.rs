@@ -13,13 +13,14 @@ use sha2::{Digest, Sha256};
 use tokio::sync::{mpsc, oneshot};
 
 use super::batches::Answers;
+use super::callbacks::OwnWebhook;
 use super::documents::Kept;
 use super::pending::Unacknowledged;
 use super::{Message, Run};
 use crate::clock;
 use crate::document::{Document, Rejection, RejectionKind, UpstreamRef, When};
 use crate::handle::{Accepted, Submission, SubmitError};
-use crate::upstreams::limit_key;
+use crate::upstreams::{Making, UpstreamError, Upstreams, limit_key};
 
 impl Run {
     /// Offers each call by itself; what one comes to does not touch the others.
@@ -54,7 +55,8 @@ impl Run {
         let upstream = self.upstream_of(&submission.document, now)?;
         self.check_cost(upstream, &submission.document)?;
         let id = CallId::new(now.timestamp, self.rng.u128(..));
-        let spec = self.spec(id, upstream, &submission, now);
+        let callback = self.callback_to(&submission.document, now)?;
+        let spec = CallSpec { callback, ..self.spec(id, upstream, &submission, now) };
         let record = new_record(&spec, &submission, self.steady, key.clone());
         let insert = Insert { at: self.steady.steady(now.instant), call: record, request: submission.bytes };
         let key = key.map(|key| {
@@ -64,6 +66,9 @@ impl Run {
         });
         if let Some(file) = &submission.file {
             self.filing.claim(&file.name, id);
+        }
+        if let Some(callback) = &submission.document.callback {
+            self.own_callbacks.keep(id, OwnWebhook::new(callback, submission.via));
         }
         let kept = Kept { document: *submission.document, via: submission.via };
         self.documents.keep(id, kept, insert.request.len());
@@ -77,6 +82,7 @@ impl Run {
     /// A call could not be stored: nothing of it is kept, and it may come again.
     pub(super) fn refuse(&mut self, call: CallId) {
         self.documents.forget(call);
+        self.own_callbacks.forget(call);
         if let Some(name) = self.pending.refuse(call, || self.storage.refusal()) {
             self.filing.withdraw(&name, call);
         }
@@ -133,7 +139,22 @@ impl Run {
     }
 
     fn upstream_of(&mut self, document: &Document, now: Now) -> Result<UpstreamId, SubmitError> {
-        self.upstreams.resolve(&document.upstream, &mut self.dispatcher, self.reader.as_mut(), now).map_err(|error| {
+        self.with_upstreams(now, |upstreams, making| upstreams.resolve(&document.upstream, making))
+    }
+
+    /// Where the call's own callback goes.
+    fn callback_to(&mut self, document: &Document, now: Now) -> Result<Option<UpstreamId>, SubmitError> {
+        let Some(callback) = &document.callback else { return Ok(None) };
+        self.with_upstreams(now, |upstreams, making| upstreams.webhooks_to(&callback.upstream, making)).map(Some)
+    }
+
+    fn with_upstreams<T>(
+        &mut self,
+        now: Now,
+        make: impl FnOnce(&mut Upstreams, &mut Making<'_>) -> Result<T, UpstreamError>,
+    ) -> Result<T, SubmitError> {
+        let mut making = Making { dispatcher: &mut self.dispatcher, reader: self.reader.as_mut(), now };
+        make(&mut self.upstreams, &mut making).map_err(|error| {
             tracing::error!(error = %error, "cannot use an upstream");
             SubmitError::StoreFailed
         })
@@ -213,7 +234,7 @@ fn new_record(
         started_at: None,
         attempts: 0,
         progress: Progress::waiting(State::Queued, None),
-        has_overrides: spec.overrides.is_some(),
+        has_overrides: spec.overrides.is_some() || spec.callback.is_some(),
         callback_of: None,
         retry_of: None,
         filed: submission.file.is_none(),

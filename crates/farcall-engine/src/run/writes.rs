@@ -1,24 +1,20 @@
 //! From what the dispatcher decided to what the store keeps: the decision's numbers, the report's words and bytes.
 //!
-//! Nothing is decided here. A callback's document is made here too, because its words are the configuration's.
+//! Nothing is decided here.
 
 use farcall_core::attempt::AttemptOutcome;
-use farcall_core::call::{ErrorKind, Priority, Source, State, UpstreamId, Via};
-use farcall_core::dispatcher::{AttemptEnd, Callback, Progress, Write};
+use farcall_core::call::{ErrorKind, UpstreamId};
+use farcall_core::dispatcher::{AttemptEnd, Progress, Write};
 use farcall_core::id::{AttemptId, CallId};
 use farcall_core::steady::SteadyClock;
 use farcall_core::time::Now;
 use farcall_store::port;
-use farcall_store::record::{self, CallRecord, ErrorRecord};
+use farcall_store::record::{self, ErrorRecord};
 
 use super::Run;
 use super::announce::Settled;
-use super::attempts::callback_document;
 use crate::execute::Report;
-use crate::upstreams::limit_key;
-
-/// What callbacks are counted by; no upstream can have an empty name.
-const CALLBACK_KEY: &str = "";
+use crate::upstreams::{Serves, limit_key};
 
 impl Run {
     /// `now` is the moment of the turn that decided it.
@@ -54,43 +50,6 @@ impl Run {
         }
     }
 
-    /// A callback as a call: its document is the command of its parent's upstream for this end.
-    fn callback_insert(&self, now: Now, call: CallId, callback: Callback) -> Box<port::Insert> {
-        let settings = self.upstreams.get(callback.parent_upstream).map(|known| &known.settings);
-        let line = settings.and_then(|settings| match callback.parent_end {
-            State::Succeeded => settings.callback_success.as_ref(),
-            _ => settings.callback_fail.as_ref(),
-        });
-        let words = line.map(|line| line.words.as_slice()).unwrap_or_default();
-        let record = CallRecord {
-            id: call,
-            source: Source::Callback,
-            via: Via::User,
-            upstream: None,
-            limit_key: CALLBACK_KEY.to_owned(),
-            method: String::new(),
-            url: String::new(),
-            tags: Vec::new(),
-            priority: Priority::default().level(),
-            tenant: None,
-            cost: 1,
-            accepted_at: now.timestamp,
-            not_before: None,
-            deadline: None,
-            started_at: None,
-            attempts: 0,
-            progress: record::Progress::waiting(State::Queued, None),
-            has_overrides: false,
-            callback_of: Some(callback.parent),
-            retry_of: None,
-            file: None,
-            filed: true,
-            idempotency: None,
-        };
-        let at = self.steady.steady(now.instant);
-        Box::new(port::Insert { at, call: record, request: callback_document(words) })
-    }
-
     fn settle(
         &mut self,
         now: Now,
@@ -122,7 +81,8 @@ impl Run {
         if progress.state.is_end() {
             self.stats.note_end(upstream, progress.state);
         }
-        let name = self.upstreams.get(upstream).map_or("callback", |known| limit_key(&known.reference));
+        let calls = self.upstreams.get(upstream).filter(|known| known.serves == Serves::Calls);
+        let name = calls.map_or("callback", |known| limit_key(&known.reference));
         let outcome = settle.attempt.as_ref().map(|end| end.outcome);
         let waits_until = progress.next_at.map(|at| now.timestamp_of(self.steady.instant(at)));
         let settled = Settled { call: settle.call, upstream: name, outcome, progress, waits_until };

@@ -11,8 +11,8 @@ use std::time::Duration;
 
 use farcall_core::retry::{Backoff, Jitter, MethodSet, OnUnknown, RetryPolicy};
 use farcall_engine::config::{
-    self, Config, Diagnostics, Finding, HeaderCaps, Listen, LoadError, LoadOptions, Loaded, Override, SETTINGS,
-    Severity, Upstream, load,
+    self, CallbackAction, CommandLine, Config, Diagnostics, Finding, HeaderCaps, Listen, LoadError, LoadOptions,
+    Loaded, Override, SETTINGS, Severity, Upstream, load,
 };
 use tempfile::TempDir;
 
@@ -151,9 +151,9 @@ fn kofafs_sample_loads_unchanged() -> TestResult {
     let shopify = &config.upstreams["shopify"];
     assert_eq!((shopify.policy.retry.clone(), shopify.policy.on_unknown), (RetryPolicy::none(), None));
     assert!(shopify.callback_fail.is_some());
-    let words = shopify.callback_success.as_ref().map(|command| command.words.clone()).unwrap_or_default();
+    let Some(CallbackAction::Command(CommandLine { words })) = &shopify.callback_success else { panic!("a command") };
     let site = "https://yoursite.com/post_success/";
-    assert_eq!(words, ["curl", "-X", "POST", site, "-d", "id=$file&posted_at=$datetime"]);
+    assert_eq!(*words, ["curl", "-X", "POST", site, "-d", "id=$file&posted_at=$datetime"]);
     assert_eq!(config.undeclared.policy.retry, RetryPolicy::none());
     Ok(())
 }
@@ -259,8 +259,33 @@ fn references_mean_nothing_in_kofaf_yml_nor_in_command_lines() -> TestResult {
     let (_, template) = &config.upstreams["a"].headers[0];
     assert_eq!(template.resolve(Path::new("."))?.expose(), "a${env:NO_SUCH}");
     let config = loaded("farcall.yml", "defaults: { callback_fail: 'echo ${env:NO_SUCH}' }")?;
-    let words = config.undeclared.callback_fail.map(|command| command.words).unwrap_or_default();
+    let Some(CallbackAction::Command(CommandLine { words })) = config.undeclared.callback_fail else {
+        panic!("a command")
+    };
     assert_eq!(words, ["echo", "${env:NO_SUCH}"]);
+    Ok(())
+}
+
+#[test]
+fn a_callback_may_be_a_url_with_one_secret_or_several() -> TestResult {
+    let dir = directory(
+        "farcall.yml",
+        "defaults: { callback_fail: { url: 'https://hook.example/x?y=1' } }\n\
+         upstreams:\n  a:\n    base_url: https://a.example\n    callback_success:\n      \
+         { url: 'https://hook.example', secret: ['${file:new}', whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw] }\n",
+    )?;
+    fs::write(dir.path().join("new"), "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD\n")?;
+    let config = load(dir.path(), &LoadOptions::default())?.config;
+    let upstream = &config.upstreams["a"];
+    let (Some(CallbackAction::Webhook(signed)), Some(CallbackAction::Webhook(plain))) =
+        (&upstream.callback_success, &upstream.callback_fail)
+    else {
+        panic!("two webhooks: {upstream:?}")
+    };
+    assert_eq!((signed.url.as_str(), signed.secrets.len()), ("https://hook.example/", 2));
+    assert_eq!(signed.secrets[0].as_written(), "${file:new}");
+    assert_eq!((plain.url.as_str(), plain.secrets.len()), ("https://hook.example/x?y=1", 0));
+    assert!(!format!("{config:?}").contains("MfKQ"), "a secret is shown to nobody");
     Ok(())
 }
 

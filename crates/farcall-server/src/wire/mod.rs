@@ -7,5 +7,6 @@ mod call;
 mod health;
 
 pub(crate) use attempt::Attempts;
-pub(crate) use call::{AcceptedId, Call};
+pub(crate) use call::AcceptedId;
+pub(crate) use farcall_engine::outcome::Call;
 pub(crate) use health::Health;

@@ -65,6 +65,8 @@ fn check_call(world: &World, call: &CallRecord, attempts: &[AttemptRecord]) -> C
     let terms = terms(&world.plan, &world.facts, call.id);
     let mut counts = Counts::default();
     let mut counts_before = counts;
+    let mut deaths = Deaths::default();
+    let mut last = None;
     let mut next = Next::Attempt(Steady::from_micros(i64::MIN));
     for attempt in attempts {
         let is_allowed = matches!(next, Next::Attempt(earliest) if attempt.granted_at >= earliest);
@@ -72,20 +74,68 @@ fn check_call(world: &World, call: &CallRecord, attempts: &[AttemptRecord]) -> C
         let (came, at) = what_came(world, call, attempt, &terms)?;
         counts_before = counts;
         next = counts.follow(came, at, &terms);
+        if deaths.count(world, id(call, attempt)) && matches!(next, Next::Attempt(_)) {
+            next = Next::End(State::Poisoned);
+        }
+        last = Some((attempt.granted_at, at, came));
     }
     let end = call.progress.state;
     let expires_rightly =
         end == State::Expired && call.deadline.is_some_and(|at| world.facts.finishes.get(&call.id) >= Some(&at));
     let is_right = match next {
         Next::End(state) => end == state,
-        Next::Attempt(_) => expires_rightly,
+        Next::Attempt(_) => expires_rightly || is_cancelled_rightly(world, call, last),
     };
     ensure(is_right, || format!("{} ended {end}, and {next:?} was due", call.id))?;
     let stored =
         Counts { retries: call.progress.retries, requeues: call.progress.requeues, throttles: call.progress.throttles };
-    // A retry that the deadline leaves no time for is not used up.
-    let is_counted = stored == counts || (end == State::Expired && stored == counts_before);
+    // A retry that the deadline leaves no time for is not used up, nor one that is not to be made any more.
+    let was_cut_short = end == State::Expired || end == State::Poisoned || world.facts.cancels.contains_key(&call.id);
+    let is_counted = stored == counts || (was_cut_short && stored == counts_before);
     ensure(is_counted, || format!("{} has {stored:?}, not {counts:?}", call.id))
+}
+
+/// Whether a call that was not to be tried again ended as somebody's wish to cancel it allows: `cancelled` when nothing
+/// of its last attempt can have been sent without an answer, else as that attempt did.
+fn is_cancelled_rightly(world: &World, call: &CallRecord, last: Option<(Steady, Steady, Came)>) -> bool {
+    let Some((granted_at, ended_at, came)) = last else {
+        return call.progress.state == State::Cancelled && cancels(world, call).next().is_some();
+    };
+    let was_out = cancels(world, call).any(|at| granted_at <= at && at <= ended_at);
+    let waited = cancels(world, call).any(|at| at >= ended_at);
+    let attempt = AttemptId { call: call.id, number: call.attempts };
+    let sent_nothing = came == Came::HandedBack
+        || world.facts.reports.get(&attempt).is_some_and(|report| report.what.wrote() == BytesSent::No);
+    match call.progress.state {
+        State::Cancelled => waited || (was_out && sent_nothing),
+        State::Failed => was_out && matches!(came, Came::Again | Came::Throttled(_)),
+        State::Unknown => was_out && matches!(came, Came::Unknown | Came::Interrupted),
+        _ => false,
+    }
+}
+
+fn cancels<'a>(world: &'a World, call: &CallRecord) -> impl Iterator<Item = Steady> + use<'a> {
+    world.facts.cancels.get(&call.id).into_iter().flatten().copied()
+}
+
+/// Attempts that died under the hands of one process.
+#[derive(Debug, Default)]
+struct Deaths {
+    boot: usize,
+    count: u32,
+}
+
+impl Deaths {
+    /// Counts this attempt if it died so; whether that was once too often.
+    fn count(&mut self, world: &World, attempt: AttemptId) -> bool {
+        let Some(launch) = world.facts.launches.get(&attempt) else { return false };
+        if launch.boot != self.boot {
+            *self = Self { boot: launch.boot, count: 0 };
+        }
+        let died = |what| matches!(what, Reported::Finished(result) if result.error == Some(ErrorKind::Internal));
+        self.count += u32::from(world.facts.reports.get(&attempt).is_some_and(|report| died(report.what)));
+        self.count >= 3
+    }
 }
 
 impl Counts {
@@ -182,8 +232,12 @@ fn unlaunched(
 ) -> Result<(Came, Steady), Violation> {
     let is_late = call.deadline.is_some_and(|at| at <= ended_at);
     let is_drained = world.facts.drains.iter().any(|&until| until <= ended_at);
-    let came = if is_late { Came::OutOfTime } else { Came::HandedBack };
-    ensure(is_late || is_drained, || format!("attempt {} of {} was never launched", attempt.number, call.id))?;
+    let granted_at = attempt.granted_at;
+    let is_cancelled = cancels(world, call).any(|at| granted_at <= at && at <= ended_at);
+    let came = if is_late && !is_cancelled { Came::OutOfTime } else { Came::HandedBack };
+    ensure(is_late || is_drained || is_cancelled, || {
+        format!("attempt {} of {} was never launched", attempt.number, call.id)
+    })?;
     let is_told = attempt.outcome == AttemptOutcome::Cancelled;
     ensure(is_told, || {
         format!("attempt {} of {} was never launched, and is {}", attempt.number, call.id, attempt.outcome)

@@ -1,13 +1,14 @@
 //! Whether what happened is what was promised. Nothing here asks the machine what it should have done.
 //!
 //! Some checks run while the world turns (`ledger`, `caution`, `promptness`), the others on the whole run: the upstreams' own logs of
-//! arrivals (`windows`), every call's history (`history`), callbacks (`callbacks`).
+//! arrivals (`windows`), every call's history (`history`), callbacks (`callbacks`), paused upstreams (`pauses`).
 
 mod callbacks;
 mod caution;
 mod history;
 mod ledger;
 mod liveness;
+mod pauses;
 mod promptness;
 mod terms;
 mod windows;
@@ -49,5 +50,6 @@ pub(crate) fn check_whole(world: &World) -> Check {
     windows::check(world)?;
     history::check(world)?;
     callbacks::check(world)?;
+    pauses::check(world)?;
     world.ledger.check_final(&world.store, &world.facts)
 }

@@ -34,7 +34,8 @@ pub(crate) fn check_prompt(world: &World) -> Check {
     for (call, attempts) in world.ledger.live_rows() {
         check_time(world, call, attempts)?;
         let upstream = terms(&world.plan, &world.facts, call.id).upstream;
-        if is_due(world, call) && !is_crowded(world, process, upstream) {
+        let is_paused = u32::try_from(upstream).is_ok_and(|upstream| process.paused.contains(&upstream));
+        if is_due(world, call) && !is_paused && !is_crowded(world, process, upstream) {
             let quota = world.plan.quota(upstream);
             let cost = cost_of(&world.plan, &world.facts, &world.policies[quota], call.id);
             let most = waiting.entry(quota).or_default();

@@ -149,11 +149,13 @@ fn mistakes_name_their_key_and_place() {
 
 #[test]
 fn what_comes_later_is_refused_by_name() {
-    for key in ["hedge", "function", "args", "callback"] {
+    for key in ["hedge", "function", "args"] {
         let rejection = read_text(&with(&format!(r#""{key}":{{}}"#))).expect_err(key);
         assert_eq!(rejection.kind, RejectionKind::NotAvailableYet);
         assert_eq!(rejection.key.as_deref(), Some(key));
     }
+    let rejection = read_text(&with(r#""callback":{"function":"x"}"#)).expect_err("it comes later");
+    assert_eq!((rejection.kind, rejection.key.as_deref()), (RejectionKind::NotAvailableYet, Some("callback.function")));
     let rejection = read_text(&with(r#""retry":{"budget":"20%"}"#)).expect_err("it comes later");
     assert_eq!((rejection.kind, rejection.key.as_deref()), (RejectionKind::NotAvailableYet, Some("retry.budget")));
 }

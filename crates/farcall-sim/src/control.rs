@@ -1,0 +1,62 @@
+//! What people do to a running engine: they cancel calls, pause upstreams and resume them.
+//!
+//! A process that stalls, or is not there, hears nothing of it; a pause does not outlive its process.
+
+use farcall_core::call::UpstreamId;
+use farcall_core::dispatcher::Event;
+
+use crate::facts::Pause;
+use crate::log::Line;
+use crate::world::World;
+
+impl World {
+    /// The submitter of the call at this place of the plan wants it to end.
+    pub(crate) fn cancel(&mut self, place: usize) {
+        let hears = self.process.as_ref().is_some_and(|process| process.stalled_until.is_none());
+        let Some(&call) = self.facts.places.get(&place).filter(|_| hears && !self.healed) else { return };
+        self.note(Line::Cancel { call });
+        let at = self.clocks.steady(self.now);
+        self.facts.cancels.entry(call).or_default().push(at);
+        self.look_at(Event::Cancel { call });
+    }
+
+    pub(crate) fn pause(&mut self, place: usize) {
+        let upstream = self.plan.faults.pauses[place].upstream;
+        let healed = self.healed;
+        let Some(process) = self.process.as_mut().filter(|process| process.stalled_until.is_none() && !healed) else {
+            return;
+        };
+        process.dispatcher.pause(UpstreamId(upstream));
+        process.paused.insert(upstream);
+        let (boot, from) = (process.boot, self.now);
+        self.facts.pauses.push(Pause { upstream, boot, from, until: None });
+        self.note(Line::Pause { upstream });
+    }
+
+    pub(crate) fn resume(&mut self, place: usize) {
+        let upstream = self.plan.faults.pauses[place].upstream;
+        self.resume_upstream(upstream);
+    }
+
+    /// Whatever was paused may go on.
+    pub(crate) fn resume_all(&mut self) {
+        let paused: Vec<u32> = self.process.iter().flat_map(|process| process.paused.iter().copied()).collect();
+        for upstream in paused {
+            self.resume_upstream(upstream);
+        }
+    }
+
+    fn resume_upstream(&mut self, upstream: u32) {
+        let Some(process) = &mut self.process else { return };
+        if !process.paused.remove(&upstream) {
+            return;
+        }
+        process.dispatcher.resume(UpstreamId(upstream));
+        process.is_dirty = true;
+        let open = self.facts.pauses.iter_mut().filter(|pause| pause.upstream == upstream && pause.until.is_none());
+        for pause in open {
+            pause.until = Some(self.now);
+        }
+        self.note(Line::Resume { upstream });
+    }
+}
