@@ -23,6 +23,9 @@ use crate::context::{Context, log_warnings};
 use crate::directory;
 use crate::exit::{Exit, Failure};
 
+/// What to do about a store that was damaged from outside.
+const REPAIR: &str = "nothing was written; docs/promises.md says under \"Repair\" how to go on";
+
 /// This program, also when its file has been replaced since: the engine and its launchers must be of one version.
 const OWN_PROGRAM: &str = "/proc/self/exe";
 
@@ -124,7 +127,11 @@ fn private_folder(path: &Path) -> anyhow::Result<File> {
 }
 
 fn store_failure(error: OpenError) -> Failure {
-    if matches!(error, OpenError::InUse { .. }) { in_use(error) } else { Failure::directory(error) }
+    match error {
+        OpenError::InUse { .. } => in_use(error),
+        OpenError::Behind { .. } | OpenError::Damaged { .. } => Failure::directory(error).with_hint(REPAIR),
+        other => Failure::directory(other),
+    }
 }
 
 fn in_use(error: impl Into<anyhow::Error>) -> Failure {

@@ -3,7 +3,7 @@
 //! Whoever crosses a boundary says so with [`reach`]. In a released program that is nothing at all; with the feature
 //! `armed`, which only dev-dependencies ask for, a trap set by [`set`] springs at the nth crossing of its point. The
 //! points are one closed list, so that a test can match on it without a wildcard: a boundary without a test does not
-//! compile. Why not a crate: `docs/design/0009-crash-points.md`.
+//! compile. Why not a crate: `docs/design/0018-crash-points.md`.
 
 mod point;
 #[cfg(feature = "armed")]

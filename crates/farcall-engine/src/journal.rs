@@ -139,13 +139,14 @@ impl Writer {
 
     /// Commits; a store that panics has failed like one that says so, or the loop would wait for its word for ever.
     fn commit(&mut self, writes: &[Write]) -> Result<(), CommitError> {
-        for write in writes {
-            crash::reach(boundaries(write).0);
-        }
-        let result = catch_unwind(AssertUnwindSafe(|| self.store.commit(writes)))
-            .unwrap_or_else(|_| Err(CommitError::Io(Box::new(BrokeDown))));
-        for write in writes.iter().filter(|_| result.is_ok()) {
-            crash::reach(boundaries(write).1);
+        let commit = || {
+            writes.iter().for_each(|write| crash::reach(boundaries(write).0));
+            self.store.commit(writes)
+        };
+        let result = catch_unwind(AssertUnwindSafe(commit));
+        let result = result.unwrap_or_else(|_| Err(CommitError::Io(Box::new(BrokeDown))));
+        if result.is_ok() {
+            writes.iter().for_each(|write| crash::reach(boundaries(write).1));
         }
         result
     }

@@ -12,8 +12,8 @@ use rustix::process::Signal;
 
 use crate::rig::checker::{Findings, assert_kept, drain};
 use crate::rig::program::Program;
-use crate::rig::until;
 use crate::rig::world::World;
+use crate::rig::{long_rounds, until};
 
 type Outcome = Result<(), Box<dyn std::error::Error>>;
 
@@ -154,6 +154,38 @@ fn a_kill_at_any_boundary_loses_nothing_second_third() -> Outcome {
 #[test]
 fn a_kill_at_any_boundary_loses_nothing_last_third() -> Outcome {
     survive_every_nth_point(2)
+}
+
+/// A panic is a mistake of ours wherever it comes. What it takes with it must be seen to end, or go on.
+#[test]
+fn a_panic_at_any_boundary_loses_nothing_and_leaves_nobody_waiting() -> Outcome {
+    // Right after a commit nothing of ours runs that could.
+    let durable = [Point::InsertDurable, Point::StartDurable, Point::SettleDurable, Point::FiledDurable];
+    let can_panic = |point: &&Point| plan(**point) == Plan::Load && !durable.contains(point);
+    let points = Point::ALL.iter().filter(can_panic).filter(|point| **point != Point::CallbackDurable);
+    let every = if long_rounds().is_some() { 1 } else { 3 };
+    for &point in points.step_by(every) {
+        let world = World::new()?;
+        let mut program = world.launch().panicking_at(point, 3).serve()?;
+        let end = std::time::Instant::now() + crate::rig::PATIENCE;
+        world.load_until(|| {
+            assert!(std::time::Instant::now() < end, "{point:?} was not reached");
+            program.log().contains("sprang") || program.ended().expect("our own child").is_some()
+        });
+        world.load_for(std::time::Duration::from_millis(100));
+        // Attempts that were out are in doubt when the engine ends of it.
+        world.note_death();
+        let ended = program.ended()?;
+        println!("{}: {ended:?}", point.name());
+        let program = match ended {
+            Some(_) => world.launch().serve()?,
+            None => program,
+        };
+        drain(&world, &program);
+        assert_kept(&world);
+        assert_eq!(program.terminate()?.code(), Some(0));
+    }
+    Ok(())
 }
 
 #[test]

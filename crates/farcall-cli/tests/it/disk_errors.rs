@@ -37,6 +37,8 @@ fn heal(world: &World, mut program: Program) -> Outcome {
         }
         None => world.kill(program)?,
     }
+    // A callback's process that was between fork and exec when its parent died holds the lock until it is through.
+    pause(Duration::from_millis(300));
     let program = world.launch().serve()?;
     drain(world, &program);
     println!("{:?}", assert_kept(world));
@@ -79,7 +81,7 @@ fn syncs_that_always_fail_are_told_of_and_nothing_more_is_sent() -> Outcome {
     let begun = Instant::now();
     until("the failure is told", || {
         let is_over = program.ended().ok()?.is_some();
-        let is_failing = get(world.dir(), "/healthz").is_ok_and(|health| health.status == 503);
+        let is_failing = get(world.dir(), "/healthz").is_ok_and(|health| health.body["status"] != "ok");
         (is_over || is_failing).then_some(())
     });
     assert!(begun.elapsed() < NOTICED_WITHIN, "it took {:?}", begun.elapsed());
@@ -140,7 +142,7 @@ fn a_file_system_that_became_read_only_is_told_of_and_loses_nothing() -> Outcome
     let begun = Instant::now();
     world.load_until(|| {
         let is_over = program.ended().expect("our own child").is_some();
-        let is_failing = get(world.dir(), "/healthz").is_ok_and(|health| health.status == 503);
+        let is_failing = get(world.dir(), "/healthz").is_ok_and(|health| health.body["status"] != "ok");
         assert!(begun.elapsed() < NOTICED_WITHIN, "nobody noticed: {}", program.log());
         is_over || is_failing
     });

@@ -3,10 +3,15 @@
 
 use std::io::Write;
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use serde_json::json;
+
 use crate::rig::checker::{assert_kept, drain};
-use crate::rig::program::Program;
+use crate::rig::program::{Program, get, post_call};
+use crate::rig::recorder::{Recorder, Reply};
 use crate::rig::volume::{Cover, Volume, can_use};
 use crate::rig::world::{Told, World};
 use crate::rig::{drop_file, pause, until};
@@ -76,6 +81,52 @@ fn below_min_free_calls_are_refused_files_stay_and_accepted_calls_end() -> Outco
     until("the file is taken", || (!waiting.exists()).then_some(()));
     assert!(begun.elapsed() < RESUMES_WITHIN, "it took {:?}", begun.elapsed());
     end(&world, program)
+}
+
+#[test]
+fn a_disk_full_to_the_last_byte_refuses_and_goes_on_when_there_is_space() -> Outcome {
+    let Some(volume) = Volume::tmpfs(8 << 10)? else { return Ok(()) };
+    let world = World::within(&volume.dir())?;
+    let program = world.launch().serve()?;
+    let filler = volume.dir().join("filler");
+    world.load_for(Duration::from_millis(300));
+    fill(&filler, 0)?;
+    world.load_for(Duration::from_secs(2));
+    let refused = world.told.lock().expect("not poisoned").values().any(|told| matches!(told, Told::Refused(507)));
+    assert!(refused, "a call that cannot be kept is refused with 507");
+    std::fs::remove_file(filler)?;
+    resumes(&world);
+    end(&world, program)
+}
+
+#[test]
+fn an_outcome_that_finds_the_disk_full_is_kept_and_its_call_is_not_sent_again() -> Outcome {
+    let Some(volume) = Volume::tmpfs(8 << 10)? else { return Ok(()) };
+    let is_full = Arc::new(AtomicBool::new(false));
+    let waits = Arc::clone(&is_full);
+    let upstream = Recorder::start(move |_, _| {
+        until("the disk is full", || waits.load(Ordering::Relaxed).then_some(()));
+        Reply::new(200)
+    })?;
+    let config = format!("store: {{ min_free: 0 }}\nupstreams:\n  api: {{ base_url: \"{}\" }}\n", upstream.url());
+    std::fs::write(volume.dir().join("farcall.yml"), config)?;
+    let program = Program::serve(&volume.dir())?;
+    let call = json!({ "upstream": "api", "end_point": "/x", "body": { "filler": "x".repeat(40_000) } });
+    let id = post_call(&volume.dir(), &call)?.body["id"].as_str().expect("an accepted call has an id").to_owned();
+    until("it is sent", || (upstream.arrivals().len() == 1).then_some(()));
+    let filler = volume.dir().join("filler");
+    fill(&filler, 0)?;
+    is_full.store(true, Ordering::Relaxed);
+    pause(Duration::from_secs(2));
+    assert_eq!(upstream.arrivals().len(), 1, "nothing is sent while nothing can be stored");
+    std::fs::remove_file(filler)?;
+    until("its end", || {
+        let call = get(&volume.dir(), &format!("/v1/calls/{id}")).ok()?;
+        (call.body["state"] == "succeeded").then_some(())
+    });
+    assert_eq!(upstream.arrivals().len(), 1, "it was not sent again");
+    assert_eq!(program.terminate()?.code(), Some(0));
+    Ok(())
 }
 
 #[test]

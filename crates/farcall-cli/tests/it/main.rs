@@ -4,6 +4,7 @@
 
 mod crash;
 mod crash_points;
+mod damage;
 mod demo;
 mod disk_errors;
 mod disk_full;

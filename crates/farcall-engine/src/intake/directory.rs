@@ -56,6 +56,9 @@ impl Inbox {
         publish: watched::Sender<Status>,
         control: Arc<Control>,
     ) -> Self {
+        // What an earlier one counted, before it broke down.
+        let Status { answered, taken, rejected, .. } = *publish.borrow();
+        let status = Status { answered, taken, rejected, ..Status::default() };
         Self {
             ledger: Ledger::new(settings.config.inbox.settle),
             settings,
@@ -69,7 +72,7 @@ impl Inbox {
             next_scan: Instant::default(),
             scan_answers: 0,
             refused_until: Instant::default(),
-            status: Status::default(),
+            status,
             warned_of_directory: false,
             warned_of_watch: false,
         }

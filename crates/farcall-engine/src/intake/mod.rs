@@ -11,6 +11,7 @@ mod look;
 mod watch;
 
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -20,7 +21,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use farcall_core::id::CallId;
 use farcall_store::record::FileIdentity;
-use rustix::event::EventfdFlags;
+use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, poll};
 use rustix::fd::OwnedFd;
 use tokio::sync::{mpsc, oneshot, watch as watched};
 
@@ -31,6 +32,8 @@ use directory::Inbox;
 
 /// How often the directory is read in full, whatever the notifications said.
 pub const RESCAN_INTERVAL: Duration = Duration::from_secs(5);
+/// After a mistake of ours: when to begin anew.
+const BROKE_DOWN_DELAY: Duration = Duration::from_secs(1);
 /// The most files offered at once.
 pub const OFFER_FILES_MAX: usize = 256;
 /// The most bytes offered at once, unless a single file is larger.
@@ -128,8 +131,18 @@ impl Intake {
         let wake = rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
         let control = Arc::new(Control { wake, stop: AtomicBool::new(false), rescans_asked: AtomicU64::new(0) });
         let (publish, status) = watched::channel(Status::default());
-        let inbox = Inbox::new(settings, filing, offers, publish, Arc::clone(&control));
-        let thread = std::thread::Builder::new().name("farcall-inbox".to_owned()).spawn(move || inbox.run())?;
+        let watched = Arc::clone(&control);
+        let watch = move || {
+            let inbox = || {
+                Inbox::new(settings.clone(), Arc::clone(&filing), offers.clone(), publish.clone(), Arc::clone(&watched))
+            };
+            // A mistake of ours costs what the thread had in mind, and no file: the next scan finds them all.
+            while catch_unwind(AssertUnwindSafe(|| inbox().run())).is_err() && !watched.is_stopping() {
+                tracing::error!("watching the inbox broke down, beginning anew");
+                watched.wait(BROKE_DOWN_DELAY);
+            }
+        };
+        let thread = std::thread::Builder::new().name("farcall-inbox".to_owned()).spawn(watch)?;
         Ok(Self { control, status, thread })
     }
 
@@ -164,6 +177,13 @@ impl Control {
     fn wake(&self) {
         // Full means that a wake-up is on its way already.
         let _ = rustix::io::write(&self.wake, &1u64.to_ne_bytes());
+    }
+
+    /// Sleeps so long, or until the owner says something.
+    fn wait(&self, time: Duration) {
+        let timeout = Timespec::try_from(time).ok();
+        // An interrupted or failed poll is an early look round.
+        let _ = poll(&mut [PollFd::new(&self.wake, PollFlags::IN)], timeout.as_ref());
     }
 
     fn is_stopping(&self) -> bool {

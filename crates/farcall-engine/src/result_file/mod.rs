@@ -24,7 +24,7 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use farcall_core::id::CallId;
 use rustix::io::Errno;
@@ -189,7 +189,8 @@ impl Filing {
     }
 
     fn owners(&self) -> MutexGuard<'_, Owners> {
-        self.owners.lock().expect("nothing panics while it holds the owners")
+        // A mistake of ours in the middle of a batch leaves whole entries; what it was about is filed again.
+        self.owners.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -137,8 +137,12 @@ impl Run {
 
 impl Attempt {
     pub(super) async fn run(self, target: Target) {
-        let report = casualty::report_of(self.make(target)).await;
-        crash::reach(Point::AttemptEnded);
+        let made = async {
+            let report = self.make(target).await;
+            crash::reach(Point::AttemptEnded);
+            report
+        };
+        let report = casualty::report_of(made).await;
         // A loop that is gone has cut everything off; its successor finds the attempt open.
         let _ = self.messages.send(Message::Reported { attempt: self.id, report: Box::new(report) }).await;
     }

@@ -8,15 +8,16 @@
 mod bodies;
 mod checkpoint;
 mod error;
+mod mark;
 mod open;
 mod read;
 mod recovery;
 mod reopen;
 mod row;
 mod schema;
+mod sum;
 mod write;
 
-use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -29,6 +30,7 @@ use rusqlite::{Connection, TransactionBehavior};
 use self::bodies::Bodies;
 use self::checkpoint::{Checkpointer, Limits};
 use self::error::unread;
+use self::mark::Mark;
 pub use self::open::OpenError;
 use self::read::SqliteReader;
 use self::write::Batch;
@@ -50,7 +52,7 @@ pub struct SqliteStore {
     /// Why nothing more is committed.
     broken: Option<Arc<dyn std::error::Error + Send + Sync>>,
     /// Let go last, when the connection is closed.
-    _lock: File,
+    mark: Mark,
 }
 
 impl SqliteStore {
@@ -80,7 +82,7 @@ impl SqliteStore {
             commits: 0,
             checkpointer: Checkpointer::new(Limits::DEFAULT),
             broken: None,
-            _lock: opened.lock,
+            mark: opened.mark,
         })
     }
 
@@ -102,7 +104,10 @@ impl SqliteStore {
                 discard(&self.bodies);
                 return Err(refused);
             }
-            Ok(()) => self.commits += 1,
+            Ok(()) => {
+                self.commits += 1;
+                self.mark.note(self.commits);
+            }
         }
         self.intact()
     }

@@ -18,6 +18,8 @@ use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 
 use super::bodies::Bodies;
+use super::mark::Mark;
+use super::reopen;
 use super::schema::{self, Kind};
 
 /// How long a connection waits for a lock of another process, say a user's SQL shell.
@@ -44,6 +46,8 @@ pub enum OpenError {
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    #[error("{} lacks the last {missing} commits made to it: its log was taken away, or an older copy put in its place", path.display())]
+    Behind { path: PathBuf, missing: i64 },
     #[error("SQLite {found} is too old to be safe, 3.51.3 is needed")]
     OldLibrary { found: &'static str },
     #[error("cannot use {}", path.display())]
@@ -67,7 +71,7 @@ pub(super) struct Opened {
     pub(super) bodies: Bodies,
     /// Absolute.
     pub(super) dir: PathBuf,
-    pub(super) lock: File,
+    pub(super) mark: Mark,
 }
 
 /// Opens or creates the store in `dir`, step by step, so that a crash between any two of them leaves a store that opens.
@@ -82,15 +86,16 @@ pub(super) fn open(dir: &Path) -> Result<Opened, OpenError> {
     private_directory(dir).map_err(at(dir))?;
     // Absolute, because SQLite reads a name that begins with "file:" as a URI.
     let dir = dir.canonicalize().map_err(at(dir))?;
-    let lock = lock(&dir)?;
+    let mark = Mark::in_file(lock(&dir)?);
     let path = database_path(&dir);
     probe(&path)?;
     private_file(&path).map_err(at(&path))?;
     let connection = writer(&path)?;
+    check_commits(&connection, &mark, &path)?;
     let bodies = Bodies::open(&dir).map_err(at(&dir))?;
     // The names of database and log were made above; a commit is durable only under durable names.
     sync_directory(&dir).map_err(at(&dir))?;
-    Ok(Opened { connection, bodies, dir, lock })
+    Ok(Opened { connection, bodies, dir, mark })
 }
 
 /// A connection that can only read. It sees what is committed.
@@ -122,12 +127,27 @@ pub(super) fn database_path(dir: &Path) -> PathBuf {
 fn lock(dir: &Path) -> Result<File, OpenError> {
     let path = dir.join("lock");
     let directory = |source| OpenError::Directory { path: path.clone(), source };
-    let file =
-        OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&path).map_err(directory)?;
+    let file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(&path)
+        .map_err(directory)?;
     match flock(&file, FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => Ok(file),
         Err(Errno::WOULDBLOCK) => Err(OpenError::InUse { dir: dir.to_owned() }),
         Err(errno) => Err(directory(errno.into())),
+    }
+}
+
+/// Refuses a database that has lost what was committed to it.
+fn check_commits(connection: &Connection, mark: &Mark, path: &Path) -> Result<(), OpenError> {
+    let found = reopen::commits(connection).map_err(|error| refused(path, error))?;
+    match mark.commits() {
+        Some(noted) if noted > found => Err(OpenError::Behind { path: path.to_owned(), missing: noted - found }),
+        Some(_) | None => Ok(()),
     }
 }
 

@@ -12,6 +12,7 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 use super::bodies::{Bodies, Part};
 use super::error::unread;
 use super::row::{self, Columns, attempt_columns, blob, call_columns};
+use super::sum::{self, Answer};
 use crate::port::{ReadError, Reader};
 use crate::record::{AttemptRecord, CallRecord, GrantRecord, RequestRecord, ResponseRecord};
 
@@ -38,12 +39,15 @@ impl SqliteReader {
     }
 
     fn stored_request(&self, id: CallId) -> Result<Option<Bytes>, Failure> {
-        let stored: Option<Option<Vec<u8>>> = self
+        let stored: Option<(Option<Vec<u8>>, u32)> = self
             .connection
-            .prepare_cached("SELECT body FROM requests WHERE call = (SELECT seq FROM calls WHERE id = ?1)")?
-            .query_row([blob(id)], |row| row.get(0))
+            .prepare_cached("SELECT body, sum FROM requests WHERE call = (SELECT seq FROM calls WHERE id = ?1)")?
+            .query_row([blob(id)], |row| Ok((row.get(0)?, row.get(1)?)))
             .optional()?;
-        stored.map(|inline| self.body(id, Part::Request, inline)).transpose()
+        let Some((inline, stored_sum)) = stored else { return Ok(None) };
+        let body = self.body(id, Part::Request, inline)?;
+        sum::check("request", sum::of_request(id, &body), stored_sum)?;
+        Ok(Some(body))
     }
 
     /// In one snapshot, for the price of one transaction.
@@ -51,19 +55,26 @@ impl SqliteReader {
         let snapshot = self.connection.unchecked_transaction()?;
         let mut statement = snapshot.prepare_cached(REQUESTS)?;
         let mut request = |id| {
-            let read = |row: &Row<'_>| Ok((Columns::new(row).word(Via::from_word)?, row.get(1)?));
-            let Some((via, inline)) = statement.query_row([blob(id)], read).optional()? else { return Ok(None) };
-            Ok(Some(RequestRecord { via, document: self.body(id, Part::Request, inline)? }))
+            let read = |row: &Row<'_>| Ok((Columns::new(row).word(Via::from_word)?, row.get(1)?, row.get(2)?));
+            let Some((via, inline, stored_sum)) = statement.query_row([blob(id)], read).optional()? else {
+                return Ok(None);
+            };
+            let document = self.body(id, Part::Request, inline)?;
+            // A damaged one counts as gone, so that it fails its own call and no other.
+            let is_whole = sum::check("request", sum::of_request(id, &document), stored_sum).is_ok();
+            Ok(is_whole.then_some(RequestRecord { via, document }))
         };
         ids.iter().map(|&id| request(id)).collect()
     }
 
     fn stored_response(&self, id: CallId) -> Result<Option<ResponseRecord>, Failure> {
-        let read = |row: &Row<'_>| Ok((row.get(0)?, row.get::<_, String>(1)?, row.get(2)?, row.get(3)?));
+        let read = |row: &Row<'_>| Ok((row.get(0)?, row.get::<_, String>(1)?, row.get(2)?, row.get(3)?, row.get(4)?));
         let stored = self.connection.prepare_cached(RESPONSE)?.query_row([blob(id)], read).optional()?;
-        let Some((status, headers, decoded, inline)) = stored else { return Ok(None) };
-        let headers = row::headers(&headers).ok_or("the stored headers are damaged")?;
+        let Some((status, headers, decoded, inline, stored_sum)) = stored else { return Ok(None) };
         let body = self.body(id, Part::Response, inline)?;
+        let answer = Answer { status, headers: &headers, decoded, body: &body };
+        sum::check("response", sum::of_response(id, answer), stored_sum)?;
+        let headers = row::headers(&headers).ok_or("the stored headers are damaged")?;
         Ok(Some(ResponseRecord { status, headers, body, decoded }))
     }
 
@@ -143,11 +154,11 @@ const ATTEMPTS: &str = concat!(
     " FROM attempts WHERE call = (SELECT seq FROM calls WHERE id = ?1) ORDER BY number"
 );
 
-const REQUESTS: &str =
-    "SELECT calls.via, requests.body FROM calls JOIN requests ON requests.call = calls.seq WHERE calls.id = ?1";
+const REQUESTS: &str = "SELECT calls.via, requests.body, requests.sum FROM calls \
+    JOIN requests ON requests.call = calls.seq WHERE calls.id = ?1";
 
 const RESPONSE: &str =
-    "SELECT status, headers, decoded, body FROM responses WHERE call = (SELECT seq FROM calls WHERE id = ?1)";
+    "SELECT status, headers, decoded, body, sum FROM responses WHERE call = (SELECT seq FROM calls WHERE id = ?1)";
 
 const GRANTS_OPEN: &str = "SELECT granted_at, proved_at, cost FROM attempts INDEXED BY attempts_open \
     WHERE ended_at IS NULL AND limit_key = ?1 ORDER BY granted_at DESC, call DESC, number DESC LIMIT ?2";

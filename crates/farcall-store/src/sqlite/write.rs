@@ -14,6 +14,7 @@ use rusqlite::{CachedStatement, Connection, ErrorCode, OptionalExtension, params
 
 use super::bodies::{Bodies, INLINE_BYTES_MAX, Part};
 use super::row::{blob, call_columns, headers_json, tags_json};
+use super::sum::{self, Answer};
 use crate::port::{AttemptEnd, CommitError, Insert, Settle, Start, Write};
 use crate::record::{CallRecord, ErrorRecord, Progress, ResponseRecord, Totals};
 use crate::transition::{KEY_TAKEN, SECOND_INSERT, SUPERSEDED, Settlement, Standing, UNKNOWN_CALL, UNMATCHED_END};
@@ -112,7 +113,8 @@ impl<'c> Batch<'c> {
         }
         let seq = self.connection.last_insert_rowid();
         let body = self.place(call.id, Part::Request, &insert.request)?;
-        self.statements.insert_request.execute(params![seq, body])?;
+        let sum = sum::of_request(call.id, &insert.request);
+        self.statements.insert_request.execute(params![seq, body, sum])?;
         if let Some(start) = first {
             self.statements.insert_attempt(seq, start)?;
         }
@@ -156,7 +158,7 @@ impl<'c> Batch<'c> {
         *self.totals.of_mut(progress.state) += 1;
         let Some(response) = &settle.response else { return Ok(()) };
         let body = self.place(settle.call, Part::Response, &response.body)?;
-        Ok(self.statements.insert_response(seq, response, body)?)
+        Ok(self.statements.insert_response((settle.call, seq), response, body)?)
     }
 
     fn close(&mut self, call: CallId, until: Steady) -> Result<(), CommitError> {
@@ -219,7 +221,7 @@ impl<'c> Statements<'c> {
     fn prepare(connection: &'c Connection) -> rusqlite::Result<Self> {
         Ok(Self {
             insert_call: connection.prepare_cached(INSERT_CALL)?,
-            insert_request: connection.prepare_cached("INSERT INTO requests (call, body) VALUES (?1, ?2)")?,
+            insert_request: connection.prepare_cached("INSERT INTO requests (call, body, sum) VALUES (?1, ?2, ?3)")?,
             insert_attempt: connection.prepare_cached(INSERT_ATTEMPT)?,
             insert_response: connection.prepare_cached(INSERT_RESPONSE)?,
             standing: connection.prepare_cached("SELECT seq, ended, filed, attempts FROM calls WHERE id = ?1")?,
@@ -318,9 +320,17 @@ impl<'c> Statements<'c> {
         set_progress(&mut self.end, seq, progress)
     }
 
-    fn insert_response(&mut self, seq: i64, response: &ResponseRecord, body: Option<&[u8]>) -> rusqlite::Result<()> {
+    /// `stored` is the body as it stands in the row: nothing when it has a file.
+    fn insert_response(
+        &mut self,
+        (call, seq): (CallId, i64),
+        response: &ResponseRecord,
+        stored: Option<&[u8]>,
+    ) -> rusqlite::Result<()> {
         let headers = headers_json(&response.headers);
-        self.insert_response.execute(params![seq, response.status, headers, response.decoded, body]).map(drop)
+        let ResponseRecord { status, decoded, ref body, .. } = *response;
+        let sum = sum::of_response(call, Answer { status, headers: &headers, decoded, body });
+        self.insert_response.execute(params![seq, status, headers, decoded, stored, sum]).map(drop)
     }
 }
 
@@ -338,7 +348,7 @@ const INSERT_ATTEMPT: &str = "INSERT INTO attempts (call, number, kind, outcome,
     SELECT seq, ?2, ?3, ?4, ?5, ?6, limit_key, cost FROM calls WHERE seq = ?1";
 
 const INSERT_RESPONSE: &str =
-    "INSERT INTO responses (call, status, headers, decoded, body) VALUES (?1, ?2, ?3, ?4, ?5)";
+    "INSERT INTO responses (call, status, headers, decoded, body, sum) VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
 
 const START: &str = "UPDATE calls SET attempts = ?2, started_at = coalesce(started_at, ?3), state = ?4, \
     next_at = NULL WHERE seq = ?1";

@@ -99,9 +99,11 @@ CREATE TABLE closings (
 ) STRICT, WITHOUT ROWID;
 
 -- A body that is NULL stands in a file of its own: bodies/<uuid>.request, bodies/<uuid>.response.
+-- `sum` is a CRC-32 over the body and what belongs to it, the call's id first.
 CREATE TABLE requests (
     call INTEGER PRIMARY KEY,
-    body BLOB
+    body BLOB,
+    sum  INTEGER NOT NULL
 ) STRICT;
 
 CREATE TABLE responses (
@@ -109,5 +111,6 @@ CREATE TABLE responses (
     status  INTEGER NOT NULL,
     headers TEXT    NOT NULL, -- a JSON array of [name, value]; values as ISO 8859-1, so that any bytes come back
     decoded INTEGER NOT NULL,
-    body    BLOB
+    body    BLOB,
+    sum     INTEGER NOT NULL
 ) STRICT;
