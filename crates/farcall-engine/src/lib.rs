@@ -19,6 +19,7 @@ mod journal;
 mod media_type;
 mod nearest;
 pub mod outcome;
+pub mod proxy;
 pub mod quantity;
 mod reads;
 mod request;

@@ -4,6 +4,7 @@
 //! we add, then the upstream's headers, then the call's own.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use farcall_core::call::Via;
@@ -13,6 +14,7 @@ use http::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, USER_AGENT}
 use crate::config::Upstream;
 use crate::document::{Body, Document};
 use crate::execute::HttpRequest;
+use crate::proxy::{Proxy, ProxyError};
 use crate::secret::SecretError;
 
 /// Why there is nothing to send.
@@ -20,6 +22,8 @@ use crate::secret::SecretError;
 pub(crate) enum RequestError {
     #[error(transparent)]
     Secret(#[from] SecretError),
+    #[error("the proxy cannot be used: {0}")]
+    Proxy(#[from] ProxyError),
     /// Never with the value.
     #[error("the value of header {name:?} cannot be sent in a header")]
     HeaderValue { name: String },
@@ -59,6 +63,7 @@ pub(crate) fn build(
         content_type: document.success.content_type.clone().unwrap_or_else(|| upstream.success.content_type.clone()),
         max_response: document.max_response.unwrap_or(upstream.max_response),
         addresses: upstream.addresses_for(via),
+        proxy: proxy(upstream, directory)?,
     })
 }
 
@@ -88,6 +93,12 @@ pub(crate) fn headers(
         headers.insert(HeaderName::try_from(name.as_str()).map_err(|_| unusable())?, value);
     }
     Ok(headers)
+}
+
+/// Through whom a request of this upstream goes.
+pub(crate) fn proxy(upstream: &Upstream, directory: &Path) -> Result<Option<Arc<Proxy>>, RequestError> {
+    let Some(template) = &upstream.proxy else { return Ok(None) };
+    Ok(Some(Arc::new(Proxy::parse(template.resolve(directory)?.expose())?)))
 }
 
 /// W3C Trace Context, level 1: one trace per call, one parent per attempt, not sampled by us.

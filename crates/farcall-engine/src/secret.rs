@@ -119,6 +119,14 @@ impl Template {
         Self { text: text.to_owned(), parts: vec![Part::Literal(text.to_owned())] }
     }
 
+    /// The environment's variables that it refers to.
+    pub fn variables(&self) -> impl Iterator<Item = &str> {
+        self.parts.iter().filter_map(|part| match part {
+            Part::Environment { name } => Some(name.as_str()),
+            Part::Literal(_) | Part::File { .. } => None,
+        })
+    }
+
     /// The text as it was configured, references unresolved.
     pub fn as_written(&self) -> &str {
         &self.text

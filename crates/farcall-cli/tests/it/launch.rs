@@ -41,6 +41,7 @@ impl Place {
             dir: self.dir.path().to_owned(),
             env: Vec::new(),
             grace: PATIENCE,
+            withheld: Default::default(),
         }
     }
 
@@ -302,6 +303,7 @@ async fn joining_waits_for_the_last_program() -> Outcome {
         dir: dir.path().to_owned(),
         env: Vec::new(),
         grace: PATIENCE,
+        withheld: Default::default(),
     };
     {
         let run = spawner.run(command, CancellationToken::new());

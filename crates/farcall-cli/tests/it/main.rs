@@ -14,6 +14,7 @@ mod launch;
 mod power;
 mod rig;
 mod running;
+mod secrets;
 mod serving;
 mod stopping;
 mod usage;

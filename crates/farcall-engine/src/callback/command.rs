@@ -4,6 +4,7 @@
 //! run directly. No shell reads them again, so no value can start a command, split a word or add an option. Names of
 //! files are bytes and stay bytes. When a callback runs, and how often, is decided elsewhere.
 
+use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
@@ -54,6 +55,7 @@ pub(crate) fn command(words: &[String], parent: &CallRecord, response: Option<Pa
         words: expand(words, &values),
         dir: directory.to_owned(),
         env: environment(&values),
+        withheld: BTreeSet::new(),
         grace: Command::GRACE,
     }
 }

@@ -2,6 +2,8 @@
 //!
 //! The id is the callback's own and stays the same over all tries; the timestamp is that of the try.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use farcall_core::id::AttemptId;
 use farcall_core::time::Timestamp;
@@ -28,6 +30,7 @@ pub(crate) struct Delivery {
     pub(crate) keys: Vec<SigningKey>,
     pub(crate) body: Bytes,
     pub(crate) addresses: Addresses,
+    pub(crate) proxy: Option<Arc<crate::proxy::Proxy>>,
 }
 
 /// What a webhook tells of the call that ended: what the API answers for it, but for the request's headers.
@@ -39,7 +42,7 @@ pub(crate) fn body(ended: &CallView) -> Bytes {
 
 /// The request, on top of the headers that every call to this upstream has.
 pub(crate) fn request(delivery: Delivery, mut headers: HeaderMap, upstream: &Upstream) -> HttpRequest {
-    let Delivery { attempt, at, url, keys, body, addresses } = delivery;
+    let Delivery { attempt, at, url, keys, body, addresses, proxy } = delivery;
     let id = attempt.call.to_string();
     let unix_seconds = at.as_micros().div_euclid(1_000_000);
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
@@ -58,5 +61,6 @@ pub(crate) fn request(delivery: Delivery, mut headers: HeaderMap, upstream: &Ups
         content_type: None,
         max_response: upstream.max_response,
         addresses,
+        proxy,
     }
 }

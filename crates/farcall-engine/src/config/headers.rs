@@ -48,6 +48,7 @@ pub(super) fn template(reader: &mut Reader<'_>, node: &Node) -> Option<Template>
         References::Literal => Template::literal(text),
         References::Resolved => parsed(reader, node, text)?,
     };
+    reader.secret_variables.extend(template.variables().map(str::to_owned));
     let Err(error) = template.resolve(reader.dir) else {
         return Some(template);
     };

@@ -14,6 +14,7 @@ use url::Url;
 use super::diagnostic::Span;
 use super::limits;
 use super::model::{Addresses, CallbackAction, HeaderCaps, Success, Upstream};
+use super::proxy::ProxyLayer;
 use super::retry::RetryLayer;
 use crate::secret::Template;
 
@@ -40,6 +41,8 @@ pub(super) struct Layer {
     pub success: Option<Success>,
     pub headers: Option<Vec<(String, Template)>>,
     pub tls_ca: Option<PathBuf>,
+    /// `Some(None)` is `proxy: none`.
+    pub proxy: Option<ProxyLayer>,
     pub max_response: Option<u64>,
     pub max_headers: Option<HeaderCaps>,
     pub addresses: Option<Addresses>,
@@ -77,6 +80,7 @@ impl Layer {
             success: self.success.or_else(|| below.success.clone()),
             headers: self.headers.or_else(|| below.headers.clone()),
             tls_ca: self.tls_ca.or_else(|| below.tls_ca.clone()),
+            proxy: self.proxy.or_else(|| below.proxy.clone()),
             max_response: self.max_response.or(below.max_response),
             max_headers: self.max_headers.or(below.max_headers),
             addresses: self.addresses.or(below.addresses),
@@ -106,6 +110,7 @@ impl Layer {
             headers: self.headers.unwrap_or_default(),
             success: self.success.unwrap_or_default(),
             tls_ca: self.tls_ca,
+            proxy: self.proxy.flatten().map(|(template, _)| template),
             max_response: self.max_response.unwrap_or(default.max_response),
             max_headers: self.max_headers.unwrap_or_default(),
             addresses: self.addresses,
@@ -124,7 +129,8 @@ impl Layer {
         UpstreamPolicy {
             limits: self.all_limits(),
             smooth: self.smooth.unwrap_or(default.smooth),
-            strict: self.strict.unwrap_or(default.strict),
+            // Whatever left for a proxy may wait there: only the answer proves that it has arrived.
+            strict: self.strict.unwrap_or(default.strict) || matches!(self.proxy, Some(Some(_))),
             jitter: self.jitter.unwrap_or(default.jitter),
             concurrency: self.concurrency,
             timeout: self.timeout.unwrap_or(default.timeout),

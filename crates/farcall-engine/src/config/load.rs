@@ -19,6 +19,8 @@ pub const CONFIG_BYTES_MAX: u64 = 1 << 20;
 
 const FARCALL_YML: &str = "farcall.yml";
 const KOFAF_YML: &str = "kofaf.yml";
+/// What tokens may be given in, whatever the file says.
+const TOKEN_VARIABLES: [&str; 2] = ["FARCALL_SERVER_TOKENS", "FARCALL_TOKEN"];
 /// Names that people try; none of them is read.
 const MISNAMED: [&str; 2] = ["farcall.yaml", "kofaf.yaml"];
 
@@ -96,7 +98,7 @@ pub fn load(dir: &Path, options: &LoadOptions) -> Result<Loaded, LoadError> {
     let Some(tree) = tree else {
         return Err(LoadError::Invalid(diagnostics));
     };
-    let mut reader = Reader { dir, diagnostics };
+    let mut reader = Reader { dir, diagnostics, secret_variables: TOKEN_VARIABLES.map(str::to_owned).into() };
     let mut config = interpret(&mut reader, tree, options, &found);
     config.path = found.path;
     let diagnostics = reader.diagnostics.finish();

@@ -3,7 +3,7 @@
 //! Made by the loader next door; everything else only reads it. Secret references stay references here and are
 //! resolved when a request is sent.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::num::NonZeroU32;
 use std::path::PathBuf;
@@ -29,6 +29,8 @@ pub struct Config {
     pub upstreams: BTreeMap<String, Upstream>,
     /// The policy of every undeclared upstream.
     pub undeclared: Upstream,
+    /// Variables of the environment that secrets are read from; no program that we start is given them.
+    pub secret_variables: BTreeSet<String>,
     /// The file is Kofaf's: its defaults hold.
     pub is_kofaf: bool,
 }
@@ -81,6 +83,8 @@ pub struct Upstream {
     pub success: Success,
     /// A certificate authority file beside the platform's roots.
     pub tls_ca: Option<PathBuf>,
+    /// The URL of a forward proxy; what it is when it is used is read by [`Proxy::parse`](crate::proxy::Proxy::parse).
+    pub proxy: Option<Template>,
     /// Largest decoded answer body, in bytes.
     pub max_response: u64,
     pub max_headers: HeaderCaps,
@@ -199,6 +203,7 @@ impl Default for Upstream {
             headers: Vec::new(),
             success: Success::default(),
             tls_ca: None,
+            proxy: None,
             max_response: 16 << 20,
             max_headers: HeaderCaps::default(),
             addresses: None,

@@ -3,7 +3,7 @@
 //! A mapping is read by a table of its keys ([`Reader::keys`]), so that the names that are known, the hint for one that
 //! is not, and what is read are the same list. Reading goes on after a mistake, to report as many as possible at once.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::num::NonZeroU32;
 use std::ops::RangeInclusive;
 use std::path::Path;
@@ -30,6 +30,8 @@ pub(super) struct Reader<'a> {
     /// The working directory: what relative paths are relative to.
     pub dir: &'a Path,
     pub diagnostics: Diagnostics,
+    /// Variables that references have named so far.
+    pub secret_variables: BTreeSet<String>,
 }
 
 impl Reader<'_> {

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use super::base_url;
 use super::diagnostic::Span;
 use super::layer::{Dialect, Layer};
-use super::model::{Config, Upstream};
+use super::model::{Addresses, Config};
 use super::reader::{KeyReader, Reader};
 use super::settings::{SECTIONS, Settings};
 use super::tree::{Entry, Key, Node, Value};
@@ -114,8 +114,13 @@ fn check_name(reader: &mut Reader<'_>, key: &Key) {
 fn assemble(reader: &mut Reader<'_>, parts: Parts, dialect: Dialect) -> Config {
     parts.settings.check(reader);
     check_distinct(reader, &parts.upstreams);
-    let resolve = |(key, layer): (Key, Layer)| (key.name, layer.over(&parts.defaults).resolve(dialect));
-    let upstreams: BTreeMap<String, Upstream> = parts.upstreams.into_iter().map(resolve).collect();
+    let mut upstreams = BTreeMap::new();
+    for (key, layer) in parts.upstreams {
+        let layer = layer.over(&parts.defaults);
+        check_proxy(reader, &layer);
+        upstreams.insert(key.name, layer.resolve(dialect));
+    }
+    check_proxy(reader, &parts.defaults);
     Config {
         path: None,
         server: parts.settings.server,
@@ -123,7 +128,17 @@ fn assemble(reader: &mut Reader<'_>, parts: Parts, dialect: Dialect) -> Config {
         inbox: parts.settings.inbox,
         upstreams,
         undeclared: parts.defaults.without_secrets().resolve(dialect),
+        secret_variables: std::mem::take(&mut reader.secret_variables),
         is_kofaf: dialect == Dialect::Kofaf,
+    }
+}
+
+/// A proxy looks names up by itself, so nobody here knows where it connects to.
+fn check_proxy(reader: &mut Reader<'_>, layer: &Layer) {
+    if let (Some(Some((_, place))), Some(Addresses::Public)) = (&layer.proxy, layer.addresses) {
+        reader
+            .error(*place, "`addresses: public` cannot be kept through a proxy, which looks names up by itself")
+            .hint("let the proxy keep calls out of your network and write `addresses: any`, or leave it out");
     }
 }
 

@@ -11,7 +11,7 @@ use super::layer::Layer;
 use super::model::{Addresses, HeaderCaps, Success};
 use super::reader::{KeyReader, Reader, Zero};
 use super::tree::{Entry, Node, Value};
-use super::{base_url, callback, file, headers, limits, statuses};
+use super::{base_url, callback, file, headers, limits, proxy, statuses};
 use crate::media_type;
 use crate::quantity::size::SIZE_MAX;
 
@@ -51,7 +51,7 @@ const KEYS: &[KeyReader<Layer>] = &[
     ("callback_fail", |reader, entry, layer| layer.callback_fail = callback::read(reader, &entry.node)),
     ("hedge", |reader, entry, layer| reader.later(entry, layer)),
     ("breaker", |reader, entry, layer| reader.later(entry, layer)),
-    ("proxy", |reader, entry, layer| reader.later(entry, layer)),
+    ("proxy", |reader, entry, layer| layer.proxy = proxy::read(reader, &entry.node)),
     ("redirects", read_redirects),
     ("addresses", |reader, entry, layer| layer.addresses = read_addresses(reader, &entry.node)),
 ];

@@ -5,12 +5,15 @@
 
 pub mod process;
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use farcall_core::attempt::AttemptResult;
 use farcall_core::time::Instant;
 use farcall_store::record::ResponseRecord;
 
 use crate::config::Addresses;
+use crate::proxy::Proxy;
 
 pub mod http;
 
@@ -35,6 +38,8 @@ pub struct HttpRequest {
     pub max_response: u64,
     /// Where it may go.
     pub addresses: Addresses,
+    /// Through whom it goes.
+    pub proxy: Option<Arc<Proxy>>,
 }
 
 /// How one attempt ended.

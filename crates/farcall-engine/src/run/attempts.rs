@@ -22,7 +22,7 @@ use crate::clock;
 use crate::config::{Config, Upstream};
 use crate::document::{self, Routing};
 use crate::execute::http::Transport;
-use crate::execute::process::Spawner;
+use crate::execute::process::{Command, Spawner};
 use crate::execute::{HttpRequest, Milestones, Report};
 use crate::reads::Reads;
 use crate::request;
@@ -215,7 +215,8 @@ impl Attempt {
             return Err("the callback's document is none".to_owned());
         };
         let response = parent.file.as_ref().and_then(|file| self.filing.response_of(&file.name, parent.id));
-        Ok(callback::command(&words, &parent, response, &self.directory))
+        let withheld = self.config.secret_variables.clone();
+        Ok(Command { withheld, ..callback::command(&words, &parent, response, &self.directory) })
     }
 }
 

@@ -58,8 +58,10 @@ impl Attempt {
         let addresses = addresses(asked_by, record.via, settings);
         let headers = request::headers(self.id, &http::Method::POST, settings, &self.directory)
             .map_err(|error| WebhookError::Secret { what: error.to_string() })?;
-        let delivery =
-            Delivery { attempt: self.id, at: clock::now().timestamp, url, keys, body: Bytes::new(), addresses };
+        let proxy = request::proxy(settings, &self.directory)
+            .map_err(|error| WebhookError::Secret { what: error.to_string() })?;
+        let (at, body) = (clock::now().timestamp, Bytes::new());
+        let delivery = Delivery { attempt: self.id, at, url, keys, body, addresses, proxy };
         let settings = Arc::new(settings.clone());
         // Outcomes may be large, and what is as large takes its time to be written and signed.
         let request = tokio::task::spawn_blocking(move || {

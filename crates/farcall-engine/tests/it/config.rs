@@ -49,6 +49,7 @@ upstreams:
     success: { statuses: ["200-299", 304], content_type: application/JSON }
     headers: { Authorization: "Bearer ${file:token}", X-Version: 1.0 }
     tls: { ca: ca.pem }
+    proxy: "http://user:${file:token}@10.0.0.1:3128"
     redirects: 0
     addresses: any
     idempotent: false
@@ -184,6 +185,25 @@ fn the_contracts_sample_is_understood() -> TestResult {
     assert_eq!((etsy.policy.timeout, etsy.connect_timeout), (Duration::from_secs(30), Duration::from_millis(2_500)));
     assert_eq!((etsy.max_response, etsy.max_headers), (1 << 20, HeaderCaps { bytes: 16 << 10, fields: 100 }));
     assert_eq!(etsy.idempotency_header, "");
+    let proxy = etsy.proxy.as_ref().map(|proxy| proxy.as_written());
+    assert_eq!(proxy, Some("http://user:${file:token}@10.0.0.1:3128"));
+    Ok(())
+}
+
+#[test]
+fn a_proxy_is_for_all_unless_none_and_makes_limits_strict() -> TestResult {
+    let text = r#"
+defaults: { proxy: "http://user:${file:token}@10.0.0.1:3128", strict: false }
+upstreams:
+  inherits: { base_url: https://a.example }
+  direct: { base_url: https://b.example, proxy: none }
+"#;
+    let config = loaded("farcall.yml", text)?;
+    let proxy = |upstream: &Upstream| upstream.proxy.as_ref().map(|proxy| proxy.as_written().to_owned());
+    let written = Some("http://user:${file:token}@10.0.0.1:3128".to_owned());
+    let (inherits, direct) = (&config.upstreams["inherits"], &config.upstreams["direct"]);
+    assert_eq!([proxy(inherits), proxy(&config.undeclared), proxy(direct)], [written.clone(), written, None]);
+    assert_eq!((inherits.policy.strict, direct.policy.strict), (true, false));
     Ok(())
 }
 

@@ -2,6 +2,7 @@
 
 mod config;
 mod engine;
+mod hostile;
 mod http;
 mod storage;
 mod upstream;

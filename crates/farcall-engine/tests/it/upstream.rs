@@ -30,12 +30,16 @@ pub(crate) enum Step {
     Send(Vec<u8>),
     /// Sends these bytes one at a time.
     Drip(Vec<u8>),
+    /// Sends this byte again and again, so far apart, until the other side has closed.
+    DripFor { byte: u8, every: Duration },
     /// Sends these bytes over and over, until the other side has closed.
     SendForever(Vec<u8>),
     /// Answers every request with these bytes, until the other side has closed.
     Serve(Vec<u8>),
     /// Waits until the test opens the gate.
     Gate(Arc<Semaphore>),
+    /// From here on passes bytes on to and from this port of this machine.
+    Relay(u16),
     /// Waits until the other side has closed.
     AwaitClose,
     /// Closes with a reset.
@@ -180,6 +184,13 @@ async fn play(mut peer: impl Peer, number: usize, script: Vec<Step>, seen: &watc
             Step::RequestHead => drop(head(&mut peer).await?),
             Step::Send(bytes) => send(&mut peer, &bytes).await?,
             Step::Drip(bytes) => drip(&mut peer, &bytes).await?,
+            Step::DripFor { byte, every } => {
+                let mut pace = tokio::time::interval(every);
+                loop {
+                    pace.tick().await;
+                    send(&mut peer, &[byte]).await?;
+                }
+            }
             Step::SendForever(bytes) => loop {
                 send(&mut peer, &bytes).await?;
             },
@@ -188,6 +199,10 @@ async fn play(mut peer: impl Peer, number: usize, script: Vec<Step>, seen: &watc
                 send(&mut peer, &bytes).await?;
             },
             Step::Gate(gate) => gate.acquire().await.map_err(io::Error::other)?.forget(),
+            Step::Relay(port) => {
+                let mut other = TcpStream::connect(("127.0.0.1", port)).await?;
+                tokio::io::copy_bidirectional(&mut peer, &mut other).await?;
+            }
             Step::AwaitClose => drop(tokio::io::copy(&mut peer, &mut tokio::io::sink()).await?),
             Step::Reset => peer.tcp().set_zero_linger()?,
         }

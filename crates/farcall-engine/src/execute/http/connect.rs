@@ -1,4 +1,4 @@
-//! From an origin to an open connection: name, address, TCP, TLS, all within one timeout.
+//! From an origin to an open connection: name, address, TCP, the proxy, TLS, all within one timeout.
 //!
 //! Addresses are tried a quarter of a second apart, or at once when the one before has failed, and the first that
 //! answers wins (RFC 8305). Nothing of a request is sent here.
@@ -14,8 +14,9 @@ use tokio::task::JoinSet;
 use super::address;
 use super::classify::Failure;
 use super::dns::Resolver;
-use super::outgoing::Origin;
+use super::outgoing::{Origin, Route};
 use super::tls::{self, Trust};
+use super::tunnel;
 use super::wire::Stream;
 use crate::config::Addresses;
 
@@ -41,35 +42,58 @@ pub(super) struct Terms<'a> {
     pub(super) timeout: Duration,
 }
 
-/// Opens a stream to the origin.
+/// Opens a stream to the origin, through the proxy if there is one.
 ///
 /// # Errors
 /// `dns`, `blocked_address`, `connect` or `tls`; when the time is up it is `connect`, whatever took so long.
-pub(super) async fn open(origin: &Origin, terms: Terms<'_>) -> Result<Stream, Failure> {
+pub(super) async fn open(route: &Route, terms: Terms<'_>) -> Result<Stream, Failure> {
+    let next = next(route);
     let mut phase = Phase::Resolve;
-    let opened = tokio::time::timeout(terms.timeout, open_in_time(origin, terms, &mut phase)).await;
-    let opened = opened.unwrap_or_else(|_| Err(timed_out(origin, phase, terms.timeout)));
+    let opened = tokio::time::timeout(terms.timeout, open_in_time(route, &next, terms, &mut phase)).await;
+    let opened = opened.unwrap_or_else(|_| Err(timed_out(&next, phase, terms.timeout)));
     if matches!((&opened, phase), (Err(_), Phase::Connect)) {
-        terms.resolver.forget(origin);
+        terms.resolver.forget(&next);
     }
     opened
 }
 
-async fn open_in_time(origin: &Origin, terms: Terms<'_>, phase: &mut Phase) -> Result<Stream, Failure> {
+async fn open_in_time(route: &Route, next: &Origin, terms: Terms<'_>, phase: &mut Phase) -> Result<Stream, Failure> {
+    let origin = &route.origin;
     // What is checked is what is connected to: no name is looked up between the two.
-    let addresses = terms.resolver.resolve(origin).await?;
-    check(origin, &addresses, terms.allowed)?;
+    if route.proxy.is_some() && terms.allowed == Addresses::Public {
+        return Err(unseen(origin));
+    }
+    let addresses = terms.resolver.resolve(next).await?;
+    check(next, &addresses, terms.allowed)?;
     let config = if origin.secure { Some(terms.trust.config().await?) } else { None };
     *phase = Phase::Connect;
     let tcp = race(addresses)
         .await
         .and_then(|tcp| tcp.set_nodelay(true).map(|()| tcp))
-        .map_err(|error| Failure::new(ErrorKind::Connect, format!("no connection to {origin}: {error}")))?;
+        .map_err(|error| Failure::new(ErrorKind::Connect, format!("no connection to {next}: {error}")))?;
     *phase = Phase::Secure;
+    let tcp = match &route.proxy {
+        Some(proxy) if origin.secure => tunnel::open(proxy, origin, tcp).await?,
+        Some(_) | None => tcp,
+    };
     match config {
         Some(config) => Ok(Stream::Tls(Box::new(tls::handshake(config, origin, tcp).await?))),
         None => Ok(Stream::Plain(tcp)),
     }
+}
+
+/// What is connected to: the origin, or the proxy.
+fn next(route: &Route) -> Origin {
+    match &route.proxy {
+        Some(proxy) => Origin { secure: false, host: proxy.host.clone(), port: proxy.port },
+        None => route.origin.clone(),
+    }
+}
+
+/// A proxy looks the name up by itself, and nobody here learns what it found.
+fn unseen(origin: &Origin) -> Failure {
+    let message = format!("where a proxy finds {} cannot be checked, and this call may go nowhere inside", origin.host);
+    Failure::new(ErrorKind::BlockedAddress, message)
 }
 
 /// One address that is not public condemns all of them: a name that has both kinds is a mistake, or an attack.
@@ -114,7 +138,7 @@ fn timed_out(origin: &Origin, phase: Phase, timeout: Duration) -> Failure {
     let slow = match phase {
         Phase::Resolve => "its name was not resolved",
         Phase::Connect => "no address answered",
-        Phase::Secure => "the TLS handshake did not end",
+        Phase::Secure => "the handshake (proxy and TLS) did not end",
     };
     Failure::new(ErrorKind::Connect, format!("no connection to {origin}: {slow} within {} ms", timeout.as_millis()))
 }
@@ -164,9 +188,9 @@ mod tests {
     async fn waiting_for_an_address_is_bounded_and_the_message_says_so() {
         let (silent, _listener, _filler) = silent().await;
         let origin = Origin { secure: false, host: url::Host::Ipv4([127, 0, 0, 1].into()), port: silent.port() };
+        let route = Route { origin, proxy: None };
         let (resolver, trust, timeout) = (Resolver::default(), Trust::default(), Duration::from_millis(20));
-        let opened =
-            open(&origin, Terms { resolver: &resolver, trust: &trust, allowed: Addresses::Any, timeout }).await;
+        let opened = open(&route, Terms { resolver: &resolver, trust: &trust, allowed: Addresses::Any, timeout }).await;
         let failure = opened.expect_err("nobody answers");
         assert_eq!(failure.kind, ErrorKind::Connect);
         assert!(failure.message.ends_with("no address answered within 20 ms"), "{}", failure.message);

@@ -18,7 +18,7 @@ use hyper_util::rt::TokioIo;
 use super::super::Milestones;
 use super::classify::Failure;
 use super::meter::Meter;
-use super::outgoing::{Origin, Outgoing, Payload};
+use super::outgoing::{Outgoing, Payload, Route};
 use super::wire::{Stream, Wire};
 use crate::config::{Addresses, HeaderCaps};
 
@@ -28,7 +28,7 @@ const BUFFER_BYTES_MAX: usize = 64 << 10;
 /// An open connection to an origin.
 #[derive(Debug)]
 pub(super) struct Connection {
-    pub(super) origin: Origin,
+    pub(super) route: Route,
     /// Where it was allowed to lead when it was opened.
     pub(super) allowed: Addresses,
     sender: http1::SendRequest<Payload>,
@@ -47,7 +47,7 @@ impl Connection {
     /// HTTP on a stream that is open.
     pub(super) async fn new(
         stream: Stream,
-        origin: Origin,
+        route: Route,
         allowed: Addresses,
         caps: HeaderCaps,
     ) -> Result<Self, Failure> {
@@ -61,8 +61,8 @@ impl Connection {
             .max_buf_size(BUFFER_BYTES_MAX.max(head_bytes_max.saturating_add(1)))
             .handshake(wire)
             .await
-            .map_err(|error| Failure::new(ErrorKind::Internal, format!("no HTTP on {origin}: {error}")))?;
-        Ok(Self { origin, allowed, sender, driver: Driver(Some(Box::pin(driver))), meter })
+            .map_err(|error| Failure::new(ErrorKind::Internal, format!("no HTTP on {}: {error}", route.origin)))?;
+        Ok(Self { route, allowed, sender, driver: Driver(Some(Box::pin(driver))), meter })
     }
 
     pub(super) fn meter(&self) -> &Arc<Meter> {

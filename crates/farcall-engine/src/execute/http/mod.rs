@@ -18,6 +18,7 @@ mod pool;
 mod retry_after;
 mod tls;
 mod transport;
+mod tunnel;
 mod wire;
 
 pub use dns::Resolver;

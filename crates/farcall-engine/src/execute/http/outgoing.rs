@@ -20,6 +20,7 @@ use super::super::HttpRequest;
 use super::classify::Failure;
 use super::decode;
 use super::meter::{Carrying, Meter};
+use crate::proxy::Proxy;
 
 /// Fields of one connection (RFC 9110, section 7.6.1) and of framing: never the caller's.
 const OURS: [HeaderName; 8] = [
@@ -41,10 +42,17 @@ pub(super) struct Origin {
     pub(super) port: u16,
 }
 
-/// A request that can be put on any connection to its origin.
+/// The way a connection takes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Route {
+    pub(super) origin: Origin,
+    pub(super) proxy: Option<Arc<Proxy>>,
+}
+
+/// A request that can be put on any connection of its route.
 #[derive(Debug)]
 pub(super) struct Outgoing {
-    pub(super) origin: Origin,
+    pub(super) route: Route,
     method: Method,
     target: Uri,
     headers: HeaderMap,
@@ -67,11 +75,12 @@ impl Outgoing {
             return Err(invalid("CONNECT asks for a tunnel, not for an answer"));
         }
         let origin = Origin::of(&request.url).ok_or_else(|| invalid("the URL is not http or https, or has no host"))?;
-        let target = request.url[url::Position::BeforePath..url::Position::AfterQuery]
+        let route = Route { origin, proxy: request.proxy.clone() };
+        let target = request.url[route.target_from()..url::Position::AfterQuery]
             .parse()
             .map_err(|_| invalid("the URL has a path or query that HTTP cannot carry"))?;
-        let headers = headers(&request, &origin).ok_or_else(|| invalid("the URL's host cannot be sent as a header"))?;
-        Ok(Self { origin, method: request.method, target, headers, body: request.body })
+        let headers = headers(&request, &route).ok_or_else(|| invalid("the URL's host cannot be sent as a header"))?;
+        Ok(Self { route, method: request.method, target, headers, body: request.body })
     }
 
     pub(super) fn carrying(&self) -> Carrying {
@@ -90,6 +99,18 @@ impl Outgoing {
     }
 }
 
+impl Route {
+    /// The proxy that reads the requests themselves; through a tunnel it does not.
+    pub(super) fn reader(&self) -> Option<&Proxy> {
+        self.proxy.as_deref().filter(|_| !self.origin.secure)
+    }
+
+    /// Where the target of a request begins in its URL: for a proxy it is all of it (RFC 9112, section 3.2.2).
+    fn target_from(&self) -> url::Position {
+        if self.reader().is_some() { url::Position::BeforeScheme } else { url::Position::BeforePath }
+    }
+}
+
 impl Origin {
     fn of(url: &Url) -> Option<Self> {
         let secure = match url.scheme() {
@@ -105,16 +126,19 @@ impl Origin {
     }
 }
 
-fn headers(request: &HttpRequest, origin: &Origin) -> Option<HeaderMap> {
+fn headers(request: &HttpRequest, route: &Route) -> Option<HeaderMap> {
     let given = &request.headers;
     let mut headers = HeaderMap::with_capacity(given.len() + 3);
     if !given.contains_key(header::HOST) {
-        headers.insert(header::HOST, host(origin)?);
+        headers.insert(header::HOST, host(&route.origin)?);
     }
     for (name, value) in given {
         if !OURS.contains(name) {
             headers.append(name, value.clone());
         }
+    }
+    if let Some(authorization) = route.reader().and_then(|proxy| proxy.authorization.clone()) {
+        headers.insert(header::PROXY_AUTHORIZATION, authorization);
     }
     if !given.contains_key(header::ACCEPT_ENCODING) {
         headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static(decode::CODINGS));
@@ -172,8 +196,16 @@ mod tests {
             .collect();
         let url = url.parse().expect("a URL");
         let body = Bytes::from_static(body.as_bytes());
-        let request =
-            HttpRequest { method, url, headers, body, content_type: None, max_response: 0, addresses: Addresses::Any };
+        let request = HttpRequest {
+            method,
+            url,
+            headers,
+            body,
+            content_type: None,
+            max_response: 0,
+            addresses: Addresses::Any,
+            proxy: None,
+        };
         Outgoing::prepare(request).expect("a request that can be sent")
     }
 
@@ -245,6 +277,7 @@ mod tests {
                 content_type: None,
                 max_response: 0,
                 addresses: Addresses::Any,
+                proxy: None,
             };
             let failure = Outgoing::prepare(request).expect_err("not sendable");
             assert_eq!(failure.kind, ErrorKind::Invalid);

@@ -10,7 +10,7 @@ use std::time::Duration;
 use farcall_core::time::Instant;
 
 use super::connection::Connection;
-use super::outgoing::Origin;
+use super::outgoing::Route;
 use crate::clock;
 use crate::config::Addresses;
 
@@ -33,13 +33,13 @@ impl Pool {
         Self { idle: Mutex::default(), idle_timeout, idle_max }
     }
 
-    /// The connection to this origin that was used last. It may have been closed by the other side meanwhile.
+    /// The connection of this route that was used last. It may have been closed by the other side meanwhile.
     ///
     /// One that was opened to any address serves no request that may go to public ones only.
-    pub(super) fn take(&self, origin: &Origin, allowed: Addresses) -> Option<Connection> {
+    pub(super) fn take(&self, route: &Route, allowed: Addresses) -> Option<Connection> {
         let suits = |connection: &Connection| match allowed {
-            Addresses::Any => connection.origin == *origin,
-            Addresses::Public => connection.allowed == Addresses::Public && connection.origin == *origin,
+            Addresses::Any => connection.route == *route,
+            Addresses::Public => connection.allowed == Addresses::Public && connection.route == *route,
         };
         self.prune();
         let mut idle = self.idle();

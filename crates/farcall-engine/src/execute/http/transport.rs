@@ -11,6 +11,7 @@ use farcall_core::attempt::{AttemptResult, BytesSent};
 use farcall_core::call::ErrorKind;
 use farcall_core::time::Instant;
 use http::StatusCode;
+use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
 use http_body::Body;
 use tokio_util::sync::CancellationToken;
 
@@ -164,15 +165,16 @@ impl Transport {
         let outgoing = Outgoing::prepare(request)?;
         // Idle connections first. The other side may have closed one meanwhile; as long as nothing was written to it,
         // nothing was sent, and the next one is tried.
-        while let Some(connection) = self.pool.take(&outgoing.origin, allowed) {
+        while let Some(connection) = self.pool.take(&outgoing.route, allowed) {
             let exchanged = self.exchange(connection, &outgoing, wish, milestones.clone(), progress).await;
             if exchanged.is_ok() || progress.bytes_sent() == BytesSent::Maybe {
                 return exchanged;
             }
         }
         let terms = self.terms(allowed);
-        let stream = connect::open(&outgoing.origin, terms).await?;
-        let connection = Connection::new(stream, outgoing.origin.clone(), allowed, self.max_headers).await?;
+        // Rare, and large: most attempts need not carry it with them.
+        let stream = Box::pin(connect::open(&outgoing.route, terms)).await?;
+        let connection = Connection::new(stream, outgoing.route.clone(), allowed, self.max_headers).await?;
         self.exchange(connection, &outgoing, wish, milestones, progress).await
     }
 
@@ -188,6 +190,8 @@ impl Transport {
         progress.meter = Some(Arc::clone(connection.meter()));
         let (head, mut body) = connection.send(outgoing, milestones).await?.into_parts();
         let switches_protocols = head.status == StatusCode::SWITCHING_PROTOCOLS;
+        // Two ideas of where the body ends (RFC 9112, section 6.3): whatever follows may be another's answer.
+        let is_ambiguous = head.headers.contains_key(TRANSFER_ENCODING) && head.headers.contains_key(CONTENT_LENGTH);
         let answer = progress.answer.insert(Answer::new(head, wish.body_bytes_max));
         if switches_protocols {
             return Err(Failure::new(ErrorKind::Protocol, "the answer switches protocols, which nobody asked for"));
@@ -199,7 +203,7 @@ impl Transport {
             answer.body.push(&piece?).await?;
         }
         answer.body.finish()?;
-        if connection.settle() {
+        if connection.settle() && !is_ambiguous {
             self.pool.put(connection);
         }
         Ok(())

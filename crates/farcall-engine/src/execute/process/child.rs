@@ -54,7 +54,11 @@ fn spawn(launcher: &Path, command: &Command) -> io::Result<Child> {
         program: program.clone(),
         args: args.to_vec(),
     };
-    std::process::Command::new(launcher)
+    let mut launched = std::process::Command::new(launcher);
+    for name in &command.withheld {
+        launched.env_remove(name);
+    }
+    launched
         .args(launch.into_args())
         .envs(command.env.iter().map(|(name, value)| (name, value)))
         .stdin(Stdio::null())

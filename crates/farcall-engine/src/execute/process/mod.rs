@@ -9,6 +9,7 @@ pub mod outcome;
 mod spawner;
 mod tail;
 
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -25,6 +26,8 @@ pub struct Command {
     pub dir: PathBuf,
     /// Variables over the environment of the engine, which it inherits.
     pub env: Vec<(OsString, OsString)>,
+    /// Variables of the engine that it does not inherit.
+    pub withheld: BTreeSet<String>,
     /// How long it may take to end by itself once it was asked to.
     pub grace: Duration,
 }

@@ -6,6 +6,7 @@ mod connections;
 mod faults;
 mod milestones;
 mod network;
+mod proxies;
 mod tls;
 
 use std::process::Command;
@@ -49,6 +50,7 @@ fn request(method: Method, url: Url, body: impl Into<Bytes>) -> HttpRequest {
         content_type: None,
         max_response: BODY_BYTES_MAX,
         addresses: Addresses::Any,
+        proxy: None,
     }
 }
 

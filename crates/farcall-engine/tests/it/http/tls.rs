@@ -16,14 +16,14 @@ use super::{answer, execute, failure, get, post, transport};
 use crate::upstream::{Step, Upstream, ok};
 
 /// A certificate authority with its file.
-struct Authority {
+pub(super) struct Authority {
     issuer: Issuer<'static, KeyPair>,
     certificate: rcgen::Certificate,
     folder: tempfile::TempDir,
 }
 
 impl Authority {
-    fn new(name: &str) -> Self {
+    pub(super) fn new(name: &str) -> Self {
         let key = KeyPair::generate().expect("keys can be made");
         let mut params = CertificateParams::default();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -39,13 +39,13 @@ impl Authority {
     }
 
     /// A transport that believes this authority.
-    fn transport(&self) -> Transport {
+    pub(super) fn transport(&self) -> Transport {
         let settings = TransportSettings { ca_file: Some(self.file()), ..TransportSettings::default() };
         Transport::new(&settings).expect("a good authority file")
     }
 
     /// A server with a certificate for this name.
-    fn server(&self, name: &str) -> ServerConfig {
+    pub(super) fn server(&self, name: &str) -> ServerConfig {
         self.server_with(name, &[&rustls::version::TLS13], |_| {})
     }
 
