@@ -11,10 +11,12 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use farcall_core::id::CallId;
+use farcall_core::time::Instant;
 use farcall_store::port::{ReadError, Reader};
 use tokio::sync::mpsc;
 
 use crate::cause::chain;
+use crate::clock;
 use crate::result_file::{self, Ended, FileError, Filing};
 use crate::run::Message;
 
@@ -22,8 +24,10 @@ use crate::run::Message;
 const BATCH_MAX: usize = 256;
 /// Bytes of responses and requests held for one batch, unless a single call is larger.
 const BATCH_BYTES_MAX: usize = 32 << 20;
-/// How long to wait after a failure.
+/// How long after a failure it is tried again; meanwhile others are filed.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
+/// The longest sleep.
+const IDLE_MAX: Duration = Duration::from_secs(3_600);
 
 /// Ended calls that wait for their files.
 #[derive(Debug)]
@@ -41,6 +45,11 @@ struct Shared {
 #[derive(Debug, Default)]
 struct State {
     calls: VecDeque<Waiting>,
+    /// What failed, and when it is tried again.
+    failed: Vec<Waiting>,
+    retry_at: Instant,
+    /// What failed and was not filed since; it was warned of.
+    failing: HashSet<CallId>,
     is_closed: bool,
 }
 
@@ -57,8 +66,6 @@ struct Filer {
     filing: Arc<Filing>,
     reader: Box<dyn Reader>,
     messages: mpsc::Sender<Message>,
-    /// What failed and was not filed since; it was warned of.
-    failing: HashSet<CallId>,
 }
 
 /// A batch read from the store.
@@ -74,8 +81,8 @@ struct Left {
     /// The batch was full before their turn came.
     unread: Vec<Waiting>,
     failed: Vec<CallId>,
-    /// To be waited for before anything is filed again.
-    pause: Duration,
+    /// Why, of one of them.
+    error: Option<FilingError>,
 }
 
 /// Why a call was not filed.
@@ -97,10 +104,11 @@ impl FilingQueue {
     ) -> std::io::Result<Self> {
         let shared = Arc::new(Shared::default());
         let queue = Arc::clone(&shared);
-        let mut filer = Filer { filing, reader, messages, failing: HashSet::new() };
+        let mut filer = Filer { filing, reader, messages };
         let run = move || {
             while let Some(calls) = queue.next_batch() {
-                queue.put_back(filer.file(&calls));
+                let left = filer.file(&calls);
+                queue.put_back(&calls, left);
             }
         };
         let thread = std::thread::Builder::new().name("farcall-filer".to_owned()).spawn(run)?;
@@ -131,34 +139,22 @@ impl Filer {
     /// Files what it can of these calls.
     fn file(&mut self, calls: &[Waiting]) -> Left {
         let attempt = catch_unwind(AssertUnwindSafe(|| self.try_file(calls)));
-        let (mut left, error) = attempt.unwrap_or_else(|_| (Left::all_of(calls), Some(FilingError::BrokeDown)));
-        // Said once, until all that failed is filed.
-        if let Some(error) = error.filter(|_| self.failing.is_empty()) {
-            tracing::warn!(
-                error = chain(&error),
-                calls = left.failed.len(),
-                "cannot put response files in place, trying again"
-            );
-        }
-        for waiting in calls {
-            self.failing.remove(&waiting.call);
-        }
-        self.failing.extend(&left.failed);
-        // While others are filed nothing is lost by trying again at once.
-        let is_stuck = !left.failed.is_empty() && left.failed.len() + left.unread.len() == calls.len();
-        left.pause = if is_stuck { RETRY_AFTER } else { Duration::ZERO };
-        left
+        attempt.unwrap_or_else(|_| Left {
+            unread: Vec::new(),
+            failed: calls.iter().map(|waiting| waiting.call).collect(),
+            error: Some(FilingError::BrokeDown),
+        })
     }
 
-    fn try_file(&mut self, calls: &[Waiting]) -> (Left, Option<FilingError>) {
-        let (batch, mut left, mut error) = self.read(calls);
+    fn try_file(&mut self, calls: &[Waiting]) -> Left {
+        let (batch, mut left) = self.read(calls);
         let results = self.filing.file(&batch.ended);
         let mut filed = Vec::with_capacity(results.len());
         for (ended, result) in batch.ended.iter().zip(results) {
             match result {
                 Ok(_) => filed.push(ended.id),
-                Err(failure) => {
-                    error = Some(failure.into());
+                Err(error) => {
+                    left.error = Some(error.into());
                     left.failed.push(ended.id);
                 }
             }
@@ -167,12 +163,12 @@ impl Filer {
             // A loop that is gone leaves them unfiled; they are found in place at the next start.
             let _ = self.messages.blocking_send(Message::Filed { calls: filed });
         }
-        (left, error)
+        left
     }
 
     /// Reads calls until the batch is large enough. One that cannot be read holds up no other.
-    fn read(&mut self, calls: &[Waiting]) -> (Batch, Left, Option<FilingError>) {
-        let (mut batch, mut left, mut failure) = (Batch::default(), Left::default(), None);
+    fn read(&mut self, calls: &[Waiting]) -> (Batch, Left) {
+        let (mut batch, mut left) = (Batch::default(), Left::default());
         for &waiting in calls {
             if batch.bytes >= BATCH_BYTES_MAX {
                 left.unread.push(waiting);
@@ -180,10 +176,10 @@ impl Filer {
             }
             if let Err(error) = self.add(&mut batch, waiting) {
                 left.failed.push(waiting.call);
-                failure = Some(error.into());
+                left.error = Some(error.into());
             }
         }
-        (batch, left, failure)
+        (batch, left)
     }
 
     fn add(&mut self, batch: &mut Batch, Waiting { call, is_again }: Waiting) -> Result<(), ReadError> {
@@ -198,12 +194,6 @@ impl Filer {
     }
 }
 
-impl Left {
-    fn all_of(calls: &[Waiting]) -> Self {
-        Self { failed: calls.iter().map(|waiting| waiting.call).collect(), ..Self::default() }
-    }
-}
-
 impl Shared {
     fn push(&self, waiting: Waiting) {
         self.lock().calls.push_back(waiting);
@@ -214,31 +204,47 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Calls that were not read go in front again, those that failed to the back, so that they hold up no other.
-    fn put_back(&self, left: Left) {
+    /// Calls that were not read go in front again; those that failed wait, and hold up no other.
+    fn put_back(&self, calls: &[Waiting], left: Left) {
         let mut state = self.lock();
+        // Said once, until all that failed is filed.
+        if let Some(error) = left.error.filter(|_| state.failing.is_empty()) {
+            tracing::warn!(
+                error = chain(&error),
+                calls = left.failed.len(),
+                "cannot put response files in place, trying again"
+            );
+        }
+        for waiting in calls {
+            state.failing.remove(&waiting.call);
+        }
+        state.failing.extend(&left.failed);
         for call in left.unread.into_iter().rev() {
             state.calls.push_front(call);
         }
-        state.calls.extend(left.failed.into_iter().map(|call| Waiting { call, is_again: true }));
-        if !left.pause.is_zero() {
-            drop(self.changed.wait_timeout_while(state, left.pause, |state| !state.is_closed));
+        if !left.failed.is_empty() && state.failed.is_empty() {
+            state.retry_at = clock::now().instant + RETRY_AFTER;
         }
+        state.failed.extend(left.failed.into_iter().map(|call| Waiting { call, is_again: true }));
     }
 
     /// Waits for calls; nothing once the queue is closed.
     fn next_batch(&self) -> Option<Vec<Waiting>> {
         let mut state = self.lock();
-        loop {
-            if state.is_closed {
-                return None;
+        while !state.is_closed {
+            let now = clock::now().instant;
+            if now >= state.retry_at {
+                let failed = std::mem::take(&mut state.failed);
+                state.calls.extend(failed);
             }
             if !state.calls.is_empty() {
                 let count = state.calls.len().min(BATCH_MAX);
                 return Some(state.calls.drain(..count).collect());
             }
-            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+            let timeout = if state.failed.is_empty() { IDLE_MAX } else { state.retry_at.since(now) };
+            state = self.changed.wait_timeout(state, timeout).unwrap_or_else(PoisonError::into_inner).0;
         }
+        None
     }
 }
 

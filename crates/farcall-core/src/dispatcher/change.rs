@@ -69,7 +69,7 @@ impl Dispatcher {
         let upstream = self.upstream(id);
         upstream.blocked = None;
         let charged = upstream.quota;
-        if !upstream.takes_turns && !upstream.lanes.is_empty() {
+        if !upstream.takes_turns && upstream.lanes.ready() > 0 {
             upstream.takes_turns = true;
             self.quota(charged).turns.push_back(id);
         }

@@ -286,12 +286,14 @@ impl<'a> Scan<'a> {
         if self.keys.len() - first_key <= LINEAR_KEYS_MAX {
             return Ok(());
         }
-        let mut keys = self.keys.split_off(first_key);
+        // Sorted where they are: there may be millions.
+        let mut all = std::mem::take(&mut self.keys);
+        let keys = &mut all[first_key..];
         keys.sort_unstable_by(|&a, &b| self.compare(a, b).then(a.start.cmp(&b.start)));
-        match keys.windows(2).find(|pair| self.compare(pair[0], pair[1]).is_eq()) {
-            Some(pair) => Err(self.duplicate(pair[1])),
-            None => Ok(()),
-        }
+        let duplicate = keys.windows(2).find(|pair| self.compare(pair[0], pair[1]).is_eq()).map(|pair| pair[1]);
+        all.truncate(first_key);
+        self.keys = all;
+        duplicate.map_or(Ok(()), |key| Err(self.duplicate(key)))
     }
 
     fn compare(&self, a: Text, b: Text) -> Ordering {

@@ -1,10 +1,10 @@
 //! The filer beside a store that cannot read everything.
 
 use bytes::Bytes;
-use farcall_core::call::{Source, State, Via};
+use farcall_core::call::{Source, State, TenantId, Via};
 use farcall_core::steady::Steady;
 use farcall_core::time::Timestamp;
-use farcall_store::port::GrantsAsk;
+use farcall_store::port::{GrantsAsk, LaneRange};
 use farcall_store::record::{AttemptRecord, CallRecord, FileIdentity, GrantRecord, Progress, ResponseRecord};
 
 use super::*;
@@ -40,6 +40,18 @@ impl Reader for Faulty {
         Ok(None)
     }
 
+    fn waiting(&mut self, _: &[LaneRange]) -> Result<Vec<Vec<CallRecord>>, ReadError> {
+        Ok(Vec::new())
+    }
+
+    fn expiring(&mut self, _: u32) -> Result<Vec<CallRecord>, ReadError> {
+        Ok(Vec::new())
+    }
+
+    fn unfiled(&mut self, _: &[u8]) -> Result<Vec<(CallId, FileIdentity)>, ReadError> {
+        Ok(Vec::new())
+    }
+
     fn closed_until(&mut self, _: &str) -> Result<Option<Steady>, ReadError> {
         Ok(None)
     }
@@ -66,6 +78,7 @@ fn ended(id: CallId) -> CallRecord {
         tags: Vec::new(),
         priority: 3,
         tenant: None,
+        tenant_id: TenantId::default(),
         cost: 1,
         accepted_at: Timestamp::from_micros(0),
         not_before: None,
@@ -87,7 +100,7 @@ fn file(numbers: &[u128]) -> (Left, Vec<u128>) {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let (messages, mut told) = mpsc::channel(1);
     let reader = Box::new(Faulty { unreadable: CallId::from_bits(1), deadly: CallId::from_bits(2) });
-    let mut filer = Filer { filing: Arc::new(Filing::new(dir.path(), 1)), reader, messages, failing: HashSet::new() };
+    let mut filer = Filer { filing: Arc::new(Filing::new(dir.path(), 1)), reader, messages };
     let waiting = |&number: &u128| Waiting { call: CallId::from_bits(number), is_again: false };
     let calls: Vec<Waiting> = numbers.iter().map(waiting).collect();
     let left = filer.file(&calls);
@@ -104,26 +117,30 @@ fn file(numbers: &[u128]) -> (Left, Vec<u128>) {
 #[test]
 fn a_call_that_cannot_be_read_holds_up_no_other() {
     let (left, filed) = file(&[1, 3, 4]);
-    assert_eq!((left.failed, left.pause), (vec![CallId::from_bits(1)], Duration::ZERO));
+    assert_eq!(left.failed, [CallId::from_bits(1)]);
     assert_eq!(filed, [3, 4]);
 }
 
 #[test]
-fn a_batch_of_which_nothing_could_be_filed_is_tried_again_later() {
+fn a_batch_that_breaks_down_or_cannot_be_read_is_left_whole() {
     for stuck in [1, 2] {
         let (left, filed) = file(&[stuck]);
-        assert_eq!((left.failed, left.pause), (vec![CallId::from_bits(stuck)], RETRY_AFTER));
-        assert_eq!(filed, [0; 0]);
+        assert_eq!(left.failed, [CallId::from_bits(stuck)]);
+        assert!(left.error.is_some() && filed.is_empty());
     }
 }
 
 #[test]
-fn what_failed_goes_to_the_back_and_what_was_not_read_to_the_front() {
+fn what_failed_waits_and_what_was_not_read_goes_to_the_front() {
     let shared = Shared::default();
     let waiting = |number, is_again| Waiting { call: CallId::from_bits(number), is_again };
-    let (first, second, later) = (waiting(2, false), waiting(3, false), waiting(9, false));
+    let (stuck, first, second, later) = (waiting(1, false), waiting(2, false), waiting(3, false), waiting(9, false));
     shared.lock().calls.push_back(later);
-    let failed = vec![CallId::from_bits(1)];
-    shared.put_back(Left { unread: vec![first, second], failed, pause: Duration::ZERO });
-    assert_eq!(shared.next_batch(), Some(vec![first, second, later, waiting(1, true)]));
+    let (unread, failed) = (vec![first, second], vec![stuck.call]);
+    shared.put_back(&[stuck, first, second], Left { unread, failed, error: Some(FilingError::BrokeDown) });
+    assert_eq!(shared.next_batch(), Some(vec![first, second, later]), "and holds up no other");
+    assert_eq!(shared.lock().failing, HashSet::from([stuck.call]));
+    assert_eq!(shared.next_batch(), Some(vec![waiting(1, true)]), "after a while");
+    shared.put_back(&[waiting(1, true)], Left::default());
+    assert!(shared.lock().failing.is_empty());
 }

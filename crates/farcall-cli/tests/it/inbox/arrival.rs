@@ -26,7 +26,8 @@ fn a_slow_writer_is_waited_for_and_half_a_file_never_executed() -> Outcome {
     assert!(place.arrivals().is_empty());
     drop(file);
     assert_eq!(response(&place.dir(), "slow.json")["state"], "succeeded");
-    assert_eq!(fs::read_to_string(place.path("requests/slow.json")).unwrap_or_default().len(), text.len() + 4);
+    let request = until("its request", || fs::read_to_string(place.path("requests/slow.json")).ok());
+    assert_eq!(request.len(), text.len() + 4);
     assert_eq!(place.arrivals(), ["/1"]);
     drop(running);
     Ok(())
