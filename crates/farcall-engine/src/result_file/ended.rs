@@ -4,6 +4,7 @@
 //! taken again. A call whose file cannot leave the inbox gets its pair all the same, so that nobody waits for it in vain;
 //! only it is not filed then, so that the store still knows the file.
 
+use std::collections::HashSet;
 use std::fs::File;
 use std::path::PathBuf;
 
@@ -15,6 +16,7 @@ use farcall_store::record::FileIdentity;
 use super::displace::{self, Move, Newcomer, Occupant, Standing};
 use super::draft::{Draft, Drafts};
 use super::folders::{FILES_SYNCED_SINGLY_MAX, Folder, Folders, Placed};
+use super::held::Held;
 use super::name::{self, Tag};
 use super::taken::{Cleared, Kept, Taken};
 use super::{FileError, Filing};
@@ -39,6 +41,8 @@ pub(super) struct Batch<'b> {
     folders: &'b Folders,
     kept: Option<Kept>,
     items: Vec<Item<'b>>,
+    /// Nobody else moves what has these names, until the batch is done.
+    held: Option<Held<'b>>,
 }
 
 struct Item<'b> {
@@ -72,8 +76,6 @@ pub(super) fn file(filing: &Filing, calls: &[Ended]) -> Vec<Result<PathBuf, File
     let mut batch = Batch::new(filing, &folders, calls);
     batch.clear_inbox();
     batch.write();
-    // Held until both files have their names, so that nobody moves half a pair aside.
-    let _held = filing.held.hold(calls.iter().map(|ended| ended.file.name.as_slice()));
     batch.place_responses();
     batch.place_requests();
     batch.finish()
@@ -89,7 +91,7 @@ impl<'b> Batch<'b> {
             chosen: Vec::new(),
             result: Ok(()),
         };
-        Self { filing, folders, kept: Kept::open(&filing.dir), items: calls.iter().map(item).collect() }
+        Self { filing, folders, kept: Kept::open(&filing.dir), items: calls.iter().map(item).collect(), held: None }
     }
 
     /// A call file still in the inbox would be a new call after a crash. Mostly the intake was first.
@@ -106,6 +108,10 @@ impl<'b> Batch<'b> {
 
     /// Contents first, durable before any of them has a name; and with them, that the files have left the inbox.
     pub(super) fn write(&mut self) {
+        // What is found in place now must still be there when the rest is put beside it.
+        if self.items.iter().any(|item| item.ended.is_again) {
+            self.hold_names();
+        }
         let is_single = self.items.len() * 2 <= FILES_SYNCED_SINGLY_MAX;
         let mut drafts = Drafts::new(self.filing, is_single);
         for item in &mut self.items {
@@ -117,6 +123,7 @@ impl<'b> Batch<'b> {
     }
 
     pub(super) fn place_responses(&mut self) {
+        self.hold_names();
         for item in self.items.iter_mut().filter(|item| item.result.is_ok()) {
             match item.place_response(self.filing, self.folders) {
                 Ok(chosen) => {
@@ -126,13 +133,19 @@ impl<'b> Batch<'b> {
                 Err(error) => item.result = Err(error),
             }
         }
+        self.follow_responses();
         let synced = self.folders.sync_names(Folder::Responses);
         self.fail_unless(synced);
         crash::reach(Point::ResponseDurable);
     }
 
     pub(super) fn place_requests(&mut self) {
-        for item in self.items.iter_mut().filter(|item| item.result.is_ok()) {
+        self.place_first_requests(self.items.len());
+    }
+
+    /// Those of the first so many calls.
+    pub(super) fn place_first_requests(&mut self, count: usize) {
+        for item in self.items.iter_mut().take(count).filter(|item| item.result.is_ok()) {
             item.result = item.place_request(self.filing, self.folders, self.kept.as_ref());
             crash::reach(Point::RequestNamed);
         }
@@ -159,6 +172,23 @@ impl<'b> Batch<'b> {
             Ok(self.filing.path_of(Folder::Responses, &item.chosen))
         });
         finished.collect()
+    }
+
+    /// Of calls that share a name, the later one may have moved the earlier one's response aside.
+    fn follow_responses(&mut self) {
+        let mut names = HashSet::new();
+        let shared: HashSet<&[u8]> =
+            self.items.iter().map(|item| &*item.ended.file.name).filter(|name| !names.insert(*name)).collect();
+        let is_shared = |item: &&mut Item<'_>| item.result.is_ok() && shared.contains(&*item.ended.file.name);
+        for item in self.items.iter_mut().filter(is_shared) {
+            item.result = item.follow_response(self.folders);
+        }
+    }
+
+    /// From the first file in place to the last, syncs included, so that nobody moves half a pair aside.
+    fn hold_names(&mut self) {
+        let names = self.items.iter().map(|item| item.ended.file.name.as_slice());
+        self.held.get_or_insert_with(|| self.filing.held.hold(names));
     }
 
     fn sync_singly(&self) -> Result<(), FileError> {
@@ -216,15 +246,30 @@ impl Item<'_> {
     /// What an earlier time has put in place: the response, of which the name is chosen then; true when the request
     /// stands beside it.
     fn find_pair(&mut self, folders: &Folders) -> Result<bool, FileError> {
+        let own = name::displaced(self.name(), Tag::Call(self.ended.id), 1);
         // Under the plain name too, although a file taken since may have claimed it: whoever took that one moves the
         // whole pair aside.
-        for name in [name::displaced(self.name(), Tag::Call(self.ended.id), 1), self.name().to_vec()] {
-            if displace::occupant(folders, &name)? == Occupant::Call(self.ended.id) {
+        for name in [own.clone(), self.name().to_vec()] {
+            if self.stands_under(folders, &name)? {
                 self.chosen = name;
-                return self.is_own_request(folders, &self.chosen);
+                if self.is_own_request(folders, &self.chosen)? {
+                    return Ok(true);
+                }
+                return self.finish_move(folders, own);
             }
         }
         Ok(false)
+    }
+
+    /// The crash came while somebody moved the pair aside: the request went first, the response follows it.
+    fn finish_move(&mut self, folders: &Folders, to: Vec<u8>) -> Result<bool, FileError> {
+        if !self.is_own_request(folders, &to)? {
+            return Ok(false);
+        }
+        if folders.rename(Folder::Responses, &self.chosen, &to)? == Placed::Done {
+            self.chosen = to;
+        }
+        Ok(true)
     }
 
     /// Puts the response under the plain name if that is this call's, else under the call's own; gives the name.
@@ -262,14 +307,24 @@ impl Item<'_> {
         }
     }
 
+    fn follow_response(&mut self, folders: &Folders) -> Result<(), FileError> {
+        let aside = name::displaced(self.name(), Tag::Call(self.ended.id), 1);
+        if !self.stands_under(folders, &self.chosen)? && self.stands_under(folders, &aside)? {
+            self.chosen = aside;
+        }
+        Ok(())
+    }
+
+    fn stands_under(&self, folders: &Folders, name: &[u8]) -> Result<bool, FileError> {
+        Ok(displace::occupant(folders, name)? == Occupant::Call(self.ended.id))
+    }
+
     fn place_request(&mut self, filing: &Filing, folders: &Folders, kept: Option<&Kept>) -> Result<(), FileError> {
-        let mut name = self.chosen.clone();
-        let mut nth = 1;
         loop {
             let placed = match (&self.request, kept) {
-                (Request::Written(draft), _) => draft.place(filing, folders, &name)?,
+                (Request::Written(draft), _) => draft.place(filing, folders, &self.chosen)?,
                 (Request::Kept(_), Some(kept)) => kept
-                    .place(self.ended.id, folders.fd(Folder::Requests), &name)
+                    .place(self.ended.id, folders.fd(Folder::Requests), &self.chosen)
                     .map_err(FileError::of("move a taken file", Folder::Requests.name()))?,
                 (Request::Kept(_) | Request::Moved | Request::InPlace, _) => return Ok(()),
             };
@@ -281,7 +336,7 @@ impl Item<'_> {
                     return Ok(());
                 }
                 Placed::Gone => return Err(vanished(Folder::Requests)),
-                Placed::Occupied if self.is_own_request(folders, &name)? => {
+                Placed::Occupied if self.is_own_request(folders, &self.chosen)? => {
                     if let Request::Written(draft) = &self.request {
                         draft.discard(folders);
                     }
@@ -289,19 +344,36 @@ impl Item<'_> {
                 }
                 Placed::Occupied => {}
             }
-            match self.earlier_request(folders, &name)? {
+            match self.earlier_request(folders)? {
                 Some(step) => displace::run(folders, &[step])?,
-                None => {
-                    nth += 1;
-                    name = name::displaced(self.name(), Tag::Call(self.ended.id), nth);
-                }
+                None => self.yield_name(folders)?,
             }
         }
     }
 
-    fn earlier_request(&self, folders: &Folders, name: &[u8]) -> Result<Option<Move>, FileError> {
-        let tag = displace::lone_request_tag(folders, name, Newcomer::Call(self.ended.id))?;
-        tag.map(|tag| displace::aside(folders, Folder::Requests, name, tag)).transpose()
+    fn earlier_request(&self, folders: &Folders) -> Result<Option<Move>, FileError> {
+        let tag = displace::lone_request_tag(folders, &self.chosen, Newcomer::Call(self.ended.id))?;
+        tag.map(|tag| displace::aside(folders, Folder::Requests, &self.chosen, tag)).transpose()
+    }
+
+    /// A later file's request stands there without its response: this call's own response moves to the next name, and
+    /// is durable there before the request comes beside it.
+    fn yield_name(&mut self, folders: &Folders) -> Result<(), FileError> {
+        // A poller may have taken it.
+        let has_response = self.stands_under(folders, &self.chosen)?;
+        let mut nth = 1;
+        loop {
+            let candidate = name::displaced(self.name(), Tag::Call(self.ended.id), nth);
+            nth += 1;
+            if folders.exists(Folder::Requests, &candidate)? {
+                continue;
+            }
+            if has_response && folders.rename(Folder::Responses, &self.chosen, &candidate)? == Placed::Occupied {
+                continue;
+            }
+            self.chosen = candidate;
+            return folders.sync_names(Folder::Responses);
+        }
     }
 
     fn is_own_request(&self, folders: &Folders, name: &[u8]) -> Result<bool, FileError> {

@@ -1,7 +1,8 @@
 //! Plain names that are being worked on: nobody moves half a pair aside.
 //!
 //! The filer holds its batch's names from before the first response is placed until the last request is, syncs
-//! included; who makes way for a newcomer holds one name at a time, and waits only for that name.
+//! included, and from before it looks when some of it may be in place already; who makes way for a newcomer holds one
+//! name at a time, and waits only for that name.
 
 use std::collections::HashMap;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
