@@ -14,7 +14,7 @@ const CONFIG: &str = "inbox: {settle: 300ms}\n";
 #[test]
 fn a_slow_writer_is_waited_for_and_half_a_file_never_executed() -> Outcome {
     let place = Place::new(CONFIG)?;
-    let running = place.serve()?;
+    let running = place.serve_watching()?;
     let text = place.call(1);
     // The first half is a whole call of its own, so that only waiting for the writer keeps it from being executed.
     let mut file = fs::File::create(place.path("slow.json"))?;
@@ -36,7 +36,7 @@ fn a_slow_writer_is_waited_for_and_half_a_file_never_executed() -> Outcome {
 #[test]
 fn a_writer_that_dies_half_way_leaves_a_rejected_file() -> Outcome {
     let place = Place::new(CONFIG)?;
-    let running = place.serve()?;
+    let running = place.serve_watching()?;
     let text = place.call(1);
     let half = &text[..text.len() / 2];
     let mut file = fs::File::create(place.path("dead.json"))?;

@@ -55,6 +55,16 @@ impl Place {
         Ok(healthy(self.spawn()?, &self.dir()))
     }
 
+    /// Serves, and waits until the inbox is watched: what comes from then on is seen as it comes, and in its order.
+    fn serve_watching(&self) -> std::io::Result<Running> {
+        let running = self.serve()?;
+        let link = self.path("watched.json");
+        std::os::unix::fs::symlink("nowhere", &link)?;
+        said(&running, "ignored in the inbox: a symbolic link");
+        std::fs::remove_file(link)?;
+        Ok(running)
+    }
+
     /// A call of this number to the upstream.
     fn call(&self, number: u32) -> String {
         json!({"url": format!("{}/{number}", self.upstream.url())}).to_string()

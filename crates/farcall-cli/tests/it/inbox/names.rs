@@ -180,7 +180,7 @@ fn names_too_long_for_an_id_are_shortened_and_nothing_is_lost() -> Outcome {
 fn one_key_in_several_files_is_one_call_and_other_content_is_rejected() -> Outcome {
     let upstream = Recorder::start(|_, _| Reply::new(200).after(Duration::from_millis(300)))?;
     let place = Place::new(CONFIG)?;
-    let running = place.serve()?;
+    let running = place.serve_watching()?;
     let call = |note: &str| json!({"url": upstream.url(), "idempotency_key": "k-1", "tags": [note]}).to_string();
     drop_file(&place.dir(), "first.json", &call("x"))?;
     drop_file(&place.dir(), "copy.json", &call("x"))?;
