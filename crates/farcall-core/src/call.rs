@@ -197,9 +197,9 @@ pub struct UpstreamId(pub u32);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct QuotaId(pub u32);
 
-/// A tenant's place in the engine's table of names; 0 is the tenant of calls that name none.
+/// A digest of a tenant's name; 0 is the tenant of calls that name none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
-pub struct TenantId(pub u32);
+pub struct TenantId(pub u64);
 
 /// What a call sets for itself, over its upstream's policy.
 #[derive(Debug, Clone, PartialEq, Default)]

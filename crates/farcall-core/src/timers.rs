@@ -19,6 +19,10 @@ pub enum Timer {
     Deadline(CallId),
     /// An attempt has taken too long.
     Timeout(AttemptId),
+    /// The deadline of a call that only the store holds may pass.
+    StoredDeadline,
+    /// A load that failed may be tried again.
+    Load,
     /// Attempts in flight have had their time to finish.
     Drain,
     /// After a commit that failed another may be tried.

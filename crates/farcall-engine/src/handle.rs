@@ -14,11 +14,12 @@ use farcall_store::port::ReadError;
 use farcall_store::record::{AttemptRecord, CallRecord, FileIdentity, ResponseRecord};
 use tokio::sync::{mpsc, oneshot, watch};
 
+use crate::clock;
 use crate::config::Config;
 use crate::document::{Document, Rejection};
 use crate::intake::Status;
 use crate::reads::Reads;
-use crate::run::Message;
+use crate::run::{Message, reference};
 
 /// Submissions that the engine takes in at one go.
 pub const SUBMISSIONS_MAX: usize = 1_000;
@@ -200,7 +201,24 @@ impl Handle {
         // An engine that is gone has no standing to tell; the store still knows the call.
         let _ = self.messages.send(Message::Standing { call: id, reply }).await;
         let standing = standing.await.ok().flatten();
-        self.reads.call_view(id, standing).await
+        let Some(mut view) = self.reads.call_view(id, standing).await? else { return Ok(None) };
+        if standing.is_none() {
+            self.add_stored_standing(&mut view).await;
+        }
+        Ok(Some(view))
+    }
+
+    /// Why a call waits that only the store holds.
+    async fn add_stored_standing(&self, view: &mut CallView) {
+        let progress = &view.record.progress;
+        let Some((place, ready_at)) = reference(&view.record).zip(progress.ready_at) else { return };
+        let (reply, standing) = oneshot::channel();
+        let _ = self.messages.send(Message::StoredStanding { place, state: progress.state, ready_at, reply }).await;
+        if let Some(standing) = standing.await.ok().flatten() {
+            view.record.progress.state = standing.state;
+            view.wait_reason = standing.wait_reason;
+            view.next_at = standing.next_at.map(|at| clock::now().timestamp_of(at));
+        }
     }
 
     /// The attempts of a call by number; nothing for an unknown id.

@@ -220,7 +220,8 @@ fn boundaries(write: &Write) -> (Point, Point) {
         Write::Start(_) => (Point::StartBegun, Point::StartDurable),
         Write::Settle(_) => (Point::SettleBegun, Point::SettleDurable),
         Write::Close { .. } => (Point::CloseBegun, Point::CloseDurable),
-        Write::Filed(_) => (Point::FiledBegun, Point::FiledDurable),
+        // A callback is let go by the commit that says its parent is filed.
+        Write::Release { .. } | Write::Filed(_) => (Point::FiledBegun, Point::FiledDurable),
     }
 }
 

@@ -84,7 +84,7 @@ impl Reads {
                 wait_reason: standing.and_then(|standing| standing.wait_reason),
                 next_at: standing
                     .and_then(|standing| standing.next_at)
-                    .or_else(|| record.progress.next_at.map(|at| steady.instant(at)))
+                    .or_else(|| record.progress.ready_at.map(|at| steady.instant(at)).filter(|&at| at > now.instant))
                     .map(|at| now.timestamp_of(at)),
                 request_headers: masked_headers(&config, &request),
                 record,

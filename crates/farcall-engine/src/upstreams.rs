@@ -153,6 +153,15 @@ impl Upstreams {
         Ok(Past { certain_since, grants: grants.collect() })
     }
 
+    /// The upstream of this name or origin, if it is there.
+    pub(crate) fn find(&self, reference: &UpstreamRef, serves: Serves) -> Option<UpstreamId> {
+        let known = match serves {
+            Serves::Calls => &self.by_reference,
+            Serves::Webhooks => &self.webhooks,
+        };
+        known.get(reference).copied()
+    }
+
     pub(crate) fn get(&self, id: UpstreamId) -> Option<&Known> {
         self.by_id.get(&id)
     }

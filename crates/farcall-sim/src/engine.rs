@@ -10,12 +10,14 @@ use farcall_core::call::{CallSpec, Method, Priority, TenantId, UpstreamId};
 use farcall_core::dispatcher::{Dispatcher, Effect, Event};
 use farcall_core::id::{AttemptId, CallId};
 use farcall_core::time::Instant;
+use farcall_store::port::Store;
 
 use crate::checker::{self, Check, ensure, violation};
 use crate::disk::{Batch, Journal};
 use crate::facts::{Drain, Origin, Report, Reported, Times};
 use crate::journal;
 use crate::log::Line;
+use crate::recovery;
 use crate::world::{Happening, World};
 
 /// Turns at one moment before we say that the engine spins.
@@ -214,6 +216,8 @@ impl World {
             | Event::CommitFailed { .. }
             | Event::Cancel { .. }
             | Event::Filed { .. }
+            | Event::Loaded(_)
+            | Event::LoadFailed
             | Event::Drain { .. } => None,
         };
         if let Some((attempt, what)) = reported {
@@ -234,6 +238,7 @@ impl World {
                 Effect::Refuse { call } => self.refuse(call)?,
                 Effect::Launch { attempt, upstream, .. } => self.launch(attempt, upstream)?,
                 Effect::Abort { attempt } => self.abort_any(attempt)?,
+                Effect::Load => self.read_soon(),
                 Effect::Ended { call, has_file } => self.ended(call, has_file)?,
             }
         }
@@ -278,6 +283,39 @@ impl World {
             self.file_soon(call);
         }
         Ok(())
+    }
+
+    /// The store is read after a while, and what was read comes a while later still.
+    fn read_soon(&mut self) {
+        let Some(boot) = self.process.as_ref().map(|process| process.boot) else { return };
+        let delay = self.plan.faults.commit_latency(&mut self.dice, self.healed);
+        self.schedule(self.now + delay, Happening::Read { boot });
+    }
+
+    pub(crate) fn read(&mut self, boot: usize) -> Check {
+        let Some(process) = self.process.as_ref().filter(|process| process.boot == boot) else { return Ok(()) };
+        let fails = !self.healed && self.dice.percent(self.plan.faults.read_failure_percent);
+        let wanted = process.dispatcher.wanted().ok_or_else(|| violation("a load of nothing".to_owned()))?;
+        self.loading = if fails {
+            None
+        } else {
+            let unreadable = |error| violation(format!("waiting calls cannot be read: {error}"));
+            let mut reader = self.store.reader().map_err(unreadable)?;
+            Some(recovery::load(&mut *reader, self, wanted).map_err(unreadable)?)
+        };
+        let delay = self.plan.faults.commit_latency(&mut self.dice, self.healed);
+        self.schedule(self.now + delay, Happening::Loaded { boot });
+        Ok(())
+    }
+
+    pub(crate) fn loaded(&mut self, boot: usize) {
+        if self.process.as_ref().is_none_or(|process| process.boot != boot) {
+            return;
+        }
+        let loaded = self.loading.take();
+        let count = loaded.as_ref().map_or(0, |loaded| loaded.lanes.iter().map(Vec::len).sum());
+        self.note(Line::Loaded { calls: count });
+        self.tell(loaded.map_or(Event::LoadFailed, |loaded| Event::Loaded(Box::new(loaded))));
     }
 
     /// The part that writes response files gets to this call after a while.

@@ -41,6 +41,8 @@ pub(crate) struct Faults {
     /// How long it may take to open the store again.
     pub(crate) reopen_max: Duration,
     pub(crate) file_delay_max: Duration,
+    /// Percent of loads that fail.
+    pub(crate) read_failure_percent: u32,
     pub(crate) outages: Vec<Outage>,
     pub(crate) heal_after: Duration,
 }
@@ -82,6 +84,7 @@ impl Faults {
             fulls: Self::draw_fulls(dice, over),
             unknown_permille: if dice.percent(25) { dice.between(1, 100) } else { 0 },
             reopen_max: dice.spread(moment, Duration::from_secs(20)),
+            read_failure_percent: if dice.percent(20) { dice.count(1, 40) } else { 0 },
             file_delay_max: dice.spread(moment, Duration::from_secs(5)),
             outages: (0..outages).map(|_| Outage::draw(dice, upstreams, over)).collect(),
             heal_after: over * slow,
@@ -115,6 +118,12 @@ impl Faults {
 
     pub(crate) fn reopen_time(&self, dice: &mut Dice) -> Duration {
         dice.up_to(self.reopen_max)
+    }
+
+    /// The longest time in which nothing can be written, or the process does nothing.
+    pub(crate) fn trouble_max(&self) -> Duration {
+        let full = self.fulls.iter().map(|&(from, until)| until.saturating_sub(from)).sum::<Duration>();
+        full + self.reopen_max * 4 + self.stall_max() * 2 + Duration::from_secs(3)
     }
 
     /// The longest time in which the process does nothing.

@@ -3,7 +3,7 @@
 //! Bytes and words are made up; they decide nothing.
 
 use bytes::Bytes;
-use farcall_core::call::{ErrorKind, Source, Via};
+use farcall_core::call::{ErrorKind, Source, TenantId, Via};
 use farcall_core::dispatcher::{self, Callback};
 use farcall_core::id::{AttemptId, CallId};
 use farcall_core::settle::Tries;
@@ -26,8 +26,8 @@ pub(crate) struct Clock {
 pub(crate) fn translate(plan: &Plan, facts: &mut Facts, clock: Clock, write: &dispatcher::Write) -> port::Write {
     let Clock { now, steady } = clock;
     match *write {
-        dispatcher::Write::Insert { call, state, next_at, callback } => {
-            let progress = Progress::waiting(state, next_at.map(|at| steady.steady(at)));
+        dispatcher::Write::Insert { call, state, ready_at, callback } => {
+            let progress = Progress::waiting(state, ready_at.map(|at| steady.steady(at)));
             let insert = match callback {
                 Some(callback) => callback_insert(plan, facts, clock, call, callback, progress),
                 None => planned_insert(plan, facts, clock, call, progress),
@@ -50,6 +50,9 @@ pub(crate) fn translate(plan: &Plan, facts: &mut Facts, clock: Clock, write: &di
             port::Write::Settle(Box::new(Settle { at, call, attempt, progress, response: None }))
         }
         dispatcher::Write::Close { call, until } => port::Write::Close { call, until: steady.steady(until) },
+        dispatcher::Write::Release { call, ready_at } => {
+            port::Write::Release { call, ready_at: steady.steady(ready_at) }
+        }
         dispatcher::Write::Filed { call } => port::Write::Filed(call),
     }
 }
@@ -66,6 +69,7 @@ fn planned_insert(plan: &Plan, facts: &Facts, clock: Clock, call: CallId, progre
         method: wish.method.to_owned(),
         priority: wish.priority,
         tenant: (wish.tenant > 0).then(|| wish.tenant.to_string()),
+        tenant_id: TenantId(wish.tenant),
         cost: wish.cost.get(),
         not_before: times.not_before,
         deadline: times.deadline,
@@ -106,6 +110,7 @@ fn record(id: CallId, source: Source, limit_key: &str, accepted_at: Timestamp, p
         tags: Vec::new(),
         priority: 3,
         tenant: None,
+        tenant_id: TenantId::default(),
         cost: 1,
         accepted_at,
         not_before: None,
@@ -141,10 +146,10 @@ fn note_end(facts: &mut Facts, clock: Clock, call: CallId, end: Option<dispatche
 }
 
 fn progress_record(steady: SteadyClock, progress: dispatcher::Progress) -> Progress {
-    let dispatcher::Progress { state, next_at, tries, status, error, finished_at } = progress;
+    let dispatcher::Progress { state, ready_at, tries, status, error, finished_at } = progress;
     let Tries { retries, requeues, throttles } = tries;
-    let (next_at, error) = (next_at.map(|at| steady.steady(at)), error.map(error_record));
-    Progress { state, next_at, retries, requeues, throttles, finished_at, status, error }
+    let (ready_at, error) = (ready_at.map(|at| steady.steady(at)), error.map(error_record));
+    Progress { state, ready_at, retries, requeues, throttles, finished_at, status, error }
 }
 
 fn attempt_end(steady: SteadyClock, end: dispatcher::AttemptEnd) -> port::AttemptEnd {

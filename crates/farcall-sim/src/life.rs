@@ -31,7 +31,7 @@ impl World {
         let seed = self.dice.seed();
         let (dispatcher, recovery) = recovery::boot(self, seed)
             .map_err(|error| violation(format!("the store cannot be taken over: {error}")))?;
-        self.note(Line::Boot { number: u32::try_from(boot).unwrap_or(u32::MAX), live: recovery.live.len() });
+        self.note(Line::Boot { number: u32::try_from(boot).unwrap_or(u32::MAX), live: recovery.engaged.len() });
         self.ledger.check_recovery(&recovery)?;
         self.process = Some(Process::new(boot, dispatcher));
         for call in &recovery.unfiled {
@@ -53,6 +53,7 @@ impl World {
         let Some(mut process) = self.process.take_if(|process| !self.healed && is_meant(process)) else {
             return Ok(());
         };
+        self.loading = None;
         let lost = self.lose_power(&mut process)?;
         for pause in self.facts.pauses.iter_mut().filter(|pause| pause.until.is_none()) {
             pause.until = Some(self.now);
@@ -104,6 +105,7 @@ impl World {
         ensure(process.offered.is_empty(), || "a drain leaves offers without an answer".to_owned())?;
         ensure(process.out.is_empty(), || "a drain leaves attempts out".to_owned())?;
         self.process = None;
+        self.loading = None;
         self.note(Line::Stopped);
         self.restart_later();
         Ok(())

@@ -42,6 +42,7 @@ pub(crate) enum Line {
     Aborted { attempt: AttemptId, wrote: bool },
     Stored { call: CallId, state: State, attempts: u32 },
     Filed { call: CallId },
+    Loaded { calls: usize },
 }
 
 /// The log of a run.

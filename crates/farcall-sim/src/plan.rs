@@ -4,6 +4,7 @@
 
 use std::time::Duration;
 
+use farcall_core::dispatcher::Memory;
 use farcall_core::policy::UpstreamPolicy;
 use farcall_core::time::Instant;
 
@@ -25,6 +26,8 @@ pub(crate) struct Plan {
     pub(crate) upstreams: Vec<UpstreamPlan>,
     pub(crate) calls: Vec<CallPlan>,
     pub(crate) faults: Faults,
+    /// Small enough that lanes are loaded and left to the store all the time.
+    pub(crate) memory: Memory,
 }
 
 /// An upstream as it is at first.
@@ -69,6 +72,7 @@ impl Plan {
             upstreams,
             calls,
             faults,
+            memory: memory(dice),
         }
     }
 
@@ -88,6 +92,12 @@ impl Plan {
     pub(crate) fn is_webhook(&self, place: usize) -> bool {
         self.upstreams[place].shares.is_some()
     }
+}
+
+fn memory(dice: &mut Dice) -> Memory {
+    let lane_min = dice.count(1, 4) as usize;
+    let lane_max = lane_min + dice.count(0, 8) as usize;
+    Memory { calls_max: dice.spread_count(1, 100) as usize, lane_max, lane_min }
 }
 
 impl UpstreamPlan {

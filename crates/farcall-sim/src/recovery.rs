@@ -5,15 +5,16 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroU32;
 
-use farcall_core::call::{CallSpec, CallbackOf, Method, Priority, TenantId, UpstreamId};
-use farcall_core::dispatcher::{Census, Dispatcher, OpenAttempt, Recovered};
+use farcall_core::call::{CallSpec, CallbackOf, Method, Priority, UpstreamId};
+use farcall_core::dispatcher::{Census, Dispatcher, LaneLoad, Loaded, OpenAttempt, Recovered, Wanted};
 use farcall_core::id::CallId;
+use farcall_core::lane::LaneId;
 use farcall_core::limit::{Limits, Past, PastGrant};
 use farcall_core::policy::UpstreamPolicy;
 use farcall_core::settle::Tries;
 use farcall_core::steady::SteadyClock;
-use farcall_store::port::{ReadError, Reader, Store};
-use farcall_store::record::{CallRecord, Recovery};
+use farcall_store::port::{LaneRange, ReadError, Reader, Store};
+use farcall_store::record::{CallRecord, LaneName, LaneRecord, Recovery};
 
 use crate::plan::Plan;
 use crate::world::World;
@@ -33,7 +34,10 @@ pub(crate) fn boot(world: &mut World, seed: u64) -> Result<(Dispatcher, Recovery
     for (call, attempt) in &recovery.open_attempts {
         open.entry(*call).or_default().push(OpenAttempt { number: attempt.number });
     }
-    for record in &recovery.live {
+    for LaneRecord { lane, waiting } in &recovery.lanes {
+        dispatcher.restore_lane(upstream_of(plan, &lane.limit_key, lane.of_callbacks), lane_id(lane), *waiting);
+    }
+    for record in &recovery.engaged {
         let spec = spec(&mut *reader, plan, steady, record, &unfiled)?;
         let open = open.remove(&record.id).unwrap_or_default();
         dispatcher.restore(now, recovered(record, steady, spec, open));
@@ -45,7 +49,7 @@ pub(crate) fn boot(world: &mut World, seed: u64) -> Result<(Dispatcher, Recovery
 pub(crate) fn declare(reader: &mut dyn Reader, world: &World, seed: u64) -> Result<Dispatcher, ReadError> {
     let World { plan, policies, clocks, .. } = world;
     let now = clocks.now(world.now);
-    let mut dispatcher = Dispatcher::new(policies[0].clone(), seed);
+    let mut dispatcher = Dispatcher::new(policies[0].clone(), seed).with_memory(plan.memory);
     if let Some(until) = reader.closed_until(&plan.upstreams[0].key)? {
         dispatcher.restore_closing(dispatcher.command_upstream(), clocks.instant(until));
     }
@@ -62,6 +66,53 @@ pub(crate) fn declare(reader: &mut dyn Reader, world: &World, seed: u64) -> Resu
         }
     }
     Ok(dispatcher)
+}
+
+/// What a load asks for, as the store has it.
+pub(crate) fn load(reader: &mut dyn Reader, world: &World, wanted: &Wanted) -> Result<Loaded, ReadError> {
+    let (plan, steady) = (&world.plan, world.clocks.process());
+    let range = |asked: &LaneLoad| {
+        let place = asked.upstream.0 as usize;
+        let lane = LaneName {
+            limit_key: plan.upstreams[place].key.clone(),
+            of_callbacks: place == 0 || plan.is_webhook(place),
+            priority: asked.lane.priority.level(),
+            tenant: asked.lane.tenant,
+        };
+        LaneRange { lane, ready_at: steady.steady(asked.from.ready_at), call: asked.from.call, count: asked.count }
+    };
+    let lanes = reader.waiting(&wanted.lanes.iter().map(range).collect::<Vec<_>>())?;
+    let deadlines = if wanted.deadlines > 0 { reader.expiring(wanted.deadlines)? } else { Vec::new() };
+    let mut calls = Vec::new();
+    for &call in &wanted.calls {
+        calls.extend(reader.call(call)?);
+    }
+    let mut read = |records: Vec<CallRecord>| -> Result<Vec<Recovered>, ReadError> {
+        let mut one = |record: &CallRecord| {
+            let spec = spec(reader, plan, steady, record, &BTreeSet::new())?;
+            Ok(recovered(record, steady, spec, Vec::new()))
+        };
+        records.iter().map(&mut one).collect()
+    };
+    Ok(Loaded {
+        lanes: lanes.into_iter().map(&mut read).collect::<Result<_, _>>()?,
+        deadlines: read(deadlines)?,
+        calls: read(calls)?,
+    })
+}
+
+fn lane_id(lane: &LaneName) -> LaneId {
+    let priority = Priority::new(lane.priority).expect("stored as it was accepted");
+    LaneId { priority, tenant: lane.tenant }
+}
+
+fn upstream_of(plan: &Plan, key: &str, is_callback: bool) -> UpstreamId {
+    let place = if is_callback {
+        plan.place_of_callback(key)
+    } else {
+        plan.upstreams.iter().position(|upstream| upstream.key == key)
+    };
+    UpstreamId(place.and_then(|place| u32::try_from(place).ok()).expect("no upstream is ever removed"))
 }
 
 fn past(reader: &mut dyn Reader, key: &str, policy: &UpstreamPolicy, world: &World) -> Result<Past, ReadError> {
@@ -81,18 +132,14 @@ fn spec(
     record: &CallRecord,
     unfiled: &BTreeSet<CallId>,
 ) -> Result<CallSpec, ReadError> {
-    let place = match record.callback_of {
-        Some(_) => plan.place_of_callback(&record.limit_key),
-        None => plan.upstreams.iter().position(|upstream| upstream.key == record.limit_key),
-    };
     let wish = if record.has_overrides { document(reader, record.id)?.map(|at| &plan.calls[at]) } else { None };
     Ok(CallSpec {
         id: record.id,
-        upstream: UpstreamId(place.and_then(|place| u32::try_from(place).ok()).expect("no upstream is ever removed")),
+        upstream: upstream_of(plan, &record.limit_key, record.callback_of.is_some()),
         source: record.source,
         method: Method::of(&record.method),
         priority: Priority::new(record.priority).expect("stored as it was accepted"),
-        tenant: TenantId(record.tenant.as_ref().map_or(0, |tenant| tenant.parse().expect("a number, as written"))),
+        tenant: record.tenant_id,
         cost: NonZeroU32::new(record.cost).expect("no call costs nothing"),
         accepted_at: record.accepted_at,
         not_before: record.not_before.map(|at| steady.instant(at)),
@@ -118,7 +165,7 @@ fn recovered(record: &CallRecord, steady: SteadyClock, spec: CallSpec, open: Vec
         state: progress.state,
         tries: Tries { retries: progress.retries, requeues: progress.requeues, throttles: progress.throttles },
         attempts: record.attempts,
-        next_at: progress.next_at.map(|at| steady.instant(at)),
+        ready_at: progress.ready_at.map(|at| steady.instant(at)),
         open,
     }
 }

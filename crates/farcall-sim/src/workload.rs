@@ -20,7 +20,7 @@ pub(crate) struct CallPlan {
     pub(crate) source: Source,
     pub(crate) method: &'static str,
     pub(crate) priority: u8,
-    pub(crate) tenant: u32,
+    pub(crate) tenant: u64,
     pub(crate) cost: NonZeroU32,
     /// From acceptance on.
     pub(crate) delay: Option<Duration>,
@@ -90,7 +90,7 @@ impl Wishes {
             source: if self.files && dice.percent(60) { Source::Inbox } else { Source::Api },
             method: dice.pick::<&str>(&METHODS),
             priority: if self.priorities { u8::try_from(dice.count(1, 5)).unwrap_or(3) } else { 3 },
-            tenant: dice.count(0, self.tenants - 1),
+            tenant: u64::from(dice.count(0, self.tenants - 1)),
             cost: NonZeroU32::new(cost).expect("drawn from one"),
             delay: (self.delays && dice.percent(30)).then(|| dice.spread(Duration::from_millis(1), longest)),
             deadline: (self.deadlines && dice.percent(40)).then(|| dice.spread(Duration::from_millis(1), longest)),

@@ -6,6 +6,7 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
 
+use farcall_core::dispatcher::Loaded;
 use farcall_core::id::{AttemptId, CallId};
 use farcall_core::policy::UpstreamPolicy;
 use farcall_core::time::Instant;
@@ -45,6 +46,8 @@ pub(crate) struct World {
     /// Of the present start or the last one.
     pub(crate) policies: Vec<UpstreamPolicy>,
     pub(crate) networks: Vec<Network>,
+    /// What a load has read and did not hand over yet.
+    pub(crate) loading: Option<Loaded>,
     /// Offers that wait for a process that takes them.
     pub(crate) parked: Vec<usize>,
     pub(crate) healed: bool,
@@ -119,6 +122,14 @@ pub(crate) enum Happening {
         boot: usize,
         call: CallId,
     },
+    /// What a load asked for is read.
+    Read {
+        boot: usize,
+    },
+    /// What was read comes to the engine.
+    Loaded {
+        boot: usize,
+    },
 }
 
 impl World {
@@ -139,6 +150,7 @@ impl World {
             flights: BTreeMap::new(),
             policies: plan.upstreams.iter().map(|upstream| upstream.policy.clone()).collect(),
             networks: plan.upstreams.iter().map(|upstream| upstream.network.clone()).collect(),
+            loading: None,
             parked: Vec::new(),
             healed: false,
             queue: BinaryHeap::new(),
@@ -252,6 +264,8 @@ impl World {
             Happening::Finish { attempt } => self.finish(attempt),
             Happening::AbortDone { attempt } => self.abort_done(attempt),
             Happening::Filed { boot, call } => self.filed(boot, call),
+            Happening::Read { boot } => return self.read(boot),
+            Happening::Loaded { boot } => self.loaded(boot),
         }
         Ok(())
     }

@@ -12,7 +12,8 @@ use farcall_core::steady::{KeptClock, Steady};
 use farcall_core::time::Timestamp;
 
 use crate::record::{
-    AttemptRecord, CallRecord, ErrorRecord, GrantRecord, Progress, Recovery, RequestRecord, ResponseRecord,
+    AttemptRecord, CallRecord, ErrorRecord, FileIdentity, GrantRecord, LaneName, Progress, Recovery, RequestRecord,
+    ResponseRecord,
 };
 
 /// One change that must be durable before what rests on it happens.
@@ -20,13 +21,15 @@ use crate::record::{
 pub enum Write {
     /// A new call and the document it came as. Neither its id nor its idempotency key is known yet.
     Insert(Box<Insert>),
-    /// An attempt is about to be made; the call runs, and waits for nothing (`next_at`). The call has not ended, and
+    /// An attempt is about to be made; the call runs, and stands in no lane any more. The call has not ended, and
     /// the number is one above that of its last attempt.
     Start(Start),
     /// An attempt ended, or a waiting call did.
     Settle(Box<Settle>),
     /// An answer to this call asks everybody to keep away from its upstream until then. The later of several counts.
     Close { call: CallId, until: Steady },
+    /// A call that was held back may go on from then on. It has not ended, and neither runs nor waits in a lane.
+    Release { call: CallId, ready_at: Steady },
     /// A call's response file and request file are in place. The call has ended, and was not filed before.
     Filed(CallId),
 }
@@ -38,7 +41,7 @@ impl Write {
             Self::Insert(insert) => Some(insert.at),
             Self::Start(start) => Some(start.granted_at),
             Self::Settle(settle) => Some(settle.at),
-            Self::Close { .. } | Self::Filed(_) => None,
+            Self::Close { .. } | Self::Release { .. } | Self::Filed(_) => None,
         }
     }
 
@@ -48,7 +51,7 @@ impl Write {
             Self::Insert(insert) => insert.call.id,
             Self::Start(start) => start.call,
             Self::Settle(settle) => settle.call,
-            Self::Close { call, .. } | Self::Filed(call) => *call,
+            Self::Close { call, .. } | Self::Release { call, .. } | Self::Filed(call) => *call,
         }
     }
 }
@@ -97,6 +100,15 @@ pub struct AttemptEnd {
     pub proved_at: Option<Steady>,
     pub ended_at: Timestamp,
     pub error: Option<ErrorRecord>,
+}
+
+/// Calls of a lane that are asked for: at most `count`, from a place on. Among those of one moment ids decide.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LaneRange {
+    pub lane: LaneName,
+    pub ready_at: Steady,
+    pub call: CallId,
+    pub count: u32,
 }
 
 /// Why a batch was not committed; none of it is durable.
@@ -222,6 +234,24 @@ pub trait Reader: Send {
     /// # Errors
     /// When the store cannot be read.
     fn grants(&mut self, limit_key: &str, since: Steady, count: u32) -> Result<Vec<GrantRecord>, ReadError>;
+
+    /// The calls of each range, in the order of their places.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    fn waiting(&mut self, ranges: &[LaneRange]) -> Result<Vec<Vec<CallRecord>>, ReadError>;
+
+    /// At most `count` calls that wait in a lane and have a deadline, the earliest first.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    fn expiring(&mut self, count: u32) -> Result<Vec<CallRecord>, ReadError>;
+
+    /// The calls that came from files of this name and are not filed yet, in the order of acceptance.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    fn unfiled(&mut self, name: &[u8]) -> Result<Vec<(CallId, FileIdentity)>, ReadError>;
 
     /// Until when the upstream of a limit key asked everybody to keep away, if it ever did.
     ///

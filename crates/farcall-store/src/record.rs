@@ -6,7 +6,7 @@
 
 use bytes::Bytes;
 use farcall_core::attempt::{AttemptKind, AttemptOutcome};
-use farcall_core::call::{ErrorKind, Source, State, Via};
+use farcall_core::call::{ErrorKind, Source, State, TenantId, Via};
 use farcall_core::id::CallId;
 use farcall_core::steady::{KeptClock, Steady};
 use farcall_core::time::Timestamp;
@@ -33,8 +33,9 @@ pub struct ErrorRecord {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Progress {
     pub state: State,
-    /// When it may go on, where that is known.
-    pub next_at: Option<Steady>,
+    /// Its place in its lane, while it waits in one: from when on it may go on. Nothing while it runs or is held back,
+    /// and when it has ended.
+    pub ready_at: Option<Steady>,
     /// Retries used in the present round.
     pub retries: u32,
     /// Rounds begun after the first.
@@ -63,6 +64,8 @@ pub struct CallRecord {
     pub tags: Vec<String>,
     pub priority: u8,
     pub tenant: Option<String>,
+    /// What lanes tell tenants apart by.
+    pub tenant_id: TenantId,
     pub cost: u32,
     pub accepted_at: Timestamp,
     pub not_before: Option<Steady>,
@@ -83,9 +86,9 @@ pub struct CallRecord {
 }
 
 impl Progress {
-    /// That of a call in this state which was never tried, and may go on at `next_at`.
-    pub const fn waiting(state: State, next_at: Option<Steady>) -> Self {
-        Self { state, next_at, retries: 0, requeues: 0, throttles: 0, finished_at: None, status: None, error: None }
+    /// That of a call in this state which was never tried, and may go on from `ready_at` on.
+    pub const fn waiting(state: State, ready_at: Option<Steady>) -> Self {
+        Self { state, ready_at, retries: 0, requeues: 0, throttles: 0, finished_at: None, status: None, error: None }
     }
 }
 
@@ -164,11 +167,30 @@ impl Totals {
     }
 }
 
+/// The calls of one limit key, priority and tenant that wait; callbacks stand apart.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct LaneName {
+    pub limit_key: String,
+    /// Its calls are callbacks.
+    pub of_callbacks: bool,
+    pub priority: u8,
+    pub tenant: TenantId,
+}
+
+/// A lane, and how many calls wait in it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LaneRecord {
+    pub lane: LaneName,
+    pub waiting: u64,
+}
+
 /// What a store holds that still needs the engine, taken over at open.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Recovery {
-    /// Every call that has not ended, in the order of acceptance.
-    pub live: Vec<CallRecord>,
+    /// Calls that have not ended and wait in no lane, in the order of acceptance: they run, or are held back.
+    pub engaged: Vec<CallRecord>,
+    /// Every lane in which calls wait, in order.
+    pub lanes: Vec<LaneRecord>,
     /// Attempts still marked running, oldest call first: the engine died while they were out. Their call may have
     /// ended meanwhile by another attempt, and then stands in neither list.
     pub open_attempts: Vec<(CallId, AttemptRecord)>,

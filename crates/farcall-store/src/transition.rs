@@ -4,6 +4,7 @@
 //! here decides what should happen; it only recognises what cannot have happened.
 
 use farcall_core::attempt::AttemptOutcome;
+use farcall_core::call::State;
 use farcall_core::id::CallId;
 
 use crate::port::{AttemptEnd, CommitError, Settle, Start};
@@ -11,10 +12,12 @@ use crate::port::{AttemptEnd, CommitError, Settle, Start};
 /// Where a stored call stands, as far as the conditions ask.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Standing {
-    pub(crate) ended: bool,
+    pub(crate) state: State,
     pub(crate) filed: bool,
     /// Attempts made so far.
     pub(crate) attempts: u32,
+    /// It stands in a lane.
+    pub(crate) waits: bool,
 }
 
 /// Why a write is refused: words that go before "of call_...".
@@ -52,7 +55,7 @@ impl Refusal {
 impl Standing {
     /// Whether this attempt may start now.
     pub(crate) const fn start(self, start: &Start) -> Result<(), Refusal> {
-        if self.ended {
+        if self.state.is_end() {
             return Err(Refusal("start after the end"));
         }
         match self.attempts.checked_add(1) {
@@ -67,7 +70,7 @@ impl Standing {
             return Err(Refusal("attempt end without an outcome"));
         }
         let ends = settle.progress.as_ref().map(|progress| progress.state.is_end());
-        match (self.ended, ends) {
+        match (self.state.is_end(), ends) {
             (_, None) if settle.attempt.is_none() => Err(Refusal("settlement of nothing")),
             (_, None | Some(false)) if settle.response.is_some() => Err(Refusal("response before the end")),
             (_, None) => Ok(Settlement::Stays),
@@ -77,9 +80,17 @@ impl Standing {
         }
     }
 
+    /// Whether the call may be let into its lane.
+    pub(crate) const fn release(self) -> Result<(), Refusal> {
+        if self.waits || self.state.is_end() || matches!(self.state, State::Running) {
+            return Err(Refusal("release of a call that is not held back"));
+        }
+        Ok(())
+    }
+
     /// Whether the call's files may be noted as in place.
     pub(crate) const fn file(self) -> Result<(), Refusal> {
-        if !self.ended {
+        if !self.state.is_end() {
             return Err(Refusal("filing before the end"));
         }
         if self.filed { Err(Refusal("second filing")) } else { Ok(()) }

@@ -14,7 +14,7 @@ use crate::time::Now;
 
 impl Dispatcher {
     pub(super) fn cancel(&mut self, now: Now, call: CallId) {
-        let Some(entry) = self.calls.get_mut(&call) else { return };
+        let Some(entry) = self.calls.get_mut(&call) else { return self.cancel_stored(call) };
         match entry.place {
             Place::Ended => {}
             Place::Running => {

@@ -3,6 +3,7 @@
 //! Plain data: what happens to an entry stands with what makes it happen.
 
 use crate::call::{CallSpec, QuotaId, State, WaitReason};
+use crate::lane::{LaneId, Position};
 use crate::limit::Grant;
 use crate::settle::Tries;
 use crate::time::Instant;
@@ -17,6 +18,12 @@ pub(super) struct Entry {
     /// Attempts made, over its whole life.
     pub(super) attempts: u32,
     pub(super) deadline: Option<Instant>,
+    /// It is queued, and the store still has it as scheduled: that its time came is not written.
+    pub(super) is_stored_as_scheduled: bool,
+    /// Its insert is durable.
+    pub(super) is_stored: bool,
+    /// Since when it waits for its turn, or until when it sleeps: its place in its lane.
+    pub(super) ready_at: Instant,
     /// It was to be cancelled when an attempt had been let go.
     pub(super) is_cancel_requested: bool,
     /// Attempts whose handling broke down, since this process has the call.
@@ -25,13 +32,45 @@ pub(super) struct Entry {
     pub(super) live: Vec<Live>,
 }
 
+impl Entry {
+    pub(super) const fn new(spec: CallSpec, state: State, tries: Tries, attempts: u32, ready_at: Instant) -> Self {
+        Self {
+            spec,
+            state,
+            place: Place::Lane,
+            tries,
+            attempts,
+            deadline: None,
+            is_stored_as_scheduled: false,
+            is_stored: true,
+            ready_at,
+            is_cancel_requested: false,
+            deaths: 0,
+            live: Vec::new(),
+        }
+    }
+
+    pub(super) const fn lane(&self) -> LaneId {
+        LaneId { priority: self.spec.priority, tenant: self.spec.tenant }
+    }
+
+    /// What is known of it here is not stored, so it stays in memory.
+    pub(super) const fn is_pinned(&self) -> bool {
+        self.deaths > 0
+    }
+
+    pub(super) const fn position(&self) -> Position {
+        Position { ready_at: self.ready_at, call: self.spec.id }
+    }
+}
+
 /// Where the call is kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Place {
     /// In its upstream's lanes.
     Lane,
-    /// Waiting for a time.
-    Asleep { until: Instant, reason: WaitReason },
+    /// In its upstream's lanes, waiting for the time that is its place there.
+    Asleep { reason: WaitReason },
     /// A callback whose parent is not filed yet.
     Held,
     /// Attempts are out.

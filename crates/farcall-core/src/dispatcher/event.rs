@@ -3,6 +3,7 @@
 //! Events report and decide nothing; each carries the time at which it happened where that matters to the limits.
 
 use super::Seq;
+use super::load::Loaded;
 use crate::attempt::{AttemptResult, BytesSent};
 use crate::call::CallSpec;
 use crate::id::{AttemptId, CallId};
@@ -31,6 +32,10 @@ pub enum Event {
     Cancel { call: CallId },
     /// The response file and the request file of a call are in place.
     Filed { call: CallId },
+    /// What `Effect::Load` asked for.
+    Loaded(Box<Loaded>),
+    /// What `Effect::Load` asked for cannot be read just now.
+    LoadFailed,
     /// Start nothing more; cut off at `until` what is still out.
     Drain { until: Instant },
 }

@@ -118,14 +118,7 @@ impl Dispatcher {
         let Some(entry) = self.calls.get(&call) else { return };
         match entry.place {
             Place::Running | Place::Ended => {}
-            Place::Lane => {
-                let (priority, tenant, id) = (entry.spec.priority, entry.spec.tenant, entry.spec.upstream);
-                self.upstream(id).lanes.remove(priority, tenant, call);
-                // The call may have been the one that its quota was blocked for.
-                let quota = self.upstream(id).quota;
-                self.wake(quota);
-            }
-            Place::Asleep { until, .. } => self.timers.cancel(until, Timer::Wake(call)),
+            Place::Lane | Place::Asleep { .. } => self.leave_lane(call),
             Place::Held => self.held.retain(|&(_, held)| held != call),
         }
     }
@@ -214,7 +207,7 @@ impl Dispatcher {
         let end = attempt_end(now, live, AttemptOutcome::Cancelled, None, None);
         self.push_settle(attempt.call, Some(end), None);
         if self.calls.get(&attempt.call).is_some_and(|entry| entry.live.is_empty()) {
-            self.calls.remove(&attempt.call);
+            self.forget(attempt.call);
         }
     }
 
@@ -228,7 +221,7 @@ impl Dispatcher {
         let entry = &self.calls[&call];
         let others_are_out = !entry.live.is_empty();
         let is_late = entry.deadline.is_some_and(|deadline| deadline <= now.instant);
-        let (status, error) = (over.end.status, over.end.error);
+        let status = over.end.status;
         match self.final_decision(call, over) {
             Decision::End { state: State::Succeeded, error } => {
                 self.end(now, call, State::Succeeded, error, status, Some(over.end));
@@ -242,14 +235,15 @@ impl Dispatcher {
                 self.end(now, call, State::Expired, Some(ErrorKind::Deadline), status, Some(over.end));
             }
             Decision::Wait { until, reason, tries } => {
-                let progress = self.wait(call, Some(until), tries, status, error);
+                let progress = self.wait(call, until, tries, &over.end);
                 self.push_settle(call, Some(over.end), Some(progress));
-                self.sleep(call, until, reason);
+                self.stand(call, until, Some(reason));
             }
             Decision::Requeue { tries } => {
-                let progress = self.wait(call, None, tries, status, error);
+                let ready_at = self.end_of_line(now);
+                let progress = self.wait(call, ready_at, tries, &over.end);
                 self.push_settle(call, Some(over.end), Some(progress));
-                self.enqueue(call);
+                self.stand(call, ready_at, None);
             }
         }
     }
@@ -274,20 +268,14 @@ impl Dispatcher {
         }
     }
 
-    fn wait(
-        &mut self,
-        call: CallId,
-        until: Option<Instant>,
-        tries: Tries,
-        status: Option<u16>,
-        error: Option<ErrorKind>,
-    ) -> Progress {
+    fn wait(&mut self, call: CallId, ready_at: Instant, tries: Tries, end: &AttemptEnd) -> Progress {
         let entry = self.calls.get_mut(&call).expect("a call that waits is known");
         let state = lifecycle::next(entry.state, Step::Wait).expect("only a running call comes to wait");
         self.census.change(entry.state, state);
         entry.state = state;
         entry.tries = tries;
-        Progress { state, next_at: until, tries, status, error, finished_at: None }
+        let (status, error, ready_at) = (end.status, end.error, Some(ready_at));
+        Progress { state, ready_at, tries, status, error, finished_at: None }
     }
 
     /// Ends a call: its outcome is written, what still runs of it cut off, its callbacks inserted.
@@ -310,14 +298,20 @@ impl Dispatcher {
             self.timers.cancel(deadline, Timer::Deadline(call));
         }
         let finished_at = Some(now.timestamp);
-        let progress = Progress { state, next_at: None, tries: entry.tries, status, error, finished_at };
+        let progress = Progress { state, ready_at: None, tries: entry.tries, status, error, finished_at };
         let spec = entry.spec.clone();
         if entry.live.is_empty() {
-            self.calls.remove(&call);
+            self.forget(call);
         }
         self.writes.push(Write::Settle { call, upstream: spec.upstream, attempt, progress: Some(progress) });
         self.effects_after.push(Effect::Ended { call, has_file: spec.has_file });
         self.insert_callbacks(now, &spec, state);
+    }
+
+    /// A call is not in memory any more.
+    pub(super) fn forget(&mut self, call: CallId) {
+        self.calls.remove(&call);
+        self.loads.left_memory(call);
     }
 
     pub(super) fn insert_callbacks(&mut self, now: Now, parent: &CallSpec, end: State) {

@@ -42,6 +42,11 @@ impl Gate {
         self.held.split_off(first).into()
     }
 
+    /// The turn handed over last that is not durable yet.
+    pub(super) fn last_mut(&mut self) -> Option<&mut Held> {
+        self.held.back_mut()
+    }
+
     /// Turns under way.
     pub(super) fn len(&self) -> usize {
         self.held.len()

@@ -10,6 +10,8 @@ mod entry;
 mod event;
 mod finish;
 mod gate;
+mod load;
+mod memory;
 mod quota;
 mod restore;
 mod standing;
@@ -25,6 +27,8 @@ use std::collections::{BTreeSet, VecDeque};
 
 pub use census::Census;
 pub use event::Event;
+pub use load::{LaneLoad, Loaded, Wanted};
+pub use memory::Memory;
 pub use restore::{OpenAttempt, Recovered};
 pub use standing::{Standing, UpstreamStanding, Waiters};
 pub use storage::TURNS_IN_FLIGHT_MAX;
@@ -33,16 +37,16 @@ pub use turn::{AskedBy, AttemptEnd, Callback, Effect, Progress, Seq, Turn, Write
 use crate::call::{CallSpec, QuotaId, State, UpstreamId, WaitReason};
 use crate::id::CallId;
 use crate::id_map::IdMap;
-use crate::lane::Waiting;
-use crate::lifecycle::{self, Step};
 use crate::limit::{Limits, Past};
 use crate::policy::{CallbackPolicy, UpstreamPolicy};
 use crate::retry::Fraction;
 use crate::settle::Tries;
 use crate::time::{Instant, Now};
 use crate::timers::{Timer, Timers};
-use entry::{Cut, Entry, Place};
+use entry::{Cut, Entry};
 use gate::Gate;
+use load::Loads;
+use memory::LeftNew;
 use quota::Quota;
 use storage::Storage;
 use upstream::Upstream;
@@ -57,7 +61,16 @@ const ATTEMPTS_MAX: u32 = 1_024;
 pub struct Dispatcher {
     upstreams: Vec<Upstream>,
     quotas: Vec<Quota>,
+    /// Calls in memory: all that run or are held back, and the front of each lane.
     calls: IdMap<CallId, Entry>,
+    /// Calls left to the store before their insert was durable.
+    left_new: IdMap<CallId, LeftNew>,
+    memory: Memory,
+    /// Waiting calls in memory.
+    loaded: usize,
+    loads: Loads,
+    /// The last place that was given at the end of a lane.
+    last_place: Instant,
     /// Callbacks that wait until their parent is filed, behind that.
     held: BTreeSet<(CallId, CallId)>,
     commands: UpstreamId,
@@ -95,6 +108,11 @@ impl Dispatcher {
             upstreams: Vec::new(),
             quotas: Vec::new(),
             calls: IdMap::default(),
+            left_new: IdMap::default(),
+            memory: Memory::default(),
+            loaded: 0,
+            loads: Loads::default(),
+            last_place: Instant::MIN,
             held: BTreeSet::new(),
             commands: UpstreamId(0),
             timers: Timers::default(),
@@ -115,6 +133,13 @@ impl Dispatcher {
         };
         dispatcher.commands = dispatcher.declare(commands);
         dispatcher
+    }
+
+    /// The same, with other bounds on what is kept in memory.
+    #[must_use]
+    pub const fn with_memory(mut self, memory: Memory) -> Self {
+        self.memory = memory;
+        self
     }
 
     /// The upstream of callbacks that run a command.
@@ -168,7 +193,7 @@ impl Dispatcher {
         let upstream = self.upstream(id);
         (upstream.is_paused, upstream.blocked) = (false, None);
         let quota = upstream.quota;
-        if !upstream.takes_turns && !upstream.lanes.is_empty() {
+        if !upstream.takes_turns && upstream.lanes.ready() > 0 {
             upstream.takes_turns = true;
             self.quota(quota).turns.push_back(id);
         }
@@ -187,7 +212,9 @@ impl Dispatcher {
             Event::Committed { seq } => self.committed(now, seq),
             Event::CommitFailed { seq } => self.commit_failed(now, seq),
             Event::Cancel { call } => self.cancel(now, call),
-            Event::Filed { call } => self.filed(call),
+            Event::Filed { call } => self.filed(now, call),
+            Event::Loaded(loaded) => self.loaded(now, *loaded),
+            Event::LoadFailed => self.load_failed(now),
             Event::Drain { until } => self.drain(until),
         }
     }
@@ -198,6 +225,7 @@ impl Dispatcher {
             self.fire(now, timer);
         }
         self.start_ready(now);
+        self.ask_for_more();
         self.hand_over()
     }
 
@@ -206,7 +234,7 @@ impl Dispatcher {
         let has_ready = !self.ready.is_empty() || (!self.is_full() && !self.crowded_out.is_empty());
         let may_start = has_ready && self.starts_max() > self.writes.len();
         let has_writes = !self.writes.is_empty() && self.may_write();
-        if may_start || has_writes || !self.effects.is_empty() {
+        if may_start || has_writes || self.may_ask() || !self.effects.is_empty() {
             return Some(now);
         }
         self.timers.next()
@@ -259,66 +287,17 @@ impl Dispatcher {
         let acknowledges = callback.is_none();
         let not_before = spec.not_before.filter(|&at| at > now.instant);
         let state = if not_before.is_some() { State::Scheduled } else { State::Queued };
-        let write = Write::Insert { call, state, next_at: not_before, callback };
-        self.writes.push(write);
+        let place = not_before.unwrap_or_else(|| self.end_of_line(now));
+        let is_held = spec.callback_of.is_some_and(|of| of.held);
+        let ready_at = (!is_held).then_some(place);
+        self.writes.push(Write::Insert { call, state, ready_at, callback });
         if acknowledges {
             self.effects_after.push(Effect::Acknowledge { call });
         }
         self.census.accept(state);
-        let asleep = not_before.map(|until| (until, WaitReason::NotBefore));
-        self.place_new(Entry::new(spec, state, Tries::default(), 0), asleep);
-    }
-
-    /// Puts a call that waits where it belongs, and sets its deadline.
-    fn place_new(&mut self, mut entry: Entry, asleep: Option<(Instant, WaitReason)>) {
-        let call = entry.spec.id;
-        if let Some(deadline) = entry.spec.deadline {
-            entry.deadline = Some(deadline);
-            self.timers.set(deadline, Timer::Deadline(call));
-        }
-        if let Some(of) = entry.spec.callback_of.filter(|of| of.held) {
-            entry.place = Place::Held;
-            self.held.insert((of.parent, call));
-        }
-        let is_held = entry.place == Place::Held;
-        let previous = self.calls.insert(call, entry);
-        assert!(previous.is_none(), "call {call} was offered twice");
-        match asleep {
-            _ if is_held => {}
-            Some((until, reason)) => self.sleep(call, until, reason),
-            None => self.enqueue(call),
-        }
-    }
-
-    fn sleep(&mut self, call: CallId, until: Instant, reason: WaitReason) {
-        let Some(entry) = self.calls.get_mut(&call) else { return };
-        entry.place = Place::Asleep { until, reason };
-        self.timers.set(until, Timer::Wake(call));
-    }
-
-    /// To the back of its lane.
-    fn enqueue(&mut self, call: CallId) {
-        let Some(entry) = self.calls.get_mut(&call) else { return };
-        entry.place = Place::Lane;
-        let (id, priority, tenant) = (entry.spec.upstream, entry.spec.priority, entry.spec.tenant);
-        let upstream = &mut self.upstreams[id.0 as usize];
-        let quota = &mut self.quotas[upstream.quota.0 as usize];
-        let cost = quota.limits.cap(entry.spec.cost.get());
-        upstream.lanes.push(priority, tenant, Waiting { call, cost });
-        if upstream.blocked.is_some() {
-            // What unblocks it makes it take turns again.
-            return;
-        }
-        if !upstream.takes_turns {
-            upstream.takes_turns = true;
-            quota.turns.push_back(id);
-        }
-        // A blocked quota is woken by what unblocks it, or by a call that goes before the one it is blocked for.
-        let is_front = quota.turns.front() == Some(&id) && upstream.lanes.peek().is_some_and(|next| next.call == call);
-        if quota.blocked.is_none() || is_front {
-            let quota = upstream.quota;
-            self.wake(quota);
-        }
+        let asleep = not_before.map(|_| WaitReason::NotBefore);
+        let entry = Entry { is_stored: false, ..Entry::new(spec, state, Tries::default(), 0, place) };
+        self.place_new(entry, asleep);
     }
 
     /// Asks a quota for its next call in the coming turn.
@@ -343,25 +322,20 @@ impl Dispatcher {
             Timer::Wake(call) => self.wake_call(call),
             Timer::Deadline(call) => self.expire(now, call),
             Timer::Timeout(attempt) => self.cut(attempt.call, Some(attempt.number), Cut::Timeout),
+            Timer::StoredDeadline => self.loads.deadline_fired(),
+            Timer::Load => self.loads.may_ask_again(),
             Timer::Drain => self.cut_all(Cut::Drain),
             Timer::Commit => self.try_again(),
         }
     }
 
-    fn wake_call(&mut self, call: CallId) {
-        let Some(entry) = self.calls.get_mut(&call) else { return };
-        if let Some(state) = lifecycle::next(entry.state, Step::Due) {
-            self.census.change(entry.state, state);
-            entry.state = state;
-        }
-        self.enqueue(call);
-    }
-
-    fn filed(&mut self, call: CallId) {
+    fn filed(&mut self, now: Now, call: CallId) {
         self.writes.push(Write::Filed { call });
         while let Some(&held) = self.held.range((call, CallId::from_bits(0))..).next().filter(|(of, _)| *of == call) {
             self.held.remove(&held);
-            self.enqueue(held.1);
+            let ready_at = self.end_of_line(now);
+            self.writes.push(Write::Release { call: held.1, ready_at });
+            self.stand(held.1, ready_at, None);
         }
     }
 
@@ -377,21 +351,5 @@ impl Dispatcher {
 
     fn chance(&mut self) -> Fraction {
         Fraction(self.rng.f64())
-    }
-}
-
-impl Entry {
-    const fn new(spec: CallSpec, state: State, tries: Tries, attempts: u32) -> Self {
-        Self {
-            spec,
-            state,
-            place: Place::Lane,
-            tries,
-            attempts,
-            deadline: None,
-            is_cancel_requested: false,
-            deaths: 0,
-            live: Vec::new(),
-        }
     }
 }

@@ -2,15 +2,20 @@
 //!
 //! An attempt without an end may have arrived, so it ends `unknown` and its slots cool from now. Nothing is sent here.
 
+use std::time::Duration;
+
 use super::entry::Entry;
 use super::{AttemptEnd, Census, Dispatcher, Effect, Progress, Write};
 use crate::attempt::AttemptOutcome;
-use crate::call::{CallSpec, ErrorKind, State, UpstreamId, WaitReason};
+use crate::call::{CallSpec, ErrorKind, State, UpstreamId};
 use crate::id::CallId;
-use crate::lifecycle::{self, Step};
+use crate::lane::{LaneId, Position};
 use crate::policy::Terms;
 use crate::settle::{Decision, Tries, decide_interrupted};
 use crate::time::{Instant, Now};
+
+/// Before anything that waits: long enough that nothing has waited that long.
+const LONG_AGO: Duration = Duration::from_secs(100 * 365 * 86_400);
 
 /// A call as its store kept it.
 #[derive(Debug, Clone, PartialEq)]
@@ -19,10 +24,21 @@ pub struct Recovered {
     pub state: State,
     pub tries: Tries,
     pub attempts: u32,
-    /// When it may go on.
-    pub next_at: Option<Instant>,
+    /// Its place in its lane, when it waits in one.
+    pub ready_at: Option<Instant>,
     /// Attempts that were out.
     pub open: Vec<OpenAttempt>,
+}
+
+impl Recovered {
+    pub(super) const fn lane(&self) -> LaneId {
+        LaneId { priority: self.spec.priority, tenant: self.spec.tenant }
+    }
+
+    /// Before every other when it waits in no lane.
+    pub(super) fn position(&self) -> Position {
+        self.ready_at.map_or(Position::FIRST, |ready_at| Position { ready_at, call: self.spec.id })
+    }
 }
 
 /// An attempt that was out when its process died.
@@ -38,25 +54,17 @@ impl Dispatcher {
         self.durable_census = census;
     }
 
-    /// Takes a call over. Oldest first, so that the lanes keep their order.
+    /// Takes over a call that runs or is held back. Those that wait in lanes come with their lanes.
     pub fn restore(&mut self, now: Now, recovered: Recovered) {
         if recovered.state == State::Running {
             return self.restore_running(now, recovered);
         }
-        let until = recovered.next_at.filter(|&at| at > now.instant);
-        let closed_until = self.quota_of(recovered.spec.upstream).closed_until;
-        let reason = match recovered.state {
-            State::Scheduled => WaitReason::NotBefore,
-            _ if closed_until >= until => WaitReason::Cooldown,
-            _ => WaitReason::Backoff,
-        };
-        let mut state = recovered.state;
-        if let (None, Some(due)) = (until, lifecycle::next(state, Step::Due)) {
-            self.census.change(state, due);
-            state = due;
+        let Recovered { spec, state, tries, attempts, .. } = recovered;
+        let ready_at = self.end_of_line(now);
+        if !spec.callback_of.is_some_and(|of| of.held) {
+            self.writes.push(Write::Release { call: spec.id, ready_at });
         }
-        let entry = Entry::new(recovered.spec, state, recovered.tries, recovered.attempts);
-        self.place_new(entry, until.map(|until| (until, reason)));
+        self.place_new(Entry::new(spec, state, tries, attempts, ready_at), None);
     }
 
     /// An attempt that was out though its call had ended, a hedge that lost: it may have arrived.
@@ -85,13 +93,16 @@ impl Dispatcher {
         };
         self.census.change(State::Running, state);
         let finished_at = state.is_end().then_some(now.timestamp);
-        let progress = Progress { state, next_at: None, tries, status: None, error, finished_at };
+        // It was the first of its lane, and is again: a million others may have come after it.
+        let place = now.instant - LONG_AGO;
+        let ready_at = (!state.is_end()).then_some(place);
+        let progress = Progress { state, ready_at, tries, status: None, error, finished_at };
         self.writes.push(Write::Settle { call, upstream: id, attempt: last, progress: Some(progress) });
         if state.is_end() {
             self.effects_after.push(Effect::Ended { call, has_file: spec.has_file });
             self.insert_callbacks(now, &spec, state);
         } else {
-            self.place_new(Entry::new(spec, state, tries, attempts), None::<(Instant, WaitReason)>);
+            self.place_new(Entry::new(spec, state, tries, attempts, place), None);
         }
     }
 }

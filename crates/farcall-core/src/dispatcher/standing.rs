@@ -8,8 +8,10 @@ use super::entry::Place;
 use super::{Census, Dispatcher};
 use crate::call::{State, UpstreamId, WaitReason};
 use crate::id::{AttemptId, CallId};
+use crate::lane::Beyond;
+use crate::lifecycle::{self, Step};
 use crate::limit::Usage;
-use crate::time::Instant;
+use crate::time::{Instant, Now};
 
 /// Where a live call stands just now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,7 +27,8 @@ pub struct Standing {
 /// How an upstream stands just now.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UpstreamStanding {
-    pub waiting: usize,
+    /// In its lanes; of calls that only the store holds also those that wait for their time.
+    pub waiting: u64,
     pub in_flight: u32,
     pub blocked: Option<WaitReason>,
     pub is_paused: bool,
@@ -37,6 +40,14 @@ pub struct UpstreamStanding {
 pub struct Waiters {
     pub by_reason: BTreeMap<WaitReason, u64>,
     pub next_at: Option<Instant>,
+}
+
+impl Waiters {
+    fn count(&mut self, standing: Standing, calls: u64) {
+        let Some(reason) = standing.wait_reason else { return };
+        *self.by_reason.entry(reason).or_default() += calls;
+        self.next_at = self.next_at.into_iter().chain(standing.next_at).min();
+    }
 }
 
 impl Dispatcher {
@@ -60,19 +71,15 @@ impl Dispatcher {
         self.calls.get(&attempt.call).is_some_and(|entry| entry.live.iter().any(|live| live.number == attempt.number))
     }
 
-    /// Why a call waits; nothing for calls that have ended or were never here.
+    /// Why a call waits; nothing for calls that are not in memory.
     pub fn standing(&self, call: CallId) -> Option<Standing> {
         let entry = self.calls.get(&call)?;
-        let upstream = &self.upstreams[entry.spec.upstream.0 as usize];
-        let is_paused = upstream.is_paused;
+        let is_paused = self.upstreams[entry.spec.upstream.0 as usize].is_paused;
         let (wait_reason, next_at) = match entry.place {
             // However long its own wait is, a pause has no end that is known.
             Place::Asleep { .. } | Place::Lane if is_paused => (Some(WaitReason::Paused), None),
-            Place::Asleep { until, reason } => (Some(reason), Some(until)),
-            Place::Lane => match upstream.blocked.or(self.quotas[upstream.quota.0 as usize].blocked) {
-                Some(block) => (Some(block.reason), block.until),
-                None => (Some(WaitReason::Fairness), None),
-            },
+            Place::Asleep { reason } => (Some(reason), Some(entry.ready_at)),
+            Place::Lane => self.reason_to_wait(entry.spec.upstream),
             Place::Held | Place::Running | Place::Ended => (None, None),
         };
         Some(Standing { state: entry.state, wait_reason, next_at, is_cancel_requested: entry.is_cancel_requested })
@@ -83,7 +90,7 @@ impl Dispatcher {
         let upstream = &self.upstreams[id.0 as usize];
         let quota = &mut self.quotas[upstream.quota.0 as usize];
         UpstreamStanding {
-            waiting: upstream.lanes.len(),
+            waiting: u64::try_from(upstream.lanes.ready()).unwrap_or(u64::MAX) + upstream.lanes.beyond(),
             in_flight: upstream.in_flight,
             blocked: upstream.blocked.or(quota.blocked).map(|block| block.reason),
             is_paused: upstream.is_paused,
@@ -91,17 +98,40 @@ impl Dispatcher {
         }
     }
 
-    /// Why calls wait, counted over all of them; proportional to their number, so not for every turn.
-    pub fn waiters(&self) -> Waiters {
+    /// Why a call waits that only the store holds, at this place in its lane.
+    pub fn stored_standing(&self, now: Now, id: UpstreamId, state: State, ready_at: Instant) -> Standing {
+        let asleep = self.reason_to_sleep(now, id, state, ready_at);
+        let (wait_reason, next_at) = match asleep {
+            _ if self.upstreams[id.0 as usize].is_paused => (Some(WaitReason::Paused), None),
+            Some(reason) => (Some(reason), Some(ready_at)),
+            None => self.reason_to_wait(id),
+        };
+        let due = lifecycle::next(state, Step::Due).filter(|_| asleep.is_none());
+        Standing { state: due.unwrap_or(state), wait_reason, next_at, is_cancel_requested: false }
+    }
+
+    /// Why calls wait, counted over all of them. Proportional to those in memory and to the lanes, so not for every
+    /// turn. Of a lane's calls in the store alone it is known when the first may go on, and all count as it does.
+    pub fn waiters(&self, now: Now) -> Waiters {
         let mut waiters = Waiters::default();
-        for &call in self.calls.keys() {
-            let Some(standing) = self.standing(call) else { continue };
-            let Some(reason) = standing.wait_reason else { continue };
-            *waiters.by_reason.entry(reason).or_default() += 1;
-            if let Some(at) = standing.next_at {
-                waiters.next_at = Some(waiters.next_at.map_or(at, |next| next.min(at)));
+        for standing in self.calls.keys().filter_map(|&call| self.standing(call)) {
+            waiters.count(standing, 1);
+        }
+        for (place, upstream) in self.upstreams.iter().enumerate() {
+            let id = UpstreamId(u32::try_from(place).expect("as many as have numbers"));
+            for Beyond { lane, count, edge } in upstream.lanes.stored() {
+                let last = upstream.lanes.last(lane).and_then(|last| self.calls.get(&last.call));
+                let state = last.map_or(State::Scheduled, |entry| entry.state);
+                waiters.count(self.stored_standing(now, id, state, edge.ready_at), count);
             }
         }
         waiters
+    }
+
+    fn reason_to_wait(&self, id: UpstreamId) -> (Option<WaitReason>, Option<Instant>) {
+        match self.upstreams[id.0 as usize].blocked.or(self.quota_of(id).blocked) {
+            Some(block) => (Some(block.reason), block.until),
+            None => (Some(WaitReason::Fairness), None),
+        }
     }
 }

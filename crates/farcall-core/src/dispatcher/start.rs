@@ -39,6 +39,8 @@ impl Dispatcher {
             quota.blocked = None;
             quota.turns.rotate_left(1);
             self.upstream(upstream).lanes.take();
+            self.loaded -= 1;
+            self.want_more(upstream, waiting.lane);
             self.start(now, waiting.call, waiting.cost);
             self.ready.push_back(id);
         }
@@ -63,7 +65,7 @@ impl Dispatcher {
         let quota = &mut self.quotas[id.0 as usize];
         while let Some(&front) = quota.turns.front() {
             let upstream = &mut self.upstreams[front.0 as usize];
-            upstream.blocked = upstream.obstacle().filter(|_| !upstream.lanes.is_empty());
+            upstream.blocked = upstream.obstacle().filter(|_| upstream.lanes.ready() > 0);
             if upstream.blocked.is_none()
                 && let Some(waiting) = upstream.lanes.peek()
             {
@@ -107,7 +109,7 @@ impl Dispatcher {
         left.in_flight -= 1;
         left.blocked = None;
         let own = left.quota;
-        if !left.takes_turns && !left.lanes.is_empty() {
+        if !left.takes_turns && left.lanes.ready() > 0 {
             left.takes_turns = true;
             self.quota(own).turns.push_back(upstream);
         }

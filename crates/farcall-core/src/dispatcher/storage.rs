@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use super::gate::Held;
-use super::{Dispatcher, Effect, Seq, TURN_WRITES_MAX, Turn};
+use super::{Dispatcher, Effect, Seq, TURN_WRITES_MAX, Turn, Write};
 use crate::attempt::BytesSent;
 use crate::id::AttemptId;
 use crate::time::Now;
@@ -78,12 +78,28 @@ impl Dispatcher {
         Turn { seq, writes, effects }
     }
 
+    /// An effect that rests on every write decided so far.
+    pub(super) fn push_after_all(&mut self, effect: Effect) {
+        if !self.writes.is_empty() {
+            return self.effects_after.push(effect);
+        }
+        match self.gate.last_mut() {
+            Some(held) => held.effects.push(effect),
+            None => self.effects.push(effect),
+        }
+    }
+
     /// Every write up to `seq` is durable: what rests on them may happen.
     pub(super) fn committed(&mut self, now: Now, seq: Seq) {
         while let Some(held) = self.gate.pop_durable(seq) {
             self.durable_census = held.census;
             self.storage = Storage::Works;
             self.keeps_writes = false;
+            for write in &held.writes {
+                if let Write::Insert { call, .. } = *write {
+                    self.note_stored(call);
+                }
+            }
             for effect in held.effects {
                 match effect {
                     Effect::Launch { attempt, .. } if !self.may_launch(now, attempt) => {

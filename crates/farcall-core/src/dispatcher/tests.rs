@@ -105,7 +105,11 @@ impl Bench {
     fn launches(&self) -> Vec<(u128, u32)> {
         let launched = |effect: &Effect| match effect {
             Effect::Launch { attempt, .. } => Some((attempt.call.bits(), attempt.number)),
-            Effect::Acknowledge { .. } | Effect::Refuse { .. } | Effect::Abort { .. } | Effect::Ended { .. } => None,
+            Effect::Acknowledge { .. }
+            | Effect::Refuse { .. }
+            | Effect::Abort { .. }
+            | Effect::Load
+            | Effect::Ended { .. } => None,
         };
         self.effects.iter().filter_map(launched).collect()
     }
@@ -399,7 +403,7 @@ fn an_attempt_that_was_out_at_the_crash_is_unknown_and_costs_no_retry() {
             state: State::Running,
             tries: Tries::default(),
             attempts: 1,
-            next_at: None,
+            ready_at: None,
             open: vec![OpenAttempt { number: 1 }],
         };
         bench.dispatcher.restore(bench.now(), recovered);
@@ -456,7 +460,8 @@ fn a_paused_upstream_is_why_its_calls_wait_however_long_their_own_wait_is() {
         let standing = bench.dispatcher.standing(CallId::from_bits(call)).expect("it waits");
         assert_eq!((standing.wait_reason, standing.next_at), (Some(WaitReason::Paused), None), "call {call}");
     }
-    assert_eq!(bench.dispatcher.waiters().by_reason.into_iter().collect::<Vec<_>>(), [(WaitReason::Paused, 2)]);
+    let reasons = bench.dispatcher.waiters(bench.now()).by_reason;
+    assert_eq!(reasons.into_iter().collect::<Vec<_>>(), [(WaitReason::Paused, 2)]);
     bench.dispatcher.resume(bench.upstream);
     assert_eq!(bench.turn().launches(), [(2, 1)]);
 }

@@ -28,7 +28,8 @@ pub enum Write {
     Insert {
         call: CallId,
         state: State,
-        next_at: Option<Instant>,
+        /// Its place in its lane; nothing for one that is held back.
+        ready_at: Option<Instant>,
         callback: Option<Callback>,
     },
     Start {
@@ -48,6 +49,11 @@ pub enum Write {
         call: CallId,
         until: Instant,
     },
+    /// A callback that was held back may go on.
+    Release {
+        call: CallId,
+        ready_at: Instant,
+    },
     /// A call's files are in place.
     Filed {
         call: CallId,
@@ -58,9 +64,11 @@ impl Write {
     /// The call it changes.
     pub const fn call(&self) -> CallId {
         match *self {
-            Self::Insert { call, .. } | Self::Settle { call, .. } | Self::Close { call, .. } | Self::Filed { call } => {
-                call
-            }
+            Self::Insert { call, .. }
+            | Self::Settle { call, .. }
+            | Self::Close { call, .. }
+            | Self::Release { call, .. }
+            | Self::Filed { call } => call,
             Self::Start { attempt, .. } => attempt.call,
         }
     }
@@ -101,7 +109,8 @@ pub struct AttemptEnd {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Progress {
     pub state: State,
-    pub next_at: Option<Instant>,
+    /// Its place in its lane, when it waits.
+    pub ready_at: Option<Instant>,
     pub tries: Tries,
     /// The status and error of the attempt that decided.
     pub status: Option<u16>,
@@ -120,6 +129,8 @@ pub enum Effect {
     Launch { attempt: AttemptId, upstream: UpstreamId, not_after: Option<Instant> },
     /// Cut an attempt off; only its report settles it.
     Abort { attempt: AttemptId },
+    /// Read what [`super::Dispatcher::wanted`] names from the store, and answer with `Event::Loaded`.
+    Load,
     /// The call has ended, durably.
     Ended { call: CallId, has_file: bool },
 }

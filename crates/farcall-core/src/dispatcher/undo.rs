@@ -10,7 +10,6 @@ use super::gate::Held;
 use super::{Dispatcher, Effect, Write};
 use crate::call::{ErrorKind, State};
 use crate::id::{AttemptId, CallId};
-use crate::lane::Waiting;
 use crate::lifecycle::{self, Step};
 use crate::time::Now;
 use crate::timers::Timer;
@@ -27,6 +26,9 @@ impl Dispatcher {
             writes.splice(..0, held.writes);
             effects.splice(..0, held.effects);
         }
+        if effects.contains(&Effect::Load) {
+            self.cancel_load();
+        }
         let refused = refused(&writes);
         let mut overdue = Vec::new();
         for write in writes.iter().rev() {
@@ -38,7 +40,7 @@ impl Dispatcher {
             if let Write::Insert { call, callback, .. } = *write
                 && let Some(&end) = refused.get(&call)
             {
-                self.forget(call, end);
+                self.refuse(call, end);
                 if callback.is_none() {
                     self.effects.push(Effect::Refuse { call });
                 }
@@ -61,27 +63,27 @@ impl Dispatcher {
         let place = entry.live.iter().position(|live| live.number == attempt.number)?;
         let live = entry.live.swap_remove(place);
         assert!(!live.is_durable, "{attempt:?} is durable and cannot be undone");
-        let (id, priority, tenant) = (entry.spec.upstream, entry.spec.priority, entry.spec.tenant);
+        let id = entry.spec.upstream;
         let limits = &mut self.quotas[live.quota.0 as usize].limits;
         limits.undo(&live.grant);
         entry.attempts -= 1;
         if entry.live.is_empty() && entry.place == Place::Ended {
-            self.calls.remove(&call);
+            self.forget(call);
         } else if entry.live.is_empty() {
             let step = if entry.attempts == 0 { Step::HandBack } else { Step::Wait };
             let state = lifecycle::next(entry.state, step).expect("a call whose start is undone runs");
             self.census.change(entry.state, state);
             entry.state = state;
-            entry.place = Place::Lane;
-            let cost = limits.cap(entry.spec.cost.get());
-            self.upstreams[id.0 as usize].lanes.push_front(priority, tenant, Waiting { call, cost });
+            let (ready_at, lane, cost) = (entry.ready_at, entry.lane(), limits.cap(entry.spec.cost.get()));
+            self.upstreams[id.0 as usize].lanes.give_back(lane, cost);
+            self.stand(call, ready_at, None);
         }
         self.leave(id, live.quota);
         live.cut
     }
 
     /// A call that was never accepted.
-    fn forget(&mut self, call: CallId, end: Option<State>) {
+    fn refuse(&mut self, call: CallId, end: Option<State>) {
         let state = match (self.calls.contains_key(&call), end) {
             (true, _) => {
                 self.stop_waiting(call);
@@ -92,7 +94,10 @@ impl Dispatcher {
                 entry.state
             }
             (false, Some(end)) => end,
-            (false, None) => return,
+            (false, None) => match self.forget_left(call) {
+                Some(state) => state,
+                None => return,
+            },
         };
         self.census.refuse(state);
     }
@@ -129,7 +134,11 @@ fn refused(writes: &[Write]) -> Refused {
                     *end = Some(progress.state);
                 }
             }
-            Write::Start { .. } | Write::Settle { .. } | Write::Close { .. } | Write::Filed { .. } => {}
+            Write::Start { .. }
+            | Write::Settle { .. }
+            | Write::Close { .. }
+            | Write::Release { .. }
+            | Write::Filed { .. } => {}
         }
     }
     refused

@@ -186,7 +186,7 @@ impl Journal {
                     prop_assert!(self.ended.insert(call), "{call} ended twice");
                 }
             }
-            Write::Close { .. } | Write::Filed { .. } => {}
+            Write::Close { .. } | Write::Release { .. } | Write::Filed { .. } => {}
         }
         Ok(())
     }
@@ -212,7 +212,7 @@ impl Bench {
                     self.refused += 1;
                     prop_assert!(!self.journal.inserted.contains(call), "{call}");
                 }
-                Effect::Abort { .. } => {}
+                Effect::Abort { .. } | Effect::Load => {}
             }
         }
         if !turn.writes.is_empty() {

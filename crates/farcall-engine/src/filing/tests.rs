@@ -1,9 +1,10 @@
 //! The filer beside a store that cannot read everything.
 
 use bytes::Bytes;
-use farcall_core::call::{Source, State, Via};
+use farcall_core::call::{Source, State, TenantId, Via};
 use farcall_core::steady::Steady;
 use farcall_core::time::Timestamp;
+use farcall_store::port::LaneRange;
 use farcall_store::record::{AttemptRecord, CallRecord, FileIdentity, GrantRecord, Progress, ResponseRecord};
 
 use super::*;
@@ -39,6 +40,18 @@ impl Reader for Faulty {
         Ok(None)
     }
 
+    fn waiting(&mut self, _: &[LaneRange]) -> Result<Vec<Vec<CallRecord>>, ReadError> {
+        Ok(Vec::new())
+    }
+
+    fn expiring(&mut self, _: u32) -> Result<Vec<CallRecord>, ReadError> {
+        Ok(Vec::new())
+    }
+
+    fn unfiled(&mut self, _: &[u8]) -> Result<Vec<(CallId, FileIdentity)>, ReadError> {
+        Ok(Vec::new())
+    }
+
     fn closed_until(&mut self, _: &str) -> Result<Option<Steady>, ReadError> {
         Ok(None)
     }
@@ -65,6 +78,7 @@ fn ended(id: CallId) -> CallRecord {
         tags: Vec::new(),
         priority: 3,
         tenant: None,
+        tenant_id: TenantId::default(),
         cost: 1,
         accepted_at: Timestamp::from_micros(0),
         not_before: None,

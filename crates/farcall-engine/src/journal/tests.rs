@@ -1,7 +1,7 @@
 //! The journal on a memory store that fails as told.
 
 use farcall_core::call::State as CallState;
-use farcall_core::call::{Source, Via};
+use farcall_core::call::{Source, TenantId, Via};
 use farcall_core::id::CallId;
 use farcall_core::steady::Steady;
 use farcall_core::time::Timestamp;
@@ -58,6 +58,7 @@ fn insert(number: u64) -> Write {
         tags: Vec::new(),
         priority: 3,
         tenant: None,
+        tenant_id: TenantId::default(),
         cost: 1,
         accepted_at: Timestamp::from_micros(0),
         not_before: None,

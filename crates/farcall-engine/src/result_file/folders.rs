@@ -92,6 +92,20 @@ impl Folders {
         Ok(Self { inbox, requests, responses, rejected, had_no_rejected: OnceCell::new() })
     }
 
+    /// The names in the inbox that call files have.
+    pub(super) fn inbox_names(&self) -> Result<Vec<Vec<u8>>, FileError> {
+        let failed = FileError::of("read the inbox", ".");
+        let mut names = Vec::new();
+        for entry in Dir::read_from(&self.inbox).map_err(failed)? {
+            let entry = entry.map_err(failed)?;
+            let name = entry.file_name().to_bytes();
+            if name.ends_with(b".json") {
+                names.push(name.to_vec());
+            }
+        }
+        Ok(names)
+    }
+
     /// Makes it durable which files are in the inbox.
     pub(super) fn sync_inbox(&self) -> Result<(), FileError> {
         rustix::fs::fsync(&self.inbox).map_err(FileError::of("sync the inbox", "."))

@@ -128,6 +128,14 @@ impl Filing {
         candidates.into_iter().find(is_its).map(|name| self.path_of(Folder::Responses, &name))
     }
 
+    /// The names in the inbox that call files have.
+    ///
+    /// # Errors
+    /// When the inbox cannot be read.
+    pub(crate) fn inbox_names(&self) -> Result<Vec<Vec<u8>>, FileError> {
+        Folders::open(&self.dir)?.inbox_names()
+    }
+
     /// Puts response and request files of ended calls in place; gives the absolute path of each response file.
     ///
     /// Safe to repeat for [`Ended::is_again`]: a call whose files are in place already keeps them. When this returns, what

@@ -4,7 +4,7 @@
 
 use std::collections::HashMap;
 
-use farcall_core::call::{Priority, Source, State, Via};
+use farcall_core::call::{Priority, Source, State, TenantId, Via};
 use farcall_core::dispatcher::{AskedBy, Callback};
 use farcall_core::id::CallId;
 use farcall_core::time::Now;
@@ -18,7 +18,7 @@ use crate::document::{OwnCallback, UpstreamRef};
 use crate::upstreams::limit_key;
 
 /// What callbacks that run a command are counted by; no upstream can have an empty name.
-const COMMAND_KEY: &str = "";
+pub(super) const COMMAND_KEY: &str = "";
 
 /// A webhook that a call asked for, without its secret.
 #[derive(Debug, Clone)]
@@ -66,6 +66,7 @@ impl Run {
             tags: Vec::new(),
             priority: Priority::default().level(),
             tenant: None,
+            tenant_id: TenantId::default(),
             cost: 1,
             accepted_at: now.timestamp,
             not_before: None,

@@ -30,6 +30,7 @@ pub(super) struct Documents {
 impl Documents {
     pub(super) fn keep(&mut self, call: CallId, kept: Kept, text_bytes: usize) {
         let bytes = text_bytes * 2 + size_of::<Kept>();
+        self.forget(call);
         if self.bytes + bytes <= KEPT_BYTES_MAX {
             self.bytes += bytes;
             self.kept.insert(call, (Arc::new(kept), bytes));

@@ -2,15 +2,21 @@
 //!
 //! The one way into the loop: handles, attempts, the journal and the filer all send messages and own nothing of it.
 
+use farcall_core::call::State;
 use farcall_core::dispatcher::{Seq, Standing};
 use farcall_core::id::{AttemptId, CallId};
+use farcall_core::steady::Steady;
 use farcall_core::time::Instant;
+use farcall_store::port::ReadError;
 use tokio::sync::oneshot;
 
 use super::batches::Answers;
+use super::load::Found;
+use crate::document::UpstreamRef;
 use crate::execute::Report;
 use crate::handle::{Overview, Submission};
 use crate::journal::FailedCommit;
+use crate::upstreams::Serves;
 
 /// A message to the loop.
 #[derive(Debug)]
@@ -22,6 +28,13 @@ pub(crate) enum Message {
     },
     Standing {
         call: CallId,
+        reply: oneshot::Sender<Option<Standing>>,
+    },
+    /// Why a call waits that only the store holds.
+    StoredStanding {
+        place: (UpstreamRef, Serves),
+        state: State,
+        ready_at: Steady,
         reply: oneshot::Sender<Option<Standing>>,
     },
     Overview {
@@ -50,6 +63,8 @@ pub(crate) enum Message {
     StoreBroken {
         error: String,
     },
+    /// From the task that reads waiting calls.
+    Loaded(Result<Found, ReadError>),
     /// From the filer: the files of these calls are in place.
     Filed {
         calls: Vec<CallId>,

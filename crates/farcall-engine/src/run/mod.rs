@@ -10,6 +10,7 @@ mod batches;
 mod callbacks;
 mod casualty;
 mod documents;
+mod load;
 mod loading;
 mod message;
 mod pending;
@@ -35,6 +36,7 @@ use farcall_store::port::{CommitError, Reader};
 use tokio::sync::{mpsc, watch};
 use tokio_util::task::TaskTracker;
 
+pub(crate) use load::reference;
 pub(crate) use message::Message;
 
 use crate::clock;
@@ -52,7 +54,6 @@ use documents::Documents;
 use pending::Pending;
 use stats::Stats;
 use storage::Storage;
-use submit::Tenants;
 
 pub use start_up::{Options, StartError};
 pub(crate) use start_up::{Started, start};
@@ -85,12 +86,13 @@ pub(crate) struct Run {
     steady: SteadyClock,
     reader: Box<dyn Reader>,
     reads: Arc<Reads>,
+    /// One reader for waiting calls, so that nobody's questions hold them up.
+    load_reads: Arc<Reads>,
     spawner: Arc<Spawner>,
     filing: Arc<Filing>,
     filing_queue: FilingQueue,
     tasks: TaskTracker,
     rng: fastrand::Rng,
-    tenants: Tenants,
     documents: Documents,
     own_callbacks: OwnCallbacks,
     pending: Pending,
@@ -206,6 +208,11 @@ impl Run {
         match message {
             Message::Submit { submissions, reply } => self.submit(submissions, reply),
             Message::Standing { call, reply } => drop(reply.send(self.dispatcher.standing(call))),
+            Message::StoredStanding { place: (upstream, serves), state, ready_at, reply } => {
+                let id = self.upstreams.find(&upstream, serves);
+                let _ = reply
+                    .send(id.map(|id| self.dispatcher.stored_standing(now, id, state, self.steady.instant(ready_at))));
+            }
             Message::Overview { reply } => drop(reply.send(self.overview())),
             Message::Drain => self.drain(),
             Message::Sent { attempt, at } => self.dispatcher.handle(now, Event::Sent { attempt, at }),
@@ -214,6 +221,7 @@ impl Run {
             Message::Committed { seq } => self.committed(seq),
             Message::CommitFailed(failed) => self.commit_failed(*failed),
             Message::StoreBroken { error } => self.store_broken(&error),
+            Message::Loaded(found) => self.loaded(found),
             Message::Filed { calls } => self.filed(&calls),
         }
     }
@@ -246,6 +254,7 @@ impl Run {
                 Effect::Refuse { call } => self.refuse(call),
                 Effect::Launch { attempt, upstream, not_after } => self.launch(attempt, upstream, not_after),
                 Effect::Abort { attempt } => self.abort(attempt),
+                Effect::Load => self.load(),
                 Effect::Ended { call, has_file } => self.ended(call, has_file),
             }
         }
@@ -299,7 +308,7 @@ impl Run {
 
     fn overview(&mut self) -> Overview {
         let now = clock::now();
-        let waiters = self.dispatcher.waiters();
+        let waiters = self.dispatcher.waiters(now);
         let known = self.upstreams.iter().map(|(id, known)| (id, known.serves, limit_key(&known.reference).to_owned()));
         let (calls, webhooks): (Vec<_>, Vec<_>) = known.partition(|&(_, serves, _)| serves == Serves::Calls);
         let upstreams = calls.into_iter().map(|(id, _, name)| self.upstream_overview(id, name, now.instant)).collect();
@@ -319,7 +328,7 @@ impl Run {
             name,
             ended: tally.ended.into_iter().collect::<Vec<(State, u64)>>(),
             attempts: tally.attempts,
-            waiting: u64::try_from(standing.waiting).unwrap_or(u64::MAX),
+            waiting: standing.waiting,
             in_flight: standing.in_flight,
             is_paused: standing.is_paused,
             latency_ms_sum: tally.latency_ms_sum,

@@ -5,26 +5,26 @@
 //! What was out when an earlier process died is settled by the dispatcher before anything new is started.
 
 use std::collections::{HashMap, HashSet};
-use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use farcall_core::call::{CallSpec, CallbackOf, Method, Overrides, Priority, UpstreamId};
+use farcall_core::call::UpstreamId;
 use farcall_core::dispatcher::{Census, Dispatcher, OpenAttempt, Recovered};
 use farcall_core::id::CallId;
-use farcall_core::settle::Tries;
 use farcall_core::steady::SteadyClock;
 use farcall_core::time::Now;
 use farcall_crash::{self as crash, Point};
 use farcall_store::port::Reader;
-use farcall_store::record::{CallRecord, Recovery};
+use farcall_store::record::{CallRecord, LaneName, LaneRecord, Recovery};
 
-use super::callbacks::{OwnCallbacks, OwnWebhook};
-use super::submit::{Tenants, overrides};
+use super::callbacks::{COMMAND_KEY, OwnCallbacks, OwnWebhook};
+use super::load::{self, Own};
+use super::start_up::StartError;
+use super::submit::overrides;
 use crate::config::Config;
 use crate::document::{self, Routing, UpstreamRef};
-use crate::result_file::{FileError, Filing};
-use crate::upstreams::{Making, UpstreamError, Upstreams, command_policy};
+use crate::result_file::Filing;
+use crate::upstreams::{Making, Serves, UpstreamError, Upstreams, command_policy};
 
 /// The present, and how stored moments relate to it.
 #[derive(Clone, Copy)]
@@ -37,7 +37,6 @@ pub(super) struct Clocks {
 pub(super) struct Rebuilt {
     pub(super) dispatcher: Dispatcher,
     pub(super) upstreams: Upstreams,
-    pub(super) tenants: Tenants,
     pub(super) own_callbacks: OwnCallbacks,
 }
 
@@ -45,7 +44,6 @@ pub(super) struct Rebuilt {
 struct Rebuild<'a> {
     dispatcher: Dispatcher,
     upstreams: Upstreams,
-    tenants: Tenants,
     own_callbacks: OwnCallbacks,
     reader: &'a mut dyn Reader,
     config: &'a Config,
@@ -63,26 +61,31 @@ pub(super) fn rebuild(
     let mut dispatcher = Dispatcher::new(command_policy(), seed);
     dispatcher.restore_census(census(recovery));
     let upstreams = Upstreams::new(Arc::clone(config), clocks.steady);
-    let (tenants, own_callbacks) = (Tenants::default(), OwnCallbacks::default());
-    let mut rebuild = Rebuild { dispatcher, upstreams, tenants, own_callbacks, reader, config, clocks };
+    let own_callbacks = OwnCallbacks::default();
+    let mut rebuild = Rebuild { dispatcher, upstreams, own_callbacks, reader, config, clocks };
     rebuild.with_upstreams(|upstreams, making| upstreams.declare_all(making))?;
     rebuild.restore(recovery)?;
-    let Rebuild { dispatcher, upstreams, tenants, own_callbacks, .. } = rebuild;
+    let Rebuild { dispatcher, upstreams, own_callbacks, .. } = rebuild;
     crash::reach(Point::Rebuilt);
-    Ok(Rebuilt { dispatcher, upstreams, tenants, own_callbacks })
+    Ok(Rebuilt { dispatcher, upstreams, own_callbacks })
 }
 
-/// Sets the files of calls that are not filed yet right: out of the inbox, and every name with its owner.
+/// Sets the files of calls that are not filed yet right: out of the inbox, and the names of ended ones with their
+/// owners. The inbox is looked at and not the calls, however many there are.
 ///
 /// A file whose call is durable must be gone before anything is filed, or it would be a new call next time.
-pub(super) fn settle_files(filing: &Filing, recovery: &Recovery) -> Result<(), FileError> {
-    let mut unfiled: Vec<&CallRecord> = recovery.live.iter().chain(&recovery.unfiled).collect();
-    unfiled.sort_unstable_by_key(|record| record.id);
-    let files: Vec<_> = unfiled.iter().filter_map(|record| Some((record.file.as_ref()?, record.id))).collect();
-    filing.clear_inbox(files.iter().map(|&(file, _)| file))?;
+pub(super) fn settle_files(filing: &Filing, recovery: &Recovery, reader: &mut dyn Reader) -> Result<(), StartError> {
+    let mut left = Vec::new();
+    for name in filing.inbox_names()? {
+        left.extend(reader.unfiled(&name)?.into_iter().map(|(_, file)| file));
+    }
+    filing.clear_inbox(&left)?;
     filing.sweep()?;
-    for (file, id) in files {
-        filing.claim(&file.name, id);
+    for record in &recovery.unfiled {
+        let Some(file) = &record.file else { continue };
+        for (id, file) in reader.unfiled(&file.name)? {
+            filing.claim(&file.name, id);
+        }
     }
     crash::reach(Point::FilesSettled);
     Ok(())
@@ -90,23 +93,22 @@ pub(super) fn settle_files(filing: &Filing, recovery: &Recovery) -> Result<(), F
 
 impl Rebuild<'_> {
     fn restore(&mut self, recovery: &Recovery) -> Result<(), UpstreamError> {
+        for LaneRecord { lane, waiting } in &recovery.lanes {
+            let upstream = self.upstream_of_lane(lane)?;
+            self.dispatcher.restore_lane(upstream, load::lane_id(lane), *waiting);
+        }
         let mut open: HashMap<CallId, Vec<OpenAttempt>> = HashMap::new();
         for (call, attempt) in &recovery.open_attempts {
             open.entry(*call).or_default().push(OpenAttempt { number: attempt.number });
         }
         let unfiled: HashSet<CallId> = recovery.unfiled.iter().map(|record| record.id).collect();
-        for record in &recovery.live {
+        for record in &recovery.engaged {
             let upstream = self.upstream(record)?;
-            let spec = self.spec(record, upstream, &unfiled)?;
-            let progress = &record.progress;
-            let tries = Tries { retries: progress.retries, requeues: progress.requeues, throttles: progress.throttles };
+            let is_held = record.callback_of.is_some_and(|parent| unfiled.contains(&parent));
+            let own = Own { is_held, ..self.own(record)? };
             let recovered = Recovered {
-                spec,
-                state: progress.state,
-                tries,
-                attempts: record.attempts,
-                next_at: progress.next_at.map(|at| self.clocks.steady.instant(at)),
                 open: open.remove(&record.id).unwrap_or_default(),
+                ..load::recovered(record, upstream, self.clocks.steady, own)
             };
             self.dispatcher.restore(self.clocks.now, recovered);
         }
@@ -132,49 +134,38 @@ impl Rebuild<'_> {
     }
 
     fn upstream(&mut self, record: &CallRecord) -> Result<UpstreamId, UpstreamError> {
-        let is_callback = record.callback_of.is_some();
-        if is_callback && record.url.is_empty() {
-            return Ok(self.dispatcher.command_upstream());
+        match load::reference(record) {
+            Some((reference, serves)) => self.resolve(&reference, serves),
+            None => Ok(self.dispatcher.command_upstream()),
         }
-        let reference = match &record.upstream {
-            Some(name) => UpstreamRef::Declared(name.clone()),
-            None => UpstreamRef::Undeclared(record.limit_key.clone()),
-        };
-        self.with_upstreams(|upstreams, making| match is_callback {
-            true => upstreams.webhooks_to(&reference, making),
-            false => upstreams.resolve(&reference, making),
-        })
     }
 
-    fn spec(
-        &mut self,
-        record: &CallRecord,
-        upstream: UpstreamId,
-        unfiled: &HashSet<CallId>,
-    ) -> Result<CallSpec, UpstreamError> {
-        let document = if record.has_overrides { self.reader.request(record.id)? } else { None };
-        Ok(CallSpec {
-            id: record.id,
-            upstream,
-            source: record.source,
-            method: Method::of(&record.method),
-            priority: Priority::new(record.priority).unwrap_or_default(),
-            tenant: self.tenants.id(record.tenant.as_deref()),
-            cost: NonZeroU32::new(record.cost).unwrap_or(NonZeroU32::MIN),
-            accepted_at: record.accepted_at,
-            not_before: record.not_before.map(|at| self.clocks.steady.instant(at)),
-            deadline: record.deadline.map(|at| self.clocks.steady.instant(at)),
-            overrides: document.as_ref().and_then(|bytes| self.overrides(bytes)).map(Box::new),
-            has_file: record.file.is_some(),
-            callback: document.as_ref().map(|bytes| self.callback(record, bytes)).transpose()?.flatten(),
-            callback_of: record.callback_of.map(|parent| CallbackOf { parent, held: unfiled.contains(&parent) }),
+    /// A lane has the limit key alone. Names of declared upstreams never look like an origin.
+    fn upstream_of_lane(&mut self, lane: &LaneName) -> Result<UpstreamId, UpstreamError> {
+        let key = lane.limit_key.clone();
+        if lane.of_callbacks && key == COMMAND_KEY {
+            return Ok(self.dispatcher.command_upstream());
+        }
+        let is_origin = key.contains("://");
+        let reference = if is_origin { UpstreamRef::Undeclared(key) } else { UpstreamRef::Declared(key) };
+        self.resolve(&reference, if lane.of_callbacks { Serves::Webhooks } else { Serves::Calls })
+    }
+
+    fn resolve(&mut self, reference: &UpstreamRef, serves: Serves) -> Result<UpstreamId, UpstreamError> {
+        self.with_upstreams(|upstreams, making| match serves {
+            Serves::Webhooks => upstreams.webhooks_to(reference, making),
+            Serves::Calls => upstreams.resolve(reference, making),
         })
     }
 
     /// The call's own settings, read from its document again. A document that the present configuration no longer
     /// understands has none; its attempt will say what is wrong.
-    fn overrides(&self, bytes: &Bytes) -> Option<Overrides> {
-        document::parse(bytes, &Routing::from(self.config)).ok().and_then(|document| overrides(&document))
+    fn own(&mut self, record: &CallRecord) -> Result<Own, UpstreamError> {
+        let document = if record.has_overrides { self.reader.request(record.id)? } else { None };
+        let Some(bytes) = document else { return Ok(Own::default()) };
+        let document = document::parse(&bytes, &Routing::from(self.config)).ok();
+        let callback = self.callback(record, &bytes)?;
+        Ok(Own { overrides: document.and_then(|document| overrides(&document)), callback, is_held: false })
     }
 
     /// Where the call's own callback goes.

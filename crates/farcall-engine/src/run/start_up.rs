@@ -77,12 +77,13 @@ pub(crate) fn start(mut store: Box<dyn Store>, options: Options) -> Result<Start
     let steady = go_on(store.as_mut(), &recovery, now)?;
     let mut rng = fastrand::Rng::new();
     let filing = Arc::new(Filing::new(&options.directory, now.timestamp.as_micros().unsigned_abs()));
-    recover::settle_files(&filing, &recovery)?;
+    recover::settle_files(&filing, &recovery, reader.as_mut())?;
     let config = options.config;
-    let Rebuilt { dispatcher, upstreams, tenants, own_callbacks } =
+    let Rebuilt { dispatcher, upstreams, own_callbacks } =
         recover::rebuild(&recovery, &config, reader.as_mut(), Clocks { now, steady }, rng.u64(..))?;
 
     let reads = Arc::new(Reads::new(readers(store.as_ref())?, Arc::clone(&config), steady));
+    let load_reads = Arc::new(Reads::new(vec![store.reader()?], Arc::clone(&config), steady));
     let (sender, messages) = mpsc::channel(MESSAGES_MAX);
     let filing_queue = FilingQueue::start(Arc::clone(&filing), store.reader()?, sender.clone())
         .map_err(io("start the filing thread"))?;
@@ -116,12 +117,12 @@ pub(crate) fn start(mut store: Box<dyn Store>, options: Options) -> Result<Start
         steady,
         reader,
         reads,
+        load_reads,
         spawner,
         filing: Arc::clone(&filing),
         filing_queue,
         tasks: TaskTracker::new(),
         rng,
-        tenants,
         documents: Documents::default(),
         own_callbacks,
         pending: Pending::default(),

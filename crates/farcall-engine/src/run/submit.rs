@@ -71,11 +71,14 @@ impl Run {
             self.own_callbacks.keep(id, OwnWebhook::new(callback, submission.via));
         }
         let kept = Kept { document: *submission.document, via: submission.via };
-        self.documents.keep(id, kept, insert.request.len());
+        let text_bytes = insert.request.len();
         self.pending.inserts.insert(id, Box::new(insert));
         let file = submission.file.map(|file| file.name);
         self.pending.unacknowledged.insert(id, Unacknowledged { key, file, waiting: Vec::new() });
         self.dispatcher.handle(now, Event::Offered(Box::new(spec)));
+        if self.dispatcher.is_loaded(id) {
+            self.documents.keep(id, kept, text_bytes);
+        }
         Ok(Accepted { id, is_replay: false })
     }
 
@@ -176,7 +179,7 @@ impl Run {
             source: submission.source,
             method: Method::of(document.method.as_str()),
             priority: document.priority,
-            tenant: self.tenants.id(document.tenant.as_deref()),
+            tenant: tenant_id(document.tenant.as_deref()),
             cost: document.cost,
             accepted_at: now.timestamp,
             not_before: document.schedule.not_before.map(time),
@@ -227,6 +230,7 @@ fn new_record(
         tags: document.tags.clone(),
         priority: spec.priority.level(),
         tenant: document.tenant.clone(),
+        tenant_id: spec.tenant,
         cost: spec.cost.get(),
         accepted_at: spec.accepted_at,
         not_before: spec.not_before.map(|at| steady.steady(at)),
@@ -243,22 +247,12 @@ fn new_record(
     }
 }
 
-/// Tenants by name; the numbers live as long as the process.
-#[derive(Debug, Default)]
-pub(super) struct Tenants {
-    ids: std::collections::HashMap<String, TenantId>,
-}
-
-impl Tenants {
-    pub(super) fn id(&mut self, name: Option<&str>) -> TenantId {
-        let Some(name) = name else { return TenantId::default() };
-        if let Some(&id) = self.ids.get(name) {
-            return id;
-        }
-        let id = TenantId(u32::try_from(self.ids.len() + 1).expect("fewer than 2^32 tenants"));
-        self.ids.insert(name.to_owned(), id);
-        id
-    }
+/// What a tenant is known by: the first bytes of a digest of its name, so that nobody can choose another's.
+fn tenant_id(name: Option<&str>) -> TenantId {
+    let Some(name) = name else { return TenantId::default() };
+    let digest = Sha256::digest(name.as_bytes());
+    let first = digest.first_chunk().expect("a digest is longer than a number");
+    TenantId(u64::from_be_bytes(*first).max(1))
 }
 
 impl From<SubmitError> for Rejection {

@@ -20,14 +20,14 @@ impl Run {
     /// `now` is the moment of the turn that decided it.
     pub(super) fn translate(&mut self, write: &Write, now: Now) -> port::Write {
         match *write {
-            Write::Insert { call, state, next_at, callback } => {
+            Write::Insert { call, state, ready_at, callback } => {
                 let mut insert = match (self.pending.inserts.remove(&call), callback) {
                     (Some(insert), _) => insert,
                     (None, callback) => {
                         self.callback_insert(now, call, callback.expect("an offered call has its insert"))
                     }
                 };
-                insert.call.progress = record::Progress::waiting(state, next_at.map(|at| self.steady.steady(at)));
+                insert.call.progress = record::Progress::waiting(state, ready_at.map(|at| self.steady.steady(at)));
                 port::Write::Insert(insert)
             }
             Write::Start { attempt, kind, at } => port::Write::Start(port::Start {
@@ -46,6 +46,7 @@ impl Run {
                 port::Write::Settle(Box::new(settle))
             }
             Write::Close { call, until } => port::Write::Close { call, until: self.steady.steady(until) },
+            Write::Release { call, ready_at } => port::Write::Release { call, ready_at: self.steady.steady(ready_at) },
             Write::Filed { call } => port::Write::Filed(call),
         }
     }
@@ -84,7 +85,7 @@ impl Run {
         let calls = self.upstreams.get(upstream).filter(|known| known.serves == Serves::Calls);
         let name = calls.map_or("callback", |known| limit_key(&known.reference));
         let outcome = settle.attempt.as_ref().map(|end| end.outcome);
-        let waits_until = progress.next_at.map(|at| now.timestamp_of(self.steady.instant(at)));
+        let waits_until = progress.ready_at.map(|at| now.timestamp_of(self.steady.instant(at)));
         let settled = Settled { call: settle.call, upstream: name, outcome, progress, waits_until };
         self.announcer.settled(now.instant, &settled);
     }
@@ -98,7 +99,7 @@ fn answered_status(report: Option<&Report>) -> Option<u16> {
 fn stored_progress(progress: Progress, steady: SteadyClock, message: Option<&str>) -> record::Progress {
     record::Progress {
         state: progress.state,
-        next_at: progress.next_at.map(|at| steady.steady(at)),
+        ready_at: progress.ready_at.map(|at| steady.steady(at)),
         retries: progress.tries.retries,
         requeues: progress.tries.requeues,
         throttles: progress.tries.throttles,

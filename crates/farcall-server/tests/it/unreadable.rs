@@ -4,8 +4,8 @@ use bytes::Bytes;
 use farcall_core::id::CallId;
 use farcall_core::steady::{KeptClock, Steady};
 use farcall_store::memory::MemoryStore;
-use farcall_store::port::{CommitError, Fate, ReadError, Reader, ReopenError, Store, Write};
-use farcall_store::record::{AttemptRecord, CallRecord, GrantRecord, Recovery, ResponseRecord};
+use farcall_store::port::{CommitError, Fate, LaneRange, ReadError, Reader, ReopenError, Store, Write};
+use farcall_store::record::{AttemptRecord, CallRecord, FileIdentity, GrantRecord, Recovery, ResponseRecord};
 
 #[derive(Debug)]
 pub(crate) struct Unreadable {
@@ -75,6 +75,18 @@ impl Reader for UnreadableReader {
 
     fn keyed(&mut self, scope: &str, key: &str) -> Result<Option<CallRecord>, ReadError> {
         self.reader.keyed(scope, key)
+    }
+
+    fn waiting(&mut self, ranges: &[LaneRange]) -> Result<Vec<Vec<CallRecord>>, ReadError> {
+        self.reader.waiting(ranges)
+    }
+
+    fn expiring(&mut self, count: u32) -> Result<Vec<CallRecord>, ReadError> {
+        self.reader.expiring(count)
+    }
+
+    fn unfiled(&mut self, name: &[u8]) -> Result<Vec<(CallId, FileIdentity)>, ReadError> {
+        self.reader.unfiled(name)
     }
 
     fn closed_until(&mut self, limit_key: &str) -> Result<Option<Steady>, ReadError> {

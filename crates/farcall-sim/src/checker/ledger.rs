@@ -86,8 +86,12 @@ impl Ledger {
 
     /// What a start takes over is what was there.
     pub(crate) fn check_recovery(&self, recovery: &Recovery) -> Check {
-        let live: BTreeSet<CallId> = recovery.live.iter().map(|call| call.id).collect();
-        ensure(live == self.live && live.len() == recovery.live.len(), || "a start forgets live calls".to_owned())?;
+        let engaged: BTreeSet<CallId> = recovery.engaged.iter().map(|call| call.id).collect();
+        let is_engaged = |call: &&CallId| self.rows[*call].call.progress.ready_at.is_none();
+        let expected: BTreeSet<CallId> = self.live.iter().filter(is_engaged).copied().collect();
+        ensure(engaged == expected, || "a start forgets calls that run or are held back".to_owned())?;
+        let waiting: u64 = recovery.lanes.iter().map(|lane| lane.waiting).sum();
+        ensure(waiting as usize + engaged.len() == self.live.len(), || "a start forgets calls that wait".to_owned())?;
         let unfiled: BTreeSet<CallId> = recovery.unfiled.iter().map(|call| call.id).collect();
         ensure(unfiled == self.unfiled, || "a start forgets calls that are not filed".to_owned())?;
         let totals = &recovery.totals;

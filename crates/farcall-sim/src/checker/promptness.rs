@@ -22,6 +22,11 @@ const MOMENTS: u64 = 8;
 /// How long an attempt that is being cut off may take to end, a commit before the cut apart.
 const CUT_MAX: Duration = Duration::from_secs(1);
 
+/// How often the engine looks for deadlines of calls that only the store holds, at least.
+const DEADLINES_EVERY_MAX: Duration = Duration::from_millis(100);
+/// How soon a reading that failed is tried again.
+const READ_AGAIN_MAX: Duration = Duration::from_secs(2);
+
 /// Looks now, if the engine is at rest and it is time.
 pub(crate) fn check_prompt(world: &World) -> Check {
     let rests =
@@ -30,12 +35,14 @@ pub(crate) fn check_prompt(world: &World) -> Check {
     if !world.log.count().is_multiple_of(MOMENTS) {
         return Ok(());
     }
+    // Who goes next may be on its way from the store just now.
+    let is_loading = process.dispatcher.is_loading();
     let mut waiting: BTreeMap<usize, u32> = BTreeMap::new();
     for (call, attempts) in world.ledger.live_rows() {
-        check_time(world, call, attempts)?;
+        check_time(world, process, call, attempts)?;
         let upstream = terms(&world.plan, &world.facts, call.id).upstream;
         let is_paused = u32::try_from(upstream).is_ok_and(|upstream| process.paused.contains(&upstream));
-        if is_due(world, call) && !is_paused && !is_crowded(world, process, upstream) {
+        if !is_loading && is_due(world, call) && !is_paused && !is_crowded(world, process, upstream) {
             let quota = world.plan.quota(upstream);
             let cost = cost_of(&world.plan, &world.facts, &world.policies[quota], call.id);
             let most = waiting.entry(quota).or_default();
@@ -50,14 +57,21 @@ pub(crate) fn check_prompt(world: &World) -> Check {
 }
 
 /// Its deadline, and the timeout of its attempt, lie ahead.
-fn check_time(world: &World, call: &CallRecord, attempts: &[AttemptRecord]) -> Check {
+fn check_time(world: &World, process: &Process, call: &CallRecord, attempts: &[AttemptRecord]) -> Check {
     let deadline = call.deadline.map(|at| world.clocks.instant(at));
+    let commit = world.plan.faults.commit_max + world.plan.faults.commit_slow_max;
     if call.progress.state != State::Running {
-        return ensure(deadline.is_none_or(|at| at > world.now), || format!("{} waits beyond its deadline", call.id));
+        // What only the store holds is read before it ends: commits, reads, and a while until reads are made again.
+        let is_stored = !process.dispatcher.is_loaded(call.id);
+        let patience =
+            if is_stored { commit * 6 + world.plan.faults.trouble_max() + read_pause(world) } else { Duration::ZERO };
+        let booted_at = world.facts.boots.last().map_or(world.now, |boot| boot.at);
+        let from = |at: Instant| if is_stored { at.max(booted_at) } else { at };
+        let is_in_time = deadline.is_none_or(|at| from(at) + patience > world.now);
+        return ensure(is_in_time, || format!("{} waits beyond its deadline", call.id));
     }
     let timeout = terms(&world.plan, &world.facts, call.id).timeout;
-    let faults = &world.plan.faults;
-    let patience = CUT_MAX + faults.commit_max + faults.commit_slow_max + faults.stall_max();
+    let patience = CUT_MAX + commit + world.plan.faults.stall_max();
     let out = attempts.iter().filter(|attempt| attempt.outcome == AttemptOutcome::Running);
     let overdue = out.filter(|attempt| {
         let id = AttemptId { call: call.id, number: attempt.number };
@@ -68,13 +82,19 @@ fn check_time(world: &World, call: &CallRecord, attempts: &[AttemptRecord]) -> C
     ensure(overdue.count() == 0, || format!("an attempt of {} is out beyond its time", call.id))
 }
 
+/// Between two readings of deadlines, and after readings that failed: a hundred in a row at the very most.
+fn read_pause(world: &World) -> Duration {
+    let fails = world.plan.faults.read_failure_percent > 0;
+    DEADLINES_EVERY_MAX + if fails { READ_AGAIN_MAX * 100 } else { Duration::ZERO }
+}
+
 fn is_due(world: &World, call: &CallRecord) -> bool {
     if call.callback_of.is_some_and(|parent| world.ledger.is_unfiled(parent)) {
         return false;
     }
     let from = match call.progress.state {
         State::Scheduled => call.not_before,
-        State::Retrying | State::Queued => call.progress.next_at,
+        State::Retrying | State::Queued => call.progress.ready_at,
         _ => return false,
     };
     from.is_none_or(|at| world.clocks.instant(at) <= world.now)

@@ -13,8 +13,10 @@ use farcall_core::call::State;
 use farcall_core::id::CallId;
 use farcall_core::steady::{KeptClock, Steady};
 
-use crate::port::{AttemptEnd, CommitError, Insert, Settle, Start, Write};
-use crate::record::{AttemptRecord, CallRecord, GrantRecord, Recovery, ResponseRecord, Totals};
+use crate::port::{AttemptEnd, CommitError, Insert, LaneRange, Settle, Start, Write};
+use crate::record::{
+    AttemptRecord, CallRecord, FileIdentity, GrantRecord, LaneName, LaneRecord, Recovery, ResponseRecord, Totals,
+};
 use crate::transition::{KEY_TAKEN, Refusal, SECOND_INSERT, Standing, UNKNOWN_CALL, UNMATCHED_END};
 
 /// Everything that was committed.
@@ -73,7 +75,8 @@ impl Content {
             rows.iter().map(|row| &row.call).filter(|call| wanted(call)).cloned().collect()
         };
         let recovery = Recovery {
-            live: calls(|call| !call.progress.state.is_end()),
+            engaged: calls(|call| !call.progress.state.is_end() && call.progress.ready_at.is_none()),
+            lanes: self.lanes(),
             open_attempts: rows.iter().flat_map(|row| row.open_attempts()).collect(),
             unfiled: calls(|call| call.progress.state.is_end() && !call.filed),
             totals: self.totals(),
@@ -97,7 +100,38 @@ impl Content {
             })
             .collect();
         grants.sort_by_key(|&(order, _)| order);
-        grants.into_iter().map(|(_, grant)| grant).take(usize::try_from(count).unwrap_or(usize::MAX)).collect()
+        grants.into_iter().map(|(_, grant)| grant).take(amount(count)).collect()
+    }
+
+    pub(super) fn waiting(&self, range: &LaneRange) -> Vec<CallRecord> {
+        let is_in = |row: &&Arc<Row>| row.lane() == range.lane;
+        let place = |row: &Arc<Row>| row.place().filter(|&place| place >= (range.ready_at, range.call));
+        let from = |row: &Arc<Row>| Some((place(row)?, row.call.clone()));
+        let mut calls: Vec<_> = self.rows.values().filter(is_in).filter_map(from).collect();
+        calls.sort_by_key(|&(place, _)| place);
+        calls.into_iter().map(|(_, call)| call).take(amount(range.count)).collect()
+    }
+
+    pub(super) fn expiring(&self, count: u32) -> Vec<CallRecord> {
+        let expires = |row: &Arc<Row>| Some((row.call.deadline.filter(|_| row.place().is_some())?, row.call.id));
+        let mut calls: Vec<_> = self.rows.values().filter_map(expires).collect();
+        calls.sort_unstable();
+        calls.into_iter().map(|(_, id)| self.rows[&id].call.clone()).take(amount(count)).collect()
+    }
+
+    pub(super) fn unfiled(&self, name: &[u8]) -> Vec<(CallId, FileIdentity)> {
+        let mut rows: Vec<&Row> = self.rows.values().map(Arc::as_ref).filter(|row| !row.call.filed).collect();
+        rows.sort_by_key(|row| row.seq);
+        let files = rows.into_iter().filter_map(|row| Some((row.call.id, row.call.file.clone()?)));
+        files.filter(|(_, file)| file.name == name).collect()
+    }
+
+    fn lanes(&self) -> Vec<LaneRecord> {
+        let mut lanes: BTreeMap<LaneName, u64> = BTreeMap::new();
+        for row in self.rows.values().filter(|row| row.place().is_some()) {
+            *lanes.entry(row.lane()).or_default() += 1;
+        }
+        lanes.into_iter().map(|(lane, waiting)| LaneRecord { lane, waiting }).collect()
     }
 
     /// All writes in order, or none.
@@ -111,6 +145,7 @@ impl Content {
                 Write::Start(start) => self.change(start.call, &mut before, |row| row.start(start)),
                 Write::Settle(settle) => self.change(settle.call, &mut before, |row| row.settle(settle)),
                 Write::Close { call, until } => self.close(*call, *until),
+                Write::Release { call, ready_at } => self.change(*call, &mut before, |row| row.release(*ready_at)),
                 Write::Filed(call) => self.change(*call, &mut before, Row::file),
             };
             if let Err(refusal) = applied {
@@ -183,8 +218,9 @@ impl Content {
 
 impl Row {
     const fn standing(&self) -> Standing {
-        let ended = self.call.progress.state.is_end();
-        Standing { ended, filed: self.call.filed, attempts: self.call.attempts }
+        let progress = &self.call.progress;
+        let waits = progress.ready_at.is_some();
+        Standing { state: progress.state, filed: self.call.filed, attempts: self.call.attempts, waits }
     }
 
     fn start(&mut self, start: &Start) -> Result<(), Refusal> {
@@ -192,7 +228,7 @@ impl Row {
         self.call.attempts = start.number;
         self.call.started_at.get_or_insert(start.started_at);
         self.call.progress.state = State::Running;
-        self.call.progress.next_at = None;
+        self.call.progress.ready_at = None;
         self.attempts.push(AttemptRecord {
             number: start.number,
             kind: start.kind,
@@ -229,6 +265,23 @@ impl Row {
         Ok(())
     }
 
+    fn release(&mut self, ready_at: Steady) -> Result<(), Refusal> {
+        self.standing().release()?;
+        self.call.progress.ready_at = Some(ready_at);
+        Ok(())
+    }
+
+    fn lane(&self) -> LaneName {
+        let CallRecord { limit_key, callback_of, priority, tenant_id, .. } = &self.call;
+        let of_callbacks = callback_of.is_some();
+        LaneName { limit_key: limit_key.clone(), of_callbacks, priority: *priority, tenant: *tenant_id }
+    }
+
+    /// Where it stands in its lane, if it does.
+    fn place(&self) -> Option<(Steady, CallId)> {
+        self.call.progress.ready_at.map(|ready_at| (ready_at, self.call.id))
+    }
+
     fn file(&mut self) -> Result<(), Refusal> {
         self.standing().file()?;
         self.call.filed = true;
@@ -239,6 +292,10 @@ impl Row {
         let open = self.attempts.iter().filter(|attempt| attempt.ended_at.is_none());
         open.map(|attempt| (self.call.id, attempt.clone()))
     }
+}
+
+fn amount(count: u32) -> usize {
+    usize::try_from(count).unwrap_or(usize::MAX)
 }
 
 fn key_of(call: &CallRecord) -> Option<(String, String)> {

@@ -16,8 +16,8 @@ use farcall_core::steady::{KeptClock, Steady};
 
 use self::content::Content;
 pub use self::trouble::{Trouble, Troubles};
-use crate::port::{CommitError, Fate, ReadError, Reader, ReopenError, Store, Write};
-use crate::record::{AttemptRecord, CallRecord, GrantRecord, Recovery, ResponseRecord};
+use crate::port::{CommitError, Fate, LaneRange, ReadError, Reader, ReopenError, Store, Write};
+use crate::record::{AttemptRecord, CallRecord, FileIdentity, GrantRecord, Recovery, ResponseRecord};
 use crate::transition::SUPERSEDED;
 
 /// What goes wrong with one commit.
@@ -255,6 +255,19 @@ impl Reader for MemoryReader {
 
     fn grants(&mut self, limit_key: &str, since: Steady, count: u32) -> Result<Vec<GrantRecord>, ReadError> {
         Ok(self.disk.content().grants(limit_key, since, count))
+    }
+
+    fn waiting(&mut self, ranges: &[LaneRange]) -> Result<Vec<Vec<CallRecord>>, ReadError> {
+        let content = self.disk.content();
+        Ok(ranges.iter().map(|range| content.waiting(range)).collect())
+    }
+
+    fn expiring(&mut self, count: u32) -> Result<Vec<CallRecord>, ReadError> {
+        Ok(self.disk.content().expiring(count))
+    }
+
+    fn unfiled(&mut self, name: &[u8]) -> Result<Vec<(CallId, FileIdentity)>, ReadError> {
+        Ok(self.disk.content().unfiled(name))
     }
 
     fn closed_until(&mut self, limit_key: &str) -> Result<Option<Steady>, ReadError> {

@@ -172,7 +172,7 @@ impl Drop for SqliteStore {
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
-    use farcall_core::call::{Source, State, Via};
+    use farcall_core::call::{Source, State, TenantId, Via};
     use farcall_core::steady::Steady;
     use farcall_core::time::Timestamp;
 
@@ -192,6 +192,7 @@ mod tests {
             tags: Vec::new(),
             priority: 3,
             tenant: None,
+            tenant_id: TenantId::default(),
             cost: 1,
             accepted_at: Timestamp::from_micros(0),
             not_before: None,
@@ -200,7 +201,7 @@ mod tests {
             attempts: 0,
             progress: Progress {
                 state: State::Queued,
-                next_at: None,
+                ready_at: None,
                 retries: 0,
                 requeues: 0,
                 throttles: 0,
@@ -241,7 +242,7 @@ mod tests {
         assert_eq!(body_files(&store)?, 0, "a refused batch takes no space");
         store.connection.pragma_update_and_check(None, "max_page_count", pages * 10, |_| Ok(()))?;
         store.commit(&batch)?;
-        assert_eq!((store.take_over()?.live.len(), body_files(&store)?), (2, 1));
+        assert_eq!((store.take_over()?.engaged.len(), body_files(&store)?), (2, 1));
         Ok(())
     }
 
@@ -257,7 +258,7 @@ mod tests {
         assert!(matches!(store.commit(&[insert(3, Vec::new())]), Err(CommitError::Io(_))));
         drop(store);
         let mut store = SqliteStore::open(&home.path().join(".farcall"))?;
-        assert_eq!((store.take_over()?.live.len(), body_files(&store)?), (1, 0));
+        assert_eq!((store.take_over()?.engaged.len(), body_files(&store)?), (1, 0));
         store.commit(&[insert(3, Vec::new())])?;
         Ok(())
     }

@@ -13,8 +13,8 @@ use super::bodies::{Bodies, Part};
 use super::error::unread;
 use super::row::{self, Columns, attempt_columns, blob, call_columns};
 use super::sum::{self, Answer};
-use crate::port::{ReadError, Reader};
-use crate::record::{AttemptRecord, CallRecord, GrantRecord, RequestRecord, ResponseRecord};
+use crate::port::{LaneRange, ReadError, Reader};
+use crate::record::{AttemptRecord, CallRecord, FileIdentity, GrantRecord, LaneName, RequestRecord, ResponseRecord};
 
 /// Reads committed data of one store.
 #[derive(Debug)]
@@ -83,6 +83,31 @@ impl SqliteReader {
         statement.query_map([blob(id)], |row| row::attempt(&mut Columns::new(row)))?.collect()
     }
 
+    /// All ranges see one snapshot.
+    fn stored_waiting(&mut self, ranges: &[LaneRange]) -> rusqlite::Result<Vec<Vec<CallRecord>>> {
+        let snapshot = self.connection.transaction()?;
+        let mut statement = snapshot.prepare_cached(WAITING)?;
+        let read = |range: &LaneRange| {
+            let LaneRange { lane: LaneName { limit_key, of_callbacks, priority, tenant }, ready_at, call, count } =
+                range;
+            let (tenant, ready_at) = (tenant.0.cast_signed(), ready_at.as_micros());
+            let values = params![limit_key, of_callbacks, priority, tenant, ready_at, blob(*call), count];
+            statement.query_map(values, row::call)?.collect()
+        };
+        ranges.iter().map(read).collect()
+    }
+
+    fn stored_unfiled(&self, name: &[u8]) -> rusqlite::Result<Vec<(CallId, FileIdentity)>> {
+        let one = |row: &Row<'_>| {
+            let mut columns = Columns::new(row);
+            let (id, file) = (columns.id()?, row::file(&mut columns)?);
+            Ok(file.map(|file| (id, file)))
+        };
+        let mut statement = self.connection.prepare_cached(UNFILED)?;
+        let files = statement.query_map([name], one)?.collect::<rusqlite::Result<Vec<_>>>()?;
+        Ok(files.into_iter().flatten().collect())
+    }
+
     /// Both statements see one snapshot, so that no attempt is missed by ending between them.
     fn stored_grants(&mut self, limit_key: &str, since: i64, count: u32) -> rusqlite::Result<Vec<GrantRecord>> {
         let snapshot = self.connection.transaction()?;
@@ -135,6 +160,19 @@ impl Reader for SqliteReader {
         self.stored_grants(limit_key, since.as_micros(), count).map_err(unread("grants"))
     }
 
+    fn waiting(&mut self, ranges: &[LaneRange]) -> Result<Vec<Vec<CallRecord>>, ReadError> {
+        self.stored_waiting(ranges).map_err(unread("waiting calls"))
+    }
+
+    fn expiring(&mut self, count: u32) -> Result<Vec<CallRecord>, ReadError> {
+        let read = |mut statement: rusqlite::CachedStatement<'_>| statement.query_map([count], row::call)?.collect();
+        self.connection.prepare_cached(EXPIRING).and_then(read).map_err(unread("deadlines"))
+    }
+
+    fn unfiled(&mut self, name: &[u8]) -> Result<Vec<(CallId, FileIdentity)>, ReadError> {
+        self.stored_unfiled(name).map_err(unread("calls that are not filed"))
+    }
+
     fn closed_until(&mut self, limit_key: &str) -> Result<Option<Steady>, ReadError> {
         let until = |row: &Row<'_>| row.get(0).map(Steady::from_micros);
         self.connection
@@ -159,6 +197,24 @@ const REQUESTS: &str = "SELECT calls.via, requests.body, requests.sum FROM calls
 
 const RESPONSE: &str =
     "SELECT status, headers, decoded, body, sum FROM responses WHERE call = (SELECT seq FROM calls WHERE id = ?1)";
+
+/// The row comparison is what lets the index lead to the place.
+const WAITING: &str = concat!(
+    "SELECT ",
+    call_columns!(),
+    " FROM calls INDEXED BY calls_waiting WHERE limit_key = ?1 AND (callback_of IS NOT NULL) = ?2 AND priority = ?3 \
+     AND tenant_id = ?4 AND (ready_at, id) >= (?5, ?6) AND ready_at IS NOT NULL ORDER BY ready_at, id LIMIT ?7"
+);
+
+const EXPIRING: &str = concat!(
+    "SELECT ",
+    call_columns!(),
+    " FROM calls INDEXED BY calls_expiring WHERE ready_at IS NOT NULL AND deadline IS NOT NULL \
+     ORDER BY deadline, id LIMIT ?1"
+);
+
+const UNFILED: &str = "SELECT id, file_name, file_device, file_inode, file_changed_ns \
+    FROM calls INDEXED BY calls_by_file WHERE file_name = ?1 AND filed = 0 ORDER BY seq";
 
 const GRANTS_OPEN: &str = "SELECT granted_at, proved_at, cost FROM attempts INDEXED BY attempts_open \
     WHERE ended_at IS NULL AND limit_key = ?1 ORDER BY granted_at DESC, call DESC, number DESC LIMIT ?2";

@@ -1,9 +1,9 @@
 //! Taking over: a new epoch, and everything an earlier engine left, read in the same transaction.
 //!
-//! What it costs grows with the calls that have not ended, not with those that have: the ends are counted by every
-//! commit, and partial indexes lead to the rest.
+//! What it costs grows with the calls that run and with the lanes, hardly with the calls that wait and not with those
+//! that have ended: every commit counts, and partial indexes lead to the rest.
 
-use farcall_core::call::State;
+use farcall_core::call::{State, TenantId};
 use farcall_core::id::CallId;
 use farcall_core::steady::{KeptClock, Steady};
 use farcall_crash::{self as crash, Point};
@@ -11,20 +11,20 @@ use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params};
 
 use super::bodies::{Bodies, Part};
 use super::row::{self, Columns, attempt_columns, blob, call_columns};
-use crate::record::{AttemptRecord, CallRecord, Recovery, Totals};
+use crate::record::{AttemptRecord, CallRecord, LaneName, LaneRecord, Recovery, Totals};
 
 /// Begins a new epoch: its number, and what it takes over.
 pub(super) fn take_over(connection: &mut Connection) -> rusqlite::Result<(i64, Recovery)> {
     let tx = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     let epoch = tx.query_row("UPDATE meta SET epoch = epoch + 1 RETURNING epoch", [], |row| row.get(0))?;
-    let live = calls(&tx, LIVE)?;
     let recovery = Recovery {
+        engaged: calls(&tx, ENGAGED)?,
+        lanes: lanes(&tx)?,
         open_attempts: open_attempts(&tx)?,
         unfiled: calls(&tx, UNFILED)?,
-        totals: totals(&tx, &live)?,
+        totals: totals(&tx)?,
         clock: tx.query_row(CLOCK, [], kept_clock)?,
         latest: tx.query_row("SELECT latest FROM meta", [], |row| Columns::new(row).optional_steady())?,
-        live,
     };
     crash::reach(Point::TakeOverBegun);
     tx.commit()?;
@@ -50,8 +50,15 @@ pub(super) fn sweep(connection: &Connection, bodies: &Bodies) -> Result<(), Box<
     })
 }
 
-const LIVE: &str =
-    concat!("SELECT ", call_columns!(), " FROM calls INDEXED BY calls_live WHERE ended = 0 ORDER BY seq");
+const ENGAGED: &str = concat!(
+    "SELECT ",
+    call_columns!(),
+    " FROM calls INDEXED BY calls_engaged WHERE ended = 0 AND ready_at IS NULL ORDER BY seq"
+);
+
+/// Answered by the index alone.
+const LANES: &str = "SELECT limit_key, callback_of IS NOT NULL, priority, tenant_id, count(*) FROM calls INDEXED BY calls_waiting \
+    WHERE ready_at IS NOT NULL GROUP BY limit_key, callback_of IS NOT NULL, priority, tenant_id";
 
 const UNFILED: &str = concat!(
     "SELECT ",
@@ -65,7 +72,8 @@ const OPEN_ATTEMPTS: &str = concat!(
     " FROM attempts INDEXED BY attempts_open WHERE ended_at IS NULL ORDER BY call, number"
 );
 
-const TOTALS: &str = "SELECT accepted, pruned, succeeded, failed, cancelled, expired, unknown, poisoned FROM meta";
+const TOTALS: &str = "SELECT accepted, pruned, scheduled, queued, running, retrying, succeeded, failed, cancelled, \
+    expired, unknown, poisoned FROM meta";
 
 const CLOCK: &str = "SELECT boot, clock_base, clock_since FROM meta";
 
@@ -97,18 +105,28 @@ fn kept_clock(row: &rusqlite::Row<'_>) -> rusqlite::Result<Option<KeptClock>> {
     Ok(base_us.zip(since).map(|(base_us, since): (i64, Steady)| KeptClock { boot, base_us, since }))
 }
 
-fn totals(connection: &Connection, live: &[CallRecord]) -> rusqlite::Result<Totals> {
-    let mut totals = connection.query_row(TOTALS, [], |row| {
+fn lanes(connection: &Connection) -> rusqlite::Result<Vec<LaneRecord>> {
+    let mut statement = connection.prepare(LANES)?;
+    let mut lanes = statement
+        .query_map([], |row| {
+            let tenant = TenantId(row.get::<_, i64>(3)?.cast_unsigned());
+            let lane = LaneName { limit_key: row.get(0)?, of_callbacks: row.get(1)?, priority: row.get(2)?, tenant };
+            Ok(LaneRecord { lane, waiting: row.get::<_, i64>(4)?.cast_unsigned() })
+        })?
+        .collect::<rusqlite::Result<Vec<_>>>()?;
+    // The index orders tenants by the signed number.
+    lanes.sort_unstable_by(|a, b| a.lane.cmp(&b.lane));
+    Ok(lanes)
+}
+
+fn totals(connection: &Connection) -> rusqlite::Result<Totals> {
+    connection.query_row(TOTALS, [], |row| {
         let mut columns = Columns::new(row);
         let mut next = || columns.take::<i64>().map(i64::cast_unsigned);
         let mut totals = Totals { accepted: next()?, pruned: next()?, ..Totals::default() };
-        for &state in State::ALL.iter().filter(|state| state.is_end()) {
+        for &state in State::ALL {
             *totals.of_mut(state) = next()?;
         }
         Ok(totals)
-    })?;
-    for call in live {
-        *totals.of_mut(call.progress.state) += 1;
-    }
-    Ok(totals)
+    })
 }

@@ -3,7 +3,7 @@
 //! A word or an id that does not read back is reported as damage of its column, never replaced by a default.
 
 use farcall_core::attempt::{AttemptKind, AttemptOutcome};
-use farcall_core::call::{ErrorKind, Source, State, Via};
+use farcall_core::call::{ErrorKind, Source, State, TenantId, Via};
 use farcall_core::id::CallId;
 use farcall_core::steady::Steady;
 use farcall_core::time::Timestamp;
@@ -15,8 +15,9 @@ use crate::record::{AttemptRecord, CallRecord, ErrorRecord, FileIdentity, Idempo
 /// The columns [`call`] reads, in its order.
 macro_rules! call_columns {
     () => {
-        "id, state, next_at, retries, requeues, throttles, started_at, finished_at, status, error_kind, error_message, \
-         attempts, filed, source, via, upstream, limit_key, method, url, tags, priority, tenant, cost, accepted_at, \
+        "id, state, ready_at, retries, requeues, throttles, started_at, finished_at, status, error_kind, error_message, \
+         attempts, filed, source, via, upstream, limit_key, method, url, tags, priority, tenant, \
+         tenant_id, cost, accepted_at, \
          not_before, deadline, has_overrides, callback_of, retry_of, file_name, file_device, file_inode, \
          file_changed_ns, key_scope, key, key_digest"
     };
@@ -110,7 +111,7 @@ pub(super) fn call(row: &Row<'_>) -> rusqlite::Result<CallRecord> {
     let mut columns = Columns::new(row);
     let id = columns.id()?;
     let state = columns.word(State::from_word)?;
-    let next_at = columns.optional_steady()?;
+    let ready_at = columns.optional_steady()?;
     let (retries, requeues, throttles) = (columns.take()?, columns.take()?, columns.take()?);
     let started_at = columns.optional_time()?;
     let finished_at = columns.optional_time()?;
@@ -120,7 +121,7 @@ pub(super) fn call(row: &Row<'_>) -> rusqlite::Result<CallRecord> {
         started_at,
         attempts: columns.take()?,
         filed: columns.take()?,
-        progress: Progress { state, next_at, retries, requeues, throttles, finished_at, status, error },
+        progress: Progress { state, ready_at, retries, requeues, throttles, finished_at, status, error },
         source: columns.word(Source::from_word)?,
         via: columns.word(Via::from_word)?,
         upstream: columns.take()?,
@@ -130,6 +131,7 @@ pub(super) fn call(row: &Row<'_>) -> rusqlite::Result<CallRecord> {
         tags: columns.take_as(tags)?,
         priority: columns.take()?,
         tenant: columns.take()?,
+        tenant_id: TenantId(columns.take::<i64>()?.cast_unsigned()),
         cost: columns.take()?,
         accepted_at: columns.time()?,
         not_before: columns.optional_steady()?,
@@ -180,7 +182,7 @@ pub(super) fn headers(json: &str) -> Option<Vec<(String, Vec<u8>)>> {
     latin.into_iter().map(|(name, value)| Some((name, bytes(value)?))).collect()
 }
 
-fn file(columns: &mut Columns<'_>) -> rusqlite::Result<Option<FileIdentity>> {
+pub(super) fn file(columns: &mut Columns<'_>) -> rusqlite::Result<Option<FileIdentity>> {
     let name = columns.take::<Option<_>>()?;
     let device = columns.take::<Option<i64>>()?;
     let inode = columns.take::<Option<i64>>()?;

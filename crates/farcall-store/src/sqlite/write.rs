@@ -13,10 +13,10 @@ use farcall_core::time::Timestamp;
 use rusqlite::{CachedStatement, Connection, ErrorCode, OptionalExtension, params};
 
 use super::bodies::{Bodies, INLINE_BYTES_MAX, Part};
-use super::row::{blob, call_columns, headers_json, tags_json};
+use super::row::{Columns, blob, call_columns, headers_json, tags_json};
 use super::sum::{self, Answer};
 use crate::port::{AttemptEnd, CommitError, Insert, Settle, Start, Write};
-use crate::record::{CallRecord, ErrorRecord, Progress, ResponseRecord, Totals};
+use crate::record::{CallRecord, ErrorRecord, Progress, ResponseRecord};
 use crate::transition::{KEY_TAKEN, SECOND_INSERT, SUPERSEDED, Settlement, Standing, UNKNOWN_CALL, UNMATCHED_END};
 
 /// A batch being applied. Dropped without a commit of its transaction, it has done nothing but leave body files.
@@ -26,8 +26,9 @@ pub(super) struct Batch<'c> {
     bodies: &'c Bodies,
     /// Body files written so far.
     written: Vec<(CallId, Part)>,
-    /// What the batch adds.
-    totals: Totals,
+    /// What the batch adds, by state; moves out of a state take away.
+    accepted: i64,
+    moves: [i64; State::ALL.len()],
     /// When the latest of it was decided.
     latest: Option<Steady>,
 }
@@ -38,6 +39,7 @@ enum Step<'w> {
     Start(&'w Start),
     Settle(&'w Settle),
     Close { call: CallId, until: Steady },
+    Release { call: CallId, ready_at: Steady },
     Filed(CallId),
 }
 
@@ -59,7 +61,15 @@ impl<'c> Batch<'c> {
     /// A batch of this connection's open transaction.
     pub(super) fn new(connection: &'c Connection, bodies: &'c Bodies) -> rusqlite::Result<Self> {
         let statements = Statements::prepare(connection)?;
-        Ok(Self { connection, statements, bodies, written: Vec::new(), totals: Totals::default(), latest: None })
+        Ok(Self {
+            connection,
+            statements,
+            bodies,
+            written: Vec::new(),
+            accepted: 0,
+            moves: [0; State::ALL.len()],
+            latest: None,
+        })
     }
 
     /// Makes all writes, in order. Stops at the first that is refused.
@@ -71,6 +81,7 @@ impl<'c> Batch<'c> {
                 Step::Start(start) => self.start(start)?,
                 Step::Settle(settle) => self.settle(settle)?,
                 Step::Close { call, until } => self.close(call, until)?,
+                Step::Release { call, ready_at } => self.release(call, ready_at)?,
                 Step::Filed(call) => self.file(call)?,
             }
         }
@@ -82,18 +93,9 @@ impl<'c> Batch<'c> {
         if !self.written.is_empty() {
             self.bodies.sync()?;
         }
-        let count = |state| self.totals.of(state).cast_signed();
-        let sealed = self.statements.seal.execute(params![
-            epoch,
-            self.totals.accepted.cast_signed(),
-            count(State::Succeeded),
-            count(State::Failed),
-            count(State::Cancelled),
-            count(State::Expired),
-            count(State::Unknown),
-            count(State::Poisoned),
-            steady(self.latest),
-        ])?;
+        let counts = [epoch, self.accepted].into_iter().chain(self.moves).map(Some);
+        let values = counts.chain([steady(self.latest)]);
+        let sealed = self.statements.seal.execute(rusqlite::params_from_iter(values))?;
         if sealed == 1 { Ok(()) } else { Err(SUPERSEDED.of(call)) }
     }
 
@@ -118,16 +120,15 @@ impl<'c> Batch<'c> {
         if let Some(start) = first {
             self.statements.insert_attempt(seq, start)?;
         }
-        self.totals.accepted += 1;
-        if call.progress.state.is_end() {
-            *self.totals.of_mut(call.progress.state) += 1;
-        }
+        self.accepted += 1;
+        self.moves[first.map_or(call.progress.state, |_| State::Running) as usize] += 1;
         Ok(())
     }
 
     fn start(&mut self, start: &Start) -> Result<(), CommitError> {
         let (seq, standing) = self.stored(start.call)?;
         standing.start(start).map_err(|refusal| refusal.of(start.call))?;
+        self.count(standing.state, State::Running);
         self.statements.start.execute(params![
             seq,
             start.number,
@@ -145,6 +146,9 @@ impl<'c> Batch<'c> {
         {
             return Err(UNMATCHED_END.of(settle.call));
         }
+        if let Some(progress) = &settle.progress {
+            self.count(standing.state, progress.state);
+        }
         match (settlement, &settle.progress) {
             (Settlement::Ends, Some(progress)) => self.end(seq, settle, progress)?,
             (Settlement::GoesOn, Some(progress)) => self.statements.progress(seq, progress)?,
@@ -155,7 +159,6 @@ impl<'c> Batch<'c> {
 
     fn end(&mut self, seq: i64, settle: &Settle, progress: &Progress) -> Result<(), CommitError> {
         self.statements.end(seq, progress)?;
-        *self.totals.of_mut(progress.state) += 1;
         let Some(response) = &settle.response else { return Ok(()) };
         let body = self.place(settle.call, Part::Response, &response.body)?;
         Ok(self.statements.insert_response((settle.call, seq), response, body)?)
@@ -165,6 +168,18 @@ impl<'c> Batch<'c> {
         let (seq, _) = self.stored(call)?;
         self.connection.prepare_cached(CLOSE)?.execute(params![seq, until.as_micros()])?;
         Ok(())
+    }
+
+    fn release(&mut self, call: CallId, ready_at: Steady) -> Result<(), CommitError> {
+        let (seq, standing) = self.stored(call)?;
+        standing.release().map_err(|refusal| refusal.of(call))?;
+        self.connection.prepare_cached(RELEASE)?.execute(params![seq, ready_at.as_micros()])?;
+        Ok(())
+    }
+
+    fn count(&mut self, from: State, to: State) {
+        self.moves[from as usize] -= 1;
+        self.moves[to as usize] += 1;
     }
 
     fn file(&mut self, call: CallId) -> Result<(), CommitError> {
@@ -206,6 +221,7 @@ fn plan(writes: &[Write]) -> Vec<Step<'_>> {
             },
             Write::Settle(settle) => steps.push(Step::Settle(settle)),
             Write::Close { call, until } => steps.push(Step::Close { call: *call, until: *until }),
+            Write::Release { call, ready_at } => steps.push(Step::Release { call: *call, ready_at: *ready_at }),
             Write::Filed(call) => steps.push(Step::Filed(*call)),
         }
     }
@@ -213,7 +229,9 @@ fn plan(writes: &[Write]) -> Vec<Step<'_>> {
 }
 
 fn may_start(call: &CallRecord, start: &Start) -> bool {
-    let standing = Standing { ended: call.progress.state.is_end(), filed: call.filed, attempts: call.attempts };
+    let progress = &call.progress;
+    let waits = progress.ready_at.is_some();
+    let standing = Standing { state: progress.state, filed: call.filed, attempts: call.attempts, waits };
     standing.start(start).is_ok()
 }
 
@@ -224,7 +242,7 @@ impl<'c> Statements<'c> {
             insert_request: connection.prepare_cached("INSERT INTO requests (call, body, sum) VALUES (?1, ?2, ?3)")?,
             insert_attempt: connection.prepare_cached(INSERT_ATTEMPT)?,
             insert_response: connection.prepare_cached(INSERT_RESPONSE)?,
-            standing: connection.prepare_cached("SELECT seq, ended, filed, attempts FROM calls WHERE id = ?1")?,
+            standing: connection.prepare_cached(STANDING)?,
             start: connection.prepare_cached(START)?,
             end_attempt: connection.prepare_cached(END_ATTEMPT)?,
             progress: connection.prepare_cached(PROGRESS)?,
@@ -236,7 +254,10 @@ impl<'c> Statements<'c> {
 
     fn standing(&mut self, call: CallId) -> rusqlite::Result<Option<(i64, Standing)>> {
         let read = |row: &rusqlite::Row<'_>| {
-            Ok((row.get(0)?, Standing { ended: row.get(1)?, filed: row.get(2)?, attempts: row.get(3)? }))
+            let mut columns = Columns::new(row);
+            let (seq, state) = (columns.take()?, columns.word(State::from_word)?);
+            let (filed, attempts, waits) = (columns.take()?, columns.take()?, columns.take()?);
+            Ok((seq, Standing { state, filed, attempts, waits }))
         };
         self.standing.query_row([blob(call)], read).optional()
     }
@@ -250,7 +271,7 @@ impl<'c> Statements<'c> {
             .execute(params![
                 blob(call.id),
                 first.map_or(progress.state, |_| State::Running).as_str(),
-                steady(progress.next_at.filter(|_| first.is_none())),
+                steady(progress.ready_at.filter(|_| first.is_none())),
                 progress.retries,
                 progress.requeues,
                 progress.throttles,
@@ -270,6 +291,7 @@ impl<'c> Statements<'c> {
                 tags_json(&call.tags),
                 call.priority,
                 call.tenant,
+                call.tenant_id.0.cast_signed(),
                 call.cost,
                 call.accepted_at.as_micros(),
                 steady(call.not_before),
@@ -338,7 +360,7 @@ const INSERT_CALL: &str = concat!(
     "INSERT INTO calls (",
     call_columns!(),
     ", ended) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, \
-     ?22, ?23, ?24, ?25, ?26, ?27, ?28, ?29, ?30, ?31, ?32, ?33, ?34, ?35, ?36, ?37)"
+     ?22, ?23, ?24, ?25, ?26, ?27, ?28, ?29, ?30, ?31, ?32, ?33, ?34, ?35, ?36, ?37, ?38)"
 );
 
 const CLOSE: &str = "INSERT INTO closings (limit_key, until) SELECT limit_key, ?2 FROM calls WHERE seq = ?1 \
@@ -351,22 +373,27 @@ const INSERT_RESPONSE: &str =
     "INSERT INTO responses (call, status, headers, decoded, body, sum) VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
 
 const START: &str = "UPDATE calls SET attempts = ?2, started_at = coalesce(started_at, ?3), state = ?4, \
-    next_at = NULL WHERE seq = ?1";
+    ready_at = NULL WHERE seq = ?1";
+
+const RELEASE: &str = "UPDATE calls SET ready_at = ?2 WHERE seq = ?1";
+
+const STANDING: &str = "SELECT seq, state, filed, attempts, ready_at IS NOT NULL FROM calls WHERE id = ?1";
 
 const END_ATTEMPT: &str = "UPDATE attempts SET outcome = ?3, status = ?4, proved_at = ?5, ended_at = ?6, \
     error_kind = ?7, error_message = ?8, latest_at = max(granted_at, ?5) \
     WHERE call = ?1 AND number = ?2 AND ended_at IS NULL";
 
-/// Leaves `ended` alone, and with it the indexes.
-const PROGRESS: &str = "UPDATE calls SET state = ?2, next_at = ?3, retries = ?4, requeues = ?5, throttles = ?6, \
+const PROGRESS: &str = "UPDATE calls SET state = ?2, ready_at = ?3, retries = ?4, requeues = ?5, throttles = ?6, \
     finished_at = ?7, status = ?8, error_kind = ?9, error_message = ?10 WHERE seq = ?1";
 
-const END: &str = "UPDATE calls SET state = ?2, next_at = ?3, retries = ?4, requeues = ?5, throttles = ?6, \
+const END: &str = "UPDATE calls SET state = ?2, ready_at = ?3, retries = ?4, requeues = ?5, throttles = ?6, \
     finished_at = ?7, status = ?8, error_kind = ?9, error_message = ?10, ended = 1 WHERE seq = ?1";
 
-const SEAL: &str = "UPDATE meta SET commits = commits + 1, accepted = accepted + ?2, succeeded = succeeded + ?3, \
-    failed = failed + ?4, cancelled = cancelled + ?5, expired = expired + ?6, unknown = unknown + ?7, \
-    poisoned = poisoned + ?8, latest = coalesce(max(latest, ?9), latest, ?9) WHERE one = 1 AND epoch = ?1";
+/// The states in the order of `State::ALL`.
+const SEAL: &str = "UPDATE meta SET commits = commits + 1, accepted = accepted + ?2, scheduled = scheduled + ?3, \
+    queued = queued + ?4, running = running + ?5, retrying = retrying + ?6, succeeded = succeeded + ?7, \
+    failed = failed + ?8, cancelled = cancelled + ?9, expired = expired + ?10, unknown = unknown + ?11, \
+    poisoned = poisoned + ?12, latest = coalesce(max(latest, ?13), latest, ?13) WHERE one = 1 AND epoch = ?1";
 
 fn set_progress(statement: &mut CachedStatement<'_>, seq: i64, progress: &Progress) -> rusqlite::Result<()> {
     let (error_kind, error_message) = error_columns(progress.error.as_ref());
@@ -374,7 +401,7 @@ fn set_progress(statement: &mut CachedStatement<'_>, seq: i64, progress: &Progre
         .execute(params![
             seq,
             progress.state.as_str(),
-            steady(progress.next_at),
+            steady(progress.ready_at),
             progress.retries,
             progress.requeues,
             progress.throttles,

@@ -3,15 +3,15 @@
 //! Random histories of few calls; attempt numbers follow what is stored, so that many writes are valid.
 
 use farcall_core::attempt::AttemptOutcome;
-use farcall_core::call::{ErrorKind, State};
-use farcall_store::port::{AttemptEnd, CommitError, Write};
-use farcall_store::record::{CallRecord, ErrorRecord};
+use farcall_core::call::{ErrorKind, State, TenantId};
+use farcall_store::port::{AttemptEnd, CommitError, LaneRange, Write};
+use farcall_store::record::{CallRecord, ErrorRecord, LaneName};
 use proptest::prelude::*;
 use proptest::test_runner::TestCaseError;
 
 use crate::lab::{Lab, MemoryLab, SqliteLab};
 use crate::sample::{
-    attempt_end, call, filed, full_call, id, insert_with, key, response, settle_with, start_at, steady,
+    attempt_end, call, filed, full_call, id, insert_with, key, response, settle_with, start_at, steady, waiting,
 };
 
 const CALLS: u32 = 5;
@@ -27,22 +27,47 @@ enum Step {
 
 #[derive(Debug, Clone)]
 enum Change {
-    Insert { call: u32, key: Option<usize>, limit_key: usize, from_file: bool, large: bool, full: bool },
-    Start { call: u32, ahead: u32, second: i64 },
-    Settle { call: u32, behind: Option<u32>, state: State, answer: bool, proved: Option<i64> },
-    Filed { call: u32 },
+    Insert {
+        call: u32,
+        key: Option<usize>,
+        limit_key: usize,
+        from_file: bool,
+        waits: Option<i64>,
+        large: bool,
+        full: bool,
+    },
+    Start {
+        call: u32,
+        ahead: u32,
+        second: i64,
+    },
+    Settle {
+        call: u32,
+        behind: Option<u32>,
+        state: State,
+        answer: bool,
+        proved: Option<i64>,
+    },
+    Release {
+        call: u32,
+        second: i64,
+    },
+    Filed {
+        call: u32,
+    },
 }
 
 fn change() -> impl Strategy<Value = Change> {
     let call = 0..CALLS;
     let rarely = |odds| prop::bool::weighted(odds);
     let inserts = (call.clone(), prop::option::weighted(0.3, 0..KEYS.len()), 0..LIMIT_KEYS.len(), any::<bool>())
-        .prop_flat_map(move |fields| (Just(fields), rarely(0.1), rarely(0.2)))
-        .prop_map(|((call, key, limit_key, from_file), large, full)| Change::Insert {
+        .prop_flat_map(move |fields| (Just(fields), prop::option::of(0..30_i64), rarely(0.1), rarely(0.2)))
+        .prop_map(|((call, key, limit_key, from_file), waits, large, full)| Change::Insert {
             call,
             key,
             limit_key,
             from_file,
+            waits,
             large,
             full,
         });
@@ -56,8 +81,9 @@ fn change() -> impl Strategy<Value = Change> {
     let behind = prop_oneof![6 => Just(Some(0_u32)), 2 => (0..4_u32).prop_map(Some), 1 => Just(None)];
     let settles = (call.clone(), behind, states, any::<bool>(), prop::option::of(0..60_i64))
         .prop_map(|(call, behind, state, answer, proved)| Change::Settle { call, behind, state, answer, proved });
+    let releases = (call.clone(), 0..30_i64).prop_map(|(call, second)| Change::Release { call, second });
     let files = call.prop_map(|call| Change::Filed { call });
-    prop_oneof![3 => inserts, 4 => starts, 4 => settles, 1 => files]
+    prop_oneof![3 => inserts, 4 => starts, 4 => settles, 1 => releases, 1 => files]
 }
 
 fn history() -> impl Strategy<Value = Vec<Step>> {
@@ -73,8 +99,13 @@ fn writes(changes: &[Change], attempts: &mut [u32; CALLS as usize]) -> Vec<Write
 
 fn write(change: &Change, attempts: &mut [u32; CALLS as usize]) -> Write {
     match *change {
-        Change::Insert { call, key: chosen, limit_key, from_file, large, full } => {
-            let record = if full { full_call(call) } else { self::call(call) };
+        Change::Insert { call, key: chosen, limit_key, from_file, waits, large, full } => {
+            let deadline = waits.map(|second| steady(second % 5));
+            let record = match waits {
+                _ if full => full_call(call),
+                Some(second) => CallRecord { deadline, ..waiting(call, second) },
+                None => self::call(call),
+            };
             attempts[call as usize] = record.attempts;
             let idempotency = chosen.map(|place| key(KEYS[place]));
             let limit_key = LIMIT_KEYS[limit_key].to_owned();
@@ -96,6 +127,7 @@ fn write(change: &Change, attempts: &mut [u32; CALLS as usize]) -> Write {
             let answer = (answer && state.is_end()).then(|| response(format!("answer to {call}")));
             settle_with(call, end, state, answer)
         }
+        Change::Release { call, second } => Write::Release { call: id(call), ready_at: steady(second) },
         Change::Filed { call } => filed(call),
     }
 }
@@ -121,6 +153,16 @@ fn compare(memory: &mut dyn Lab, sqlite: &mut dyn Lab) -> Result<(), TestCaseErr
     for key in KEYS {
         prop_assert_eq!(left.keyed("", key).map_err(failed)?, right.keyed("", key).map_err(failed)?);
     }
+    prop_assert_eq!(left.expiring(2).map_err(failed)?, right.expiring(2).map_err(failed)?);
+    let name = full_call(0).file.map(|file| file.name).unwrap_or_default();
+    prop_assert_eq!(left.unfiled(&name).map_err(failed)?, right.unfiled(&name).map_err(failed)?);
+    let range = |limit_key: &str| {
+        let lane =
+            LaneName { limit_key: limit_key.to_owned(), of_callbacks: false, priority: 3, tenant: TenantId::default() };
+        LaneRange { lane, ready_at: steady(10), call: id(2), count: 3 }
+    };
+    let ranges = LIMIT_KEYS.map(range);
+    prop_assert_eq!(left.waiting(&ranges).map_err(failed)?, right.waiting(&ranges).map_err(failed)?);
     for limit_key in LIMIT_KEYS {
         for (since, count) in [(0, 100), (25, 3), (40, 100), (59, 1)] {
             let grants = left.grants(limit_key, steady(since), count).map_err(failed)?;

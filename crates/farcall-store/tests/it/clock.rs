@@ -42,7 +42,7 @@ fn the_latest_is_when_the_latest_of_all_was_decided(lab: &mut dyn Lab) -> Outcom
         Write::Insert(Box::new(Insert { at: steady(seconds), call, request }))
     };
     let settle = |n, seconds| {
-        let progress = Some(Progress { next_at: Some(steady(9_000)), ..progress(State::Retrying) });
+        let progress = Some(Progress { ready_at: Some(steady(9_000)), ..progress(State::Retrying) });
         let attempt = Some(AttemptEnd { proved_at: Some(steady(8_000)), ..attempt_end(1) });
         Write::Settle(Box::new(Settle { at: steady(seconds), call: id(n), attempt, progress, response: None }))
     };

@@ -13,6 +13,7 @@ mod recovery;
 mod round_trip;
 mod sample;
 mod sqlite;
+mod waiting;
 
 type Outcome = Result<(), Box<dyn std::error::Error>>;
 

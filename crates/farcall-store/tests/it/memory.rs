@@ -32,7 +32,7 @@ fn live_after(fault: Fault) -> Result<usize, Box<dyn std::error::Error>> {
     assert!(is_crash(&store.commit(&[insert(call(4))])), "a dead process commits nothing");
     assert!(store.reader().is_err() && store.take_over().is_err());
     let mut store = store.crash();
-    let live = store.take_over()?.live.len();
+    let live = store.take_over()?.engaged.len();
     store.commit(&[insert(call(4))])?;
     Ok(live)
 }
@@ -60,7 +60,7 @@ fn a_full_store_refuses_one_batch_and_lives_on() -> Outcome {
     store.inject(Fault::Full, 0);
     assert!(matches!(store.commit(&[insert(call(1))]), Err(CommitError::Full)));
     store.commit(&[insert(call(1))])?;
-    assert_eq!(store.crash().take_over()?.live, [call(1)]);
+    assert_eq!(store.crash().take_over()?.engaged, [call(1)]);
     Ok(())
 }
 
@@ -70,7 +70,7 @@ fn the_engine_that_took_over_last_is_the_only_writer() -> Outcome {
     let mut new = old.attach();
     assert!(matches!(new.commit(&[insert(call(1))]), Err(CommitError::Conflict { what: "superseded write", .. })));
     old.commit(&[insert(call(1))])?;
-    assert_eq!(new.take_over()?.live, [call(1)]);
+    assert_eq!(new.take_over()?.engaged, [call(1)]);
     assert!(matches!(old.commit(&[start(1, 1)]), Err(CommitError::Conflict { what: "superseded write", .. })));
     new.commit(&[start(1, 1)])?;
     assert_eq!(old.reader()?.attempts(id(1))?.len(), 1);

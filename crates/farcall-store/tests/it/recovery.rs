@@ -4,7 +4,7 @@
 
 use farcall_core::call::State;
 use farcall_core::id::CallId;
-use farcall_store::record::{AttemptRecord, CallRecord, Totals};
+use farcall_store::record::{AttemptRecord, CallRecord, FileIdentity, Totals};
 
 use crate::lab::Lab;
 use crate::sample::{call, filed, full_call, id, insert, progress, settle, settle_with, start};
@@ -13,9 +13,10 @@ use crate::{Outcome, for_each_store};
 for_each_store! {
     a_fresh_store_has_nothing_to_take_over,
     calls_in_every_state_are_taken_over,
-    live_calls_come_in_the_order_of_acceptance,
+    calls_in_no_lane_come_in_the_order_of_acceptance,
     attempts_that_were_out_are_told,
     unfiled_ends_are_told_until_they_are_filed,
+    unfiled_calls_are_found_by_the_names_of_their_files,
     totals_add_up_after_every_step,
     taking_over_again_changes_nothing,
 }
@@ -26,7 +27,7 @@ fn ids<'a>(calls: impl IntoIterator<Item = &'a CallRecord>) -> Vec<CallId> {
 
 fn a_fresh_store_has_nothing_to_take_over(lab: &mut dyn Lab) -> Outcome {
     let recovery = lab.restart()?;
-    assert_eq!((recovery.live.len(), recovery.open_attempts.len(), recovery.unfiled.len()), (0, 0, 0));
+    assert_eq!((recovery.engaged.len(), recovery.open_attempts.len(), recovery.unfiled.len()), (0, 0, 0));
     assert_eq!(recovery.totals, Totals::default());
     Ok(())
 }
@@ -37,20 +38,20 @@ fn calls_in_every_state_are_taken_over(lab: &mut dyn Lab) -> Outcome {
     lab.commit(&calls.iter().cloned().map(insert).collect::<Vec<_>>())?;
     let recovery = lab.restart()?;
     let (ended, live): (Vec<_>, Vec<_>) = calls.into_iter().partition(|call| call.progress.state.is_end());
-    assert_eq!(recovery.live, live);
+    assert_eq!(recovery.engaged, live);
     assert_eq!(recovery.unfiled, ended);
     assert_eq!(recovery.totals, Totals { accepted: 10, pruned: 0, calls: [1; 10] });
     Ok(())
 }
 
-fn live_calls_come_in_the_order_of_acceptance(lab: &mut dyn Lab) -> Outcome {
+fn calls_in_no_lane_come_in_the_order_of_acceptance(lab: &mut dyn Lab) -> Outcome {
     // The ids of the samples descend, so order by id would show.
     lab.commit(&[insert(call(3)), insert(call(5))])?;
     lab.commit(&[insert(call(4)), start(4, 1)])?;
     lab.commit(&[insert(call(1)), settle_with(3, None, State::Expired, None)])?;
-    assert_eq!(ids(&lab.restart()?.live), [id(5), id(4), id(1)]);
+    assert_eq!(ids(&lab.restart()?.engaged), [id(5), id(4), id(1)]);
     lab.commit(&[insert(call(2))])?;
-    assert_eq!(ids(&lab.restart()?.live), [id(5), id(4), id(1), id(2)]);
+    assert_eq!(ids(&lab.restart()?.engaged), [id(5), id(4), id(1), id(2)]);
     Ok(())
 }
 
@@ -78,11 +79,24 @@ fn unfiled_ends_are_told_until_they_are_filed(lab: &mut dyn Lab) -> Outcome {
     let expire = |n| settle_with(n, None, State::Expired, None);
     lab.commit(&[expire(1), expire(2), expire(3)])?;
     let recovery = lab.restart()?;
-    assert_eq!((ids(&recovery.unfiled), ids(&recovery.live)), (vec![id(2), id(1)], vec![id(4)]));
+    assert_eq!((ids(&recovery.unfiled), ids(&recovery.engaged)), (vec![id(2), id(1)], vec![id(4)]));
     lab.commit(&[filed(2)])?;
     assert_eq!(ids(&lab.restart()?.unfiled), [id(1)]);
     lab.commit(&[filed(1)])?;
     assert_eq!(ids(&lab.restart()?.unfiled), []);
+    Ok(())
+}
+
+fn unfiled_calls_are_found_by_the_names_of_their_files(lab: &mut dyn Lab) -> Outcome {
+    let file = |name: &[u8], inode| FileIdentity { name: name.to_vec(), device: u64::MAX, inode, changed_ns: -1 };
+    let from = |n, name| CallRecord { file: Some(file(name, n)), filed: false, ..call(n as u32) };
+    lab.commit(&[insert(from(2, b"a\xff.json")), insert(from(1, b"a\xff.json")), insert(from(3, b"b.json"))])?;
+    let mut reader = lab.reader()?;
+    let both = vec![(id(2), file(b"a\xff.json", 2)), (id(1), file(b"a\xff.json", 1))];
+    assert_eq!(reader.unfiled(b"a\xff.json")?, both);
+    assert_eq!((reader.unfiled(b"b.json")?.len(), reader.unfiled(b"c.json")?.len()), (1, 0));
+    lab.commit(&[settle_with(2, None, State::Expired, None), filed(2)])?;
+    assert_eq!(lab.reader()?.unfiled(b"a\xff.json")?, both[1..]);
     Ok(())
 }
 

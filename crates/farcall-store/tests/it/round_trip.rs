@@ -107,7 +107,8 @@ fn a_start_changes_state_number_and_first_time_only(lab: &mut dyn Lab) -> Outcom
     expected.attempts = 1;
     expected.started_at = Some(at(1));
     expected.progress.state = State::Running;
-    expected.progress.next_at = None;
+    expected.progress.ready_at = None;
+    expected.progress.ready_at = None;
     assert_eq!(lab.call(id(1))?, expected);
 
     lab.commit(&[start(1, 2)])?;

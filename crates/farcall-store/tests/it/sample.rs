@@ -4,7 +4,7 @@
 
 use bytes::Bytes;
 use farcall_core::attempt::{AttemptKind, AttemptOutcome};
-use farcall_core::call::{ErrorKind, Source, State, Via};
+use farcall_core::call::{ErrorKind, Source, State, TenantId, Via};
 use farcall_core::id::CallId;
 use farcall_core::steady::Steady;
 use farcall_core::time::Timestamp;
@@ -29,7 +29,7 @@ pub(crate) fn id(n: u32) -> CallId {
 pub(crate) fn progress(state: State) -> Progress {
     Progress {
         state,
-        next_at: None,
+        ready_at: None,
         retries: 0,
         requeues: 0,
         throttles: 0,
@@ -52,6 +52,7 @@ pub(crate) fn call(n: u32) -> CallRecord {
         tags: Vec::new(),
         priority: 3,
         tenant: None,
+        tenant_id: TenantId::default(),
         cost: 1,
         accepted_at: at(0),
         not_before: None,
@@ -80,6 +81,7 @@ pub(crate) fn full_call(n: u32) -> CallRecord {
         tags: vec!["a".to_owned(), String::new(), "\"]\u{1f980}".to_owned()],
         priority: 5,
         tenant: Some(String::new()),
+        tenant_id: TenantId(u64::MAX),
         cost: u32::MAX,
         not_before: Some(steady(10)),
         deadline: Some(Steady::from_micros(i64::MAX)),
@@ -87,7 +89,7 @@ pub(crate) fn full_call(n: u32) -> CallRecord {
         attempts: 7,
         progress: Progress {
             state: State::Retrying,
-            next_at: Some(steady(20)),
+            ready_at: Some(steady(20)),
             retries: 2,
             requeues: 1,
             throttles: 3,
@@ -108,6 +110,12 @@ pub(crate) fn full_call(n: u32) -> CallRecord {
         idempotency: Some(key(&format!("key of {n}"))),
         ..call(n)
     }
+}
+
+/// The n-th call, waiting in its lane from this second on.
+pub(crate) fn waiting(n: u32, second: i64) -> CallRecord {
+    let progress = Progress { ready_at: Some(steady(second)), ..progress(State::Queued) };
+    CallRecord { progress, ..call(n) }
 }
 
 /// A key of the user's own scope.

@@ -130,7 +130,7 @@ fn a_directory_may_have_any_name() -> Outcome {
         let dir = home.path().join(name);
         for live in 0..2 {
             let mut store = SqliteStore::open(&dir)?;
-            assert_eq!(store.take_over()?.live.len(), live as usize, "{name}");
+            assert_eq!(store.take_over()?.engaged.len(), live as usize, "{name}");
             store.commit(&[insert(call(live))])?;
         }
         assert!(fs::metadata(dir.join("farcall.db"))?.len() > 0, "{name}");
@@ -164,7 +164,7 @@ fn an_older_epoch_writes_nothing_more() -> Outcome {
     assert!(matches!(fenced, Err(CommitError::Conflict { what: "superseded write", .. })), "{fenced:?}");
     assert_eq!(fs::read_dir(lab.dir().join("bodies"))?.count(), 0, "its body file is gone");
     let recovery = lab.restart()?;
-    assert_eq!((recovery.live.len(), recovery.open_attempts.len()), (1, 0));
+    assert_eq!((recovery.engaged.len(), recovery.open_attempts.len()), (1, 0));
     (&mut lab as &mut dyn Lab).commit(&[start(1, 1)])?;
     Ok(())
 }
@@ -229,7 +229,7 @@ fn the_log_stays_short_under_load_and_is_gone_after_a_clean_close() -> Outcome {
     assert!(longest < 32 << 20, "{longest} bytes of log for 72 MB of bodies");
     lab.close();
     assert!(!fs::exists(&log)?);
-    assert_eq!(lab.restart()?.live.len(), 1_200);
+    assert_eq!(lab.restart()?.engaged.len(), 1_200);
     Ok(())
 }
 

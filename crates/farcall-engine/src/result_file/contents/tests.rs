@@ -1,7 +1,7 @@
 //! Response files as users read them.
 
 use bytes::Bytes;
-use farcall_core::call::{ErrorKind, Source, State, Via};
+use farcall_core::call::{ErrorKind, Source, State, TenantId, Via};
 use farcall_core::time::Timestamp;
 use farcall_store::record::{ErrorRecord, Progress};
 use serde_json::{Value, json};
@@ -24,6 +24,7 @@ fn call(state: State) -> CallRecord {
         tags: Vec::new(),
         priority: 3,
         tenant: None,
+        tenant_id: TenantId::default(),
         cost: 1,
         accepted_at: at(0),
         not_before: None,
@@ -32,7 +33,7 @@ fn call(state: State) -> CallRecord {
         attempts: 1,
         progress: Progress {
             state,
-            next_at: None,
+            ready_at: None,
             retries: 0,
             requeues: 0,
             throttles: 0,

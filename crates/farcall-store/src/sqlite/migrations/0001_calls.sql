@@ -1,19 +1,23 @@
 -- Calls, their attempts, and their bodies apart from them.
 --
--- Times are microseconds. What decisions rest on (next_at, not_before, deadline, granted_at, proved_at, latest_at, until,
+-- Times are microseconds. What decisions rest on (ready_at, not_before, deadline, granted_at, proved_at, latest_at, until,
 -- latest, clock_since) is steady time, which no wall clock moves; what people read (accepted_at, started_at, ended_at,
 -- finished_at) is the wall clock's, since 1970 in UTC. Words (state, source, outcome, ...) are those of the API. An id is the 16
 -- bytes of its UUID; inside, calls are known by `seq`, the order of acceptance: ids only nearly ascend, wide rows do
 -- not belong in the interior pages of a table keyed by them, and every table below keys by the small number.
 
 -- One row. Each commit updates it once, which also checks that the epoch is still the writer's own.
--- accepted = pruned + calls that have not ended + the six ends.
+-- accepted = pruned + the ten states.
 CREATE TABLE meta (
     one       INTEGER PRIMARY KEY CHECK (one = 1),
     epoch     INTEGER NOT NULL,
     commits   INTEGER NOT NULL, -- batches committed, ever: tells whether one of unknown end is among them
     accepted  INTEGER NOT NULL,
     pruned    INTEGER NOT NULL,
+    scheduled INTEGER NOT NULL,
+    queued    INTEGER NOT NULL,
+    running   INTEGER NOT NULL,
+    retrying  INTEGER NOT NULL,
     succeeded INTEGER NOT NULL,
     failed    INTEGER NOT NULL,
     cancelled INTEGER NOT NULL,
@@ -25,7 +29,7 @@ CREATE TABLE meta (
     clock_base  INTEGER,  -- steady time less the boot clock; NULL until there is one
     clock_since INTEGER   -- when this store was first used in that boot
 ) STRICT;
-INSERT INTO meta VALUES (1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, NULL, NULL, NULL, NULL);
+INSERT INTO meta VALUES (1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, NULL, NULL, NULL, NULL);
 
 CREATE TABLE calls (
     seq             INTEGER PRIMARY KEY,
@@ -34,7 +38,7 @@ CREATE TABLE calls (
     filed           INTEGER NOT NULL,
     attempts        INTEGER NOT NULL,
     state           TEXT    NOT NULL,
-    next_at         INTEGER,
+    ready_at        INTEGER, -- while it waits in a lane: from when on it may go on
     retries         INTEGER NOT NULL,
     requeues        INTEGER NOT NULL,
     throttles       INTEGER NOT NULL,
@@ -52,6 +56,7 @@ CREATE TABLE calls (
     tags            TEXT,    -- a JSON array of strings; NULL when there are none
     priority        INTEGER NOT NULL,
     tenant          TEXT,
+    tenant_id       INTEGER NOT NULL, -- the bits of a digest of the tenant's name; 0 for none
     cost            INTEGER NOT NULL,
     accepted_at     INTEGER NOT NULL,
     not_before      INTEGER,
@@ -69,7 +74,13 @@ CREATE TABLE calls (
 ) STRICT;
 CREATE UNIQUE INDEX calls_by_id ON calls (id);
 CREATE UNIQUE INDEX calls_by_key ON calls (key_scope, key) WHERE key IS NOT NULL;
-CREATE INDEX calls_live ON calls (ended) WHERE ended = 0;
+-- Every lane, in the order in which its calls may go on.
+CREATE INDEX calls_waiting ON calls (limit_key, callback_of IS NOT NULL, priority, tenant_id, ready_at, id)
+    WHERE ready_at IS NOT NULL;
+CREATE INDEX calls_expiring ON calls (deadline, id) WHERE ready_at IS NOT NULL AND deadline IS NOT NULL;
+-- Calls that run or are held back.
+CREATE INDEX calls_engaged ON calls (ended) WHERE ended = 0 AND ready_at IS NULL;
+CREATE INDEX calls_by_file ON calls (file_name) WHERE filed = 0 AND file_name IS NOT NULL;
 CREATE INDEX calls_unfiled ON calls (filed) WHERE ended = 1 AND filed = 0;
 
 CREATE TABLE attempts (
