@@ -74,7 +74,7 @@ impl Opened {
     pub(crate) fn open(context: &Context, dir: &Path) -> Result<Self, Failure> {
         let directory = directory::prepare(dir)?;
         let loaded = context.load(&directory)?;
-        log_warnings(&loaded);
+        log_warnings(&loaded.warnings);
         let lock = private_folder(&directory.join(".farcall")).map_err(Failure::directory)?;
         own(&lock, &directory)?;
         let store = SqliteStore::open(&directory.join(&loaded.config.store.path)).map_err(store_failure)?;
