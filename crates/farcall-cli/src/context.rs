@@ -4,7 +4,7 @@
 
 use std::path::{Path, PathBuf};
 
-use farcall_engine::config::{self, Finding, LoadOptions, Loaded};
+use farcall_engine::config::{self, Diagnostics, Finding, LoadError, LoadOptions, Loaded};
 use indicatif::MultiProgress;
 use tracing::Level;
 
@@ -40,13 +40,21 @@ impl Context {
     /// # Errors
     /// When it has mistakes or cannot be read.
     pub(crate) fn load(&self, dir: &Path) -> Result<Loaded, Failure> {
+        Ok(self.read(dir)?)
+    }
+
+    /// The same, for whoever goes on without it.
+    ///
+    /// # Errors
+    /// When it has mistakes or cannot be read.
+    pub(crate) fn read(&self, dir: &Path) -> Result<Loaded, LoadError> {
         let environment = self.environment.given.iter();
         let options = LoadOptions {
             path: self.global.config.clone(),
             overrides: environment.chain(&self.global.settings.given).cloned().collect(),
             kofaf: self.is_kofaf,
         };
-        Ok(config::load(dir, &options)?)
+        config::load(dir, &options)
     }
 
     /// The form of results.
@@ -75,8 +83,8 @@ impl Context {
 }
 
 /// Logs what the configuration allows but probably does not mean.
-pub(crate) fn log_warnings(loaded: &Loaded) {
-    for Finding { path, line, column, message, hint, .. } in loaded.warnings.iter() {
+pub(crate) fn log_warnings(warnings: &Diagnostics) {
+    for Finding { path, line, column, message, hint, .. } in warnings.iter() {
         tracing::warn!(path, line, column, hint, finding = message, "the configuration may not mean this");
     }
 }

@@ -12,6 +12,7 @@ mod exit;
 mod logging;
 mod print;
 mod progress;
+mod reload;
 mod session;
 mod settings;
 mod signals;

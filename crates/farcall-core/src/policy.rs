@@ -47,8 +47,6 @@ pub struct UpstreamPolicy {
 impl UpstreamPolicy {
     /// Durable attempts at once when `concurrency` is not set.
     pub const DURABLE_CONCURRENCY: u32 = 16;
-    /// The largest N of a limit so far.
-    pub const LIMIT_COUNT_MAX: u32 = 10_000;
 }
 
 impl Default for UpstreamPolicy {

@@ -4,6 +4,7 @@
 //! it shows means something to one boot only, and in one time namespace: [`boot`] tells which.
 
 use std::fs;
+use std::time::SystemTime;
 
 use farcall_core::time::{Instant, Now, Timestamp};
 use rustix::time::{ClockId, clock_gettime};
@@ -14,10 +15,9 @@ const TIME_NAMESPACE: &str = "/proc/self/ns/time";
 
 /// The present on both clocks.
 pub fn now() -> Now {
-    Now {
-        instant: Instant::from_micros(micros(ClockId::Boottime)),
-        timestamp: Timestamp::from_micros(micros(ClockId::Realtime)),
-    }
+    let time = clock_gettime(ClockId::Boottime);
+    let micros = time.tv_sec.saturating_mul(1_000_000).saturating_add(time.tv_nsec / 1_000);
+    Now { instant: Instant::from_micros(micros), timestamp: wall() }
 }
 
 /// What tells the boot clock that [`now`] reads from those of other boots; nothing where the system does not say.
@@ -28,7 +28,9 @@ pub fn boot() -> Option<String> {
     Some(format!("{} {}", boot_id.trim(), namespace.display()))
 }
 
-fn micros(clock: ClockId) -> i64 {
-    let time = clock_gettime(clock);
-    time.tv_sec.saturating_mul(1_000_000).saturating_add(time.tv_nsec / 1_000)
+/// The wall clock, which may stand before 1970.
+fn wall() -> Timestamp {
+    let micros = |time: std::time::Duration| i64::try_from(time.as_micros()).unwrap_or(i64::MAX);
+    let since_1970 = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    Timestamp::from_micros(since_1970.map_or_else(|before| -micros(before.duration()), micros))
 }

@@ -15,11 +15,12 @@ use farcall_store::record::{AttemptRecord, CallRecord, FileIdentity, ResponseRec
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::clock;
-use crate::config::Config;
+use crate::config::{Config, Live};
 use crate::document::{Document, Rejection};
 use crate::intake::Status;
 use crate::reads::Reads;
 use crate::run::{Message, reference};
+use crate::upstreams::UpstreamError;
 
 /// Submissions that the engine takes in at one go.
 pub const SUBMISSIONS_MAX: usize = 1_000;
@@ -63,6 +64,15 @@ pub enum SubmitError {
     StoreFailed,
     #[error("farcall is stopping and accepts no more calls")]
     Draining,
+}
+
+/// Why another configuration was not put in place. Nothing has changed.
+#[derive(Debug, thiserror::Error)]
+pub enum ReloadError {
+    #[error(transparent)]
+    Upstream(#[from] UpstreamError),
+    #[error("farcall is stopping")]
+    Stopping,
 }
 
 /// Everything that is known of one call.
@@ -157,7 +167,7 @@ pub struct Handle {
     pub(crate) messages: mpsc::Sender<Message>,
     pub(crate) snapshots: watch::Receiver<Snapshot>,
     pub(crate) reads: Arc<Reads>,
-    pub(crate) config: Arc<Config>,
+    pub(crate) config: Live,
     /// What the engine had done when it ended.
     pub(crate) last_overview: Arc<OnceLock<Overview>>,
     /// How the inbox stands, for an engine that watches one.
@@ -165,9 +175,26 @@ pub struct Handle {
 }
 
 impl Handle {
-    /// The configuration the engine runs on.
-    pub fn config(&self) -> &Arc<Config> {
-        &self.config
+    /// The configuration that holds now.
+    pub fn config(&self) -> Arc<Config> {
+        self.config.now()
+    }
+
+    /// The same, to be asked again and again.
+    pub(crate) fn live_config(&self) -> Live {
+        self.config.clone()
+    }
+
+    /// Puts another configuration in the place of the one that holds. Limits go on counting what was sent; attempts in
+    /// flight go on as they were launched; upstreams that are gone keep their calls until they come back. What only a
+    /// start reads ([`needs_restart`](crate::config::needs_restart)) stays as it was.
+    ///
+    /// # Errors
+    /// When it cannot be used; nothing has changed then.
+    pub async fn reload(&self, config: Arc<Config>) -> Result<(), ReloadError> {
+        let (reply, answer) = oneshot::channel();
+        self.messages.send(Message::Reload { config, reply }).await.map_err(|_| ReloadError::Stopping)?;
+        Ok(answer.await.map_err(|_| ReloadError::Stopping)??)
     }
 
     /// Hands a call to the engine and waits until it is durable.

@@ -35,6 +35,6 @@ pub use farcall_store::record::{AttemptRecord, CallRecord, ErrorRecord, Response
 
 pub use engine::{Engine, Options, StartError};
 pub use handle::{
-    Accepted, CallView, Handle, Overview, SUBMISSIONS_MAX, Snapshot, StoreHealth, Submission, SubmitError,
+    Accepted, CallView, Handle, Overview, ReloadError, SUBMISSIONS_MAX, Snapshot, StoreHealth, Submission, SubmitError,
     UpstreamOverview,
 };

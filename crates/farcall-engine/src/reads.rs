@@ -14,7 +14,7 @@ use farcall_store::record::{AttemptRecord, CallRecord, ResponseRecord};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::clock;
-use crate::config::Config;
+use crate::config::{Config, Live};
 use crate::document::{self, Routing};
 use crate::handle::CallView;
 
@@ -22,7 +22,7 @@ use crate::handle::CallView;
 pub(crate) struct Reads {
     readers: Mutex<Vec<Box<dyn Reader>>>,
     free: Arc<Semaphore>,
-    config: Arc<Config>,
+    config: Live,
     steady: SteadyClock,
 }
 
@@ -41,7 +41,7 @@ impl std::fmt::Debug for Reads {
 }
 
 impl Reads {
-    pub(crate) fn new(readers: Vec<Box<dyn Reader>>, config: Arc<Config>, steady: SteadyClock) -> Self {
+    pub(crate) fn new(readers: Vec<Box<dyn Reader>>, config: Live, steady: SteadyClock) -> Self {
         let free = Arc::new(Semaphore::new(readers.len()));
         Self { readers: Mutex::new(readers), free, config, steady }
     }
@@ -73,7 +73,7 @@ impl Reads {
         standing: Option<Standing>,
     ) -> Result<Option<CallView>, ReadError> {
         let now = clock::now();
-        let (config, steady) = (Arc::clone(&self.config), self.steady);
+        let (config, steady) = (self.config.now(), self.steady);
         self.with(move |reader| {
             let Some(record) = reader.call(id)? else { return Ok(None) };
             let request = reader.request(id)?.unwrap_or_default();
@@ -174,7 +174,7 @@ mod tests {
     /// With one reader.
     fn reads() -> Arc<Reads> {
         let reader = MemoryStore::new().reader().expect("a store in memory can be read");
-        Arc::new(Reads::new(vec![reader], Arc::default(), SteadyClock::go_on(None, None, None, clock::now())))
+        Arc::new(Reads::new(vec![reader], Live::default(), SteadyClock::go_on(None, None, None, clock::now())))
     }
 
     #[tokio::test]

@@ -2,19 +2,20 @@
 //!
 //! Declared ones exist from the start; an undeclared one is made when the first call for its origin comes.
 
+mod reload;
 mod webhooks;
 
 use std::collections::HashMap;
+use std::num::NonZeroI64;
 use std::sync::Arc;
 
 use farcall_core::call::UpstreamId;
 use farcall_core::dispatcher::Dispatcher;
 use farcall_core::id_map::IdMap;
-use farcall_core::limit::{Limits, Past, PastGrant};
-use farcall_core::policy::{CallbackPolicy, UpstreamPolicy};
+use farcall_core::limit::{Ask, Limits, Past, PastGrant};
 use farcall_core::steady::SteadyClock;
 use farcall_core::time::Now;
-use farcall_store::port::{ReadError, Reader};
+use farcall_store::port::{GrantsAsk, ReadError, Reader};
 
 use crate::config::{Config, Upstream};
 use crate::document::UpstreamRef;
@@ -104,13 +105,11 @@ impl Upstreams {
         };
         let is_missing = self.is_missing(reference);
         let settings = declared.map_or_else(|| Arc::clone(&self.undeclared), |upstream| Arc::new(upstream.clone()));
-        let transport = transport(&settings, &self.resolver).map_err(|source| {
-            let name = limit_key(reference).to_owned();
-            UpstreamError::Transport { name, source }
-        })?;
+        let transport = transport(&settings, &self.resolver).map_err(unusable(limit_key(reference)))?;
         let Making { dispatcher, reader, now } = making;
         let now = *now;
-        let past = self.past(*reader, limit_key(reference), &settings.policy, now)?;
+        let asks = Limits::asks(&settings.policy, self.steady.certain_since(), now.instant);
+        let past = self.past(*reader, limit_key(reference), asks)?;
         let id = dispatcher.declare_restored(settings.policy.clone(), &past, now);
         if let Some(until) = reader.closed_until(limit_key(reference))? {
             dispatcher.restore_closing(id, self.steady.instant(until));
@@ -121,14 +120,10 @@ impl Upstreams {
         }
         self.by_reference.insert(reference.clone(), id);
         let (transport, serves) = (Arc::new(transport), Serves::Calls);
-        let known = Known { reference: reference.clone(), serves, settings: Arc::clone(&settings), transport };
+        let known = Known { reference: reference.clone(), serves, settings, transport };
         self.by_id.insert(id, known);
         // Only now: a callback may go to this very upstream, or to one whose callbacks come back here.
-        let callbacks = CallbackPolicy {
-            on_success: self.target(settings.callback_success.as_ref(), making)?,
-            on_fail: self.target(settings.callback_fail.as_ref(), making)?,
-        };
-        making.dispatcher.set_callbacks(id, callbacks);
+        self.set_callbacks(id, making)?;
         Ok(id)
     }
 
@@ -137,20 +132,21 @@ impl Upstreams {
         matches!(reference, UpstreamRef::Declared(name) if !self.config.upstreams.contains_key(name))
     }
 
-    /// What was sent to an upstream within its longest window, by the store's account.
-    fn past(
-        &self,
-        reader: &mut dyn Reader,
-        limit_key: &str,
-        policy: &UpstreamPolicy,
-        now: Now,
-    ) -> Result<Past, ReadError> {
-        let certain_since = self.steady.certain_since();
-        let Some(look) = Limits::look_back(policy, certain_since, now.instant) else { return Ok(Past::default()) };
-        let grants = reader.grants(limit_key, self.steady.steady(look.since), look.count)?;
-        let past = |proved_at| self.steady.instant(proved_at);
-        let grants = grants.iter().map(|grant| PastGrant { cost: grant.cost, proved_at: grant.proved_at.map(past) });
-        Ok(Past { certain_since, grants: grants.collect() })
+    /// What was sent before, by the store's account, as the windows of an upstream ask for it.
+    fn past(&self, reader: &mut dyn Reader, limit_key: &str, asks: Vec<Ask>) -> Result<Past, ReadError> {
+        let steady = self.steady;
+        let answer = |ask| -> Result<_, ReadError> {
+            let Some(question) = question(steady, ask) else { return Ok((ask, Vec::new())) };
+            let grants = reader.grants(limit_key, question)?;
+            let past = grants.into_iter().map(|grant| PastGrant {
+                cost: grant.cost,
+                proved_at: grant.latest_at.map(|at| steady.instant(at)),
+                open: grant.open,
+            });
+            Ok((ask, past.collect()))
+        };
+        let windows = asks.into_iter().map(answer).collect::<Result<_, _>>()?;
+        Ok(Past { certain_since: steady.certain_since(), windows })
     }
 
     /// The upstream of this name or origin, if it is there.
@@ -189,6 +185,11 @@ pub(crate) fn limit_key(reference: &UpstreamRef) -> &str {
     }
 }
 
+fn unusable(name: &str) -> impl FnOnce(TransportError) -> UpstreamError {
+    let name = name.to_owned();
+    |source| UpstreamError::Transport { name, source }
+}
+
 fn transport(settings: &Upstream, resolver: &Resolver) -> Result<Transport, TransportError> {
     Transport::new(&TransportSettings {
         resolver: resolver.clone(),
@@ -197,4 +198,17 @@ fn transport(settings: &Upstream, resolver: &Resolver) -> Result<Transport, Tran
         max_headers: settings.max_headers,
         ..TransportSettings::default()
     })
+}
+
+/// A window's question in the store's time; nothing when it asks nothing.
+fn question(steady: SteadyClock, ask: Ask) -> Option<GrantsAsk> {
+    match ask {
+        Ask::Nothing => None,
+        Ask::Latest { since, count } => Some(GrantsAsk::Latest { since: steady.steady(since), count }),
+        Ask::Sums { since, step } => {
+            let step_us = i64::try_from(step.as_micros()).unwrap_or(i64::MAX);
+            let step_us = NonZeroI64::new(step_us).expect("a step is a microsecond at least");
+            Some(GrantsAsk::Sums { since: steady.steady(since), step_us })
+        }
+    }
 }

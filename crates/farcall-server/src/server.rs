@@ -125,7 +125,8 @@ impl Server {
 
     /// A server on what is bound already, for programs that bind before they start their engine.
     pub fn new(listeners: Listeners, handle: Handle, options: Options) -> Self {
-        let server = &handle.config().server;
+        let config = handle.config();
+        let server = &config.server;
         let tcp_access = Arc::new(Access::tcp(&server.tokens));
         let bodies = Bodies::new(server.max_body, options.bodies_bytes_max, options.body_timeout);
         let app = Arc::new(App::new(Arc::new(Face { handle, bodies })));

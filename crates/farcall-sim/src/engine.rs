@@ -9,7 +9,7 @@ use std::time::Duration;
 use farcall_core::call::{CallSpec, Method, Priority, TenantId, UpstreamId};
 use farcall_core::dispatcher::{Dispatcher, Effect, Event};
 use farcall_core::id::{AttemptId, CallId};
-use farcall_core::time::Instant;
+use farcall_core::time::{Instant, Now};
 use farcall_store::port::Store;
 
 use crate::checker::{self, Check, ensure, violation};
@@ -46,8 +46,19 @@ pub(crate) struct Process {
     /// Attempts that are out, with their upstreams.
     pub(crate) out: BTreeMap<AttemptId, UpstreamId>,
     pub(crate) draining: Option<Drain>,
+    /// Windows that came while it ran.
+    pub(crate) added: Vec<Added>,
     /// Upstreams at which nothing is to start.
     pub(crate) paused: BTreeSet<u32>,
+}
+
+/// A window that began to count while the process ran. What had just ended and was not stored yet counts longer in it
+/// than it need.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Added {
+    pub(crate) place: usize,
+    pub(crate) window: Duration,
+    pub(crate) at: Instant,
 }
 
 impl Process {
@@ -63,8 +74,29 @@ impl Process {
             offered: BTreeMap::new(),
             out: BTreeMap::new(),
             draining: None,
+            added: Vec::new(),
             paused: BTreeSet::new(),
         }
+    }
+
+    /// The dispatcher as it died, told of every commit that had failed: it may not have come to look at them.
+    pub(crate) fn informed(&self, now: Now) -> Dispatcher {
+        let mut dispatcher = self.dispatcher.clone();
+        for event in self.inbox.iter().filter(|event| matches!(event, Event::CommitFailed { .. })) {
+            dispatcher.handle(now, event.clone());
+        }
+        dispatcher
+    }
+
+    /// Something changed that its next turn is to look at.
+    pub(crate) fn touch(&mut self) {
+        self.is_dirty = true;
+    }
+
+    /// Whether a window of an upstream may still count what it need not.
+    pub(crate) fn is_unsure(&self, place: usize, window: Duration, slack: Duration, now: Instant) -> bool {
+        let is_it = |added: &Added| added.place == place && added.window == window;
+        self.added.iter().any(|added| is_it(added) && added.at + window + window / 1_000 + slack > now)
     }
 
     /// When it takes its next turn unasked.

@@ -41,7 +41,7 @@ impl World {
         let boot = process.boot;
         self.facts.launches.insert(attempt, Launch { at: self.now, boot });
         self.look_at(Event::Launched { attempt });
-        self.check_concurrency(upstream)?;
+        self.check_concurrency(attempt, upstream)?;
         let server = u32::try_from(self.plan.quota(upstream.0 as usize)).expect("plans are small");
         let is_out = !self.healed && self.plan.faults.is_out(server, self.now.since(self.plan.start));
         let course = self.networks[upstream.0 as usize].course(&mut self.dice, self.now, is_out);
@@ -97,11 +97,12 @@ impl World {
         if flight.course.arrives_at != Some(self.now) {
             return;
         }
-        let (upstream, boot) = (flight.upstream.0, flight.boot);
+        let upstream = flight.upstream.0;
+        let Some(era) = self.facts.decided.get(&attempt).map(|decided| decided.era) else { return };
         let quota = self.plan.quota(upstream as usize);
-        let policy = &self.facts.boots[boot].policies[quota];
+        let policy = &self.facts.eras[era].policies[quota];
         let cost = cost_of(&self.plan, &self.facts, policy, attempt.call);
-        self.facts.arrivals[quota].push(Arrival { at: self.now, attempt, cost, boot });
+        self.facts.arrivals[quota].push(Arrival { at: self.now, attempt, cost, era });
         self.note(Line::Arrived { attempt, upstream, cost });
     }
 
@@ -199,8 +200,12 @@ impl World {
     }
 
     /// No more attempts out, as seen from here, than the policy allows.
-    fn check_concurrency(&self, upstream: UpstreamId) -> Check {
+    fn check_concurrency(&self, attempt: AttemptId, upstream: UpstreamId) -> Check {
         let Some(process) = &self.process else { return Ok(()) };
+        // Decided while others held: those that are out already stay out.
+        if self.facts.decided.get(&attempt).map(|decided| decided.era + 1) != Some(self.facts.eras.len()) {
+            return Ok(());
+        }
         let policy = &self.policies[upstream.0 as usize];
         let most = policy.concurrency.map_or(UpstreamPolicy::DURABLE_CONCURRENCY, u32::from) as usize;
         let out = process.out.values().filter(|&&of| of == upstream).count();

@@ -13,7 +13,10 @@ use farcall_core::time::{Instant, Now, Timestamp};
 /// All facts of a run so far.
 #[derive(Debug, Default)]
 pub(crate) struct Facts {
-    pub(crate) boots: Vec<Boot>,
+    /// When the process started.
+    pub(crate) boots: Vec<Instant>,
+    /// Every start begins one, and every change of policies while the process runs.
+    pub(crate) eras: Vec<Era>,
     pub(crate) crashes: Vec<Instant>,
     pub(crate) origins: BTreeMap<CallId, Origin>,
     pub(crate) acknowledged: BTreeSet<CallId>,
@@ -38,9 +41,9 @@ pub(crate) struct Facts {
     pub(crate) stalls: u64,
 }
 
-/// A start of the process, and the policies it began with, by upstream.
+/// A time in which the same policies hold, by upstream.
 #[derive(Debug)]
-pub(crate) struct Boot {
+pub(crate) struct Era {
     pub(crate) at: Instant,
     pub(crate) policies: Vec<UpstreamPolicy>,
 }
@@ -73,6 +76,8 @@ pub(crate) enum Origin {
 /// Moments of an attempt that its row tells in another time.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Decided {
+    /// When it was decided that it starts.
+    pub(crate) era: usize,
     pub(crate) granted_at: Instant,
     pub(crate) proved_at: Option<Instant>,
     pub(crate) ended_at: Option<Steady>,
@@ -90,8 +95,8 @@ pub(crate) struct Arrival {
     pub(crate) at: Instant,
     pub(crate) attempt: AttemptId,
     pub(crate) cost: u32,
-    /// The start under which it was launched.
-    pub(crate) boot: usize,
+    /// When it was decided that it starts.
+    pub(crate) era: usize,
 }
 
 /// What the executor told the engine, and when the engine took it in.

@@ -23,6 +23,8 @@ pub(crate) struct Faults {
     pub(crate) wall_jumps: Vec<(Duration, i64)>,
     /// Percent of starts for which the whole machine was started anew.
     pub(crate) reboot_percent: u32,
+    /// The configuration is changed while the process runs, if limits change at all.
+    pub(crate) reconfigured_after: Vec<Duration>,
     /// Limits are other ones after a start.
     pub(crate) changes_limits: bool,
     pub(crate) commit_max: Duration,
@@ -75,6 +77,7 @@ impl Faults {
             downtime_max: dice.spread(moment, Duration::from_secs(600)),
             wall_jumps: if dice.percent(30) { wall_jumps(dice, over) } else { Vec::new() },
             reboot_percent: if dice.percent(40) { 50 } else { 0 },
+            reconfigured_after: (0..dice.count(0, 5)).map(|_| dice.up_to(over)).collect(),
             changes_limits: dice.percent(40),
             commit_max: dice.spread(Duration::from_micros(50), Duration::from_millis(20)),
             commit_slow_max: dice.spread(moment, Duration::from_secs(3)),

@@ -35,7 +35,8 @@ pub(crate) fn translate(plan: &Plan, facts: &mut Facts, clock: Clock, write: &di
             port::Write::Insert(Box::new(insert))
         }
         dispatcher::Write::Start { attempt, kind, at } => {
-            facts.decided.insert(attempt, Decided { granted_at: at.instant, proved_at: None, ended_at: None });
+            let era = facts.eras.len() - 1;
+            facts.decided.insert(attempt, Decided { era, granted_at: at.instant, proved_at: None, ended_at: None });
             let (started_at, granted_at) = (at.timestamp, steady.steady(at.instant));
             port::Write::Start(Start { call: attempt.call, number: attempt.number, kind, started_at, granted_at })
         }

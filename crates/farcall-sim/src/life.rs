@@ -6,11 +6,12 @@ use std::num::NonZeroU32;
 use std::time::Duration;
 
 use farcall_core::dispatcher::Event;
+use farcall_core::policy::LimitSpec;
 use farcall_core::time::Instant;
 
 use crate::checker::{self, Check, ensure, violation};
-use crate::engine::Process;
-use crate::facts::{Boot, Drain};
+use crate::engine::{Added, Process};
+use crate::facts::{Drain, Era};
 use crate::faults::Faults;
 use crate::log::Line;
 use crate::policies;
@@ -27,7 +28,8 @@ impl World {
             }
         }
         let boot = self.facts.boots.len();
-        self.facts.boots.push(Boot { at: self.now, policies: self.policies.clone() });
+        self.facts.boots.push(self.now);
+        self.facts.eras.push(Era { at: self.now, policies: self.policies.clone() });
         let seed = self.dice.seed();
         let (dispatcher, recovery) = recovery::boot(self, seed)
             .map_err(|error| violation(format!("the store cannot be taken over: {error}")))?;
@@ -133,6 +135,27 @@ impl World {
         self.close_flights(restarts_at);
         self.store = std::mem::take(&mut self.store).crash();
         self.schedule(restarts_at, Happening::Boot);
+    }
+
+    /// The configuration is edited while the process runs.
+    pub(crate) fn reconfigure(&mut self) -> Check {
+        if self.healed || self.process.is_none() {
+            return Ok(());
+        }
+        let before: Vec<_> = self.policies.iter().map(|policy| policy.limits.clone()).collect();
+        self.change_policies();
+        self.note(Line::Reconfigured);
+        self.facts.eras.push(Era { at: self.now, policies: self.policies.clone() });
+        recovery::change(self).map_err(|error| violation(format!("the store cannot be read: {error}")))?;
+        let Some(process) = &mut self.process else { return Ok(()) };
+        for (place, policy) in self.policies.iter().enumerate() {
+            // One whose count was raised may have had to look at the past again.
+            let is_new =
+                |limit: &&LimitSpec| before[place].iter().all(|it| it.window != limit.window || it.count < limit.count);
+            let added = policy.limits.iter().filter(is_new);
+            process.added.extend(added.map(|limit| Added { place, window: limit.window, at: self.now }));
+        }
+        Ok(())
     }
 
     /// The whole machine was started anew, too.

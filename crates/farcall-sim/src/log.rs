@@ -18,6 +18,7 @@ pub(crate) enum Line {
     Boot { number: u32, live: usize },
     Reboot { off_by_us: i64 },
     WallJump { by_us: i64 },
+    Reconfigured,
     Crash { kept: usize },
     Stalled,
     Drain,

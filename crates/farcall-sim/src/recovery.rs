@@ -3,18 +3,17 @@
 //! Nothing is remembered but what is on the disk.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::num::NonZeroU32;
+use std::num::{NonZeroI64, NonZeroU32};
 
 use farcall_core::call::{CallSpec, CallbackOf, Method, Priority, UpstreamId};
 use farcall_core::dispatcher::{Census, Dispatcher, LaneLoad, Loaded, OpenAttempt, Recovered, Wanted};
 use farcall_core::id::CallId;
 use farcall_core::lane::LaneId;
-use farcall_core::limit::{Limits, Past, PastGrant};
-use farcall_core::policy::UpstreamPolicy;
+use farcall_core::limit::{Ask, Limits, Past, PastGrant};
 use farcall_core::settle::Tries;
 use farcall_core::steady::SteadyClock;
-use farcall_store::port::{LaneRange, ReadError, Reader, Store};
-use farcall_store::record::{CallRecord, LaneName, LaneRecord, Recovery};
+use farcall_store::port::{GrantsAsk, LaneRange, ReadError, Reader, Store};
+use farcall_store::record::{CallRecord, GrantRecord, LaneName, LaneRecord, Recovery};
 
 use crate::plan::Plan;
 use crate::world::World;
@@ -59,7 +58,8 @@ pub(crate) fn declare(reader: &mut dyn Reader, world: &World, seed: u64) -> Resu
             dispatcher.declare_sharing(policy.clone(), UpstreamId(with));
             continue;
         }
-        let past = past(reader, &upstream.key, policy, world)?;
+        let asks = Limits::asks(policy, clocks.process().certain_since(), world.now);
+        let past = past(reader, &upstream.key, clocks.process(), asks)?;
         let id = dispatcher.declare_restored(policy.clone(), &past, now);
         if let Some(until) = reader.closed_until(&upstream.key)? {
             dispatcher.restore_closing(id, clocks.instant(until));
@@ -115,14 +115,47 @@ fn upstream_of(plan: &Plan, key: &str, is_callback: bool) -> UpstreamId {
     UpstreamId(place.and_then(|place| u32::try_from(place).ok()).expect("no upstream is ever removed"))
 }
 
-fn past(reader: &mut dyn Reader, key: &str, policy: &UpstreamPolicy, world: &World) -> Result<Past, ReadError> {
-    let clock = world.clocks.process();
-    let certain_since = clock.certain_since();
-    let Some(look) = Limits::look_back(policy, certain_since, world.now) else { return Ok(Past::default()) };
-    let grants = reader.grants(key, clock.steady(look.since), look.count)?;
-    let past = |proved_at| clock.instant(proved_at);
-    let grants = grants.iter().map(|grant| PastGrant { cost: grant.cost, proved_at: grant.proved_at.map(past) });
-    Ok(Past { certain_since, grants: grants.collect() })
+/// Makes the present policies hold in the process that runs.
+pub(crate) fn change(world: &mut World) -> Result<(), ReadError> {
+    let World { plan, policies, clocks, store, process, now, .. } = world;
+    let Some(process) = process else { return Ok(()) };
+    let mut reader = store.reader()?;
+    let (clock, now) = (clocks.process(), clocks.now(*now));
+    for (place, (upstream, policy)) in plan.upstreams.iter().zip(policies).enumerate().skip(1) {
+        let id = UpstreamId(u32::try_from(place).expect("plans are small"));
+        if plan.is_webhook(place) {
+            process.dispatcher.change_own(id, policy.clone());
+            continue;
+        }
+        let asks = process.dispatcher.asks_of_change(id, policy, clock.certain_since(), now);
+        let past = past(&mut *reader, &upstream.key, clock, asks)?;
+        process.dispatcher.change(now, id, policy.clone(), past);
+    }
+    process.touch();
+    Ok(())
+}
+
+/// What the store tells of what the windows of an upstream ask.
+pub(crate) fn past(reader: &mut dyn Reader, key: &str, clock: SteadyClock, asks: Vec<Ask>) -> Result<Past, ReadError> {
+    let mut windows = Vec::new();
+    for ask in asks {
+        let grants = match ask {
+            Ask::Nothing => Vec::new(),
+            Ask::Latest { since, count } => {
+                reader.grants(key, GrantsAsk::Latest { since: clock.steady(since), count })?
+            }
+            Ask::Sums { since, step } => {
+                let step = i64::try_from(step.as_micros()).ok().and_then(NonZeroI64::new).expect("windows are short");
+                reader.grants(key, GrantsAsk::Sums { since: clock.steady(since), step_us: step })?
+            }
+        };
+        let past = |grant: &GrantRecord| {
+            let proved_at = grant.latest_at.map(|at| clock.instant(at));
+            PastGrant { cost: grant.cost, proved_at, open: grant.open }
+        };
+        windows.push((ask, grants.iter().map(past).collect()));
+    }
+    Ok(Past { certain_since: clock.certain_since(), windows })
 }
 
 fn spec(

@@ -75,6 +75,7 @@ pub(crate) enum Happening {
     WallJump {
         by_us: i64,
     },
+    Reconfigure,
     Written {
         boot: usize,
         seq: u64,
@@ -214,6 +215,9 @@ impl World {
         for &(after, by_us) in &faults.wall_jumps {
             self.schedule(start + after, Happening::WallJump { by_us });
         }
+        for &after in faults.reconfigured_after.iter().filter(|_| faults.changes_limits) {
+            self.schedule(start + after, Happening::Reconfigure);
+        }
         self.schedule(start + faults.heal_after, Happening::Heal);
     }
 
@@ -250,6 +254,7 @@ impl World {
             Happening::Drain { place } => self.drain(place),
             Happening::Heal => self.heal(),
             Happening::WallJump { by_us } => self.wall_jump(by_us),
+            Happening::Reconfigure => return self.reconfigure(),
             Happening::Written { boot, seq, outcome } => return self.written(boot, seq, outcome),
             Happening::Reopened { boot, is_kept, .. } => return self.reopened(boot, is_kept),
             Happening::Stall { place } => self.stall(place),

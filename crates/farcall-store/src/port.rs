@@ -5,6 +5,8 @@
 //! what it holds ([`CommitError::Conflict`]), because that is a bug or another engine. What may follow what is written
 //! once, in `transition.rs`, for every store.
 
+use std::num::NonZeroI64;
+
 use bytes::Bytes;
 use farcall_core::attempt::{AttemptKind, AttemptOutcome};
 use farcall_core::id::CallId;
@@ -100,6 +102,15 @@ pub struct AttemptEnd {
     pub proved_at: Option<Steady>,
     pub ended_at: Timestamp,
     pub error: Option<ErrorRecord>,
+}
+
+/// Which grants are asked for, beside all that are open.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum GrantsAsk {
+    /// One by one, newest first: at most so many, where grant or proof came at `since` or later.
+    Latest { since: Steady, count: u32 },
+    /// The same, however many, summed over times of this length, each at the end of its time, newest first.
+    Sums { since: Steady, step_us: NonZeroI64 },
 }
 
 /// Calls of a lane that are asked for: at most `count`, from a place on. Among those of one moment ids decide.
@@ -225,15 +236,13 @@ pub trait Reader: Send {
     /// When the store cannot be read.
     fn keyed(&mut self, scope: &str, key: &str) -> Result<Option<CallRecord>, ReadError>;
 
-    /// At most `count` attempts of a limit key: those that are still open, and those that were proved and granted or
-    /// were proved at `since` or later. One that ended without proof sent nothing and is left out.
-    ///
-    /// Open ones come first, the latest grant leading, then the others by the later of grant and proof, newest first:
-    /// the first N of them are those that hold the N slots of a limit longest.
+    /// The attempts of a limit key that hold slots: those that are still open, the latest grant leading, then those
+    /// that were proved, by the later of grant and proof, as `ask` wants them. One that ended without proof sent nothing
+    /// and is left out.
     ///
     /// # Errors
     /// When the store cannot be read.
-    fn grants(&mut self, limit_key: &str, since: Steady, count: u32) -> Result<Vec<GrantRecord>, ReadError>;
+    fn grants(&mut self, limit_key: &str, ask: GrantsAsk) -> Result<Vec<GrantRecord>, ReadError>;
 
     /// The calls of each range, in the order of their places.
     ///

@@ -7,7 +7,7 @@
 use bytes::Bytes;
 use farcall_core::attempt::{AttemptKind, AttemptOutcome};
 use farcall_core::call::{ErrorKind, Source, State, TenantId, Via};
-use farcall_core::id::CallId;
+use farcall_core::id::{AttemptId, CallId};
 use farcall_core::steady::{KeptClock, Steady};
 use farcall_core::time::Timestamp;
 
@@ -137,12 +137,13 @@ pub struct ResponseRecord {
     pub decoded: bool,
 }
 
-/// A slot taken by an attempt, for rebuilding limits after a restart.
+/// Slots taken by an attempt, or by several, for rebuilding limits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct GrantRecord {
-    pub granted_at: Steady,
-    /// Nothing while the attempt is open.
-    pub proved_at: Option<Steady>,
+    /// The attempt, while it is open.
+    pub open: Option<AttemptId>,
+    /// The later of grant and proof; nothing while the attempt is open.
+    pub latest_at: Option<Steady>,
     pub cost: u32,
 }
 

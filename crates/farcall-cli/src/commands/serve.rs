@@ -12,8 +12,9 @@ use crate::api::{Api, Bound};
 use crate::args::Dir;
 use crate::context::Context;
 use crate::exit::{Exit, Failure};
+use crate::reload::Reloader;
 use crate::session::{self, Opened, Session};
-use crate::signals::{self, Signals, Stop};
+use crate::signals::{Signals, Stop};
 
 pub(crate) fn run(context: &Context, dir: &Dir) -> Result<Exit, Failure> {
     let dir = context.directory(dir)?;
@@ -23,7 +24,7 @@ pub(crate) fn run(context: &Context, dir: &Dir) -> Result<Exit, Failure> {
 
 async fn serve(context: &Context, dir: &Path) -> Result<Exit, Failure> {
     let mut signals = Signals::catch().map_err(|error| Failure::new(Exit::Usage, error))?;
-    let mut reloads = signals::reloads().map_err(|error| Failure::new(Exit::Usage, error))?;
+    let mut reloader = Reloader::new(context, dir).map_err(|error| Failure::new(Exit::Usage, error))?;
     let opened = Opened::open(context, dir)?;
     let bound = Bound::bind(&opened).await?;
     let mut session = opened.start()?;
@@ -32,7 +33,7 @@ async fn serve(context: &Context, dir: &Path) -> Result<Exit, Failure> {
     let stop = loop {
         tokio::select! {
             stop = signals.next() => break stop,
-            _ = reloads.recv() => tracing::warn!("reloading is not available yet; restart to apply a changed file"),
+            () = reloader.wanted() => reloader.apply(&session).await,
             ended = session.ended() => return Err(unasked(ended)),
         }
     };

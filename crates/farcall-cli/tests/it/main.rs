@@ -2,6 +2,7 @@
 //!
 //! They start processes, use directories of their own and nothing but loopback, and run side by side.
 
+mod clocks;
 mod crash;
 mod crash_points;
 mod damage;
@@ -12,6 +13,7 @@ mod inbox;
 mod kofaf;
 mod launch;
 mod power;
+mod reload;
 mod rig;
 mod running;
 mod secrets;

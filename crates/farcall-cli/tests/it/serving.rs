@@ -247,15 +247,3 @@ fn a_disk_that_is_nearly_full_is_told_of_once_and_files_stay() -> Outcome {
     assert_eq!(upstream.arrivals().len(), 0);
     Ok(())
 }
-
-#[test]
-fn a_reload_is_refused_and_ends_nothing() -> Outcome {
-    let dir = tempfile::tempdir()?;
-    let running = serve(dir.path(), "none")?;
-    running.signal(Signal::HUP)?;
-    until("the refusal", || running.stderr().contains("reloading is not available yet").then_some(()));
-    assert_eq!(get(dir.path(), "/healthz")?.status, 200);
-    running.signal(Signal::TERM)?;
-    assert_eq!(running.finish()?.code, Some(0));
-    Ok(())
-}

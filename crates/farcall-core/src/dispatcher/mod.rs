@@ -6,6 +6,7 @@
 
 mod cancel;
 mod census;
+mod change;
 mod entry;
 mod event;
 mod finish;
@@ -177,27 +178,6 @@ impl Dispatcher {
     /// From now on the ends of an upstream's calls start these callbacks.
     pub fn set_callbacks(&mut self, id: UpstreamId, callbacks: CallbackPolicy) {
         self.upstream(id).policy.callbacks = callbacks;
-    }
-
-    /// Starts nothing at an upstream from now on.
-    pub fn pause(&mut self, id: UpstreamId) {
-        let upstream = self.upstream(id);
-        upstream.is_paused = true;
-        // Its quota may have been blocked for its next call, and others that share it need wait no longer.
-        let quota = upstream.quota;
-        self.wake(quota);
-    }
-
-    /// Starts again what may start at an upstream that was paused.
-    pub fn resume(&mut self, id: UpstreamId) {
-        let upstream = self.upstream(id);
-        (upstream.is_paused, upstream.blocked) = (false, None);
-        let quota = upstream.quota;
-        if !upstream.takes_turns && upstream.lanes.ready() > 0 {
-            upstream.takes_turns = true;
-            self.quota(quota).turns.push_back(id);
-        }
-        self.wake(quota);
     }
 
     /// Takes in what happened.

@@ -25,14 +25,17 @@ impl Dispatcher {
                 (quota.is_ready, quota.blocked) = (false, None);
                 continue;
             };
+            // Limits may have changed since it took its place.
+            let wanted = self.calls.get(&waiting.call).map_or(waiting.cost, |entry| entry.spec.cost.get());
             let quota = self.quota(id);
+            let cost = quota.limits.cap(wanted);
             // However many are out in all, a quota with none may start one: no other can hold it up.
             if is_full && quota.in_flight > 0 {
                 quota.blocked = Some(Block { reason: WaitReason::Concurrency, until: None });
                 self.crowded_out.push_back(id);
                 continue;
             }
-            if let Some(block) = quota.obstacle(now.instant, waiting.cost) {
+            if let Some(block) = quota.obstacle(now.instant, cost) {
                 self.block(id, block);
                 continue;
             }
@@ -41,7 +44,7 @@ impl Dispatcher {
             self.upstream(upstream).lanes.take();
             self.loaded -= 1;
             self.want_more(upstream, waiting.lane);
-            self.start(now, waiting.call, waiting.cost);
+            self.start(now, waiting.call, cost);
             self.ready.push_back(id);
         }
     }

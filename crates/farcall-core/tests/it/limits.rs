@@ -15,6 +15,7 @@ enum Act {
     Send(Wish),
     Pass(Duration),
     Crash { counts: Vec<u32>, downtime: Duration },
+    Change { limits: Vec<LimitSpec>, lag: Duration },
 }
 
 /// Every order of magnitude alike.
@@ -25,11 +26,24 @@ fn duration(low_us: u64, high_us: u64) -> impl Strategy<Value = Duration> {
 
 fn limit() -> impl Strategy<Value = LimitSpec> {
     let window = prop_oneof![duration(100_000, 2_000_000), duration(1_000_000, 7_200_000_000)];
-    (1u32..=12, window).prop_map(|(count, window)| LimitSpec { count: count.try_into().expect("from one"), window })
+    let count = prop_oneof![9 => 1u32..=12, 1 => 10_001u32..=40_000];
+    (count, window).prop_map(|(count, window)| LimitSpec { count: count.try_into().expect("from one"), window })
+}
+
+/// Windows of different lengths, some of which come again and again.
+fn limits() -> impl Strategy<Value = Vec<LimitSpec>> {
+    let usual = prop_oneof![Just(1_000u64), Just(30_000), Just(90_000)].prop_map(Duration::from_millis);
+    let usual =
+        (1u32..=20, usual).prop_map(|(count, window)| LimitSpec { count: count.try_into().expect("from one"), window });
+    vec(prop_oneof![usual, limit()], 1..=3).prop_map(|mut limits| {
+        limits.sort_by_key(|limit| (limit.window, limit.count));
+        limits.dedup_by_key(|limit| limit.window);
+        limits
+    })
 }
 
 fn policy() -> impl Strategy<Value = UpstreamPolicy> {
-    (vec(limit(), 1..=3), any::<bool>(), prop::bool::weighted(0.2), duration(1_000, 3_000_000)).prop_map(
+    (limits(), any::<bool>(), prop::bool::weighted(0.2), duration(1_000, 3_000_000)).prop_map(
         |(limits, strict, smooth, jitter)| UpstreamPolicy {
             limits,
             strict,
@@ -46,25 +60,32 @@ fn wish() -> impl Strategy<Value = Wish> {
         1 => duration(10_000, 20_000_000).prop_map(|until| Fate::Silent { until }),
         1 => Just(Fate::Unsent),
     ];
-    let cost = prop_oneof![4 => Just(1u32), 1 => 1u32..=15];
+    let cost = prop_oneof![8 => Just(1u32), 2 => 1u32..=15, 1 => 1u32..=20_000];
     (cost, prop_oneof![Just(0.0), Just(1.0), 0.0..=1.0], fate, prop::bool::weighted(0.8))
         .prop_map(|(cost, slowness, fate, reports_sent)| Wish { cost, slowness, fate, reports_sent })
 }
 
 fn act() -> impl Strategy<Value = Act> {
-    let crash = (vec(1u32..=24, 3), duration(1, 10_000_000));
+    let count = prop_oneof![9 => 1u32..=24, 1 => 9_000u32..=40_000];
+    let crash = (vec(count, 3), duration(1, 10_000_000));
+    let change = (limits(), duration(1, 5_000_000));
     prop_oneof![
         10 => wish().prop_map(Act::Send),
         6 => duration(100, 1_000_000_000).prop_map(Act::Pass),
         1 => crash.prop_map(|(counts, downtime)| Act::Crash { counts, downtime }),
+        1 => change.prop_map(|(limits, lag)| Act::Change { limits, lag }),
     ]
 }
 
-/// The widest network that the contract's conditions allow for a policy.
-fn network(policy: &UpstreamPolicy, base: Duration, wild: Duration) -> Network {
-    let is_steady = !policy.strict && policy.limits.iter().any(is_short);
+/// The widest network that the contract's conditions allow for a policy and what it is going to be changed to.
+fn network(policy: &UpstreamPolicy, acts: &[Act], base: Duration, wild: Duration) -> Network {
+    let changes = acts.iter().flat_map(|act| match act {
+        Act::Change { limits, .. } => limits.as_slice(),
+        Act::Send(_) | Act::Pass(_) | Act::Crash { .. } => &[],
+    });
+    let is_steady = !policy.strict && policy.limits.iter().chain(changes).any(is_short);
     let spread = if is_steady { policy.jitter - Duration::from_micros(1) } else { wild };
-    Network { base, spread }
+    Network { base, spread, is_steady }
 }
 
 /// Sends, and when told to wait, waits as long as told and sends then.
@@ -85,13 +106,14 @@ proptest! {
         wild in duration(1, 20_000_000),
         acts in vec(act(), 1..120),
     ) {
-        let network = network(&policy, base, wild);
+        let network = network(&policy, &acts, base, wild);
         let mut bench = Bench::new(policy, network);
         for act in acts {
             match act {
                 Act::Send(wish) => insist(&mut bench, wish),
                 Act::Pass(time) => bench.pass(time),
                 Act::Crash { counts, downtime } => bench.crash(&counts, downtime),
+                Act::Change { limits, lag } => bench.change(limits, lag),
             }
         }
         bench.pass(Duration::from_secs(100_000));
@@ -104,13 +126,14 @@ proptest! {
         acts in vec(act(), 1..60),
         cost in 1u32..=12,
     ) {
-        let network = network(&policy, Duration::from_millis(1), Duration::from_millis(1));
+        let network = network(&policy, &acts, Duration::from_millis(1), Duration::from_millis(1));
         let mut bench = Bench::new(policy, network);
         for act in acts {
             match act {
                 Act::Send(wish) => insist(&mut bench, wish),
                 Act::Pass(time) => bench.pass(time),
                 Act::Crash { counts, downtime } => bench.crash(&counts, downtime),
+                Act::Change { limits, lag } => bench.change(limits, lag),
             }
         }
         // Everything out has ended by then; smoothing may space a large cost by many intervals.
@@ -128,7 +151,7 @@ proptest! {
 fn prompt_answers_leave_a_hundred_per_second_almost_whole() {
     let limit = LimitSpec { count: 100.try_into().expect("not zero"), window: Duration::from_secs(1) };
     let policy = UpstreamPolicy { limits: vec![limit], ..UpstreamPolicy::default() };
-    let network = Network { base: Duration::from_millis(1), spread: Duration::from_millis(1) };
+    let network = Network { base: Duration::from_millis(1), spread: Duration::from_millis(1), is_steady: true };
     let mut bench = Bench::new(policy, network);
     let fate = Fate::Answered { after: Duration::from_millis(3) };
     let wish = Wish { cost: 1, slowness: 0.5, fate, reports_sent: true };
@@ -139,5 +162,26 @@ fn prompt_answers_leave_a_hundred_per_second_almost_whole() {
     }
     let used = f64::from(bench.arrived()) / 10_000.0;
     assert!(used >= 0.99, "{used}");
+    assert_eq!(bench.excess(), None);
+}
+
+#[test]
+fn a_window_of_very_many_wastes_less_than_a_hundredth() {
+    let limit = LimitSpec { count: 100_000.try_into().expect("not zero"), window: Duration::from_secs(100) };
+    let policy = UpstreamPolicy { limits: vec![limit], ..UpstreamPolicy::default() };
+    let network = Network { base: Duration::from_millis(1), spread: Duration::from_millis(1), is_steady: true };
+    let mut bench = Bench::new(policy, network);
+    let fate = Fate::Answered { after: Duration::from_millis(3) };
+    let wish = Wish { cost: 100, slowness: 0.5, fate, reports_sent: true };
+    let start = bench.now;
+    while bench.now.since(start) < Duration::from_secs(2_000) {
+        match bench.send(wish) {
+            Admission::Ready => {}
+            Admission::NotBefore(at) => bench.pass(at.since(bench.now)),
+            Admission::Full => bench.pass(Duration::from_millis(1)),
+        }
+    }
+    let used = f64::from(bench.arrived()) / 2_000_000.0;
+    assert!((0.99..=1.0).contains(&used), "{used}");
     assert_eq!(bench.excess(), None);
 }

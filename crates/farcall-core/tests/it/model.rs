@@ -5,7 +5,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use farcall_core::limit::{Admission, Grant, Limits, Past, PastGrant};
+use farcall_core::id::{AttemptId, CallId};
+use farcall_core::limit::{Admission, Ask, Grant, Limits, Past, PastGrant};
 use farcall_core::policy::{LimitSpec, UpstreamPolicy};
 use farcall_core::time::Instant;
 
@@ -37,6 +38,8 @@ pub(crate) struct Network {
     pub(crate) base: Duration,
     /// How much the delay varies, in percent of `jitter` where that bounds it.
     pub(crate) spread: Duration,
+    /// What is under way when its connection closes comes as soon as ever, or not at all.
+    pub(crate) is_steady: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -56,6 +59,7 @@ struct Attempt {
     sent_at: Instant,
     arrives_at: Option<Instant>,
     proved_at: Option<Instant>,
+    ended_at: Option<Instant>,
 }
 
 /// Everything there is.
@@ -134,15 +138,49 @@ impl Bench {
             }
         }
         self.pass(downtime);
-        let grants = self.attempts.iter().filter_map(Attempt::past).collect();
-        let past = Past { certain_since: Instant::MIN, grants };
+        let past = self.past(Limits::asks(&policy, Instant::MIN, self.now), restarted_at);
         for attempt in self.attempts.iter_mut().filter(|attempt| attempt.grant.is_some()) {
             attempt.grant = None;
             attempt.proved_at = Some(restarted_at + policy.jitter);
+            attempt.ended_at = Some(restarted_at);
         }
         self.spaced_until = self.now;
         self.limits = Limits::restore(&policy, &past, self.now);
         self.policies.push(policy);
+    }
+
+    /// The policy changes while everything goes on. What ended less than `lag` ago the store still takes to be out.
+    pub(crate) fn change(&mut self, limits: Vec<LimitSpec>, lag: Duration) {
+        let mut policy = self.policies.last().expect("there is one from the start").clone();
+        policy.limits = limits;
+        let asks = self.limits.asks_of_change(&policy, Instant::MIN, self.now);
+        let mut past = self.past(asks, self.now - lag);
+        let is_out = |attempts: &[Attempt], id: AttemptId| attempts[id.number as usize].grant.is_some();
+        for (_, grants) in &mut past.windows {
+            grants.retain(|grant| grant.open.is_none_or(|id| !is_out(&self.attempts, id)));
+        }
+        let live = self.attempts.iter_mut().filter_map(|attempt| attempt.grant.as_mut());
+        self.limits.change(&policy, &past, live, self.now);
+        self.spaced_until = self.now;
+        self.policies.push(policy);
+    }
+
+    /// What a store answers; it knows of no end after `known_until`.
+    fn past(&self, asks: Vec<Ask>, known_until: Instant) -> Past {
+        let grants =
+            || (0..).zip(&self.attempts).filter_map(move |(number, attempt)| attempt.past(number, known_until));
+        let open = || grants().filter(|grant| grant.open.is_some());
+        let ended = |since| {
+            let mut ended: Vec<_> = grants().filter(|grant| grant.proved_at.is_some_and(|at| at >= since)).collect();
+            ended.sort_unstable_by_key(|grant| std::cmp::Reverse(grant.proved_at));
+            ended
+        };
+        let answer = |ask| match ask {
+            Ask::Nothing => Vec::new(),
+            Ask::Latest { since, count } => open().chain(ended(since).into_iter().take(count as usize)).collect(),
+            Ask::Sums { since, step } => open().chain(summed(ended(since), step)).collect(),
+        };
+        Past { certain_since: Instant::MIN, windows: asks.into_iter().map(|ask| (ask, answer(ask))).collect() }
     }
 
     /// The most that arrived beyond what any window of any policy allows; nothing when all is well.
@@ -184,7 +222,15 @@ impl Bench {
         }
         let era = self.policies.len() - 1;
         let arrives_at = is_sent.then_some(arrives_at);
-        self.attempts.push(Attempt { grant: Some(grant), cost, era, sent_at, arrives_at, proved_at: None });
+        self.attempts.push(Attempt {
+            grant: Some(grant),
+            cost,
+            era,
+            sent_at,
+            arrives_at,
+            proved_at: None,
+            ended_at: None,
+        });
     }
 
     /// Smoothed grants keep the largest W/N apart for each slot they take.
@@ -215,6 +261,7 @@ impl Bench {
             Step::Arrives => {}
         }
         attempt.proved_at = grant.proved_at();
+        attempt.ended_at = Some(now);
         attempt.grant = None;
         if step == Step::Ends {
             let jitter = self.policies.last().expect("there is one from the start").jitter;
@@ -224,7 +271,7 @@ impl Bench {
 
     /// The connection is gone: what is still under way comes before `last` or never.
     fn cut(&mut self, index: usize, sent: bool, last: Instant) {
-        let is_steady = self.policies.iter().any(|policy| !policy.strict && policy.limits.iter().any(is_short));
+        let is_steady = self.network.is_steady;
         let attempt = &mut self.attempts[index];
         let Some(at) = attempt.arrives_at.filter(|&at| at > self.now) else { return };
         attempt.arrives_at = match (sent, is_steady) {
@@ -240,10 +287,25 @@ impl Bench {
 
 impl Attempt {
     /// As a store would have kept it; one that gave its slots back is not there.
-    fn past(&self) -> Option<PastGrant> {
-        let is_open = self.grant.is_some();
-        (is_open || self.proved_at.is_some()).then_some(PastGrant { cost: self.cost, proved_at: self.proved_at })
+    fn past(&self, number: u32, known_until: Instant) -> Option<PastGrant> {
+        let (cost, id) = (self.cost, AttemptId { call: CallId::from_bits(0), number });
+        if self.grant.is_some() || self.ended_at.is_some_and(|at| at > known_until) {
+            return Some(PastGrant { cost, proved_at: None, open: Some(id) });
+        }
+        self.proved_at.map(|at| PastGrant { cost, proved_at: Some(at), open: None })
     }
+}
+
+/// Grants summed over times of this length, each sum at the end of its time.
+fn summed(grants: Vec<PastGrant>, step: Duration) -> Vec<PastGrant> {
+    let step = i64::try_from(step.as_micros()).expect("windows are short");
+    let mut sums: BTreeMap<i64, u32> = BTreeMap::new();
+    for grant in grants {
+        let at = grant.proved_at.expect("ended").as_micros();
+        *sums.entry(at / step * step + step - 1).or_default() += grant.cost;
+    }
+    let sum = |(at, cost)| PastGrant { cost, proved_at: Some(Instant::from_micros(at)), open: None };
+    sums.into_iter().map(sum).collect()
 }
 
 /// Windows whose slots may cool from sending.

@@ -5,7 +5,7 @@
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-use farcall_core::policy::{LimitSpec, UpstreamPolicy};
+use farcall_core::policy::LimitSpec;
 
 use super::diagnostic::Span;
 use super::reader::Reader;
@@ -82,10 +82,9 @@ fn window_length(window: &str) -> Result<Duration, DurationError> {
 }
 
 fn bounded(reader: &mut Reader<'_>, count: u64, place: Span) -> Option<NonZeroU32> {
-    let within = u32::try_from(count).ok().filter(|count| *count <= UpstreamPolicy::LIMIT_COUNT_MAX);
+    let within = u32::try_from(count).ok();
     if within.is_none() {
-        let what = format!("a limit above {}", UpstreamPolicy::LIMIT_COUNT_MAX);
-        reader.not_available_yet(place, &what).hint(format!("write at most {}", UpstreamPolicy::LIMIT_COUNT_MAX));
+        reader.error(place, format!("a limit above {}", u32::MAX)).hint(ZERO_HINT);
     }
     within.and_then(NonZeroU32::new)
 }

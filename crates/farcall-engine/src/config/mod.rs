@@ -11,6 +11,7 @@ pub(crate) mod file;
 mod headers;
 mod layer;
 mod limits;
+mod live;
 mod load;
 mod model;
 mod proxy;
@@ -24,6 +25,7 @@ mod upstream;
 mod webhook;
 
 pub use diagnostic::{Diagnostics, Finding, Severity};
+pub use live::{Live, needs_restart};
 pub use load::{CONFIG_BYTES_MAX, LoadError, LoadOptions, Loaded, load};
 pub use model::{
     Addresses, CallbackAction, CommandLine, Config, HeaderCaps, Inbox, Listen, Server, StoreSettings, Success,

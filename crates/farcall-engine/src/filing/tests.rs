@@ -4,7 +4,7 @@ use bytes::Bytes;
 use farcall_core::call::{Source, State, TenantId, Via};
 use farcall_core::steady::Steady;
 use farcall_core::time::Timestamp;
-use farcall_store::port::LaneRange;
+use farcall_store::port::{GrantsAsk, LaneRange};
 use farcall_store::record::{AttemptRecord, CallRecord, FileIdentity, GrantRecord, Progress, ResponseRecord};
 
 use super::*;
@@ -56,7 +56,7 @@ impl Reader for Faulty {
         Ok(None)
     }
 
-    fn grants(&mut self, _: &str, _: Steady, _: u32) -> Result<Vec<GrantRecord>, ReadError> {
+    fn grants(&mut self, _: &str, _: GrantsAsk) -> Result<Vec<GrantRecord>, ReadError> {
         Ok(Vec::new())
     }
 

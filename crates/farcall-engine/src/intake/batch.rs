@@ -56,7 +56,7 @@ impl Inbox {
     }
 
     fn look_at(&mut self, names: &[Name]) -> Vec<Candidate> {
-        let config = Arc::clone(&self.settings.config);
+        let config = self.settings.config.now();
         let routing = Routing::from(&*config);
         let now = clock::now().instant;
         let mut candidates = Vec::with_capacity(names.len());

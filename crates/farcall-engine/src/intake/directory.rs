@@ -60,7 +60,7 @@ impl Inbox {
         let Status { answered, taken, rejected, .. } = *publish.borrow();
         let status = Status { answered, taken, rejected, ..Status::default() };
         Self {
-            ledger: Ledger::new(settings.config.inbox.settle),
+            ledger: Ledger::new(settings.config.now().inbox.settle),
             settings,
             filing,
             offers,

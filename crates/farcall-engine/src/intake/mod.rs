@@ -25,7 +25,7 @@ use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, poll};
 use rustix::fd::OwnedFd;
 use tokio::sync::{mpsc, oneshot, watch as watched};
 
-use crate::config::Config;
+use crate::config::Live;
 use crate::document::{Document, Rejection};
 use crate::result_file::Filing;
 use directory::Inbox;
@@ -47,7 +47,7 @@ pub struct Settings {
     /// How often it is read in full; [`RESCAN_INTERVAL`] but in tests.
     pub rescan_interval: Duration,
     /// Upstreams, and the inbox's own settings.
-    pub config: Arc<Config>,
+    pub config: Live,
 }
 
 /// A valid call file.

@@ -11,6 +11,7 @@ use tempfile::TempDir;
 use tokio::time::timeout;
 
 use super::*;
+use crate::config::Config;
 
 const CALL: &str = r#"{"url":"https://api.test/"}"#;
 /// Longer than anything here takes; a test that waits as long has failed.
@@ -34,7 +35,7 @@ impl Bench {
         let settings = Settings {
             dir: dir.path().to_owned(),
             rescan_interval: Duration::from_secs(3_600),
-            config: Arc::new(config),
+            config: Live::new(Arc::new(config)),
         };
         let (sender, offers) = mpsc::channel(1);
         let filing = Arc::new(Filing::new(dir.path(), 1));
@@ -280,7 +281,7 @@ async fn ten_thousand_files_come_once_each_in_bounded_batches() {
 async fn a_replaced_directory_is_watched_again() {
     let mut bench = Bench::start(|dir| fs::create_dir(dir.join("inbox")).expect("it can be made"));
     let dir = bench.path("inbox");
-    let settings = Settings { dir: dir.clone(), rescan_interval: Duration::from_millis(20), config: Arc::default() };
+    let settings = Settings { dir: dir.clone(), rescan_interval: Duration::from_millis(20), config: Live::default() };
     let (sender, offers) = mpsc::channel(1);
     let intake = Intake::spawn(settings, Arc::new(Filing::new(&dir, 1)), sender).expect("a thread can be started");
     let outer = std::mem::replace(&mut bench.intake, intake);

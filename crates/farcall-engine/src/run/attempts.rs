@@ -20,7 +20,7 @@ use super::{Message, Run, casualty};
 use crate::callback::{self, stored::Stored};
 use crate::clock;
 use crate::config::{Config, Upstream};
-use crate::document::{self, Routing};
+use crate::document::{self, Routing, UpstreamRef};
 use crate::execute::http::Transport;
 use crate::execute::process::{Command, Spawner};
 use crate::execute::{HttpRequest, Milestones, Report};
@@ -59,6 +59,7 @@ pub(super) enum Target {
 /// The way to an upstream.
 #[derive(Debug)]
 pub(super) struct Way {
+    reference: UpstreamRef,
     settings: Arc<Upstream>,
     transport: Arc<Transport>,
     wants_milestones: bool,
@@ -95,6 +96,7 @@ impl Run {
             return;
         };
         let way = Way {
+            reference: known.reference.clone(),
             settings: Arc::clone(&known.settings),
             transport: Arc::clone(&known.transport),
             wants_milestones: !known.settings.policy.limits.is_empty(),
@@ -150,7 +152,7 @@ impl Attempt {
     async fn make(&self, target: Target) -> Report {
         crash::reach(Point::AttemptBegun);
         match target {
-            Target::Http { kept, way } => self.send(self.prepare(kept, &way.settings).await, &way).await,
+            Target::Http { kept, way } => self.send(self.prepare(kept, &way).await, &way).await,
             Target::Webhook { way } => self.send(self.prepare_webhook(&way.settings).await, &way).await,
             Target::Command { spawner } => self.call_back(&spawner).await,
         }
@@ -170,12 +172,17 @@ impl Attempt {
         Arc::new(Told { id: self.id, messages: self.messages.clone() })
     }
 
-    async fn prepare(&self, kept: Option<Arc<Kept>>, settings: &Upstream) -> Result<HttpRequest, Box<Report>> {
+    async fn prepare(&self, kept: Option<Arc<Kept>>, way: &Way) -> Result<HttpRequest, Box<Report>> {
         let kept = match kept {
             Some(kept) => kept,
             None => Arc::new(self.load().await?),
         };
-        request::build(self.id, &kept.document, kept.via, settings, &self.directory)
+        // The configuration may be another one since: no call carries an upstream's secrets where that no longer leads.
+        if kept.document.upstream != way.reference {
+            let message = "by the present configuration its URL belongs to another upstream than the call";
+            return Err(Box::new(unsent(ErrorKind::Invalid, message.to_owned())));
+        }
+        request::build(self.id, &kept.document, kept.via, &way.settings, &self.directory)
             .map_err(|error| Box::new(unsent(ErrorKind::Secret, error.to_string())))
     }
 

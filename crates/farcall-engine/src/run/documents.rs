@@ -41,6 +41,10 @@ impl Documents {
         self.kept.get(&call).map(|(kept, _)| Arc::clone(kept))
     }
 
+    pub(super) fn clear(&mut self) {
+        *self = Self::default();
+    }
+
     pub(super) fn forget(&mut self, call: CallId) {
         if let Some((_, bytes)) = self.kept.remove(&call) {
             self.bytes -= bytes;

@@ -2,6 +2,8 @@
 //!
 //! The one way into the loop: handles, attempts, the journal and the filer all send messages and own nothing of it.
 
+use std::sync::Arc;
+
 use farcall_core::call::State;
 use farcall_core::dispatcher::{Seq, Standing};
 use farcall_core::id::{AttemptId, CallId};
@@ -12,11 +14,12 @@ use tokio::sync::oneshot;
 
 use super::batches::Answers;
 use super::load::Found;
+use crate::config::Config;
 use crate::document::UpstreamRef;
 use crate::execute::Report;
 use crate::handle::{Overview, Submission};
 use crate::journal::FailedCommit;
-use crate::upstreams::Serves;
+use crate::upstreams::{Serves, UpstreamError};
 
 /// A message to the loop.
 #[derive(Debug)]
@@ -39,6 +42,10 @@ pub(crate) enum Message {
     },
     Overview {
         reply: oneshot::Sender<Overview>,
+    },
+    Reload {
+        config: Arc<Config>,
+        reply: oneshot::Sender<Result<(), UpstreamError>>,
     },
     Drain,
     /// From an attempt.

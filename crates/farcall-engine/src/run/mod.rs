@@ -15,6 +15,7 @@ mod loading;
 mod message;
 mod pending;
 mod recover;
+mod reload;
 mod start_up;
 mod stats;
 mod storage;
@@ -40,7 +41,7 @@ pub(crate) use load::reference;
 pub(crate) use message::Message;
 
 use crate::clock;
-use crate::config::Config;
+use crate::config::{Config, Live};
 use crate::execute::process::Spawner;
 use crate::filing::FilingQueue;
 use crate::handle::{Overview, Snapshot, StoreHealth, SubmitError, UpstreamOverview};
@@ -69,6 +70,7 @@ const PRUNE_EVERY: Duration = Duration::from_secs(30);
 /// The state of the loop.
 pub(crate) struct Run {
     config: Arc<Config>,
+    live: Live,
     directory: PathBuf,
     dispatcher: Dispatcher,
     journal: Journal,
@@ -214,6 +216,7 @@ impl Run {
                     .send(id.map(|id| self.dispatcher.stored_standing(now, id, state, self.steady.instant(ready_at))));
             }
             Message::Overview { reply } => drop(reply.send(self.overview())),
+            Message::Reload { config, reply } => drop(reply.send(self.reload(config))),
             Message::Drain => self.drain(),
             Message::Sent { attempt, at } => self.dispatcher.handle(now, Event::Sent { attempt, at }),
             Message::FirstByte { attempt, at } => self.dispatcher.handle(now, Event::FirstByte { attempt, at }),

@@ -20,7 +20,7 @@ use super::recover::{self, Clocks, Rebuilt};
 use super::storage::Storage;
 use super::{Run, Stats};
 use crate::clock;
-use crate::config::Config;
+use crate::config::{Config, Live};
 use crate::execute::process::Spawner;
 use crate::filing::FilingQueue;
 use crate::handle::{Handle, Snapshot};
@@ -79,11 +79,12 @@ pub(crate) fn start(mut store: Box<dyn Store>, options: Options) -> Result<Start
     let filing = Arc::new(Filing::new(&options.directory, now.timestamp.as_micros().unsigned_abs()));
     recover::settle_files(&filing, &recovery, reader.as_mut())?;
     let config = options.config;
+    let live = Live::new(Arc::clone(&config));
     let Rebuilt { dispatcher, upstreams, own_callbacks } =
         recover::rebuild(&recovery, &config, reader.as_mut(), Clocks { now, steady }, rng.u64(..))?;
 
-    let reads = Arc::new(Reads::new(readers(store.as_ref())?, Arc::clone(&config), steady));
-    let load_reads = Arc::new(Reads::new(vec![store.reader()?], Arc::clone(&config), steady));
+    let reads = Arc::new(Reads::new(readers(store.as_ref())?, live.clone(), steady));
+    let load_reads = Arc::new(Reads::new(vec![store.reader()?], live.clone(), steady));
     let (sender, messages) = mpsc::channel(MESSAGES_MAX);
     let filing_queue = FilingQueue::start(Arc::clone(&filing), store.reader()?, sender.clone())
         .map_err(io("start the filing thread"))?;
@@ -98,12 +99,13 @@ pub(crate) fn start(mut store: Box<dyn Store>, options: Options) -> Result<Start
         messages: sender.clone(),
         snapshots: watched,
         reads: Arc::clone(&reads),
-        config: Arc::clone(&config),
+        config: live.clone(),
         last_overview: Arc::clone(&last_overview),
         inbox: None,
     };
     let run = Run {
         config,
+        live,
         directory: options.directory,
         dispatcher,
         journal,

@@ -33,7 +33,7 @@ pub(crate) fn command_policy() -> UpstreamPolicy {
 }
 
 /// The same for webhooks to an upstream: any answer but 2xx is a try that failed.
-fn webhook_settings(shared: &Upstream) -> Upstream {
+pub(super) fn webhook_settings(shared: &Upstream) -> Upstream {
     let commands = command_policy();
     let retry = RetryPolicy { statuses: StatusSet::new(vec![(0, u16::MAX)]), ..commands.retry };
     let UpstreamPolicy { limits, smooth, strict, jitter, .. } = shared.policy.clone();

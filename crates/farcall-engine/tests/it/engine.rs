@@ -97,7 +97,7 @@ async fn many_calls_at_once_are_each_answered_by_themselves() -> Outcome {
     let dir = tempfile::tempdir()?;
     let upstream = Upstream::start(|_| vec![Step::Serve(OK.to_vec())]).await;
     let engine = start(dir.path(), MemoryStore::new())?;
-    let config = Arc::clone(engine.handle().config());
+    let config = engine.handle().config();
     let plain = format!(r#"{{"url": "{}"}}"#, upstream.url("/plain"));
     let keyed = |n: u32| format!(r#"{{"url": "{}", "idempotency_key": "k", "body": {n}}}"#, upstream.url("/keyed"));
     let texts = [&plain, &keyed(1), &keyed(1), &keyed(2), &plain];

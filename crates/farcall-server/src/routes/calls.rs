@@ -120,7 +120,7 @@ fn key_in_header(headers: &HeaderMap) -> Result<Option<String>, Problem> {
 
 /// The document, with the header's key as its own.
 fn understand(face: &Face, bytes: &Bytes, key: Option<String>) -> Result<Document, Problem> {
-    let mut document = document::parse(bytes, &Routing::from(face.handle.config().as_ref()))?;
+    let mut document = document::parse(bytes, &Routing::from(&*face.handle.config()))?;
     match (&document.idempotency_key, key) {
         (Some(own), Some(key)) if *own != key => {
             Err(invalid_key("`idempotency_key` and the Idempotency-Key header differ"))

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use farcall_core::id::CallId;
 use farcall_core::steady::{KeptClock, Steady};
 use farcall_store::memory::MemoryStore;
-use farcall_store::port::{CommitError, Fate, LaneRange, ReadError, Reader, ReopenError, Store, Write};
+use farcall_store::port::{CommitError, Fate, GrantsAsk, LaneRange, ReadError, Reader, ReopenError, Store, Write};
 use farcall_store::record::{AttemptRecord, CallRecord, FileIdentity, GrantRecord, Recovery, ResponseRecord};
 
 #[derive(Debug)]
@@ -93,8 +93,8 @@ impl Reader for UnreadableReader {
         self.reader.closed_until(limit_key)
     }
 
-    fn grants(&mut self, limit_key: &str, since: Steady, count: u32) -> Result<Vec<GrantRecord>, ReadError> {
-        self.reader.grants(limit_key, since, count)
+    fn grants(&mut self, limit_key: &str, ask: GrantsAsk) -> Result<Vec<GrantRecord>, ReadError> {
+        self.reader.grants(limit_key, ask)
     }
 
     fn free_bytes(&mut self) -> Result<u64, ReadError> {

@@ -65,7 +65,7 @@ fn check_time(world: &World, process: &Process, call: &CallRecord, attempts: &[A
         let is_stored = !process.dispatcher.is_loaded(call.id);
         let patience =
             if is_stored { commit * 6 + world.plan.faults.trouble_max() + read_pause(world) } else { Duration::ZERO };
-        let booted_at = world.facts.boots.last().map_or(world.now, |boot| boot.at);
+        let booted_at = world.facts.boots.last().copied().unwrap_or(world.now);
         let from = |at: Instant| if is_stored { at.max(booted_at) } else { at };
         let is_in_time = deadline.is_none_or(|at| from(at) + patience > world.now);
         return ensure(is_in_time, || format!("{} waits beyond its deadline", call.id));
@@ -120,9 +120,10 @@ fn is_used_up(world: &World, process: &Process, quota: usize) -> bool {
 /// Whether every window surely has this much room: each attempt is counted as long as it can possibly count.
 fn has_room(world: &World, quota: usize, cost: u32) -> bool {
     let policy = &world.policies[quota];
-    let booted_at = world.facts.boots.last().map_or(world.now, |boot| boot.at);
+    let booted_at = world.facts.boots.last().copied().unwrap_or(world.now);
+    let changed_at = world.facts.eras.last().map_or(world.now, |era| era.at);
     let interval = policy.limits.iter().map(|limit| limit.window / limit.count.get()).max().filter(|_| policy.smooth);
-    if interval.is_some_and(|interval| booted_at + interval > world.now) {
+    if interval.is_some_and(|interval| changed_at + interval > world.now) {
         return false;
     }
     let rows = || world.ledger.rows().filter(|(call, _)| quota_of(&world.plan, &world.facts, call.id) == quota);
@@ -134,7 +135,9 @@ fn has_room(world: &World, quota: usize, cost: u32) -> bool {
     });
     let has_room = |limit: &LimitSpec| {
         let length = limit.window + limit.window / 1_000 + policy.jitter + Duration::from_micros(1);
-        let is_fresh = limit.window <= Duration::from_secs(1) && booted_at + length > world.now;
+        let slack = policy.jitter + world.plan.faults.commit_max + world.plan.faults.commit_slow_max;
+        let is_unsure = world.process.as_ref().is_some_and(|p| p.is_unsure(quota, limit.window, slack, world.now));
+        let is_fresh = is_unsure || (limit.window <= Duration::from_secs(1) && booted_at + length > world.now);
         let used = rows().map(|(call, attempts)| {
             let counted = attempts.iter().filter(|attempt| may_count(world, call, attempt, limit, length)).count();
             call.cost * u32::try_from(counted).unwrap_or(u32::MAX)

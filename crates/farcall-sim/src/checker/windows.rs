@@ -1,6 +1,6 @@
 //! No window over its limit, as the upstream saw it; and what an upstream's own log says about each arrival.
 //!
-//! A window is held to the limits of the latest start under which one of its arrivals was launched: a limit that was
+//! A window is held to the limits of the latest era in which one of its arrivals was decided: a limit that was
 //! changed holds from then on, counting what was sent before.
 
 use std::time::Duration;
@@ -8,7 +8,7 @@ use std::time::Duration;
 use farcall_core::policy::LimitSpec;
 
 use super::{Check, ensure};
-use crate::facts::Arrival;
+use crate::facts::{Arrival, Era};
 use crate::world::World;
 
 /// Clocks count whole microseconds.
@@ -17,9 +17,9 @@ const CLOCK_STEP: Duration = Duration::from_micros(1);
 pub(super) fn check(world: &World) -> Check {
     for (upstream, arrivals) in world.facts.arrivals.iter().enumerate() {
         check_known(world, arrivals)?;
-        for boot in 0..world.facts.boots.len() {
-            for limit in &world.facts.boots[boot].policies[upstream].limits {
-                check_limit(arrivals, boot, *limit)
+        for (era, Era { policies, .. }) in world.facts.eras.iter().enumerate() {
+            for limit in &policies[upstream].limits {
+                check_limit(arrivals, era, *limit)
                     .map_err(|found| super::violation(format!("upstream {upstream}: {found}")))?;
             }
         }
@@ -42,33 +42,33 @@ fn check_known(world: &World, arrivals: &[Arrival]) -> Check {
 }
 
 /// Every half-open window that begins with an arrival, and every one that ends with one.
-fn check_limit(arrivals: &[Arrival], boot: usize, limit: LimitSpec) -> Check {
+fn check_limit(arrivals: &[Arrival], era: usize, limit: LimitSpec) -> Check {
     let mut first = 0;
     for last in 0..arrivals.len() {
         while arrivals[last].at.since(arrivals[first].at) >= limit.window {
             first += 1;
         }
-        check_window(&arrivals[first..=last], boot, limit)?;
+        check_window(&arrivals[first..=last], era, limit)?;
     }
     let mut end = 0;
     for begin in 0..arrivals.len() {
         while end < arrivals.len() && arrivals[end].at.since(arrivals[begin].at) < limit.window {
             end += 1;
         }
-        check_window(&arrivals[begin..end], boot, limit)?;
+        check_window(&arrivals[begin..end], era, limit)?;
     }
     Ok(())
 }
 
-fn check_window(arrivals: &[Arrival], boot: usize, limit: LimitSpec) -> Check {
-    if arrivals.iter().map(|arrival| arrival.boot).max() != Some(boot) {
+fn check_window(arrivals: &[Arrival], era: usize, limit: LimitSpec) -> Check {
+    if arrivals.iter().map(|arrival| arrival.era).max() != Some(era) {
         return Ok(());
     }
     let sum: u32 = arrivals.iter().map(|arrival| arrival.cost).sum();
     ensure(sum <= limit.count.get(), || {
         let window: Duration = limit.window;
-        let listed: Vec<_> = arrivals.iter().map(|a| (a.at.as_micros(), a.attempt, a.cost, a.boot)).collect();
-        format!("{sum} arrived within {window:?}, {} are allowed (start {boot}): {listed:?}", limit.count)
+        let listed: Vec<_> = arrivals.iter().map(|a| (a.at.as_micros(), a.attempt, a.cost, a.era)).collect();
+        format!("{sum} arrived within {window:?}, {} are allowed (era {era}): {listed:?}", limit.count)
     })
 }
 
@@ -85,22 +85,22 @@ fn check_proofs(world: &World, upstream: usize, arrivals: &[Arrival]) -> Check {
     Ok(())
 }
 
-/// With `smooth`, starts of one life keep the largest W/N apart.
+/// With `smooth`, starts of one era keep the largest W/N apart.
 fn check_smooth(world: &World, upstream: usize) -> Check {
     let mut previous: Option<(usize, farcall_core::time::Instant, u32)> = None;
-    for (attempt, launch, started_at) in starts(world, upstream) {
-        let policy = &world.facts.boots[launch].policies[upstream];
+    for (attempt, era, started_at) in starts(world, upstream) {
+        let policy = &world.facts.eras[era].policies[upstream];
         let interval = policy.limits.iter().map(|limit| limit.window / limit.count.get()).max();
         let cost = super::cost_of(&world.plan, &world.facts, policy, attempt.call);
-        if let (true, Some(interval), Some((boot, at, cost))) = (policy.smooth, interval, previous)
-            && boot == launch
+        if let (true, Some(interval), Some((before, at, cost))) = (policy.smooth, interval, previous)
+            && before == era
         {
             let apart = started_at.since(at);
             ensure(apart + CLOCK_STEP > interval * cost, || {
                 format!("{attempt:?} started {apart:?} after one that costs {cost} of {:?}, smooth", policy.limits)
             })?;
         }
-        previous = Some((launch, started_at, cost));
+        previous = Some((era, started_at, cost));
     }
     Ok(())
 }
@@ -112,11 +112,11 @@ fn starts(world: &World, upstream: usize) -> Vec<(farcall_core::id::AttemptId, u
         .launches
         .iter()
         .filter(|(attempt, _)| super::quota_of(&world.plan, &world.facts, attempt.call) == upstream)
-        .filter_map(|(attempt, launch)| {
+        .filter_map(|(attempt, _)| {
             let decided = world.facts.decided.get(attempt)?;
-            Some((*attempt, launch.boot, decided.granted_at))
+            Some((*attempt, decided.era, decided.granted_at))
         })
         .collect();
-    starts.sort_by_key(|&(attempt, boot, at)| (at, boot, attempt));
+    starts.sort_by_key(|&(attempt, era, at)| (at, era, attempt));
     starts
 }

@@ -5,15 +5,16 @@
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
+use std::num::NonZeroI64;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use farcall_core::attempt::AttemptOutcome;
 use farcall_core::call::State;
-use farcall_core::id::CallId;
+use farcall_core::id::{AttemptId, CallId};
 use farcall_core::steady::{KeptClock, Steady};
 
-use crate::port::{AttemptEnd, CommitError, Insert, LaneRange, Settle, Start, Write};
+use crate::port::{AttemptEnd, CommitError, GrantsAsk, Insert, LaneRange, Settle, Start, Write};
 use crate::record::{
     AttemptRecord, CallRecord, FileIdentity, GrantRecord, LaneName, LaneRecord, Recovery, ResponseRecord, Totals,
 };
@@ -86,21 +87,35 @@ impl Content {
         (self.epoch, recovery)
     }
 
-    pub(super) fn grants(&self, limit_key: &str, since: Steady, count: u32) -> Vec<GrantRecord> {
+    pub(super) fn grants(&self, limit_key: &str, ask: GrantsAsk) -> Vec<GrantRecord> {
         let rows = self.rows.values().filter(|row| row.call.limit_key == limit_key);
-        let attempts = rows.flat_map(|row| row.attempts.iter().map(move |attempt| (row, attempt)));
-        let mut grants: Vec<_> = attempts
-            .filter(|(_, attempt)| attempt.ended_at.is_none() || attempt.proved_at.is_some())
-            .filter(|(_, attempt)| attempt.ended_at.is_none() || latest_at(attempt) >= since)
-            .map(|(row, attempt)| {
-                let open = attempt.ended_at.is_none();
-                let AttemptRecord { granted_at, proved_at, .. } = *attempt;
-                let grant = GrantRecord { granted_at, proved_at, cost: row.call.cost };
-                (Reverse((open, latest_at(attempt), row.seq, attempt.number)), grant)
-            })
-            .collect();
-        grants.sort_by_key(|&(order, _)| order);
-        grants.into_iter().map(|(_, grant)| grant).take(amount(count)).collect()
+        let mut attempts: Vec<_> =
+            rows.flat_map(|row| row.attempts.iter().map(move |attempt| (row, attempt))).collect();
+        attempts.sort_by_key(|(row, attempt)| {
+            Reverse((attempt.ended_at.is_none(), latest_at(attempt), row.seq, attempt.number))
+        });
+        let (open, ended): (Vec<_>, Vec<_>) = attempts.into_iter().partition(|(_, attempt)| attempt.ended_at.is_none());
+        let open = open.into_iter().map(|(row, attempt)| {
+            let id = AttemptId { call: row.call.id, number: attempt.number };
+            GrantRecord { open: Some(id), latest_at: None, cost: row.call.cost }
+        });
+        let proved = ended.into_iter().filter(|(_, attempt)| attempt.proved_at.is_some());
+        let proved = proved.map(|(row, attempt)| (latest_at(attempt), row.call.cost));
+        let grant = |(at, cost)| GrantRecord { open: None, latest_at: Some(at), cost };
+        match ask {
+            GrantsAsk::Latest { since, count } => {
+                let proved = proved.filter(|&(at, _)| at >= since).map(grant);
+                open.chain(proved.take(amount(count))).collect()
+            }
+            GrantsAsk::Sums { since, step_us } => {
+                let mut sums: BTreeMap<Reverse<Steady>, u32> = BTreeMap::new();
+                for (at, cost) in proved.filter(|&(at, _)| at >= since) {
+                    let sum = sums.entry(Reverse(end_of_step(at, step_us))).or_default();
+                    *sum = sum.saturating_add(cost);
+                }
+                open.chain(sums.into_iter().map(|(Reverse(at), cost)| grant((at, cost)))).collect()
+            }
+        }
     }
 
     pub(super) fn waiting(&self, range: &LaneRange) -> Vec<CallRecord> {
@@ -300,6 +315,12 @@ fn amount(count: u32) -> usize {
 
 fn key_of(call: &CallRecord) -> Option<(String, String)> {
     call.idempotency.as_ref().map(|record| (record.scope.clone(), record.key.clone()))
+}
+
+/// The last microsecond of the time in which a moment lies.
+const fn end_of_step(at: Steady, step_us: NonZeroI64) -> Steady {
+    let step = step_us.get();
+    Steady::from_micros((at.as_micros() / step * step).saturating_add(step - 1))
 }
 
 fn latest_at(attempt: &AttemptRecord) -> Steady {

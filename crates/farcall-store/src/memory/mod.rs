@@ -16,7 +16,7 @@ use farcall_core::steady::{KeptClock, Steady};
 
 use self::content::Content;
 pub use self::trouble::{Trouble, Troubles};
-use crate::port::{CommitError, Fate, LaneRange, ReadError, Reader, ReopenError, Store, Write};
+use crate::port::{CommitError, Fate, GrantsAsk, LaneRange, ReadError, Reader, ReopenError, Store, Write};
 use crate::record::{AttemptRecord, CallRecord, FileIdentity, GrantRecord, Recovery, ResponseRecord};
 use crate::transition::SUPERSEDED;
 
@@ -253,8 +253,8 @@ impl Reader for MemoryReader {
         Ok(self.disk.content().keyed(scope, key).map(|row| row.call.clone()))
     }
 
-    fn grants(&mut self, limit_key: &str, since: Steady, count: u32) -> Result<Vec<GrantRecord>, ReadError> {
-        Ok(self.disk.content().grants(limit_key, since, count))
+    fn grants(&mut self, limit_key: &str, ask: GrantsAsk) -> Result<Vec<GrantRecord>, ReadError> {
+        Ok(self.disk.content().grants(limit_key, ask))
     }
 
     fn waiting(&mut self, ranges: &[LaneRange]) -> Result<Vec<Vec<CallRecord>>, ReadError> {

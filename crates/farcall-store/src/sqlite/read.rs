@@ -5,7 +5,7 @@
 
 use bytes::Bytes;
 use farcall_core::call::Via;
-use farcall_core::id::CallId;
+use farcall_core::id::{AttemptId, CallId};
 use farcall_core::steady::Steady;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
@@ -13,7 +13,7 @@ use super::bodies::{Bodies, Part};
 use super::error::unread;
 use super::row::{self, Columns, attempt_columns, blob, call_columns};
 use super::sum::{self, Answer};
-use crate::port::{LaneRange, ReadError, Reader};
+use crate::port::{GrantsAsk, LaneRange, ReadError, Reader};
 use crate::record::{AttemptRecord, CallRecord, FileIdentity, GrantRecord, LaneName, RequestRecord, ResponseRecord};
 
 /// Reads committed data of one store.
@@ -109,15 +109,25 @@ impl SqliteReader {
     }
 
     /// Both statements see one snapshot, so that no attempt is missed by ending between them.
-    fn stored_grants(&mut self, limit_key: &str, since: i64, count: u32) -> rusqlite::Result<Vec<GrantRecord>> {
+    fn stored_grants(&mut self, limit_key: &str, ask: GrantsAsk) -> rusqlite::Result<Vec<GrantRecord>> {
         let snapshot = self.connection.transaction()?;
         let mut grants = Vec::new();
-        for open in snapshot.prepare_cached(GRANTS_OPEN)?.query_map(params![limit_key, count], grant)? {
+        for open in snapshot.prepare_cached(GRANTS_OPEN)?.query_map([limit_key], open_grant)? {
             grants.push(open?);
         }
-        let rest = count.saturating_sub(u32::try_from(grants.len()).unwrap_or(u32::MAX));
-        for ended in snapshot.prepare_cached(GRANTS_ENDED)?.query_map(params![limit_key, since, rest], grant)? {
-            grants.push(ended?);
+        match ask {
+            GrantsAsk::Latest { since, count } => {
+                let mut statement = snapshot.prepare_cached(GRANTS_ENDED)?;
+                for ended in statement.query_map(params![limit_key, since.as_micros(), count], ended_grant)? {
+                    grants.push(ended?);
+                }
+            }
+            GrantsAsk::Sums { since, step_us } => {
+                let mut statement = snapshot.prepare_cached(GRANTS_SUMMED)?;
+                for sum in statement.query_map(params![limit_key, since.as_micros(), step_us], ended_grant)? {
+                    grants.push(sum?);
+                }
+            }
         }
         Ok(grants)
     }
@@ -156,8 +166,8 @@ impl Reader for SqliteReader {
             .map_err(unread("the call of a key"))
     }
 
-    fn grants(&mut self, limit_key: &str, since: Steady, count: u32) -> Result<Vec<GrantRecord>, ReadError> {
-        self.stored_grants(limit_key, since.as_micros(), count).map_err(unread("grants"))
+    fn grants(&mut self, limit_key: &str, ask: GrantsAsk) -> Result<Vec<GrantRecord>, ReadError> {
+        self.stored_grants(limit_key, ask).map_err(unread("grants"))
     }
 
     fn waiting(&mut self, ranges: &[LaneRange]) -> Result<Vec<Vec<CallRecord>>, ReadError> {
@@ -216,13 +226,26 @@ const EXPIRING: &str = concat!(
 const UNFILED: &str = "SELECT id, file_name, file_device, file_inode, file_changed_ns \
     FROM calls INDEXED BY calls_by_file WHERE file_name = ?1 AND filed = 0 ORDER BY seq";
 
-const GRANTS_OPEN: &str = "SELECT granted_at, proved_at, cost FROM attempts INDEXED BY attempts_open \
-    WHERE ended_at IS NULL AND limit_key = ?1 ORDER BY granted_at DESC, call DESC, number DESC LIMIT ?2";
+const GRANTS_OPEN: &str = "SELECT (SELECT id FROM calls WHERE seq = call), number, cost \
+    FROM attempts INDEXED BY attempts_open WHERE ended_at IS NULL AND limit_key = ?1 \
+    ORDER BY granted_at DESC, call DESC, number DESC";
 
-const GRANTS_ENDED: &str = "SELECT granted_at, proved_at, cost FROM attempts INDEXED BY attempts_by_limit \
+const GRANTS_ENDED: &str = "SELECT latest_at, cost FROM attempts INDEXED BY attempts_by_limit \
     WHERE limit_key = ?1 AND latest_at >= ?2 ORDER BY latest_at DESC, call DESC, number DESC LIMIT ?3";
 
-fn grant(row: &Row<'_>) -> rusqlite::Result<GrantRecord> {
+/// The last microsecond of each time, so that nothing is taken to have been earlier than it was.
+const GRANTS_SUMMED: &str = "SELECT latest_at / ?3 * ?3 + ?3 - 1, sum(cost) FROM attempts INDEXED BY attempts_by_limit \
+    WHERE limit_key = ?1 AND latest_at >= ?2 GROUP BY 1 ORDER BY 1 DESC";
+
+fn open_grant(row: &Row<'_>) -> rusqlite::Result<GrantRecord> {
     let mut columns = Columns::new(row);
-    Ok(GrantRecord { granted_at: columns.steady()?, proved_at: columns.optional_steady()?, cost: columns.take()? })
+    let open = AttemptId { call: columns.id()?, number: columns.take()? };
+    Ok(GrantRecord { open: Some(open), latest_at: None, cost: columns.take()? })
+}
+
+fn ended_grant(row: &Row<'_>) -> rusqlite::Result<GrantRecord> {
+    let mut columns = Columns::new(row);
+    let latest_at = columns.steady()?;
+    let cost = u32::try_from(columns.take::<i64>()?).unwrap_or(u32::MAX);
+    Ok(GrantRecord { open: None, latest_at: Some(latest_at), cost })
 }

@@ -2,9 +2,11 @@
 //!
 //! Random histories of few calls; attempt numbers follow what is stored, so that many writes are valid.
 
+use std::num::NonZeroI64;
+
 use farcall_core::attempt::AttemptOutcome;
 use farcall_core::call::{ErrorKind, State, TenantId};
-use farcall_store::port::{AttemptEnd, CommitError, LaneRange, Write};
+use farcall_store::port::{AttemptEnd, CommitError, GrantsAsk, LaneRange, Write};
 use farcall_store::record::{CallRecord, ErrorRecord, LaneName};
 use proptest::prelude::*;
 use proptest::test_runner::TestCaseError;
@@ -164,9 +166,13 @@ fn compare(memory: &mut dyn Lab, sqlite: &mut dyn Lab) -> Result<(), TestCaseErr
     let ranges = LIMIT_KEYS.map(range);
     prop_assert_eq!(left.waiting(&ranges).map_err(failed)?, right.waiting(&ranges).map_err(failed)?);
     for limit_key in LIMIT_KEYS {
-        for (since, count) in [(0, 100), (25, 3), (40, 100), (59, 1)] {
-            let grants = left.grants(limit_key, steady(since), count).map_err(failed)?;
-            prop_assert_eq!(grants, right.grants(limit_key, steady(since), count).map_err(failed)?);
+        let latest = |(since, count)| GrantsAsk::Latest { since: steady(since), count };
+        let sums = |(since, step)| GrantsAsk::Sums { since: steady(since), step_us: step };
+        let steps = [7_000_000, 10_000_019].map(|step| NonZeroI64::new(step).expect("not zero"));
+        let latest = [(0, 100), (25, 3), (40, 100), (59, 1)].map(latest);
+        for ask in latest.into_iter().chain([(0, steps[0]), (30, steps[1])].map(sums)) {
+            let grants = left.grants(limit_key, ask).map_err(failed)?;
+            prop_assert_eq!(grants, right.grants(limit_key, ask).map_err(failed)?);
         }
     }
     Ok(())

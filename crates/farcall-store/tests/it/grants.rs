@@ -2,9 +2,12 @@
 //!
 //! The samples give each call its own cost, so that an answer can be told by its costs alone.
 
+use std::num::NonZeroI64;
+
 use farcall_core::call::State;
+use farcall_core::id::AttemptId;
 use farcall_core::steady::Steady;
-use farcall_store::port::{AttemptEnd, Write};
+use farcall_store::port::{AttemptEnd, GrantsAsk, Write};
 use farcall_store::record::{CallRecord, GrantRecord};
 
 use crate::lab::Lab;
@@ -18,6 +21,7 @@ for_each_store! {
     other_limit_keys_do_not_count,
     a_count_bounds_the_answer,
     attempts_that_sent_nothing_take_no_place,
+    sums_count_from_the_end_of_their_time,
     the_latest_closing_of_a_limit_key_is_kept,
 }
 
@@ -44,7 +48,11 @@ fn end(n: u32, number: u32, proved_at: Option<i64>, state: State) -> Write {
 }
 
 fn costs(lab: &mut dyn Lab, since: Steady, count: u32) -> Result<Vec<u32>, Box<dyn std::error::Error>> {
-    Ok(lab.reader()?.grants("shop", since, count)?.iter().map(|grant| grant.cost).collect())
+    Ok(latest(lab, since, count)?.iter().map(|grant| grant.cost).collect())
+}
+
+fn latest(lab: &mut dyn Lab, since: Steady, count: u32) -> Result<Vec<GrantRecord>, Box<dyn std::error::Error>> {
+    Ok(lab.reader()?.grants("shop", GrantsAsk::Latest { since, count })?)
 }
 
 fn open_attempts_come_first_then_the_latest_start_or_proof(lab: &mut dyn Lab) -> Outcome {
@@ -57,9 +65,9 @@ fn open_attempts_come_first_then_the_latest_start_or_proof(lab: &mut dyn Lab) ->
     assert_eq!(costs(lab, steady(0), 10)?, [4, 5, 6, 1, 2]);
     lab.restart()?;
     assert_eq!(costs(lab, steady(0), 10)?, [4, 5, 6, 1, 2]);
-    let grants = lab.reader()?.grants("shop", steady(0), 4)?;
-    let open = GrantRecord { granted_at: steady(40), proved_at: None, cost: 4 };
-    let ended = GrantRecord { granted_at: steady(10), proved_at: Some(steady(45)), cost: 1 };
+    let grants = latest(lab, steady(0), 2)?;
+    let open = GrantRecord { open: Some(AttemptId { call: id(4), number: 1 }), latest_at: None, cost: 4 };
+    let ended = GrantRecord { open: None, latest_at: Some(steady(45)), cost: 1 };
     assert_eq!((grants[0], grants[3]), (open, ended));
     Ok(())
 }
@@ -81,13 +89,9 @@ fn attempts_of_ended_calls_and_of_retries_count(lab: &mut dyn Lab) -> Outcome {
     lab.commit(&[end(1, 1, Some(11), State::Retrying)])?;
     lab.commit(&[start_at(1, 2, 20), start_at(1, 3, 20)])?;
     lab.commit(&[end(1, 2, Some(21), State::Succeeded)])?;
-    let starts: Vec<_> = lab
-        .reader()?
-        .grants("shop", steady(0), 10)?
-        .iter()
-        .map(|grant| (grant.granted_at, grant.proved_at.is_some()))
-        .collect();
-    assert_eq!(starts, [(steady(20), false), (steady(20), true), (steady(10), true)]);
+    let grants: Vec<_> =
+        latest(lab, steady(0), 10)?.iter().map(|grant| (grant.open.map(|open| open.number), grant.latest_at)).collect();
+    assert_eq!(grants, [(Some(3), None), (None, Some(steady(21))), (None, Some(steady(11)))]);
     Ok(())
 }
 
@@ -98,8 +102,9 @@ fn other_limit_keys_do_not_count(lab: &mut dyn Lab) -> Outcome {
     }
     lab.commit(&[end(1, 1, Some(2), State::Succeeded), end(2, 1, Some(2), State::Succeeded)])?;
     assert_eq!(costs(lab, steady(0), 10)?, [5, 1]);
-    assert_eq!(lab.reader()?.grants("none", steady(0), 10)?, []);
-    assert_eq!(lab.reader()?.grants("", steady(0), 10)?.len(), 1);
+    let all = GrantsAsk::Latest { since: steady(0), count: 10 };
+    assert_eq!(lab.reader()?.grants("none", all)?, []);
+    assert_eq!(lab.reader()?.grants("", all)?.len(), 1);
     Ok(())
 }
 
@@ -122,9 +127,29 @@ fn a_count_bounds_the_answer(lab: &mut dyn Lab) -> Outcome {
         lab.commit(&[end(n, 1, Some(7), State::Succeeded)])?;
     }
     let all = [6, 4, 2, 5, 3, 1];
-    for count in 0..=6 {
-        assert_eq!(costs(lab, steady(0), count)?, all[..count as usize]);
+    for count in 0..=3 {
+        assert_eq!(costs(lab, steady(0), count)?, all[..3 + count as usize], "all that are open, and {count}");
     }
     assert_eq!(costs(lab, steady(0), u32::MAX)?, all);
+    Ok(())
+}
+
+fn sums_count_from_the_end_of_their_time(lab: &mut dyn Lab) -> Outcome {
+    for (n, granted_at) in [(1, 0), (2, 10), (3, 30), (4, 40), (5, 50), (6, 60), (7, 70)] {
+        lab.commit(&begin(n, granted_at))?;
+    }
+    let proved = |n, at| end(n, 1, Some(at), State::Succeeded);
+    lab.commit(&[proved(1, 99), proved(2, 100), proved(3, 199), proved(4, 200), end(5, 1, None, State::Failed)])?;
+    let mut sums = |since| -> Result<Vec<GrantRecord>, Box<dyn std::error::Error>> {
+        let step_us = NonZeroI64::new(100_000_000).ok_or("not zero")?;
+        Ok(lab.reader()?.grants("shop", GrantsAsk::Sums { since: steady(since), step_us })?)
+    };
+    let open = |n| GrantRecord { open: Some(AttemptId { call: id(n), number: 1 }), latest_at: None, cost: n };
+    let sum = |end, cost| {
+        let latest_at = Some(Steady::from_micros(steady(end).as_micros() - 1));
+        GrantRecord { open: None, latest_at, cost }
+    };
+    assert_eq!(sums(-500)?, [open(7), open(6), sum(300, 4), sum(200, 5), sum(100, 1)]);
+    assert_eq!(sums(150)?, [open(7), open(6), sum(300, 4), sum(200, 3)]);
     Ok(())
 }

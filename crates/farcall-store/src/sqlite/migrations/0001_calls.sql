@@ -101,7 +101,8 @@ CREATE TABLE attempts (
     PRIMARY KEY (call, number)
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX attempts_open ON attempts (call) WHERE ended_at IS NULL;
-CREATE INDEX attempts_by_limit ON attempts (limit_key, latest_at) WHERE latest_at IS NOT NULL;
+-- With the cost, so that sums over many attempts need no other page.
+CREATE INDEX attempts_by_limit ON attempts (limit_key, latest_at, cost) WHERE latest_at IS NOT NULL;
 
 -- Until when an upstream asked everybody to keep away (Retry-After).
 CREATE TABLE closings (

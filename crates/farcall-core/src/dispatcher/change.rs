@@ -1,0 +1,78 @@
+//! Policies that change while calls wait and attempts are out, and upstreams that go and come back.
+//!
+//! Attempts that are out keep the timeouts they were launched with; whatever is decided from now on goes by the new
+//! policy. Limits go on counting what was sent.
+
+use std::collections::HashSet;
+
+use super::Dispatcher;
+use crate::call::UpstreamId;
+use crate::id::AttemptId;
+use crate::limit::{Ask, Past};
+use crate::policy::UpstreamPolicy;
+use crate::time::{Instant, Now};
+
+impl Dispatcher {
+    /// What [`Dispatcher::change`] to this policy has to be told of the past, window by window.
+    pub fn asks_of_change(
+        &self,
+        id: UpstreamId,
+        policy: &UpstreamPolicy,
+        certain_since: Instant,
+        now: Now,
+    ) -> Vec<Ask> {
+        self.quota_of(id).limits.asks_of_change(policy, certain_since, now.instant)
+    }
+
+    /// From now on this policy holds for an upstream with a quota of its own, and its limits for all that share it.
+    pub fn change(&mut self, now: Now, id: UpstreamId, policy: UpstreamPolicy, mut past: Past) {
+        let charged = self.upstream(id).quota;
+        let mut live = HashSet::new();
+        let mut grants = Vec::new();
+        for (&call, entry) in &mut self.calls {
+            for attempt in entry.live.iter_mut().filter(|attempt| attempt.quota == charged) {
+                live.insert(AttemptId { call, number: attempt.number });
+                grants.push(&mut attempt.grant);
+            }
+        }
+        // Those that are out count by what is known of them here. Others that the store still takes to be out ended a
+        // moment ago.
+        for (_, told) in &mut past.windows {
+            told.retain(|grant| grant.open.is_none_or(|attempt| !live.contains(&attempt)));
+        }
+        let quota = &mut self.quotas[charged.0 as usize];
+        quota.limits.change(&policy, &past, grants, now.instant);
+        quota.concurrency = policy.concurrency;
+        self.change_own(id, policy);
+    }
+
+    /// From now on this policy holds for an upstream that shares the quota of another; its limits count for nothing.
+    pub fn change_own(&mut self, id: UpstreamId, policy: UpstreamPolicy) {
+        self.upstream(id).policy = policy;
+        self.reconsider(id);
+    }
+
+    /// Starts nothing at an upstream from now on.
+    pub fn pause(&mut self, id: UpstreamId) {
+        self.upstream(id).is_paused = true;
+        self.reconsider(id);
+    }
+
+    /// Starts again what was kept back by a pause.
+    pub fn resume(&mut self, id: UpstreamId) {
+        self.upstream(id).is_paused = false;
+        self.reconsider(id);
+    }
+
+    /// Whatever kept its calls from starting may not any more.
+    fn reconsider(&mut self, id: UpstreamId) {
+        let upstream = self.upstream(id);
+        upstream.blocked = None;
+        let charged = upstream.quota;
+        if !upstream.takes_turns && upstream.lanes.ready() > 0 {
+            upstream.takes_turns = true;
+            self.quota(charged).turns.push_back(id);
+        }
+        self.wake(charged);
+    }
+}
