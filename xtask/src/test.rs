@@ -65,13 +65,14 @@ fn python(bench: &Bench<'_>) -> Result<()> {
     bench.need("python3", "python3")
 }
 
-/// What the tests of faults use besides root: power cuts, full disks and failing ones, limits of a process.
+/// What the tests of faults use besides root: power cuts, full disks and failing ones, limits of a process, networks.
 fn fault_tools(bench: &Bench<'_>) -> Result<()> {
-    const TOOLS: [(&str, &str, &str); 4] = [
+    const TOOLS: [(&str, &str, &str); 5] = [
         ("mkfs.ext4", "-V", "e2fsprogs"),
         ("losetup", "--version", "util-linux"),
         ("mount", "--version", "mount"),
         ("strace", "--version", "strace"),
+        ("ip", "-V", "iproute2"),
     ];
     let missing = || TOOLS.iter().filter(|(tool, flag, _)| !answers(tool, &[flag]));
     let packages: Vec<&str> = missing().map(|&(_, _, package)| package).collect();
@@ -84,7 +85,9 @@ fn fault_tools(bench: &Bench<'_>) -> Result<()> {
         return Ok(());
     }
     ensure!(!bench.is_ci, "the tests of faults need root and {without:?}");
-    eprintln!("WARNING: not root, or without {without:?}: tests of power cuts and failing disks will CHECK NOTHING");
+    eprintln!(
+        "WARNING: not root, or without {without:?}: tests of power cuts, failing disks and addresses will CHECK NOTHING"
+    );
     Ok(())
 }
 

@@ -10,6 +10,7 @@ use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context as _, anyhow};
 use farcall_engine::config::Config;
@@ -28,6 +29,10 @@ const REPAIR: &str = "nothing was written; docs/promises.md says under \"Repair\
 
 /// This program, also when its file has been replaced since: the engine and its launchers must be of one version.
 const OWN_PROGRAM: &str = "/proc/self/exe";
+
+/// How often a lock that somebody holds is asked for, and how long is waited in between: 0.4 s in all.
+const LOCK_TRIES: u32 = 20;
+const LOCK_PAUSE: Duration = Duration::from_millis(20);
 
 /// Nobody but the owner may read, write or enter.
 const PRIVATE: u32 = 0o700;
@@ -101,12 +106,17 @@ impl Session {
 }
 
 /// One engine per directory, also when the stores are two: both would take the same files.
+///
+/// After a kill -9 the lock lives on for a moment in a child that was just being started, so it is asked for again.
 fn own(folder: &File, directory: &Path) -> Result<(), Failure> {
-    match flock(folder, FlockOperation::NonBlockingLockExclusive) {
-        Err(Errno::WOULDBLOCK) => Err(in_use(anyhow!("{} is in use by another farcall", directory.display()))),
-        // A file system that locks no folders still locks the store's file.
-        Ok(()) | Err(_) => Ok(()),
+    for _ in 0..LOCK_TRIES {
+        match flock(folder, FlockOperation::NonBlockingLockExclusive) {
+            Err(Errno::WOULDBLOCK) => std::thread::sleep(LOCK_PAUSE),
+            // A file system that locks no folders still locks the store's file.
+            Ok(()) | Err(_) => return Ok(()),
+        }
     }
+    Err(in_use(anyhow!("{} is in use by another farcall", directory.display())))
 }
 
 /// The folder of the store and the socket is its owner's alone, wherever the store lies; a link to one is none.

@@ -37,8 +37,6 @@ fn heal(world: &World, mut program: Program) -> Outcome {
         }
         None => world.kill(program)?,
     }
-    // A callback's process that was between fork and exec when its parent died holds the lock until it is through.
-    pause(Duration::from_millis(300));
     let program = world.launch().serve()?;
     drain(world, &program);
     println!("{:?}", assert_kept(world));
