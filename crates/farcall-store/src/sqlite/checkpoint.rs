@@ -18,6 +18,13 @@ const FRAME_BYTES: u64 = 4_096 + 24;
 /// How long a truncation waits for readers. New readers use the database alone by then, so only long ones count.
 const TRUNCATE_TIMEOUT: Duration = Duration::from_millis(250);
 
+/// New frames after which the free space is looked at: 1 MiB.
+const LOOK_FRAMES: u64 = 256;
+
+/// A log must not be so long that fewer of its length than this still fit beside it: copying it takes space too, and a
+/// disk that is full of log could never be freed of it.
+const LOGS_FREE_MIN: u64 = 4;
+
 /// Sizes at which the log is worked on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Limits {
@@ -33,6 +40,8 @@ pub(super) struct Checkpointer {
     limits: Limits,
     /// The log's length at which the next checkpoint is due.
     due_frames: u64,
+    /// The log's length at which the free space is looked at next.
+    look_frames: u64,
 }
 
 impl Limits {
@@ -42,15 +51,27 @@ impl Limits {
 
 impl Checkpointer {
     pub(super) const fn new(limits: Limits) -> Self {
-        Self { limits, due_frames: limits.passive_frames }
+        Self { limits, due_frames: limits.passive_frames, look_frames: LOOK_FRAMES }
     }
 
     /// Looks at the log after a commit and checkpoints when it is time.
     ///
     /// # Errors
     /// When the database cannot be written for another reason than a full disk or a lock: those pass.
-    pub(super) fn after_commit(&mut self, connection: &Connection) -> rusqlite::Result<()> {
+    pub(super) fn after_commit(
+        &mut self,
+        connection: &Connection,
+        free_bytes: impl FnOnce() -> Option<u64>,
+    ) -> rusqlite::Result<()> {
         let length = log_frames(connection)?;
+        self.look_frames = self.look_frames.min(length + LOOK_FRAMES);
+        if length >= self.look_frames {
+            self.look_frames = length + LOOK_FRAMES;
+            let needed = length * FRAME_BYTES * LOGS_FREE_MIN;
+            if free_bytes().is_some_and(|free| free < needed) {
+                return truncate(connection);
+            }
+        }
         self.due_frames = self.due_frames.min(length + self.limits.passive_frames);
         if length < self.due_frames {
             return Ok(());
@@ -116,6 +137,22 @@ mod tests {
     }
 
     #[test]
+    fn a_log_that_a_full_disk_could_not_be_freed_of_is_copied_early() -> Result<(), Box<dyn std::error::Error>> {
+        let dir = tempfile::tempdir()?;
+        let path = dir.path().join("a.db");
+        let connection = database(&path)?;
+        let mut checkpointer = Checkpointer::new(Limits::DEFAULT);
+        let free = LOOK_FRAMES * FRAME_BYTES * LOGS_FREE_MIN;
+        for _ in 0..200 {
+            commit(&connection)?;
+            checkpointer.after_commit(&connection, || Some(free))?;
+        }
+        let most = LOOK_FRAMES * 3 * FRAME_BYTES;
+        assert!(log_bytes(&path)? < most, "log of {} bytes", log_bytes(&path)?);
+        Ok(())
+    }
+
+    #[test]
     fn the_log_stays_short_and_is_cut_when_a_long_reader_has_gone() -> Result<(), Box<dyn std::error::Error>> {
         let dir = tempfile::tempdir()?;
         let path = dir.path().join("a.db");
@@ -124,7 +161,7 @@ mod tests {
         let mut commits = |count: usize| -> rusqlite::Result<()> {
             for _ in 0..count {
                 commit(&connection)?;
-                checkpointer.after_commit(&connection)?;
+                checkpointer.after_commit(&connection, || None)?;
             }
             Ok(())
         };

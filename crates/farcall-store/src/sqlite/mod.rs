@@ -140,8 +140,13 @@ impl Store for SqliteStore {
         self.intact()?;
         let Some(first) = writes.first().map(Write::call) else { return Ok(()) };
         let epoch = self.epoch.ok_or_else(|| SUPERSEDED.of(first))?;
-        self.transact(writes, epoch, first)?;
-        if let Err(cause) = self.checkpointer.after_commit(&self.connection) {
+        let committed = self.transact(writes, epoch, first);
+        if matches!(committed, Err(CommitError::Full)) {
+            // The log may be what fills the disk; it is shorter once it is copied. That may find no space either.
+            let _ = checkpoint::truncate(&self.connection);
+        }
+        committed?;
+        if let Err(cause) = self.checkpointer.after_commit(&self.connection, || self.bodies.free_bytes().ok()) {
             // The batch is durable; the next one is told.
             self.broken = Some(Arc::new(cause));
         }
