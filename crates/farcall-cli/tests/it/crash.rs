@@ -18,7 +18,12 @@ type Outcome = Result<(), Box<dyn std::error::Error>>;
 fn without_faults_every_promise_is_kept() -> Outcome {
     let world = World::new()?;
     let program = world.launch().serve()?;
-    world.load_for(Duration::from_secs(1));
+    let told = || world.told.lock().expect("not poisoned").len();
+    let dropped = || world.dropped.lock().expect("not poisoned").len();
+    until("some load", || {
+        world.load_for(Duration::from_millis(200));
+        (told() > 20 && dropped() > 20).then_some(())
+    });
     drain(&world, &program);
     let findings = assert_kept(&world);
     println!("{findings:?}");
