@@ -16,7 +16,7 @@ use crate::rig::checker::{Findings, assert_kept, check, drain, torn_files};
 use crate::rig::program::{Launch, Program};
 use crate::rig::volume::{Volume, can_use};
 use crate::rig::world::World;
-use crate::rig::{long_rounds, pause, rounds};
+use crate::rig::{long_rounds, pause, rounds, until};
 
 type Outcome = Result<(), Box<dyn std::error::Error>>;
 
@@ -45,6 +45,8 @@ impl Lab {
     /// milliseconds either, and a sync that was under way when ext4 was shut down can return as if it had been made.
     fn cut(&self, program: &Program) -> Outcome {
         program.signal(Signal::STOP)?;
+        // On a busy machine the signal takes effect some time after it was sent.
+        until("the program stands still", || program.is_stopped().then_some(()));
         self.volume.cut_power()?;
         program.signal(Signal::KILL)?;
         Ok(())
