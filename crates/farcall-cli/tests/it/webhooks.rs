@@ -305,6 +305,21 @@ fn a_kill_after_the_outcome_loses_no_webhook_and_repeats_each_once_at_most() -> 
 }
 
 #[test]
+fn a_calls_own_callback_is_remembered_over_a_kill() -> Outcome {
+    let (upstream, receiver) = (upstream()?, upstream()?);
+    let dir = directory(&upstream, "retry: 0")?;
+    let program = Program::serve(dir.path())?;
+    let callback = json!({"url": receiver.url(), "secret": SECRET});
+    assert_eq!(post_call(dir.path(), &json!({"upstream": "api", "delay": "1s", "callback": callback}))?.status, 202);
+    program.kill()?;
+    let program = Program::serve(dir.path())?;
+    let arrival = arrived(&receiver, 1).remove(0);
+    assert_eq!(verdicts(&[case(&arrival, 0)?])?, [None]);
+    assert_eq!(program.terminate()?.code(), Some(0));
+    Ok(())
+}
+
+#[test]
 fn a_receiver_that_hangs_holds_up_neither_calls_nor_other_receivers() -> Outcome {
     const CALLS: usize = 10;
     let hang = Duration::from_secs(600);
