@@ -134,8 +134,12 @@ fn a_file_system_that_became_read_only_is_told_of_and_loses_nothing() -> Outcome
     let world = World::within(&volume.dir())?;
     let mut program = world.launch().serve()?;
     world.load_for(Duration::from_millis(300));
-    // What ext4 does by itself when it finds an error.
+    // What ext4 does by itself when it finds an error. The program stands still meanwhile: a sync that is under way
+    // just then can return as if it had been made, as in a power cut (`power::Lab::cut`).
+    program.signal(rustix::process::Signal::STOP)?;
+    until("the program stands still", || program.is_stopped().then_some(()));
     volume.remount("abort")?;
+    program.signal(rustix::process::Signal::CONT)?;
     world.note_power_cut();
     let begun = Instant::now();
     world.load_until(|| {
