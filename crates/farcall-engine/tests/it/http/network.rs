@@ -3,7 +3,7 @@
 //! A test starts itself again in there (`unshare`), which takes root. Where that cannot be had the test says loudly that
 //! it checked nothing, and fails when `CI` is set.
 
-use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
 
@@ -46,6 +46,24 @@ pub(crate) fn hold(addresses: &[&str]) {
     for address in addresses {
         run("ip", &["addr", "add", address, "dev", "lo", "nodad"]);
     }
+    for address in addresses {
+        wait_for_route(address);
+    }
+}
+
+/// The kernel adds the route of an IPv6 address some time after the address.
+fn wait_for_route(address: &str) {
+    let (address, _) = address.split_once('/').expect("an address and its length");
+    let address: IpAddr = address.parse().expect("an address");
+    let any: IpAddr = if address.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+    let socket = UdpSocket::bind((any, 0)).expect("a port");
+    for _ in 0..500 {
+        if socket.connect((address, 9)).is_ok() {
+            return;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+    panic!("no route to {address}");
 }
 
 fn run(program: &str, args: &[&str]) {
