@@ -260,9 +260,11 @@ impl Grant {
 }
 
 impl Spacing {
-    fn new(policy: &UpstreamPolicy, last: (Instant, u32)) -> Option<Self> {
+    /// A cost from before a change of the limits is capped by the new ones, like that of any grant.
+    fn new(policy: &UpstreamPolicy, (at, cost): (Instant, u32)) -> Option<Self> {
         let interval = policy.limits.iter().map(|spec| spec.window / spec.count.get()).max();
-        interval.filter(|_| policy.smooth).map(|interval| Self { interval, last })
+        let capped = policy.limits.iter().fold(cost, |cost, spec| cost.min(spec.count.get()));
+        interval.filter(|_| policy.smooth).map(|interval| Self { interval, last: (at, capped) })
     }
 
     fn next(&self) -> Instant {

@@ -217,6 +217,16 @@ fn spacing_goes_on_from_the_last_grant_when_the_policy_changes() {
 }
 
 #[test]
+fn a_cost_from_before_a_change_spaces_no_longer_than_the_new_limits_allow_one_to() {
+    let smooth = |count| UpstreamPolicy { smooth: true, ..policy(&[(count, 1_000)]) };
+    let mut limits = Limits::new(&smooth(9_000));
+    let mut grant = limits.grant(at(0), 400);
+    limits.answered(&mut grant, at(1));
+    limits.change(&smooth(1), &no_past(), [], at(2_000));
+    assert_eq!(limits.admit(at(2_000), 1), Admission::Ready, "one interval after it, not four hundred");
+}
+
+#[test]
 fn a_large_window_keeps_a_small_account_and_frees_no_slot_early() {
     let mut limits = Limits::new(&policy(&[(1_000_000, 86_400_000)]));
     let mut latest = 0;
