@@ -14,6 +14,7 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::task::TaskTracker;
 
 use super::announce::{Announcer, SpaceAnnouncer};
+use super::damage::DamagedCalls;
 use super::documents::Documents;
 use super::pending::Pending;
 use super::recover::{self, Clocks, Rebuilt};
@@ -92,8 +93,11 @@ pub(crate) fn start(mut store: Box<dyn Store>, options: Options) -> Result<Start
     let journal = Journal::start(store, sender.clone()).map_err(io("start the store's thread"))?;
     let spawner = Arc::new(Spawner::new(options.launcher).map_err(io("start the spawning thread"))?);
     let unfiled = u64::try_from(recovery.unfiled.len()).unwrap_or(u64::MAX);
+    let mut damaged = DamagedCalls::default();
+    damaged.note(recovery.damaged.clone());
     let census = dispatcher.durable_census();
-    let (snapshots, watched) = watch::channel(Snapshot { census, unfiled, ..Snapshot::default() });
+    let (snapshots, watched) =
+        watch::channel(Snapshot { census, unfiled, damaged: damaged.live(), ..Snapshot::default() });
     let last_overview = Arc::new(OnceLock::new());
     let handle = Handle {
         messages: sender.clone(),
@@ -134,6 +138,7 @@ pub(crate) fn start(mut store: Box<dyn Store>, options: Options) -> Result<Start
         pruned_at: now.instant,
         stats: Stats::default(),
         announcer: Announcer::default(),
+        damaged,
         drains_until: None,
         store_failure: None,
     };
