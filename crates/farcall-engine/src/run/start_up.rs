@@ -94,7 +94,7 @@ pub(crate) fn start(mut store: Box<dyn Store>, options: Options) -> Result<Start
     let spawner = Arc::new(Spawner::new(options.launcher).map_err(io("start the spawning thread"))?);
     let unfiled = u64::try_from(recovery.unfiled.len()).unwrap_or(u64::MAX);
     let mut damaged = DamagedCalls::default();
-    damaged.note(recovery.damaged.clone());
+    damaged.note(recovery.damaged);
     let census = dispatcher.durable_census();
     let (snapshots, watched) =
         watch::channel(Snapshot { census, unfiled, damaged: damaged.live(), ..Snapshot::default() });
