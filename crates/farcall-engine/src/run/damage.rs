@@ -16,6 +16,13 @@ pub(super) struct DamagedCalls {
 }
 
 impl DamagedCalls {
+    /// Those met at the start, which are told of.
+    pub(super) fn met(damaged: Vec<Damaged>) -> Self {
+        let mut calls = Self::default();
+        calls.note(damaged);
+        calls
+    }
+
     /// Tells of those that are new; says whether there are any.
     pub(super) fn note(&mut self, damaged: Vec<Damaged>) -> bool {
         let before = self.met.len();

@@ -93,11 +93,10 @@ pub(crate) fn start(mut store: Box<dyn Store>, options: Options) -> Result<Start
     let journal = Journal::start(store, sender.clone()).map_err(io("start the store's thread"))?;
     let spawner = Arc::new(Spawner::new(options.launcher).map_err(io("start the spawning thread"))?);
     let unfiled = u64::try_from(recovery.unfiled.len()).unwrap_or(u64::MAX);
-    let mut damaged = DamagedCalls::default();
-    damaged.note(recovery.damaged);
-    let census = dispatcher.durable_census();
-    let (snapshots, watched) =
-        watch::channel(Snapshot { census, unfiled, damaged: damaged.live(), ..Snapshot::default() });
+    let damaged = DamagedCalls::met(recovery.damaged);
+    let first =
+        Snapshot { census: dispatcher.durable_census(), unfiled, damaged: damaged.live(), ..Snapshot::default() };
+    let (snapshots, watched) = watch::channel(first);
     let last_overview = Arc::new(OnceLock::new());
     let handle = Handle {
         messages: sender.clone(),
