@@ -5,6 +5,7 @@
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 
+use farcall_core::dispatcher::Dispatcher;
 use farcall_core::steady::SteadyClock;
 use farcall_core::time::Now;
 use farcall_crash::{self as crash, Point};
@@ -71,7 +72,6 @@ pub(crate) struct Started {
 
 /// Takes the store over and makes the loop.
 pub(crate) fn start(mut store: Box<dyn Store>, options: Options) -> Result<Started, StartError> {
-    let io = |what| move |source| StartError::Io { what, source };
     let recovery = store.take_over()?;
     let mut reader = store.reader()?;
     let now = clock::now();
@@ -88,14 +88,13 @@ pub(crate) fn start(mut store: Box<dyn Store>, options: Options) -> Result<Start
     let load_reads = Arc::new(Reads::new(vec![store.reader()?], live.clone(), steady));
     let (sender, messages) = mpsc::channel(MESSAGES_MAX);
     let filing_queue = FilingQueue::start(Arc::clone(&filing), store.reader()?, sender.clone())
-        .map_err(io("start the filing thread"))?;
+        .map_err(no_thread("start the filing thread"))?;
     recovery.unfiled.iter().for_each(|call| filing_queue.push_again(call.id));
-    let journal = Journal::start(store, sender.clone()).map_err(io("start the store's thread"))?;
-    let spawner = Arc::new(Spawner::new(options.launcher).map_err(io("start the spawning thread"))?);
-    let unfiled = u64::try_from(recovery.unfiled.len()).unwrap_or(u64::MAX);
+    let journal = Journal::start(store, sender.clone()).map_err(no_thread("start the store's thread"))?;
+    let spawner = Arc::new(Spawner::new(options.launcher).map_err(no_thread("start the spawning thread"))?);
     let damaged = DamagedCalls::met(recovery.damaged);
-    let first =
-        Snapshot { census: dispatcher.durable_census(), unfiled, damaged: damaged.live(), ..Snapshot::default() };
+    let first = first_snapshot(&dispatcher, recovery.unfiled.len(), &damaged);
+    let unfiled = first.unfiled;
     let (snapshots, watched) = watch::channel(first);
     let last_overview = Arc::new(OnceLock::new());
     let handle = Handle {
@@ -142,6 +141,15 @@ pub(crate) fn start(mut store: Box<dyn Store>, options: Options) -> Result<Start
         store_failure: None,
     };
     Ok(Started { run, handle, filing })
+}
+
+fn no_thread(what: &'static str) -> impl FnOnce(std::io::Error) -> StartError {
+    move |source| StartError::Io { what, source }
+}
+
+fn first_snapshot(dispatcher: &Dispatcher, unfiled: usize, damaged: &DamagedCalls) -> Snapshot {
+    let unfiled = u64::try_from(unfiled).unwrap_or(u64::MAX);
+    Snapshot { census: dispatcher.durable_census(), unfiled, damaged: damaged.live(), ..Snapshot::default() }
 }
 
 /// Steady time goes on where the store left it; what says how is durable before anything is stored by it.
