@@ -20,7 +20,7 @@ use super::documents::Documents;
 use super::pending::Pending;
 use super::recover::{self, Clocks, Rebuilt};
 use super::storage::Storage;
-use super::{Run, Stats};
+use super::{Message, Run, Stats};
 use crate::clock;
 use crate::config::{Config, Live};
 use crate::execute::process::Spawner;
@@ -87,9 +87,7 @@ pub(crate) fn start(mut store: Box<dyn Store>, options: Options) -> Result<Start
     let reads = Arc::new(Reads::new(readers(store.as_ref())?, live.clone(), steady));
     let load_reads = Arc::new(Reads::new(vec![store.reader()?], live.clone(), steady));
     let (sender, messages) = mpsc::channel(MESSAGES_MAX);
-    let filing_queue = FilingQueue::start(Arc::clone(&filing), store.reader()?, sender.clone())
-        .map_err(no_thread("start the filing thread"))?;
-    recovery.unfiled.iter().for_each(|call| filing_queue.push_again(call.id));
+    let filing_queue = filing_queue(&filing, store.reader()?, &sender, &recovery)?;
     let journal = Journal::start(store, sender.clone()).map_err(no_thread("start the store's thread"))?;
     let spawner = Arc::new(Spawner::new(options.launcher).map_err(no_thread("start the spawning thread"))?);
     let damaged = DamagedCalls::met(recovery.damaged);
@@ -150,6 +148,19 @@ fn no_thread(what: &'static str) -> impl FnOnce(std::io::Error) -> StartError {
 fn first_snapshot(dispatcher: &Dispatcher, unfiled: usize, damaged: &DamagedCalls) -> Snapshot {
     let unfiled = u64::try_from(unfiled).unwrap_or(u64::MAX);
     Snapshot { census: dispatcher.durable_census(), unfiled, damaged: damaged.live(), ..Snapshot::default() }
+}
+
+/// The filer, with what an earlier process did not file.
+fn filing_queue(
+    filing: &Arc<Filing>,
+    reader: Box<dyn Reader>,
+    sender: &mpsc::Sender<Message>,
+    recovery: &Recovery,
+) -> Result<FilingQueue, StartError> {
+    let queue = FilingQueue::start(Arc::clone(filing), reader, sender.clone());
+    let queue = queue.map_err(no_thread("start the filing thread"))?;
+    recovery.unfiled.iter().for_each(|call| queue.push_again(call.id));
+    Ok(queue)
 }
 
 /// Steady time goes on where the store left it; what says how is durable before anything is stored by it.
