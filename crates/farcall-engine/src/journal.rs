@@ -218,7 +218,7 @@ fn boundaries(write: &Write) -> (Point, Point) {
         Write::Insert(insert) if insert.call.callback_of.is_some() => (Point::CallbackBegun, Point::CallbackDurable),
         Write::Insert(_) => (Point::InsertBegun, Point::InsertDurable),
         Write::Start(_) => (Point::StartBegun, Point::StartDurable),
-        Write::Settle(_) => (Point::SettleBegun, Point::SettleDurable),
+        Write::Settle(_) | Write::Mark { .. } => (Point::SettleBegun, Point::SettleDurable),
         Write::Close { .. } => (Point::CloseBegun, Point::CloseDurable),
         // A callback is let go by the commit that says its parent is filed.
         Write::Release { .. } | Write::Filed(_) => (Point::FiledBegun, Point::FiledDurable),

@@ -50,6 +50,8 @@ pub(crate) struct Process {
     pub(crate) added: Vec<Added>,
     /// Upstreams at which nothing is to start.
     pub(crate) paused: BTreeSet<u32>,
+    /// Calls that somebody wanted to end.
+    pub(crate) cancelled: BTreeSet<CallId>,
 }
 
 /// A window that began to count while the process ran. What had just ended and was not stored yet counts longer in it
@@ -76,6 +78,7 @@ impl Process {
             draining: None,
             added: Vec::new(),
             paused: BTreeSet::new(),
+            cancelled: BTreeSet::new(),
         }
     }
 

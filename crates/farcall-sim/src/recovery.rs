@@ -197,9 +197,16 @@ fn recovered(record: &CallRecord, steady: SteadyClock, spec: CallSpec, open: Vec
     Recovered {
         spec,
         state: progress.state,
-        tries: Tries { retries: progress.retries, requeues: progress.requeues, throttles: progress.throttles },
+        tries: Tries {
+            retries: progress.retries,
+            requeues: progress.requeues,
+            throttles: progress.throttles,
+            deaths: progress.deaths,
+            orphaned: progress.orphaned,
+        },
         attempts: record.attempts,
         ready_at: progress.ready_at.map(|at| steady.instant(at)),
+        is_cancel_requested: record.cancel_requested,
         open,
     }
 }

@@ -9,6 +9,7 @@ use std::num::NonZeroI64;
 
 use bytes::Bytes;
 use farcall_core::attempt::{AttemptKind, AttemptOutcome};
+pub use farcall_core::dispatcher::Mark;
 use farcall_core::id::CallId;
 use farcall_core::steady::{KeptClock, Steady};
 use farcall_core::time::Timestamp;
@@ -34,6 +35,8 @@ pub enum Write {
     Release { call: CallId, ready_at: Steady },
     /// A call's response file and request file are in place. The call has ended, and was not filed before.
     Filed(CallId),
+    /// Something to remember of a call that has not ended.
+    Mark { call: CallId, mark: Mark },
 }
 
 impl Write {
@@ -43,7 +46,7 @@ impl Write {
             Self::Insert(insert) => Some(insert.at),
             Self::Start(start) => Some(start.granted_at),
             Self::Settle(settle) => Some(settle.at),
-            Self::Close { .. } | Self::Release { .. } | Self::Filed(_) => None,
+            Self::Close { .. } | Self::Release { .. } | Self::Filed(_) | Self::Mark { .. } => None,
         }
     }
 
@@ -53,7 +56,7 @@ impl Write {
             Self::Insert(insert) => insert.call.id,
             Self::Start(start) => start.call,
             Self::Settle(settle) => settle.call,
-            Self::Close { call, .. } | Self::Release { call, .. } | Self::Filed(call) => *call,
+            Self::Close { call, .. } | Self::Release { call, .. } | Self::Filed(call) | Self::Mark { call, .. } => *call,
         }
     }
 }

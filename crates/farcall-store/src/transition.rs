@@ -88,6 +88,11 @@ impl Standing {
         Ok(())
     }
 
+    /// Whether something may be remembered of the call.
+    pub(crate) const fn mark(self) -> Result<(), Refusal> {
+        if self.state.is_end() { Err(Refusal("mark after the end")) } else { Ok(()) }
+    }
+
     /// Whether the call's files may be noted as in place.
     pub(crate) const fn file(self) -> Result<(), Refusal> {
         if !self.state.is_end() {

@@ -26,8 +26,6 @@ pub(super) struct Entry {
     pub(super) ready_at: Instant,
     /// It was to be cancelled when an attempt had been let go.
     pub(super) is_cancel_requested: bool,
-    /// Attempts whose handling broke down, since this process has the call.
-    pub(super) deaths: u32,
     /// Attempts that are out.
     pub(super) live: Vec<Live>,
 }
@@ -45,18 +43,12 @@ impl Entry {
             is_stored: true,
             ready_at,
             is_cancel_requested: false,
-            deaths: 0,
             live: Vec::new(),
         }
     }
 
     pub(super) const fn lane(&self) -> LaneId {
         LaneId { priority: self.spec.priority, tenant: self.spec.tenant }
-    }
-
-    /// What is known of it here is not stored, so it stays in memory.
-    pub(super) const fn is_pinned(&self) -> bool {
-        self.deaths > 0
     }
 
     pub(super) const fn position(&self) -> Position {

@@ -5,9 +5,10 @@
 use std::time::Duration;
 
 use super::entry::Entry;
+use super::finish::DEATHS_MAX;
 use super::{AttemptEnd, Census, Dispatcher, Effect, Progress, Write};
 use crate::attempt::AttemptOutcome;
-use crate::call::{CallSpec, ErrorKind, State, UpstreamId};
+use crate::call::{CallSpec, ErrorKind, State, UpstreamId, WaitReason};
 use crate::id::CallId;
 use crate::lane::{LaneId, Position};
 use crate::policy::Terms;
@@ -16,6 +17,9 @@ use crate::time::{Instant, Now};
 
 /// Before anything that waits: long enough that nothing has waited that long.
 const LONG_AGO: Duration = Duration::from_secs(100 * 365 * 86_400);
+
+/// How far apart calls are tried again that farcall may have died of: longer than it takes to know that it lives on.
+const SUSPECTS_EVERY: Duration = Duration::from_secs(3);
 
 /// A call as its store kept it.
 #[derive(Debug, Clone, PartialEq)]
@@ -26,6 +30,8 @@ pub struct Recovered {
     pub attempts: u32,
     /// Its place in its lane, when it waits in one.
     pub ready_at: Option<Instant>,
+    /// It was to be cancelled while an attempt was out.
+    pub is_cancel_requested: bool,
     /// Attempts that were out.
     pub open: Vec<OpenAttempt>,
 }
@@ -75,12 +81,10 @@ impl Dispatcher {
     }
 
     /// A call whose attempts were out: they are stored as unknown, and the call goes on or ends by `on_unknown`.
-    fn restore_running(&mut self, now: Now, recovered: Recovered) {
+    fn restore_running(&mut self, now: Now, mut recovered: Recovered) {
+        let decision = self.decide_orphaned(&mut recovered);
         let Recovered { spec, tries, attempts, open, .. } = recovered;
         let (call, id) = (spec.id, spec.upstream);
-        let policy = &self.upstreams[id.0 as usize].policy;
-        let terms = Terms::new(policy, spec.overrides.as_deref(), spec.method);
-        let decision = decide_interrupted(&terms, tries, ErrorKind::Unknown);
         let proved_at = now.instant + self.quota_of(id).limits.jitter();
         let mut ends = open.iter().map(|open| unknown_end(now, open.number, proved_at)).collect::<Vec<_>>();
         let last = ends.pop();
@@ -93,8 +97,7 @@ impl Dispatcher {
         };
         self.census.change(State::Running, state);
         let finished_at = state.is_end().then_some(now.timestamp);
-        // It was the first of its lane, and is again: a million others may have come after it.
-        let place = now.instant - LONG_AGO;
+        let place = self.place_of_orphan(now, tries);
         let ready_at = (!state.is_end()).then_some(place);
         let progress = Progress { state, ready_at, tries, status: None, error, finished_at };
         self.writes.push(Write::Settle { call, upstream: id, attempt: last, progress: Some(progress) });
@@ -102,8 +105,36 @@ impl Dispatcher {
             self.effects_after.push(Effect::Ended { call, has_file: spec.has_file });
             self.insert_callbacks(now, &spec, state);
         } else {
-            self.place_new(Entry::new(spec, state, tries, attempts, place), None);
+            let asleep = (place > now.instant).then_some(WaitReason::Backoff);
+            self.place_new(Entry::new(spec, state, tries, attempts, place), asleep);
         }
+    }
+
+    /// What follows for a call whose attempts farcall left behind. One that it seems to die of is given up.
+    fn decide_orphaned(&self, recovered: &mut Recovered) -> Decision {
+        let Recovered { spec, tries, open, is_cancel_requested, .. } = recovered;
+        tries.orphaned += u32::from(!open.is_empty());
+        let policy = &self.upstreams[spec.upstream.0 as usize].policy;
+        let terms = Terms::new(policy, spec.overrides.as_deref(), spec.method);
+        match decide_interrupted(&terms, *tries, ErrorKind::Unknown) {
+            end @ Decision::End { .. } => end,
+            _ if *is_cancel_requested => Decision::End { state: State::Unknown, error: Some(ErrorKind::Unknown) },
+            _ if tries.orphaned >= DEATHS_MAX => {
+                Decision::End { state: State::Poisoned, error: Some(ErrorKind::Internal) }
+            }
+            goes_on @ (Decision::Wait { .. } | Decision::Requeue { .. }) => goes_on,
+        }
+    }
+
+    /// Where a call waits whose attempt was out. It was the first of its lane, and is again: a million others may have
+    /// come after it. Those that farcall may have died of go one after the other, so that the next death tells which.
+    fn place_of_orphan(&mut self, now: Now, tries: Tries) -> Instant {
+        if tries.orphaned + 1 < DEATHS_MAX {
+            return now.instant - LONG_AGO;
+        }
+        let place = now.instant + SUSPECTS_EVERY * self.suspects;
+        self.suspects += 1;
+        place
     }
 }
 

@@ -58,6 +58,20 @@ pub enum Write {
     Filed {
         call: CallId,
     },
+    /// Something to remember of a call that runs.
+    Mark {
+        call: CallId,
+        mark: Mark,
+    },
+}
+
+/// What is remembered of a call that runs, beside its attempts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mark {
+    /// It is to be cancelled: no further attempt is made, also after a restart.
+    CancelRequested,
+    /// Its attempt is not what farcall dies of.
+    Survived,
 }
 
 impl Write {
@@ -68,7 +82,8 @@ impl Write {
             | Self::Settle { call, .. }
             | Self::Close { call, .. }
             | Self::Release { call, .. }
-            | Self::Filed { call } => call,
+            | Self::Filed { call }
+            | Self::Mark { call, .. } => call,
             Self::Start { attempt, .. } => attempt.call,
         }
     }

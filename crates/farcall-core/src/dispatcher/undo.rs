@@ -138,7 +138,8 @@ fn refused(writes: &[Write]) -> Refused {
             | Write::Settle { .. }
             | Write::Close { .. }
             | Write::Release { .. }
-            | Write::Filed { .. } => {}
+            | Write::Filed { .. }
+            | Write::Mark { .. } => {}
         }
     }
     refused

@@ -66,6 +66,7 @@ fn insert(number: u64) -> Write {
         started_at: None,
         attempts: 0,
         progress: Progress::waiting(CallState::Queued, None),
+        cancel_requested: false,
         has_overrides: false,
         callback_of: None,
         retry_of: None,

@@ -162,9 +162,16 @@ pub(super) fn recovered(record: &CallRecord, upstream: UpstreamId, steady: Stead
     Recovered {
         spec,
         state: progress.state,
-        tries: Tries { retries: progress.retries, requeues: progress.requeues, throttles: progress.throttles },
+        tries: Tries {
+            retries: progress.retries,
+            requeues: progress.requeues,
+            throttles: progress.throttles,
+            deaths: progress.deaths,
+            orphaned: progress.orphaned,
+        },
         attempts: record.attempts,
         ready_at: progress.ready_at.map(|at| steady.instant(at)),
+        is_cancel_requested: record.cancel_requested,
         open: Vec::new(),
     }
 }

@@ -238,6 +238,7 @@ fn new_record(
         started_at: None,
         attempts: 0,
         progress: Progress::waiting(State::Queued, None),
+        cancel_requested: false,
         has_overrides: spec.overrides.is_some() || spec.callback.is_some(),
         callback_of: None,
         retry_of: None,

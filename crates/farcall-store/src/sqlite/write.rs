@@ -15,7 +15,7 @@ use rusqlite::{CachedStatement, Connection, ErrorCode, OptionalExtension, params
 use super::bodies::{Bodies, INLINE_BYTES_MAX, Part};
 use super::row::{Columns, blob, call_columns, headers_json, tags_json};
 use super::sum::{self, Answer};
-use crate::port::{AttemptEnd, CommitError, Insert, Settle, Start, Write};
+use crate::port::{AttemptEnd, CommitError, Insert, Mark, Settle, Start, Write};
 use crate::record::{CallRecord, ErrorRecord, Progress, ResponseRecord};
 use crate::transition::{KEY_TAKEN, SECOND_INSERT, SUPERSEDED, Settlement, Standing, UNKNOWN_CALL, UNMATCHED_END};
 
@@ -41,6 +41,7 @@ enum Step<'w> {
     Close { call: CallId, until: Steady },
     Release { call: CallId, ready_at: Steady },
     Filed(CallId),
+    Mark { call: CallId, mark: Mark },
 }
 
 struct Statements<'c> {
@@ -83,6 +84,7 @@ impl<'c> Batch<'c> {
                 Step::Close { call, until } => self.close(call, until)?,
                 Step::Release { call, ready_at } => self.release(call, ready_at)?,
                 Step::Filed(call) => self.file(call)?,
+                Step::Mark { call, mark } => self.mark(call, mark)?,
             }
         }
         Ok(())
@@ -177,6 +179,17 @@ impl<'c> Batch<'c> {
         Ok(())
     }
 
+    fn mark(&mut self, call: CallId, mark: Mark) -> Result<(), CommitError> {
+        let (seq, standing) = self.stored(call)?;
+        standing.mark().map_err(|refusal| refusal.of(call))?;
+        let sql = match mark {
+            Mark::CancelRequested => "UPDATE calls SET cancel_requested = 1 WHERE seq = ?1",
+            Mark::Survived => "UPDATE calls SET orphaned = 0 WHERE seq = ?1",
+        };
+        self.connection.prepare_cached(sql)?.execute([seq])?;
+        Ok(())
+    }
+
     fn count(&mut self, from: State, to: State) {
         self.moves[from as usize] -= 1;
         self.moves[to as usize] += 1;
@@ -223,6 +236,7 @@ fn plan(writes: &[Write]) -> Vec<Step<'_>> {
             Write::Close { call, until } => steps.push(Step::Close { call: *call, until: *until }),
             Write::Release { call, ready_at } => steps.push(Step::Release { call: *call, ready_at: *ready_at }),
             Write::Filed(call) => steps.push(Step::Filed(*call)),
+            Write::Mark { call, mark } => steps.push(Step::Mark { call: *call, mark: *mark }),
         }
     }
     steps
@@ -306,6 +320,9 @@ impl<'c> Statements<'c> {
                 key.map(|key| key.scope.as_str()),
                 key.map(|key| key.key.as_str()),
                 key.map(|key| key.digest),
+                progress.deaths,
+                progress.orphaned,
+                call.cancel_requested,
                 progress.state.is_end(),
             ])
             .map(drop)
@@ -360,7 +377,7 @@ const INSERT_CALL: &str = concat!(
     "INSERT INTO calls (",
     call_columns!(),
     ", ended) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, \
-     ?22, ?23, ?24, ?25, ?26, ?27, ?28, ?29, ?30, ?31, ?32, ?33, ?34, ?35, ?36, ?37, ?38)"
+     ?22, ?23, ?24, ?25, ?26, ?27, ?28, ?29, ?30, ?31, ?32, ?33, ?34, ?35, ?36, ?37, ?38, ?39, ?40, ?41)"
 );
 
 const CLOSE: &str = "INSERT INTO closings (limit_key, until) SELECT limit_key, ?2 FROM calls WHERE seq = ?1 \
@@ -384,10 +401,11 @@ const END_ATTEMPT: &str = "UPDATE attempts SET outcome = ?3, status = ?4, proved
     WHERE call = ?1 AND number = ?2 AND ended_at IS NULL";
 
 const PROGRESS: &str = "UPDATE calls SET state = ?2, ready_at = ?3, retries = ?4, requeues = ?5, throttles = ?6, \
-    finished_at = ?7, status = ?8, error_kind = ?9, error_message = ?10 WHERE seq = ?1";
+    finished_at = ?7, status = ?8, error_kind = ?9, error_message = ?10, deaths = ?11, orphaned = ?12 WHERE seq = ?1";
 
 const END: &str = "UPDATE calls SET state = ?2, ready_at = ?3, retries = ?4, requeues = ?5, throttles = ?6, \
-    finished_at = ?7, status = ?8, error_kind = ?9, error_message = ?10, ended = 1 WHERE seq = ?1";
+    finished_at = ?7, status = ?8, error_kind = ?9, error_message = ?10, deaths = ?11, orphaned = ?12, ended = 1 \
+    WHERE seq = ?1";
 
 /// The states in the order of `State::ALL`.
 const SEAL: &str = "UPDATE meta SET commits = commits + 1, accepted = accepted + ?2, scheduled = scheduled + ?3, \
@@ -409,6 +427,8 @@ fn set_progress(statement: &mut CachedStatement<'_>, seq: i64, progress: &Progre
             progress.status,
             error_kind,
             error_message,
+            progress.deaths,
+            progress.orphaned,
         ])
         .map(drop)
 }
