@@ -7,6 +7,7 @@ use std::time::Duration;
 
 mod cancels;
 mod failures;
+mod restarts;
 
 use super::*;
 use crate::attempt::{AttemptOutcome, AttemptResult, BytesSent};
