@@ -56,7 +56,9 @@ impl Write {
             Self::Insert(insert) => insert.call.id,
             Self::Start(start) => start.call,
             Self::Settle(settle) => settle.call,
-            Self::Close { call, .. } | Self::Release { call, .. } | Self::Filed(call) | Self::Mark { call, .. } => *call,
+            Self::Close { call, .. } | Self::Release { call, .. } | Self::Filed(call) | Self::Mark { call, .. } => {
+                *call
+            }
         }
     }
 }

@@ -187,7 +187,7 @@ impl Journal {
                 }
             }
             Write::Close { .. } | Write::Release { .. } | Write::Filed { .. } => {}
-            Write::Mark { call, .. } => prop_assert!(self.started.contains_key(&call) && !self.ended.contains(&call)),
+            Write::Mark { call, .. } => prop_assert!(self.inserted.contains(&call) && !self.ended.contains(&call)),
         }
         Ok(())
     }

@@ -105,7 +105,8 @@ fn is_cancelled_rightly(world: &World, call: &CallRecord, last: Option<(Steady, 
     let Some((granted_at, ended_at, came)) = last else {
         return call.progress.state == State::Cancelled && cancels(world, call).next().is_some();
     };
-    let was_out = cancels(world, call).any(|at| granted_at <= at && at <= ended_at);
+    // A reboot may set the clock that the wish was noted by back behind it; what was stored is certain.
+    let was_out = call.cancel_requested || cancels(world, call).any(|at| granted_at <= at && at <= ended_at);
     let waited = cancels(world, call).any(|at| at >= ended_at);
     let attempt = AttemptId { call: call.id, number: call.attempts };
     let sent_nothing = came == Came::HandedBack

@@ -241,7 +241,9 @@ fn check_change(previous: &Row, row: &Row) -> Check {
         format!("an attempt of {id} changed after its end")
     })?;
     let goes_on = row.attempts.len() > known;
-    ensure(!previous.call.cancel_requested || !goes_on, || format!("{id} is tried again though it is to be cancelled"))?;
+    ensure(!previous.call.cancel_requested || !goes_on, || {
+        format!("{id} is tried again though it is to be cancelled")
+    })?;
     if !previous.call.progress.state.is_end() {
         return Ok(());
     }

@@ -14,7 +14,7 @@ use farcall_core::call::State;
 use farcall_core::id::{AttemptId, CallId};
 use farcall_core::steady::{KeptClock, Steady};
 
-use crate::port::{AttemptEnd, CommitError, GrantsAsk, Insert, Mark, LaneRange, Settle, Start, Write};
+use crate::port::{AttemptEnd, CommitError, GrantsAsk, Insert, LaneRange, Mark, Settle, Start, Write};
 use crate::record::{
     AttemptRecord, CallRecord, FileIdentity, GrantRecord, LaneName, LaneRecord, Recovery, ResponseRecord, Totals,
 };
