@@ -15,10 +15,10 @@ use serde_json::{Value, json};
 
 use crate::rig::checker::{assert_kept, drain};
 use crate::rig::command::farcall;
-use crate::rig::program::{Program, get, post_call};
+use crate::rig::program::{Launch, Program, get, post_call};
 use crate::rig::recorder::{Recorder, Reply};
-use crate::rig::until;
 use crate::rig::world::World;
+use crate::rig::{drop_file, response, until};
 
 type Outcome = Result<(), Box<dyn std::error::Error>>;
 
@@ -160,4 +160,33 @@ fn contents(folder: &Path) -> std::io::Result<BTreeMap<String, (u64, SystemTime)
         }
     }
     Ok(found)
+}
+
+/// It dies at each start, as soon as it begins the attempt.
+#[test]
+fn a_call_that_farcall_dies_of_at_each_start_is_poisoned_and_answered() -> Outcome {
+    let dir = tempfile::tempdir()?;
+    let upstream = Recorder::start(|_, _| Reply::new(200))?;
+    std::fs::write(
+        dir.path().join("farcall.yml"),
+        format!("upstreams:\n  api: {{ base_url: \"{}\" }}\n", upstream.url()),
+    )?;
+    let deadly = Launch::new(dir.path()).dying_at(Point::AttemptBegun, 1);
+    drop_file(dir.path(), "deadly.json", r#"{"upstream": "api", "end_point": "/deadly", "method": "PUT", "body": 1}"#)?;
+    for _ in 0..3 {
+        assert!(!deadly.spawn()?.finish()?.success());
+    }
+    // One that lives, or dies of anything else.
+    let program = deadly.serve()?;
+    let answer = response(dir.path(), "deadly.json");
+    assert_eq!((&answer["state"], &answer["error"]["kind"]), (&json!("poisoned"), &json!("internal")), "{answer}");
+    assert_eq!(answer["attempts"], 3);
+    program.kill()?;
+    let program = Program::serve(dir.path())?;
+    drop_file(dir.path(), "other.json", r#"{"upstream": "api", "end_point": "/other", "method": "PUT", "body": 1}"#)?;
+    assert_eq!(response(dir.path(), "other.json")["state"], "succeeded");
+    let paths: Vec<String> = upstream.arrivals().iter().map(|arrival| arrival.path.clone()).collect();
+    assert_eq!(paths, ["/other"], "the deadly one is never sent");
+    assert_eq!(program.terminate()?.code(), Some(0));
+    Ok(())
 }

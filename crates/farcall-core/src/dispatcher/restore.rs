@@ -9,6 +9,7 @@ use super::finish::DEATHS_MAX;
 use super::{AttemptEnd, Census, Dispatcher, Effect, Progress, Write};
 use crate::attempt::AttemptOutcome;
 use crate::call::{CallSpec, ErrorKind, State, UpstreamId, WaitReason};
+use crate::hop::Hop;
 use crate::id::CallId;
 use crate::lane::{LaneId, Position};
 use crate::policy::Terms;
@@ -26,6 +27,8 @@ const SUSPECTS_EVERY: Duration = Duration::from_secs(3);
 pub struct Recovered {
     pub spec: CallSpec,
     pub state: State,
+    /// Where redirects have led it.
+    pub hop: Option<Hop>,
     pub tries: Tries,
     pub attempts: u32,
     /// Its place in its lane, when it waits in one.
@@ -37,6 +40,11 @@ pub struct Recovered {
 }
 
 impl Recovered {
+    /// The upstream in whose lanes it waits, or where its attempt is out.
+    pub(super) fn upstream(&self) -> UpstreamId {
+        self.hop.map_or(self.spec.upstream, |hop| hop.upstream)
+    }
+
     pub(super) const fn lane(&self) -> LaneId {
         LaneId { priority: self.spec.priority, tenant: self.spec.tenant }
     }
@@ -65,12 +73,12 @@ impl Dispatcher {
         if recovered.state == State::Running {
             return self.restore_running(now, recovered);
         }
-        let Recovered { spec, state, tries, attempts, .. } = recovered;
+        let Recovered { spec, state, hop, tries, attempts, .. } = recovered;
         let ready_at = self.end_of_line(now);
         if !spec.callback_of.is_some_and(|of| of.held) {
             self.writes.push(Write::Release { call: spec.id, ready_at });
         }
-        self.place_new(Entry::new(spec, state, tries, attempts, ready_at), None);
+        self.place_new(Entry { hop, ..Entry::new(spec, state, tries, attempts, ready_at) }, None);
     }
 
     /// An attempt that was out though its call had ended, a hedge that lost: it may have arrived.
@@ -81,11 +89,14 @@ impl Dispatcher {
     }
 
     /// A call whose attempts were out: they are stored as unknown, and the call goes on or ends by `on_unknown`.
-    fn restore_running(&mut self, now: Now, mut recovered: Recovered) {
-        let decision = self.decide_orphaned(&mut recovered);
-        let Recovered { spec, tries, attempts, open, .. } = recovered;
+    fn restore_running(&mut self, now: Now, recovered: Recovered) {
+        let went_to = recovered.upstream();
+        let Recovered { spec, state, hop, mut tries, attempts, is_cancel_requested, open, .. } = recovered;
+        tries.orphaned += u32::from(!open.is_empty());
         let (call, id) = (spec.id, spec.upstream);
-        let proved_at = now.instant + self.quota_of(id).limits.jitter();
+        let mut entry = Entry { hop, is_cancel_requested, ..Entry::new(spec, state, tries, attempts, now.instant) };
+        let decision = self.decide_orphaned(&entry);
+        let proved_at = now.instant + self.quota_of(went_to).limits.jitter();
         let mut ends = open.iter().map(|open| unknown_end(now, open.number, proved_at)).collect::<Vec<_>>();
         let last = ends.pop();
         for end in ends {
@@ -93,36 +104,40 @@ impl Dispatcher {
         }
         let (state, error) = match decision {
             Decision::End { state, error } => (state, error),
-            Decision::Wait { .. } | Decision::Requeue { .. } => (State::Retrying, Some(ErrorKind::Unknown)),
+            Decision::Wait { .. } | Decision::Requeue { .. } | Decision::HandBack | Decision::Hop { .. } => {
+                (State::Retrying, Some(ErrorKind::Unknown))
+            }
         };
         self.census.change(State::Running, state);
+        entry.state = state;
         let finished_at = state.is_end().then_some(now.timestamp);
-        let place = self.place_of_orphan(now, tries);
+        entry.ready_at = if state.is_end() { now.instant } else { self.place_of_orphan(now, tries) };
+        let place = entry.ready_at;
         let ready_at = (!state.is_end()).then_some(place);
-        let progress = Progress { state, ready_at, tries, status: None, error, finished_at };
+        let heading = if state.is_end() { entry.go_home() } else { entry.begin_anew() };
+        let progress = Progress { state, ready_at, tries, heading, status: None, error, finished_at };
         self.writes.push(Write::Settle { call, upstream: id, attempt: last, progress: Some(progress) });
         if state.is_end() {
-            self.effects_after.push(Effect::Ended { call, has_file: spec.has_file });
-            self.insert_callbacks(now, &spec, state);
+            self.effects_after.push(Effect::Ended { call, has_file: entry.spec.has_file });
+            self.insert_callbacks(now, &entry.spec, state);
         } else {
             let asleep = (place > now.instant).then_some(WaitReason::Backoff);
-            self.place_new(Entry::new(spec, state, tries, attempts, place), asleep);
+            self.place_new(entry, asleep);
         }
     }
 
     /// What follows for a call whose attempts farcall left behind. One that it seems to die of is given up.
-    fn decide_orphaned(&self, recovered: &mut Recovered) -> Decision {
-        let Recovered { spec, tries, open, is_cancel_requested, .. } = recovered;
-        tries.orphaned += u32::from(!open.is_empty());
-        let policy = &self.upstreams[spec.upstream.0 as usize].policy;
-        let terms = Terms::new(policy, spec.overrides.as_deref(), spec.method);
-        match decide_interrupted(&terms, *tries, ErrorKind::Unknown) {
+    fn decide_orphaned(&self, entry: &Entry) -> Decision {
+        let policy = &self.upstreams[entry.spec.upstream.0 as usize].policy;
+        let terms = Terms::new(policy, entry.spec.overrides.as_deref(), entry.method());
+        match decide_interrupted(&terms, entry.tries, ErrorKind::Unknown) {
             end @ Decision::End { .. } => end,
-            _ if *is_cancel_requested => Decision::End { state: State::Unknown, error: Some(ErrorKind::Unknown) },
-            _ if tries.orphaned >= DEATHS_MAX => {
+            _ if entry.is_cancel_requested => Decision::End { state: State::Unknown, error: Some(ErrorKind::Unknown) },
+            _ if entry.tries.orphaned >= DEATHS_MAX => {
                 Decision::End { state: State::Poisoned, error: Some(ErrorKind::Internal) }
             }
-            goes_on @ (Decision::Wait { .. } | Decision::Requeue { .. }) => goes_on,
+            goes_on
+            @ (Decision::Wait { .. } | Decision::Requeue { .. } | Decision::HandBack | Decision::Hop { .. }) => goes_on,
         }
     }
 

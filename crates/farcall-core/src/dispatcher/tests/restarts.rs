@@ -24,6 +24,7 @@ fn running(number: u128, tries: Tries) -> Recovered {
     Recovered {
         spec: bench.spec(number),
         state: State::Running,
+        hop: None,
         tries,
         attempts: 1,
         ready_at: None,

@@ -50,6 +50,7 @@ fn call(state: State) -> CallRecord {
         file: None,
         filed: false,
         idempotency: None,
+        hop: None,
     }
 }
 
