@@ -198,7 +198,9 @@ fn marks_are_kept_of_calls_that_live_and_refused_of_others(lab: &mut dyn Lab) ->
     let mark = |mark| Write::Mark { call: id(1), mark };
     lab.commit(&[insert(call(1)), start(1, 1)])?;
     let counted = Progress { orphaned: 2, deaths: 1, ..progress(State::Retrying) };
-    lab.commit(&[settle_with(1, Some(attempt_end(1)), Some(counted), None), start(1, 2)])?;
+    let Write::Settle(mut settled) = settle(1, 1, State::Retrying) else { return Err("a settlement is one".into()) };
+    settled.progress = Some(counted);
+    lab.commit(&[Write::Settle(settled), start(1, 2)])?;
     let seen = |lab: &mut dyn Lab| -> Result<_, Box<dyn std::error::Error>> {
         lab.restart()?;
         let call = lab.call(id(1))?;
