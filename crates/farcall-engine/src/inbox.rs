@@ -16,13 +16,16 @@ use crate::cause::chain;
 use crate::handle::{Handle, Submission, SubmitError};
 use crate::intake::{Found, Offer, Verdict};
 use crate::result_file::{self, Ended, Filing};
+use crate::run::survived;
 
 /// Submits what the intake offers until it ends.
 pub(crate) async fn serve(mut offers: mpsc::Receiver<Offer>, handle: Handle, filing: Arc<Filing>) {
     while let Some(offer) = offers.recv().await {
-        let verdicts = judge(offer.files, &handle, &filing).await;
-        // An intake that is gone finds its files again at the next start.
-        let _ = offer.verdicts.send(verdicts);
+        // Without an answer the intake knows that one of the files is to blame, and finds out which.
+        if let Some(verdicts) = survived(judge(offer.files, &handle, &filing)).await {
+            // An intake that is gone finds its files again at the next start.
+            let _ = offer.verdicts.send(verdicts);
+        }
     }
 }
 

@@ -18,6 +18,7 @@ pub mod intake;
 mod journal;
 mod media_type;
 mod nearest;
+mod one_host;
 pub mod outcome;
 pub mod proxy;
 pub mod quantity;

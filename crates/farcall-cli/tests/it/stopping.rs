@@ -190,3 +190,33 @@ fn a_call_that_farcall_dies_of_at_each_start_is_poisoned_and_answered() -> Outco
     assert_eq!(program.terminate()?.code(), Some(0));
     Ok(())
 }
+
+#[test]
+fn a_file_that_the_inbox_always_breaks_down_on_is_rejected_and_others_are_taken() -> Outcome {
+    let dir = tempfile::tempdir()?;
+    let upstream = Recorder::start(|_, _| Reply::new(200))?;
+    std::fs::write(
+        dir.path().join("farcall.yml"),
+        format!("upstreams:\n  api: {{ base_url: \"{}\" }}\n", upstream.url()),
+    )?;
+    let call = |path: &str| json!({"upstream": "api", "end_point": path, "method": "PUT", "body": 1}).to_string();
+    for n in 0..20 {
+        drop_file(dir.path(), format!("{n}.json"), &call(&format!("/{n}")))?;
+    }
+    drop_file(dir.path(), "deadly.json", &call("/deadly"))?;
+    let program = Launch::new(dir.path()).panicking_on(Point::FileRead, "deadly.json").serve()?;
+    for n in 0..20 {
+        assert_eq!(response(dir.path(), format!("{n}.json"))["state"], "succeeded");
+    }
+    let answer = response(dir.path(), "deadly.json");
+    assert_eq!(answer["state"], "rejected", "{answer}");
+    assert!(answer["error"]["message"].as_str().is_some_and(|message| message.contains("broke down three times")));
+    assert!(dir.path().join("rejected/deadly.json.problem.json").exists());
+    assert_eq!(std::fs::read_to_string(dir.path().join("rejected/deadly.json"))?, call("/deadly"));
+    assert_eq!(program.log().matches("watching the inbox broke down").count(), 3, "{}", program.log());
+    drop_file(dir.path(), "late.json", &call("/late"))?;
+    assert_eq!(response(dir.path(), "late.json")["state"], "succeeded");
+    assert_eq!(upstream.arrivals().len(), 21);
+    assert_eq!(program.terminate()?.code(), Some(0));
+    Ok(())
+}

@@ -20,7 +20,7 @@ pub(super) async fn made(attempt: impl Future<Output = Made>) -> Made {
 }
 
 /// What a piece of work comes to; nothing when it panics.
-pub(super) async fn survived<T>(work: impl Future<Output = T>) -> Option<T> {
+pub(crate) async fn survived<T>(work: impl Future<Output = T>) -> Option<T> {
     let mut work = pin!(work);
     // What a panic leaves behind is not looked at again: the future is dropped.
     poll_fn(|context| match catch_unwind(AssertUnwindSafe(|| work.as_mut().poll(context))) {

@@ -39,6 +39,7 @@ use farcall_store::port::{CommitError, Reader};
 use tokio::sync::{mpsc, watch};
 use tokio_util::task::TaskTracker;
 
+pub(crate) use casualty::survived;
 pub(crate) use load::next_reference;
 pub(crate) use message::Message;
 

@@ -102,6 +102,7 @@ pub(crate) fn start(mut store: Box<dyn Store>, options: Options) -> Result<Start
         config: live.clone(),
         last_overview: Arc::clone(&last_overview),
         inbox: None,
+        inbox_waker: None,
     };
     let run = Run {
         config,
