@@ -51,7 +51,7 @@ enum What {
 }
 
 fn bytes_sent() -> impl Strategy<Value = BytesSent> {
-    prop_oneof![Just(BytesSent::No), Just(BytesSent::Maybe)]
+    prop_oneof![Just(BytesSent::No), Just(BytesSent::Refused), Just(BytesSent::Maybe)]
 }
 
 fn result() -> impl Strategy<Value = AttemptResult> {

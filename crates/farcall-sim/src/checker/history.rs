@@ -105,7 +105,7 @@ fn is_cancelled_rightly(world: &World, call: &CallRecord, last: Option<(Steady, 
     let waited = cancels(world, call).any(|at| at >= ended_at);
     let attempt = AttemptId { call: call.id, number: call.attempts };
     let sent_nothing = came == Came::HandedBack
-        || world.facts.reports.get(&attempt).is_some_and(|report| report.what.wrote() == BytesSent::No);
+        || world.facts.reports.get(&attempt).is_some_and(|report| report.what.wrote() != BytesSent::Maybe);
     match call.progress.state {
         State::Cancelled => waited || (was_out && sent_nothing),
         State::Failed => was_out && matches!(came, Came::Again | Came::Throttled(_)),
@@ -249,7 +249,7 @@ fn of_result(result: &AttemptResult, terms: &CallTerms<'_>) -> Came {
     match (result.error, result.status) {
         (Some(ErrorKind::TooLarge | ErrorKind::Decode), _) => Came::Failure,
         (Some(_), _) | (None, None) => match result.bytes_sent {
-            BytesSent::No => Came::Again,
+            BytesSent::No | BytesSent::Refused => Came::Again,
             BytesSent::Maybe => Came::Unknown,
         },
         (None, Some(status)) => of_answer(status, result.retry_after, terms),
@@ -273,10 +273,10 @@ fn of_answer(status: u16, retry_after: Option<Duration>, terms: &CallTerms<'_>) 
 
 const fn of_cut(wrote: BytesSent, cut: Cut) -> Came {
     match (cut, wrote) {
-        (Cut::Timeout, BytesSent::No) => Came::Again,
+        (Cut::Timeout, BytesSent::No | BytesSent::Refused) => Came::Again,
         (Cut::Timeout, BytesSent::Maybe) => Came::Unknown,
         (Cut::Deadline, _) => Came::OutOfTime,
-        (Cut::Drain, BytesSent::No) => Came::HandedBack,
+        (Cut::Drain, BytesSent::No | BytesSent::Refused) => Came::HandedBack,
         (Cut::Drain, BytesSent::Maybe) => Came::Interrupted,
     }
 }
