@@ -235,7 +235,8 @@ impl Transport {
                 let meter = progress.meter.insert(Arc::default());
                 meter.begin(outgoing.carrying(), milestones);
                 let exchange = place.begin(outgoing, meter)?;
-                self.exchange_among_others(exchange, outgoing, wish, progress).await
+                // On the heap, so that attempts over HTTP/1.1 do not carry it with them.
+                Box::pin(self.exchange_among_others(exchange, outgoing, wish, progress)).await
             }
         }
     }

@@ -115,7 +115,7 @@ async fn whoever_waited_goes_on_when_the_one_that_opens_is_given_up() {
         };
         tokio::join!(second, give_up).0
     };
-    let (first, second) = bounded(async { tokio::join!(first, second) }).await;
+    let (first, second) = bounded(Box::pin(async { tokio::join!(first, second) })).await;
     assert!(first.aborted && first.result.bytes_sent == No, "{first:?}");
     assert_eq!(failure(&second), (Some(farcall_core::call::ErrorKind::Tls), No, None, None));
     assert_eq!(silent.connections(), 2);
@@ -145,7 +145,7 @@ async fn giving_one_attempt_up_resets_its_stream_and_no_other() {
         upstream.until(|seen| seen.arrivals.len() == 2).await;
         abort.cancel();
     };
-    let (first, second, ()) = bounded(async { tokio::join!(first, second, give_up) }).await;
+    let (first, second, ()) = bounded(Box::pin(async { tokio::join!(first, second, give_up) })).await;
     assert_eq!((first.aborted, first.result.error, first.result.bytes_sent), (true, None, Maybe));
     assert_eq!(answer(&second).1, b"hi");
     upstream.until(|seen| seen.resets.len() == 1 && seen.resets[0].2 == CANCEL).await;
