@@ -78,15 +78,20 @@ impl Pool {
         Self { open: Mutex::default(), idle_timeout, idle_max }
     }
 
-    /// The connection of this route that was used last, or the task to open one. It may have been closed by the other
-    /// side meanwhile.
+    /// The connection of this route that was used last, if there is one. It may have been closed by the other side
+    /// meanwhile.
     ///
     /// One that was opened to any address serves no request that may go to public ones only.
+    pub(super) fn reuse(&self, route: &Route, allowed: Addresses) -> Option<Line> {
+        self.prune();
+        self.open().take(route, allowed)
+    }
+
+    /// A connection that has come about meanwhile, or the task to open one.
     ///
     /// # Errors
     /// What went wrong for the one who opened the connection that was waited for.
     pub(super) async fn take<'a>(&'a self, route: &'a Route, allowed: Addresses) -> Result<Found<'a>, Failure> {
-        self.prune();
         let mut failures_before = None;
         loop {
             let news;

@@ -21,7 +21,7 @@ use super::classify::Failure;
 use super::connect::{self, Terms};
 use super::connection::Connection;
 use super::dns::Resolver;
-use super::http2::{self, Exchange};
+use super::http2;
 use super::meter::Meter;
 use super::outgoing::{Outgoing, Route};
 use super::pool::{Found, Line, Opening, Pool};
@@ -180,19 +180,32 @@ impl Transport {
         // Open connections first. The other side may have closed one meanwhile; as long as nothing was written to it,
         // nothing was sent, and the next one is tried.
         loop {
-            let line = match self.pool.take(&outgoing.route, allowed).await? {
-                Found::Line(line) => line,
-                Found::Nothing(opening) => {
-                    // Rare, and large: most attempts need not carry it with them.
-                    let line = Box::pin(self.open(&outgoing.route, allowed, opening)).await?;
-                    return self.exchange(line, &outgoing, wish, milestones, progress).await;
-                }
+            let (line, is_new) = match self.pool.reuse(&outgoing.route, allowed) {
+                Some(line) => (line, false),
+                // Rare, and large: most attempts need not carry it with them.
+                None => Box::pin(self.line(&outgoing.route, allowed)).await?,
             };
             stale_places += usize::from(matches!(line, Line::Http2(_)));
-            let exchanged = self.exchange(line, &outgoing, wish, milestones.clone(), progress).await;
-            if exchanged.is_ok() || progress.bytes_sent() != BytesSent::No || stale_places == STALE_PLACES_MAX {
+            let milestones = milestones.clone();
+            let exchanged = match line {
+                Line::Http1(connection) => self.exchange(connection, &outgoing, wish, milestones, progress).await,
+                // On the heap, so that attempts over HTTP/1.1 do not carry it with them.
+                Line::Http2(place) => {
+                    Box::pin(self.exchange_among_others(place, &outgoing, wish, milestones, progress)).await
+                }
+            };
+            let is_last = is_new || stale_places == STALE_PLACES_MAX;
+            if is_last || exchanged.is_ok() || progress.bytes_sent() != BytesSent::No {
                 return exchanged;
             }
+        }
+    }
+
+    /// A connection that others have opened meanwhile, or a new one; which of the two is told beside it.
+    async fn line(&self, route: &Route, allowed: Addresses) -> Result<(Line, bool), Failure> {
+        match self.pool.take(route, allowed).await? {
+            Found::Line(line) => Ok((line, false)),
+            Found::Nothing(opening) => Ok((self.open(route, allowed, opening).await?, true)),
         }
     }
 
@@ -221,28 +234,8 @@ impl Transport {
         opened
     }
 
-    async fn exchange(
-        &self,
-        line: Line,
-        outgoing: &Outgoing,
-        wish: &Wish,
-        milestones: Option<Arc<dyn Milestones>>,
-        progress: &mut Progress,
-    ) -> Result<(), Failure> {
-        match line {
-            Line::Http1(connection) => self.exchange_alone(connection, outgoing, wish, milestones, progress).await,
-            Line::Http2(place) => {
-                let meter = progress.meter.insert(Arc::default());
-                meter.begin(outgoing.carrying(), milestones);
-                let exchange = place.begin(outgoing, meter)?;
-                // On the heap, so that attempts over HTTP/1.1 do not carry it with them.
-                Box::pin(self.exchange_among_others(exchange, outgoing, wish, progress)).await
-            }
-        }
-    }
-
     /// One request and its answer on one connection, which is kept only when the answer was read to its end.
-    async fn exchange_alone(
+    async fn exchange(
         &self,
         mut connection: Connection,
         outgoing: &Outgoing,
@@ -275,11 +268,15 @@ impl Transport {
     /// One request and its answer on a stream of a connection that others use too.
     async fn exchange_among_others(
         &self,
-        mut exchange: Exchange,
+        place: http2::Place,
         outgoing: &Outgoing,
         wish: &Wish,
+        milestones: Option<Arc<dyn Milestones>>,
         progress: &mut Progress,
     ) -> Result<(), Failure> {
+        let meter = progress.meter.insert(Arc::default());
+        meter.begin(outgoing.carrying(), milestones);
+        let mut exchange = place.begin(outgoing, meter)?;
         let route = &outgoing.route;
         let (head, announced) = exchange.head(|allowed| self.pool.use_http1(route, allowed)).await?;
         let answer = progress.answer.insert(Answer::new(head, wish.body_bytes_max));

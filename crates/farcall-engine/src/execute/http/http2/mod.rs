@@ -14,4 +14,3 @@ mod request;
 mod wire;
 
 pub(super) use connection::{Connection, Place, Terms};
-pub(super) use exchange::Exchange;
