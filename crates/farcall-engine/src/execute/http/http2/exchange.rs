@@ -1,4 +1,6 @@
 //! One request and its answer on one stream. Dropping it before its end resets the stream, and no other.
+//!
+//! It sends once and says what came of it; whether anything follows from that is not its business.
 
 use std::sync::Arc;
 use std::task::{Poll, ready};
