@@ -373,6 +373,8 @@ fn check_silence(world: &World, call: &CallRecord, attempts: &[AttemptRecord]) -
 
 fn was_answered(world: &World, attempt: AttemptId) -> bool {
     match world.facts.reports.get(&attempt).map(|report| report.what) {
+        // That nothing was done with it is an answer too.
+        Some(Reported::Finished(result)) if result.bytes_sent == BytesSent::Refused => true,
         Some(Reported::Finished(result)) => result.status.is_some() || result.error.is_some_and(is_bad_answer),
         Some(Reported::Aborted { .. }) | None => false,
     }
