@@ -109,6 +109,11 @@ fn lane_id(lane: &LaneName) -> LaneId {
     LaneId { priority, tenant: lane.tenant }
 }
 
+/// The place of the upstream that a lane belongs to.
+pub(crate) fn place_of(plan: &Plan, key: &str, is_callback: bool) -> usize {
+    upstream_of(plan, key, is_callback).0 as usize
+}
+
 fn upstream_of(plan: &Plan, key: &str, is_callback: bool) -> UpstreamId {
     let place = if is_callback { plan.place_of_callback(key) } else { plan.place_of(key) };
     UpstreamId(place.and_then(|place| u32::try_from(place).ok()).expect("no upstream is ever removed"))

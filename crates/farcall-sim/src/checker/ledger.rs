@@ -80,7 +80,7 @@ impl Ledger {
         self.rows.values().map(|row| (&row.call, row.attempts.as_slice()))
     }
 
-    pub(super) fn live_rows(&self) -> impl Iterator<Item = (&CallRecord, &[AttemptRecord])> {
+    pub(crate) fn live_rows(&self) -> impl Iterator<Item = (&CallRecord, &[AttemptRecord])> {
         self.live.iter().filter_map(|call| self.rows.get(call)).map(|row| (&row.call, row.attempts.as_slice()))
     }
 
