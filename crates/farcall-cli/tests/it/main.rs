@@ -13,6 +13,7 @@ mod inbox;
 mod kofaf;
 mod launch;
 mod power;
+mod redirects;
 mod reload;
 mod rig;
 mod running;

@@ -7,6 +7,7 @@ mod faults;
 mod milestones;
 mod network;
 mod proxies;
+mod redirects;
 mod tls;
 
 use std::process::Command;
