@@ -176,7 +176,7 @@ mod tests {
             assert_eq!((has("idempotency-key"), has("traceparent")), (has_key, is_traced), "{there:?}");
             assert_eq!((&request.body[..], has("content-type")), (br#"{"n":  1}"#.as_slice(), true));
         }
-        let renamed = Upstream { idempotency_header: "X-Once".to_owned(), ..home.clone() };
+        let renamed = Upstream { idempotency_header: "X-Once".to_owned(), ..home };
         let ends = Ends { home: &renamed, there: &declared };
         assert!(!built(Via::User, ends, asked(http::Method::POST, true)).headers.contains_key("x-once"));
         assert!(built(Via::User, ends, asked(http::Method::POST, false)).headers.contains_key("x-once"));
