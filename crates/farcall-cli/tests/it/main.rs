@@ -12,6 +12,7 @@ mod disk_full;
 mod inbox;
 mod kofaf;
 mod launch;
+mod multiplexed;
 mod power;
 mod redirects;
 mod reload;
