@@ -194,7 +194,9 @@ mod tests {
             ("https://a.test/", true),
             ("http://a.test:81/", true),
             ("http://www.a.test/", true),
-            ("http://a.test./", true),
+            // The dot of the root makes no other host.
+            ("http://a.test./", false),
+            ("http://b.test./", true),
         ] {
             let there = goes(asked(Method::GET, "http://a.test/"), location);
             assert_eq!(there.is_elsewhere, is_elsewhere, "{location}");

@@ -14,6 +14,7 @@ mod kofaf;
 mod launch;
 mod multiplexed;
 mod power;
+mod redirects;
 mod reload;
 mod rig;
 mod running;
