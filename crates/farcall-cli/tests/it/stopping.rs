@@ -211,6 +211,7 @@ fn a_file_that_the_inbox_always_breaks_down_on_is_rejected_and_others_are_taken(
     let answer = response(dir.path(), "deadly.json");
     assert_eq!(answer["state"], "rejected", "{answer}");
     assert!(answer["error"]["message"].as_str().is_some_and(|message| message.contains("broke down three times")));
+    until("the file has left the inbox", || (!dir.path().join("deadly.json").exists()).then_some(()));
     assert!(dir.path().join("rejected/deadly.json.problem.json").exists());
     assert_eq!(std::fs::read_to_string(dir.path().join("rejected/deadly.json"))?, call("/deadly"));
     assert_eq!(program.log().matches("watching the inbox broke down").count(), 3, "{}", program.log());
