@@ -41,6 +41,9 @@ pub(crate) fn boot(world: &mut World, seed: u64) -> Result<(Dispatcher, Recovery
         let open = open.remove(&record.id).unwrap_or_default();
         dispatcher.restore(now, recovered(record, steady, spec, open));
     }
+    if let Some(retention) = plan.retention {
+        dispatcher.set_retention(now.instant, retention);
+    }
     Ok((dispatcher, recovery))
 }
 

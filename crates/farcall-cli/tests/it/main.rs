@@ -14,6 +14,7 @@ mod kofaf;
 mod launch;
 mod power;
 mod reload;
+mod retention;
 mod rig;
 mod running;
 mod secrets;

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 mod cancels;
 mod failures;
+mod prune;
 
 use super::*;
 use crate::attempt::{AttemptOutcome, AttemptResult, BytesSent};
@@ -109,6 +110,7 @@ impl Bench {
             | Effect::Refuse { .. }
             | Effect::Abort { .. }
             | Effect::Load
+            | Effect::FindStale
             | Effect::Ended { .. } => None,
         };
         self.effects.iter().filter_map(launched).collect()

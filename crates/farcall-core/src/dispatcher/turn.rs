@@ -58,6 +58,16 @@ pub enum Write {
     Filed {
         call: CallId,
     },
+    /// A call that ended long ago is forgotten, but for what it counts in limits from `grants_since` on.
+    Prune {
+        call: CallId,
+        state: State,
+        grants_since: Instant,
+    },
+    /// The idempotency key of a call that ended long ago may name another.
+    FreeKey {
+        call: CallId,
+    },
 }
 
 impl Write {
@@ -68,7 +78,9 @@ impl Write {
             | Self::Settle { call, .. }
             | Self::Close { call, .. }
             | Self::Release { call, .. }
-            | Self::Filed { call } => call,
+            | Self::Filed { call }
+            | Self::Prune { call, .. }
+            | Self::FreeKey { call } => call,
             Self::Start { attempt, .. } => attempt.call,
         }
     }
@@ -131,6 +143,8 @@ pub enum Effect {
     Abort { attempt: AttemptId },
     /// Read what [`super::Dispatcher::wanted`] names from the store, and answer with `Event::Loaded`.
     Load,
+    /// Look up in the store what [`super::Dispatcher::stale_wanted`] names, and answer with `Event::StaleFound`.
+    FindStale,
     /// The call has ended, durably.
     Ended { call: CallId, has_file: bool },
 }

@@ -84,14 +84,15 @@ pub(crate) fn start(mut store: Box<dyn Store>, options: Options) -> Result<Start
         recover::rebuild(&recovery, &config, reader.as_mut(), Clocks { now, steady }, rng.u64(..))?;
 
     let reads = Arc::new(Reads::new(readers(store.as_ref())?, live.clone(), steady));
-    let load_reads = Arc::new(Reads::new(vec![store.reader()?], live.clone(), steady));
+    let lone_reader = || Ok::<_, ReadError>(Arc::new(Reads::new(vec![store.reader()?], live.clone(), steady)));
+    let (load_reads, prune_reads) = (lone_reader()?, lone_reader()?);
     let (sender, messages) = mpsc::channel(MESSAGES_MAX);
     let filing_queue = FilingQueue::start(Arc::clone(&filing), store.reader()?, sender.clone())
         .map_err(io("start the filing thread"))?;
     recovery.unfiled.iter().for_each(|call| filing_queue.push_again(call.id));
     let journal = Journal::start(store, sender.clone()).map_err(io("start the store's thread"))?;
     let spawner = Arc::new(Spawner::new(options.launcher).map_err(io("start the spawning thread"))?);
-    let unfiled = u64::try_from(recovery.unfiled.len()).unwrap_or(u64::MAX);
+    let unfiled = recovery.unfiled.len() as u64;
     let census = dispatcher.durable_census();
     let (snapshots, watched) = watch::channel(Snapshot { census, unfiled, ..Snapshot::default() });
     let last_overview = Arc::new(OnceLock::new());
@@ -120,6 +121,7 @@ pub(crate) fn start(mut store: Box<dyn Store>, options: Options) -> Result<Start
         reader,
         reads,
         load_reads,
+        prune_reads,
         spawner,
         filing: Arc::clone(&filing),
         filing_queue,
