@@ -100,6 +100,8 @@ pub struct Snapshot {
     pub unfiled: u64,
     /// Attempts made since the start.
     pub attempts: u64,
+    /// Stored calls met since the start that do not read back. They are counted as what they are, and never end.
+    pub damaged: u64,
 }
 
 /// How the store does.

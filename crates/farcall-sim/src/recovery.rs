@@ -84,8 +84,8 @@ pub(crate) fn load(reader: &mut dyn Reader, world: &World, wanted: &Wanted) -> R
         };
         LaneRange { lane, ready_at: steady.steady(asked.from.ready_at), call: asked.from.call, count: asked.count }
     };
-    let lanes = reader.waiting(&wanted.lanes.iter().map(range).collect::<Vec<_>>())?;
-    let deadlines = if wanted.deadlines > 0 { reader.expiring(wanted.deadlines)? } else { Vec::new() };
+    let lanes = reader.waiting(&wanted.lanes.iter().map(range).collect::<Vec<_>>())?.found;
+    let deadlines = if wanted.deadlines > 0 { reader.expiring(wanted.deadlines)?.found } else { Vec::new() };
     let mut calls = Vec::new();
     for &call in &wanted.calls {
         calls.extend(reader.call(call)?);
@@ -101,6 +101,7 @@ pub(crate) fn load(reader: &mut dyn Reader, world: &World, wanted: &Wanted) -> R
         lanes: lanes.into_iter().map(&mut read).collect::<Result<_, _>>()?,
         deadlines: read(deadlines)?,
         calls: read(calls)?,
+        has_gaps: false,
     })
 }
 

@@ -15,8 +15,8 @@ use farcall_core::steady::{KeptClock, Steady};
 use farcall_core::time::Timestamp;
 
 use crate::record::{
-    AttemptRecord, CallRecord, EndedRecord, ErrorRecord, FileIdentity, GrantRecord, LaneName, Progress, Recovery,
-    RequestRecord, ResponseRecord,
+    AttemptRecord, CallRecord, Damaged, EndedRecord, ErrorRecord, FileIdentity, GrantRecord, LaneName, Progress,
+    Recovery, RequestRecord, ResponseRecord,
 };
 
 /// One change that must be durable before what rests on it happens.
@@ -156,6 +156,20 @@ pub struct LaneRange {
     pub count: u32,
 }
 
+/// What was read, and what stands among it that does not read back.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Legible<T> {
+    pub found: T,
+    pub damaged: Vec<Damaged>,
+}
+
+impl<T> Legible<T> {
+    /// All of it.
+    pub const fn whole(found: T) -> Self {
+        Self { found, damaged: Vec::new() }
+    }
+}
+
 /// Why a batch was not committed; none of it is durable.
 #[derive(Debug, thiserror::Error)]
 pub enum CommitError {
@@ -245,8 +259,8 @@ pub trait Reader: Send {
     /// When the store cannot be read.
     fn request(&mut self, id: CallId) -> Result<Option<Bytes>, ReadError>;
 
-    /// What it takes to make attempts of these calls, in their order; nothing for an unknown call. All at one go, because
-    /// a backlog is read back while it is sent.
+    /// What it takes to make attempts of these calls, in their order; nothing for an unknown call, and for one of which
+    /// something is damaged. All at one go, because a backlog is read back while it is sent.
     ///
     /// # Errors
     /// When the store cannot be read.
@@ -278,11 +292,11 @@ pub trait Reader: Send {
     /// When the store cannot be read.
     fn grants(&mut self, limit_key: &str, ask: GrantsAsk) -> Result<Vec<GrantRecord>, ReadError>;
 
-    /// The calls of each range, in the order of their places.
+    /// The calls of each range, in the order of their places. Damaged ones are passed over and do not count.
     ///
     /// # Errors
     /// When the store cannot be read.
-    fn waiting(&mut self, ranges: &[LaneRange]) -> Result<Vec<Vec<CallRecord>>, ReadError>;
+    fn waiting(&mut self, ranges: &[LaneRange]) -> Result<Legible<Vec<Vec<CallRecord>>>, ReadError>;
 
     /// The ended calls of a range, and whether anything still holds them.
     ///
@@ -290,11 +304,12 @@ pub trait Reader: Send {
     /// When the store cannot be read.
     fn ended(&mut self, range: &EndedRange) -> Result<Vec<EndedRecord>, ReadError>;
 
-    /// At most `count` calls that wait in a lane and have a deadline, the earliest first.
+    /// At most `count` calls that wait in a lane and have a deadline, the earliest first. Damaged ones are passed over
+    /// and do not count.
     ///
     /// # Errors
     /// When the store cannot be read.
-    fn expiring(&mut self, count: u32) -> Result<Vec<CallRecord>, ReadError>;
+    fn expiring(&mut self, count: u32) -> Result<Legible<Vec<CallRecord>>, ReadError>;
 
     /// The calls that came from files of this name and are not filed yet, in the order of acceptance.
     ///

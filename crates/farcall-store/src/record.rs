@@ -194,6 +194,17 @@ pub struct LaneRecord {
     pub waiting: u64,
 }
 
+/// A stored call, or something that belongs to one, that does not read back.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Damaged {
+    /// Unless that is damaged, too.
+    pub call: Option<CallId>,
+    /// It has not ended, and cannot be read to be made.
+    pub is_live: bool,
+    /// What its store says of it.
+    pub what: String,
+}
+
 /// What a store holds that still needs the engine, taken over at open.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Recovery {
@@ -206,6 +217,8 @@ pub struct Recovery {
     pub open_attempts: Vec<(CallId, AttemptRecord)>,
     /// Ended calls whose files are not in place yet, in the order of acceptance.
     pub unfiled: Vec<CallRecord>,
+    /// What of all these does not read back, and stands in none of the lists.
+    pub damaged: Vec<Damaged>,
     pub totals: Totals,
     /// The clock that was kept last.
     pub clock: Option<KeptClock>,

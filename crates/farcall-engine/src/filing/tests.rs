@@ -4,7 +4,7 @@ use bytes::Bytes;
 use farcall_core::call::{Source, State, TenantId, Via};
 use farcall_core::steady::Steady;
 use farcall_core::time::Timestamp;
-use farcall_store::port::{EndedRange, GrantsAsk, LaneRange};
+use farcall_store::port::{EndedRange, GrantsAsk, LaneRange, Legible};
 use farcall_store::record::{
     AttemptRecord, CallRecord, EndedRecord, FileIdentity, GrantRecord, Progress, ResponseRecord,
 };
@@ -42,16 +42,16 @@ impl Reader for Faulty {
         Ok(None)
     }
 
-    fn waiting(&mut self, _: &[LaneRange]) -> Result<Vec<Vec<CallRecord>>, ReadError> {
-        Ok(Vec::new())
+    fn waiting(&mut self, _: &[LaneRange]) -> Result<Legible<Vec<Vec<CallRecord>>>, ReadError> {
+        Ok(Legible::default())
     }
 
     fn ended(&mut self, _: &EndedRange) -> Result<Vec<EndedRecord>, ReadError> {
         Ok(Vec::new())
     }
 
-    fn expiring(&mut self, _: u32) -> Result<Vec<CallRecord>, ReadError> {
-        Ok(Vec::new())
+    fn expiring(&mut self, _: u32) -> Result<Legible<Vec<CallRecord>>, ReadError> {
+        Ok(Legible::default())
     }
 
     fn unfiled(&mut self, _: &[u8]) -> Result<Vec<(CallId, FileIdentity)>, ReadError> {

@@ -13,8 +13,8 @@ use farcall_core::lane::LaneId;
 use farcall_core::settle::Tries;
 use farcall_core::steady::SteadyClock;
 use farcall_core::time::Now;
-use farcall_store::port::{LaneRange, ReadError, Reader};
-use farcall_store::record::{CallRecord, LaneName};
+use farcall_store::port::{LaneRange, Legible, ReadError, Reader};
+use farcall_store::record::{CallRecord, Damaged, LaneName, RequestRecord};
 
 use super::callbacks::{COMMAND_KEY, OwnWebhook};
 use super::documents::Kept;
@@ -32,6 +32,7 @@ pub(crate) struct Found {
     lanes: Vec<Vec<Waiting>>,
     deadlines: Vec<Waiting>,
     calls: Vec<Waiting>,
+    damaged: Vec<Damaged>,
 }
 
 /// What is to be read, in the words of the store.
@@ -104,12 +105,16 @@ impl Run {
     }
 
     fn take_in(&mut self, now: Now, found: Found) -> Result<Loaded, UpstreamError> {
-        let Found { lanes, deadlines, calls } = found;
+        let Found { lanes, deadlines, calls, damaged } = found;
+        let has_gaps = !damaged.is_empty();
+        if self.damaged.note(damaged) {
+            self.publish();
+        }
         let mut all = |calls: Vec<Waiting>| -> Result<Vec<Recovered>, UpstreamError> {
             calls.into_iter().filter_map(|waiting| self.take_in_one(now, waiting).transpose()).collect()
         };
         let lanes = lanes.into_iter().map(&mut all).collect::<Result<_, _>>()?;
-        Ok(Loaded { lanes, deadlines: all(deadlines)?, calls: all(calls)? })
+        Ok(Loaded { lanes, deadlines: all(deadlines)?, calls: all(calls)?, has_gaps })
     }
 
     /// Nothing for a call whose upstream is not known, which cannot be: its lane is.
@@ -185,16 +190,22 @@ fn read(reader: &mut dyn Reader, config: &Config, asked: &Asked) -> Result<Found
     let Asked { ranges, deadlines, calls } = asked;
     let routing = Routing::from(config);
     let lanes = reader.waiting(ranges)?;
-    let deadlines = if *deadlines > 0 { reader.expiring(*deadlines)? } else { Vec::new() };
-    let calls = calls.iter().map(|&call| reader.call(call)).collect::<Result<Vec<_>, _>>()?;
-    let calls = calls.into_iter().flatten().collect();
-    let mut all = |records: Vec<CallRecord>| -> Result<Vec<Waiting>, ReadError> {
-        records.into_iter().map(|record| with_document(reader, &routing, record)).collect()
+    let deadlines = if *deadlines > 0 { reader.expiring(*deadlines)? } else { Legible::default() };
+    let mut damaged = [lanes.damaged, deadlines.damaged].concat();
+    let mut single = |&call: &CallId| {
+        let gone = |error: ReadError| Damaged { call: Some(call), is_live: true, what: chain(&error) };
+        reader.call(call).unwrap_or_else(|error| {
+            damaged.push(gone(error));
+            None
+        })
     };
+    let calls = calls.iter().filter_map(&mut single).collect();
+    let mut all = |records: Vec<CallRecord>| with_documents(reader, &routing, records);
     Ok(Found {
-        lanes: lanes.into_iter().map(&mut all).collect::<Result<_, _>>()?,
-        deadlines: all(deadlines)?,
+        lanes: lanes.found.into_iter().map(&mut all).collect::<Result<_, _>>()?,
+        deadlines: all(deadlines.found)?,
         calls: all(calls)?,
+        damaged,
     })
 }
 
@@ -203,12 +214,26 @@ fn broke_down() -> ReadError {
     ReadError { what: "waiting calls", source: "the read broke down".into() }
 }
 
-fn with_document(reader: &mut dyn Reader, routing: &Routing<'_>, record: CallRecord) -> Result<Waiting, ReadError> {
-    if record.callback_of.is_some() {
-        return Ok(Waiting { record, document: None, callback: None });
-    }
-    let bytes = reader.request(record.id)?.unwrap_or_default();
+/// Of a call whose document is damaged its attempt says so.
+fn with_documents(
+    reader: &mut dyn Reader,
+    routing: &Routing<'_>,
+    records: Vec<CallRecord>,
+) -> Result<Vec<Waiting>, ReadError> {
+    let wanted: Vec<CallId> = records.iter().filter(|call| call.callback_of.is_none()).map(|call| call.id).collect();
+    let mut requests = reader.requests(&wanted)?.into_iter();
+    let mut next = |record: CallRecord| {
+        let request = if record.callback_of.is_none() { requests.next().flatten() } else { None };
+        with_document(routing, record, request)
+    };
+    Ok(records.into_iter().map(&mut next).collect())
+}
+
+fn with_document(routing: &Routing<'_>, record: CallRecord, request: Option<RequestRecord>) -> Waiting {
+    let Some(RequestRecord { document: bytes, .. }) = request else {
+        return Waiting { record, document: None, callback: None };
+    };
     let document = document::parse(&bytes, routing).ok().map(|document| (document, bytes.len()));
     let callback = if record.has_overrides { document::callback_of(&bytes, routing) } else { None };
-    Ok(Waiting { record, document, callback })
+    Waiting { record, document, callback }
 }

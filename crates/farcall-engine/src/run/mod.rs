@@ -9,6 +9,7 @@ mod attempts;
 mod batches;
 mod callbacks;
 mod casualty;
+mod damage;
 mod documents;
 mod load;
 mod loading;
@@ -52,6 +53,7 @@ use crate::result_file::Filing;
 use crate::upstreams::{Serves, Upstreams, limit_key};
 use announce::{Announcer, SpaceAnnouncer};
 use callbacks::OwnCallbacks;
+use damage::DamagedCalls;
 use documents::Documents;
 use pending::Pending;
 use stats::Stats;
@@ -110,6 +112,7 @@ pub(crate) struct Run {
     pruned_at: Instant,
     stats: Stats,
     announcer: Announcer,
+    damaged: DamagedCalls,
     /// When it was asked to stop, attempts may go on until then.
     drains_until: Option<Instant>,
     store_failure: Option<CommitError>,
@@ -311,6 +314,7 @@ impl Run {
             store_error: self.storage.error.clone().filter(|_| self.storage.health != StoreHealth::Ok),
             unfiled: self.unfiled,
             attempts: self.stats.attempts(),
+            damaged: self.damaged.live(),
         });
     }
 

@@ -5,7 +5,7 @@ use farcall_core::id::CallId;
 use farcall_core::steady::{KeptClock, Steady};
 use farcall_store::memory::MemoryStore;
 use farcall_store::port::{
-    CommitError, EndedRange, Fate, GrantsAsk, LaneRange, ReadError, Reader, ReopenError, Store, Write,
+    CommitError, EndedRange, Fate, GrantsAsk, LaneRange, Legible, ReadError, Reader, ReopenError, Store, Write,
 };
 use farcall_store::record::{
     AttemptRecord, CallRecord, EndedRecord, FileIdentity, GrantRecord, Recovery, ResponseRecord,
@@ -81,7 +81,7 @@ impl Reader for UnreadableReader {
         self.reader.keyed(scope, key)
     }
 
-    fn waiting(&mut self, ranges: &[LaneRange]) -> Result<Vec<Vec<CallRecord>>, ReadError> {
+    fn waiting(&mut self, ranges: &[LaneRange]) -> Result<Legible<Vec<Vec<CallRecord>>>, ReadError> {
         self.reader.waiting(ranges)
     }
 
@@ -89,7 +89,7 @@ impl Reader for UnreadableReader {
         self.reader.ended(range)
     }
 
-    fn expiring(&mut self, count: u32) -> Result<Vec<CallRecord>, ReadError> {
+    fn expiring(&mut self, count: u32) -> Result<Legible<Vec<CallRecord>>, ReadError> {
         self.reader.expiring(count)
     }
 

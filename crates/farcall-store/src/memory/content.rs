@@ -85,6 +85,7 @@ impl Content {
             lanes: self.lanes(),
             open_attempts: rows.iter().flat_map(|row| row.open_attempts()).collect(),
             unfiled: calls(|call| call.progress.state.is_end() && !call.filed),
+            damaged: Vec::new(),
             totals: self.totals(),
             clock: self.clock.clone(),
             latest: self.latest,

@@ -17,7 +17,9 @@ use farcall_core::steady::{KeptClock, Steady};
 
 use self::content::Content;
 pub use self::trouble::{Trouble, Troubles};
-use crate::port::{CommitError, EndedRange, Fate, GrantsAsk, LaneRange, ReadError, Reader, ReopenError, Store, Write};
+use crate::port::{
+    CommitError, EndedRange, Fate, GrantsAsk, LaneRange, Legible, ReadError, Reader, ReopenError, Store, Write,
+};
 use crate::record::{AttemptRecord, CallRecord, EndedRecord, FileIdentity, GrantRecord, Recovery, ResponseRecord};
 use crate::transition::SUPERSEDED;
 
@@ -258,17 +260,17 @@ impl Reader for MemoryReader {
         Ok(self.disk.content().grants(limit_key, ask))
     }
 
-    fn waiting(&mut self, ranges: &[LaneRange]) -> Result<Vec<Vec<CallRecord>>, ReadError> {
+    fn waiting(&mut self, ranges: &[LaneRange]) -> Result<Legible<Vec<Vec<CallRecord>>>, ReadError> {
         let content = self.disk.content();
-        Ok(ranges.iter().map(|range| content.waiting(range)).collect())
+        Ok(Legible::whole(ranges.iter().map(|range| content.waiting(range)).collect()))
     }
 
     fn ended(&mut self, range: &EndedRange) -> Result<Vec<EndedRecord>, ReadError> {
         Ok(self.disk.content().ended(range))
     }
 
-    fn expiring(&mut self, count: u32) -> Result<Vec<CallRecord>, ReadError> {
-        Ok(self.disk.content().expiring(count))
+    fn expiring(&mut self, count: u32) -> Result<Legible<Vec<CallRecord>>, ReadError> {
+        Ok(Legible::whole(self.disk.content().expiring(count)))
     }
 
     fn unfiled(&mut self, name: &[u8]) -> Result<Vec<(CallId, FileIdentity)>, ReadError> {

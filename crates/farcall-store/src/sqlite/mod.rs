@@ -8,6 +8,7 @@
 mod bodies;
 mod checkpoint;
 mod error;
+mod legible;
 mod mark;
 mod open;
 mod prune;

@@ -102,7 +102,7 @@ pub(super) const fn blob(id: CallId) -> [u8; 16] {
     id.bits().to_be_bytes()
 }
 
-const fn id_of(blob: [u8; 16]) -> CallId {
+pub(super) const fn id_of(blob: [u8; 16]) -> CallId {
     CallId::from_bits(u128::from_be_bytes(blob))
 }
 

@@ -38,7 +38,7 @@ fn read(
     (ready_at, call): (Steady, CallId),
     count: u32,
 ) -> Result<Vec<CallId>, Box<dyn std::error::Error>> {
-    let read = lab.reader()?.waiting(&[LaneRange { lane, ready_at, call, count }])?;
+    let read = lab.reader()?.waiting(&[LaneRange { lane, ready_at, call, count }])?.found;
     assert_eq!(read.len(), 1);
     Ok(ids(&read[0]))
 }
@@ -92,7 +92,7 @@ fn lanes_are_told_apart_by_key_priority_and_tenant(lab: &mut dyn Lab) -> Outcome
     }
     let range = |lane: &LaneName| LaneRange { lane: lane.clone(), ready_at: FIRST.0, call: FIRST.1, count: 1 };
     let ranges: Vec<_> = others.iter().map(range).collect();
-    let read = lab.reader()?.waiting(&ranges)?;
+    let read = lab.reader()?.waiting(&ranges)?.found;
     assert_eq!(
         read.iter().map(|calls| ids(calls)).collect::<Vec<_>>(),
         (1..=5).map(|n| vec![id(n)]).collect::<Vec<_>>()
@@ -142,7 +142,7 @@ fn waiting_calls_come_by_their_deadlines(lab: &mut dyn Lab) -> Outcome {
     lab.commit(&[insert(until(1, 50)), insert(until(2, 40)), insert(waiting(3, 0)), insert(until(4, 60))])?;
     lab.commit(&[insert(until(5, 10)), start(5, 1)])?;
     let mut reader = lab.reader()?;
-    assert_eq!(ids(&reader.expiring(9)?), [id(2), id(1), id(4)]);
-    assert_eq!(ids(&reader.expiring(1)?), [id(2)]);
+    assert_eq!(ids(&reader.expiring(9)?.found), [id(2), id(1), id(4)]);
+    assert_eq!(ids(&reader.expiring(1)?.found), [id(2)]);
     Ok(())
 }
