@@ -273,7 +273,7 @@ impl World {
             match effect {
                 Effect::Acknowledge { call } => self.acknowledge(call)?,
                 Effect::Refuse { call } => self.refuse(call)?,
-                Effect::Launch { attempt, upstream, .. } => self.launch(attempt, upstream)?,
+                Effect::Launch { attempt, upstream, hop, .. } => self.launch(attempt, hop.unwrap_or(upstream))?,
                 Effect::Abort { attempt } => self.abort_any(attempt)?,
                 Effect::Load => self.read_soon(),
                 Effect::FindStale => self.look_for_stale(),

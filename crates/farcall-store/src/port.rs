@@ -15,8 +15,8 @@ use farcall_core::steady::{KeptClock, Steady};
 use farcall_core::time::Timestamp;
 
 use crate::record::{
-    AttemptRecord, CallRecord, Damaged, EndedRecord, ErrorRecord, FileIdentity, GrantRecord, LaneName, Progress,
-    Recovery, RequestRecord, ResponseRecord,
+    AttemptRecord, CallRecord, Damaged, EndedRecord, ErrorRecord, FileIdentity, GrantRecord, HopRecord, LaneName,
+    Progress, Recovery, RequestRecord, ResponseRecord,
 };
 
 /// One change that must be durable before what rests on it happens.
@@ -24,12 +24,12 @@ use crate::record::{
 pub enum Write {
     /// A new call and the document it came as. Neither its id nor its idempotency key is known yet.
     Insert(Box<Insert>),
-    /// An attempt is about to be made; the call runs, and stands in no lane any more. The call has not ended, and
-    /// the number is one above that of its last attempt.
+    /// An attempt is about to be made, counted by the limit key that the call has now; the call runs, and stands in no lane
+    /// any more. The call has not ended, and the number is one above that of its last attempt.
     Start(Start),
     /// An attempt ended, or a waiting call did.
     Settle(Box<Settle>),
-    /// An answer to this call asks everybody to keep away from its upstream until then. The later of several counts.
+    /// An answer to this call asks everybody to keep away from where it went until then. The later of several counts.
     Close { call: CallId, until: Steady },
     /// A call that was held back may go on from then on. It has not ended, and neither runs nor waits in a lane.
     Release { call: CallId, ready_at: Steady },
@@ -95,8 +95,18 @@ pub struct Settle {
     pub attempt: Option<AttemptEnd>,
     /// Where the call stands from now on; nothing when only the attempt ended.
     pub progress: Option<Progress>,
+    /// Where it goes from now on; nothing when that stays as it is. Refused without a progress.
+    pub heading: Option<Heading>,
     /// Kept when this attempt ended the call and there was an answer; refused without an end.
     pub response: Option<ResponseRecord>,
+}
+
+/// Where a call goes, and what it is counted by there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Heading {
+    pub limit_key: String,
+    /// Where redirects have led it; nothing when it goes to its own URL.
+    pub hop: Option<HopRecord>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -230,12 +230,13 @@ impl Dispatcher {
     }
 
     fn let_in_again(&mut self, now: Now, recovered: Recovered) {
-        let Recovered { spec, tries, attempts, ready_at, .. } = recovered;
+        let upstream = recovered.upstream();
+        let Recovered { spec, hop, tries, attempts, ready_at, .. } = recovered;
         let (call, ready_at) = (spec.id, ready_at.unwrap_or(now.instant));
-        let asleep = self.reason_to_sleep(now, spec.upstream, recovered.state, ready_at);
+        let asleep = self.reason_to_sleep(now, upstream, recovered.state, ready_at);
         let due = lifecycle::next(recovered.state, Step::Due).filter(|_| asleep.is_none());
         let state = due.unwrap_or(recovered.state);
-        let mut entry = Entry::new(spec, state, tries, attempts, ready_at);
+        let mut entry = Entry { hop, ..Entry::new(spec, state, tries, attempts, ready_at) };
         if state != recovered.state {
             self.census.change(recovered.state, state);
             entry.is_stored_as_scheduled = true;
@@ -288,16 +289,17 @@ impl Dispatcher {
 
     /// Takes a call into memory that only the store held, to end it there; nothing when it is somewhere else.
     fn fetch(&mut self, now: Now, recovered: Recovered) -> Option<CallId> {
-        let (upstream, lane) = (recovered.spec.upstream, recovered.lane());
+        let (upstream, lane) = (recovered.upstream(), recovered.lane());
         let waits = recovered.ready_at.is_some() && !recovered.state.is_end();
         let is_beyond = waits && self.upstream(upstream).lanes.is_beyond(lane, recovered.position());
         if !is_beyond || !self.is_news(&recovered) {
             return None;
         }
         self.upstream(upstream).lanes.forget_one_beyond(lane);
-        let Recovered { spec, state, tries, attempts, ready_at, .. } = recovered;
+        let Recovered { spec, hop, state, tries, attempts, ready_at, .. } = recovered;
         let call = spec.id;
-        self.calls.insert(call, Entry::new(spec, state, tries, attempts, ready_at.unwrap_or(now.instant)));
+        let entry = Entry::new(spec, state, tries, attempts, ready_at.unwrap_or(now.instant));
+        self.calls.insert(call, Entry { hop, ..entry });
         Some(call)
     }
 

@@ -98,6 +98,7 @@ fn ended(id: CallId) -> CallRecord {
         file: Some(FileIdentity { name, device: 1, inode: 1, changed_ns: 0 }),
         filed: false,
         idempotency: None,
+        hop: None,
     }
 }
 

@@ -11,6 +11,7 @@ mod callbacks;
 mod casualty;
 mod damage;
 mod documents;
+mod hops;
 mod load;
 mod loading;
 mod message;
@@ -39,7 +40,7 @@ use farcall_store::port::{CommitError, Reader};
 use tokio::sync::{mpsc, watch};
 use tokio_util::task::TaskTracker;
 
-pub(crate) use load::reference;
+pub(crate) use load::next_reference;
 pub(crate) use message::Message;
 
 use crate::clock;
@@ -226,7 +227,7 @@ impl Run {
             Message::Drain => self.drain(),
             Message::Sent { attempt, at } => self.dispatcher.handle(now, Event::Sent { attempt, at }),
             Message::FirstByte { attempt, at } => self.dispatcher.handle(now, Event::FirstByte { attempt, at }),
-            Message::Reported { attempt, report } => self.reported(attempt, report),
+            Message::Reported { attempt, report, next } => self.reported(attempt, report, next),
             Message::Committed { seq } => self.committed(seq),
             Message::CommitFailed(failed) => self.commit_failed(*failed),
             Message::StoreBroken { error } => self.store_broken(&error),
@@ -262,7 +263,9 @@ impl Run {
                     self.pending.acknowledge(call);
                 }
                 Effect::Refuse { call } => self.refuse(call),
-                Effect::Launch { attempt, upstream, not_after } => self.launch(attempt, upstream, not_after),
+                Effect::Launch { attempt, upstream, hop, not_after } => {
+                    self.launch(attempt, (upstream, hop), not_after);
+                }
                 Effect::Abort { attempt } => self.abort(attempt),
                 Effect::Load => self.load(),
                 Effect::FindStale => self.find_stale(),

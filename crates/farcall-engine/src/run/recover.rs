@@ -110,7 +110,8 @@ impl Rebuild<'_> {
         for record in &recovery.engaged {
             let upstream = self.upstream(record)?;
             let is_held = record.callback_of.is_some_and(|parent| unfiled.contains(&parent));
-            let own = Own { is_held, ..self.own(record)? };
+            let hop = self.with_upstreams(|upstreams, making| load::hop(record, upstreams, making))?;
+            let own = Own { is_held, hop, ..self.own(record)? };
             let recovered = Recovered {
                 open: open.remove(&record.id).unwrap_or_default(),
                 ..load::recovered(record, upstream, self.clocks.steady, own)
@@ -173,7 +174,7 @@ impl Rebuild<'_> {
         let Some(RequestRecord { document: bytes, .. }) = document else { return Ok(Own::default()) };
         let document = document::parse(&bytes, &Routing::from(self.config)).ok();
         let callback = self.callback(record, &bytes)?;
-        Ok(Own { overrides: document.and_then(|document| overrides(&document)), callback, is_held: false })
+        Ok(Own { overrides: document.and_then(|document| overrides(&document)), callback, ..Own::default() })
     }
 
     /// Where the call's own callback goes.

@@ -45,6 +45,8 @@ pub(super) struct Row {
     pub(super) call: CallRecord,
     pub(super) request: Bytes,
     pub(super) attempts: Vec<AttemptRecord>,
+    /// What each attempt is counted by.
+    pub(super) limit_keys: Vec<String>,
     pub(super) response: Option<ResponseRecord>,
     pub(super) ended_at: Option<Steady>,
 }
@@ -94,9 +96,9 @@ impl Content {
     }
 
     pub(super) fn grants(&self, limit_key: &str, ask: GrantsAsk) -> Vec<GrantRecord> {
-        let rows = self.rows.values().filter(|row| row.call.limit_key == limit_key);
-        let mut attempts: Vec<_> =
-            rows.flat_map(|row| row.attempts.iter().map(move |attempt| (row, attempt))).collect();
+        let counted = |row: &'_ Arc<Row>| row.limit_keys.iter().any(|key| key == limit_key);
+        let rows = self.rows.values().filter(|row| counted(row));
+        let mut attempts: Vec<_> = rows.flat_map(|row| row.counted_by(limit_key)).collect();
         attempts.sort_by_key(|(row, attempt)| {
             Reverse((attempt.ended_at.is_none(), latest_at(attempt), row.seq, attempt.number))
         });
@@ -198,7 +200,8 @@ impl Content {
         before.push((call.id, None));
         let request = insert.request.clone();
         let ended_at = call.progress.state.is_end().then_some(insert.at);
-        let row = Row { seq: self.accepted, call, request, attempts: Vec::new(), response: None, ended_at };
+        let (seq, attempts, limit_keys) = (self.accepted, Vec::new(), Vec::new());
+        let row = Row { seq, call, request, attempts, limit_keys, response: None, ended_at };
         self.insert_row(Arc::new(row));
         self.accepted += 1;
         Ok(())
@@ -296,6 +299,7 @@ impl Row {
         self.call.started_at.get_or_insert(start.started_at);
         self.call.progress.state = State::Running;
         self.call.progress.ready_at = None;
+        self.limit_keys.push(self.call.limit_key.clone());
         self.attempts.push(AttemptRecord {
             number: start.number,
             kind: start.kind,
@@ -319,6 +323,10 @@ impl Row {
             self.call.progress = progress.clone();
             self.note_end(progress.state, settle.at);
             self.response.clone_from(&settle.response);
+        }
+        if let Some(heading) = &settle.heading {
+            self.call.limit_key.clone_from(&heading.limit_key);
+            self.call.hop.clone_from(&heading.hop);
         }
         Ok(())
     }
@@ -354,6 +362,12 @@ impl Row {
         self.standing().file()?;
         self.call.filed = true;
         Ok(())
+    }
+
+    /// Its attempts that are counted by this limit key.
+    fn counted_by<'r>(&'r self, limit_key: &str) -> impl Iterator<Item = (&'r Self, &'r AttemptRecord)> {
+        let attempts = self.attempts.iter().zip(&self.limit_keys);
+        attempts.filter(move |(_, key)| *key == limit_key).map(move |(attempt, _)| (self, attempt))
     }
 
     pub(super) fn open_attempts(&self) -> impl Iterator<Item = (CallId, AttemptRecord)> {

@@ -58,10 +58,11 @@ impl Content {
         let step = NonZeroI64::new(KEPT_STEP_US).expect("a time is not zero");
         let kept = self.kept_mut();
         kept.retain(|&(_, at), _| at >= since);
-        for attempt in row.attempts.iter().filter(|attempt| attempt.proved_at.is_some()) {
+        let proved = row.attempts.iter().zip(&row.limit_keys).filter(|(attempt, _)| attempt.proved_at.is_some());
+        for (attempt, limit_key) in proved {
             let at = latest_at(attempt);
             if at >= since {
-                let place = (row.call.limit_key.clone(), end_of_step(at, step));
+                let place = (limit_key.clone(), end_of_step(at, step));
                 let cost = kept.entry(place).or_default();
                 *cost = cost.saturating_add(row.call.cost);
             }

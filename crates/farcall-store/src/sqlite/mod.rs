@@ -223,6 +223,7 @@ mod tests {
             file: None,
             filed: true,
             idempotency: None,
+            hop: None,
         };
         let at = Steady::from_micros(0);
         Write::Insert(Box::new(Insert { at, call, request: Bytes::from(request) }))

@@ -255,10 +255,10 @@ const GRANTS_OPEN: &str = "SELECT (SELECT id FROM calls WHERE seq = call), numbe
     ORDER BY granted_at DESC, call DESC, number DESC";
 
 /// Of attempts, and of those whose calls were pruned.
-const GRANTS_ENDED: &str = "SELECT latest_at, cost FROM attempts INDEXED BY attempts_by_limit \
+const GRANTS_ENDED: &str = "SELECT latest_at, cost, call, number FROM attempts INDEXED BY attempts_by_limit \
     WHERE limit_key = ?1 AND latest_at >= ?2 \
-    UNION ALL SELECT latest_at, cost FROM grants WHERE limit_key = ?1 AND latest_at >= ?2 \
-    ORDER BY latest_at DESC LIMIT ?3";
+    UNION ALL SELECT latest_at, cost, -1, -1 FROM grants WHERE limit_key = ?1 AND latest_at >= ?2 \
+    ORDER BY 1 DESC, 3 DESC, 4 DESC LIMIT ?3";
 
 /// The last microsecond of each time, so that nothing is taken to have been earlier than it was.
 const GRANTS_SUMMED: &str = "SELECT end, sum(cost) FROM ( \

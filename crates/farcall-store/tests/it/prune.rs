@@ -35,7 +35,7 @@ fn ended(n: u32, second: i64, state: State) -> [Write; 2] {
 
 fn end_at(n: u32, second: i64, state: State) -> Write {
     let (at, progress) = (steady(second), Some(progress(state)));
-    Write::Settle(Box::new(Settle { at, call: id(n), attempt: None, progress, response: None }))
+    Write::Settle(Box::new(Settle { at, call: id(n), attempt: None, progress, heading: None, response: None }))
 }
 
 fn range(of: Ended, until: i64) -> EndedRange {
