@@ -87,6 +87,24 @@ mod tests {
         Ok(())
     }
 
+    #[test]
+    fn ages_are_lengths_of_time_or_none() -> Result<(), Box<dyn std::error::Error>> {
+        let days = |days: u64| Some(std::time::Duration::from_secs(days * 86_400));
+        let ages = |text: &str| -> Result<_, Box<dyn std::error::Error>> {
+            let dir = tempfile::tempdir()?;
+            std::fs::write(dir.path().join("farcall.yml"), text)?;
+            let RetentionSettings { succeeded, failed } = load(dir.path(), &LoadOptions::default())?.config.retention;
+            Ok((succeeded, failed))
+        };
+        assert_eq!(ages("")?, (days(7), days(30)));
+        assert_eq!(ages("retention: { succeeded: 1d }")?, (days(1), days(30)));
+        assert_eq!(ages("retention: { succeeded: none, failed: 2d }")?, (None, days(2)));
+        for wrong in ["0", "never", "-1", "[1d]"] {
+            assert!(ages(&format!("retention: {{ failed: {wrong} }}")).is_err(), "{wrong}");
+        }
+        Ok(())
+    }
+
     /// The keys of every mapping, as the hints for an unknown one list them.
     fn known_keys() -> Result<Vec<String>, Box<dyn std::error::Error>> {
         let dir = tempfile::tempdir()?;
