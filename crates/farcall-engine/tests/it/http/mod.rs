@@ -4,9 +4,11 @@ mod addresses;
 mod answers;
 mod connections;
 mod faults;
+mod http2;
 mod milestones;
 mod network;
 mod proxies;
+mod redirects;
 mod tls;
 
 use std::process::Command;
