@@ -60,6 +60,10 @@ pub(crate) fn translate(plan: &Plan, facts: &mut Facts, clock: Clock, write: &di
         }
         dispatcher::Write::Filed { call } => port::Write::Filed(call),
         dispatcher::Write::Mark { call, mark } => port::Write::Mark { call, mark },
+        dispatcher::Write::Prune { call, state: _, grants_since } => {
+            port::Write::Prune(port::Prune { call, grants_since: steady.steady(grants_since) })
+        }
+        dispatcher::Write::FreeKey { call } => port::Write::FreeKey(call),
     }
 }
 

@@ -48,6 +48,10 @@ pub enum Write {
     Release { call: CallId, ready_at: Instant },
     /// A call's files are in place.
     Filed { call: CallId },
+    /// A call that ended long ago is forgotten, but for what it counts in limits from `grants_since` on.
+    Prune { call: CallId, state: State, grants_since: Instant },
+    /// The idempotency key of a call that ended long ago may name another.
+    FreeKey { call: CallId },
     /// Something to remember of a call that runs.
     Mark { call: CallId, mark: Mark },
 }
@@ -70,7 +74,9 @@ impl Write {
             | Self::Close { call, .. }
             | Self::Release { call, .. }
             | Self::Filed { call }
-            | Self::Mark { call, .. } => call,
+            | Self::Mark { call, .. }
+            | Self::Prune { call, .. }
+            | Self::FreeKey { call } => call,
             Self::Start { attempt, .. } => attempt.call,
         }
     }
@@ -136,6 +142,8 @@ pub enum Effect {
     Abort { attempt: AttemptId },
     /// Read what [`super::Dispatcher::wanted`] names from the store, and answer with `Event::Loaded`.
     Load,
+    /// Look up in the store what [`super::Dispatcher::stale_wanted`] names, and answer with `Event::StaleFound`.
+    FindStale,
     /// The call has ended, durably.
     Ended { call: CallId, has_file: bool },
 }

@@ -73,7 +73,9 @@ impl Pending {
                 | Write::Close { .. }
                 | Write::Release { .. }
                 | Write::Filed(_)
-                | Write::Mark { .. } => {}
+                | Write::Mark { .. }
+                | Write::Prune(_)
+                | Write::FreeKey(_) => {}
             }
         }
     }

@@ -47,7 +47,9 @@ fn cost_of_lost_starts(world: &World, place: usize, lost: &[Write]) -> u32 {
         | Write::Close { .. }
         | Write::Release { .. }
         | Write::Filed(_)
-        | Write::Mark { .. } => None,
+        | Write::Mark { .. }
+        | Write::Prune(_)
+        | Write::FreeKey(_) => None,
     });
     starts
         .filter(|&attempt| super::quota_of(&world.plan, &world.facts, attempt) == place)

@@ -11,6 +11,7 @@ mod liveness;
 mod order;
 mod pauses;
 mod promptness;
+mod pruned;
 mod terms;
 mod windows;
 

@@ -118,7 +118,12 @@ impl Order {
                         None => {}
                     }
                 }
-                Write::Insert(_) | Write::Close { .. } | Write::Filed(_) | Write::Mark { .. } => {}
+                Write::Insert(_)
+                | Write::Close { .. }
+                | Write::Filed(_)
+                | Write::Prune(_)
+                | Write::FreeKey(_)
+                | Write::Mark { .. } => {}
             }
         }
         starts
