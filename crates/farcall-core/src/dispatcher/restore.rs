@@ -142,14 +142,14 @@ impl Dispatcher {
     }
 
     /// Where a call waits whose attempt was out. It was the first of its lane, and is again: a million others may have
-    /// come after it. Those that farcall may have died of go one after the other, so that the next death tells which.
+    /// come after it. Those that farcall may have died of go one after the other, and the first not before farcall has
+    /// lived for a while without them, so that the next death tells which.
     fn place_of_orphan(&mut self, now: Now, tries: Tries) -> Instant {
         if tries.orphaned + 1 < DEATHS_MAX {
             return now.instant - LONG_AGO;
         }
-        let place = now.instant + SUSPECTS_EVERY * self.suspects;
         self.suspects += 1;
-        place
+        now.instant + SUSPECTS_EVERY * self.suspects
     }
 }
 

@@ -145,9 +145,11 @@ impl Program {
 
     /// Where it listens.
     pub(crate) fn address(&self) -> String {
-        let log = self.log();
-        let (_, after) = log.split_once("listen=").expect("a server says where it listens");
-        after.split_whitespace().next().unwrap_or_default().trim_matches('"').to_owned()
+        until("a server to say where it listens", || {
+            let log = self.log();
+            let (_, after) = log.split_once("listen=")?;
+            Some(after.split_once(' ')?.0.trim_matches('"').to_owned())
+        })
     }
 
     pub(crate) fn health(&self) -> std::io::Result<Value> {
