@@ -92,8 +92,7 @@ pub(crate) fn start(mut store: Box<dyn Store>, options: Options) -> Result<Start
     let spawner = Arc::new(Spawner::new(options.launcher).map_err(no_thread("start the spawning thread"))?);
     let damaged = DamagedCalls::met(recovery.damaged);
     let first = first_snapshot(&dispatcher, recovery.unfiled.len(), &damaged);
-    let unfiled = first.unfiled;
-    let (snapshots, watched) = watch::channel(first);
+    let (unfiled, (snapshots, watched)) = (first.unfiled, watch::channel(first));
     let last_overview = Arc::new(OnceLock::new());
     let handle = Handle {
         messages: sender.clone(),

@@ -11,6 +11,7 @@ mod error;
 mod legible;
 mod mark;
 mod open;
+mod plan;
 mod prune;
 mod read;
 mod recovery;

@@ -1,23 +1,22 @@
 //! One batch inside its transaction: every write checked against what is stored, then made.
 //!
-//! The start of a call that the same batch inserts is made part of its insert, so that the row is written once. The
-//! last step, [`Batch::seal`], counts what the batch did and checks in the same statement that the epoch still is ours.
+//! Which writes go together is in `plan`. The last step, [`Batch::seal`], counts what the batch did and checks in the same statement that the epoch still is ours.
 
 use bytes::Bytes;
 use farcall_core::attempt::AttemptOutcome;
 use farcall_core::call::State;
 use farcall_core::id::CallId;
-use farcall_core::id_map::IdMap;
 use farcall_core::steady::Steady;
 use farcall_core::time::Timestamp;
 use rusqlite::{CachedStatement, Connection, ErrorCode, OptionalExtension, params};
 
 use super::bodies::{Bodies, INLINE_BYTES_MAX, Part};
+use super::plan::{Step, plan};
 use super::prune;
 use super::row::{Columns, blob, call_columns, headers_json, hop_json, tags_json};
 use super::sum::{self, Answer};
 use crate::port::{AttemptEnd, CommitError, Heading, Insert, Mark, Prune, Settle, Start, Write};
-use crate::record::{CallRecord, ErrorRecord, Progress, ResponseRecord};
+use crate::record::{ErrorRecord, Progress, ResponseRecord};
 use crate::transition::{KEY_TAKEN, SECOND_INSERT, SUPERSEDED, Settlement, Standing, UNKNOWN_CALL, UNMATCHED_END};
 
 /// A batch being applied. Dropped without a commit of its transaction, it has done nothing but leave body files.
@@ -43,19 +42,6 @@ pub(super) struct Files {
     pub(super) written: Vec<(CallId, Part)>,
     /// Nobody needs them once it is durable.
     pub(super) pruned: Vec<(CallId, Part)>,
-}
-
-/// A write, or two of one call that need one row only.
-enum Step<'w> {
-    Insert { insert: &'w Insert, first: Option<&'w Start> },
-    Start(&'w Start),
-    Settle(&'w Settle),
-    Close { call: CallId, until: Steady },
-    Release { call: CallId, ready_at: Steady },
-    Filed(CallId),
-    Mark { call: CallId, mark: Mark },
-    Prune(&'w Prune),
-    FreeKey(CallId),
 }
 
 struct Statements<'c> {
@@ -264,40 +250,6 @@ impl<'c> Batch<'c> {
         self.bodies.write(call, part, body)?;
         Ok(None)
     }
-}
-
-/// The steps of a batch: a start goes with the insert of its call when nothing stands between the two.
-fn plan(writes: &[Write]) -> Vec<Step<'_>> {
-    let mut steps = Vec::with_capacity(writes.len());
-    let mut untouched: IdMap<CallId, usize> = IdMap::default();
-    for write in writes {
-        let inserted = untouched.remove(&write.call());
-        match write {
-            Write::Insert(insert) => {
-                untouched.insert(insert.call.id, steps.len());
-                steps.push(Step::Insert { insert, first: None });
-            }
-            Write::Start(start) => match inserted.and_then(|place| steps.get_mut(place)) {
-                Some(Step::Insert { insert, first }) if may_start(&insert.call, start) => *first = Some(start),
-                _ => steps.push(Step::Start(start)),
-            },
-            Write::Settle(settle) => steps.push(Step::Settle(settle)),
-            Write::Close { call, until } => steps.push(Step::Close { call: *call, until: *until }),
-            Write::Release { call, ready_at } => steps.push(Step::Release { call: *call, ready_at: *ready_at }),
-            Write::Filed(call) => steps.push(Step::Filed(*call)),
-            Write::Mark { call, mark } => steps.push(Step::Mark { call: *call, mark: *mark }),
-            Write::Prune(prune) => steps.push(Step::Prune(prune)),
-            Write::FreeKey(call) => steps.push(Step::FreeKey(*call)),
-        }
-    }
-    steps
-}
-
-fn may_start(call: &CallRecord, start: &Start) -> bool {
-    let progress = &call.progress;
-    let waits = progress.ready_at.is_some();
-    let standing = Standing { state: progress.state, filed: call.filed, attempts: call.attempts, waits };
-    standing.start(start).is_ok()
 }
 
 impl<'c> Statements<'c> {
