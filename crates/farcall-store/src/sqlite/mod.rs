@@ -8,6 +8,7 @@
 mod bodies;
 mod checkpoint;
 mod error;
+mod known;
 mod mark;
 mod open;
 mod read;
@@ -30,6 +31,7 @@ use rusqlite::{Connection, TransactionBehavior};
 use self::bodies::Bodies;
 use self::checkpoint::{Checkpointer, Limits};
 use self::error::unread;
+use self::known::Known;
 use self::mark::Mark;
 pub use self::open::OpenError;
 use self::read::SqliteReader;
@@ -49,6 +51,7 @@ pub struct SqliteStore {
     /// Batches committed, by the last account that is certain.
     commits: i64,
     checkpointer: Checkpointer,
+    known: Known,
     /// Why nothing more is committed.
     broken: Option<Arc<dyn std::error::Error + Send + Sync>>,
     /// Let go last, when the connection is closed.
@@ -81,6 +84,7 @@ impl SqliteStore {
             epoch: None,
             commits: 0,
             checkpointer: Checkpointer::new(Limits::DEFAULT),
+            known: Known::default(),
             broken: None,
             mark: opened.mark,
         })
@@ -88,7 +92,7 @@ impl SqliteStore {
 
     fn transact(&mut self, writes: &[Write], epoch: i64, first: CallId) -> Result<(), CommitError> {
         let tx = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        let mut batch = Batch::new(&tx, &self.bodies)?;
+        let mut batch = Batch::new(&tx, &self.bodies, &mut self.known)?;
         let applied = batch.apply(writes).and_then(|()| batch.seal(epoch, first));
         let files = batch.into_files();
         let discard = |bodies: &Bodies| files.iter().for_each(|&(call, part)| bodies.discard(call, part));
@@ -124,6 +128,7 @@ impl Store for SqliteStore {
         recovery::sweep(&self.connection, &self.bodies).map_err(unread("the body files"))?;
         crash::reach(Point::BodiesSwept);
         self.epoch = Some(epoch);
+        self.known.clear();
         self.commits = reopen::commits(&self.connection).map_err(unread("the number of commits"))?;
         Ok(recovery)
     }
@@ -141,6 +146,9 @@ impl Store for SqliteStore {
         let Some(first) = writes.first().map(Write::call) else { return Ok(()) };
         let epoch = self.epoch.ok_or_else(|| SUPERSEDED.of(first))?;
         let committed = self.transact(writes, epoch, first);
+        if committed.is_err() {
+            self.known.clear();
+        }
         if matches!(committed, Err(CommitError::Full)) {
             // The log may be what fills the disk; it is shorter once it is copied. That may find no space either.
             let _ = checkpoint::truncate(&self.connection);

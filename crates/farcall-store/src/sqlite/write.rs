@@ -1,7 +1,8 @@
 //! One batch inside its transaction: every write checked against what is stored, then made.
 //!
-//! The start of a call that the same batch inserts is made part of its insert, so that the row is written once. The
-//! last step, [`Batch::seal`], counts what the batch did and checks in the same statement that the epoch still is ours.
+//! The start of a call that the same batch inserts is made part of its insert, so that the row is written once. Where a
+//! call stands is mostly known from its last write (`known`), and each statement says in its condition what it rests on. No
+//! statement needs to undo itself (`OR FAIL`): whatever fails, the batch is rolled back whole. The last step, [`Batch::seal`], counts what the batch did and checks in the same statement that the epoch still is ours.
 
 use bytes::Bytes;
 use farcall_core::attempt::AttemptOutcome;
@@ -13,17 +14,21 @@ use farcall_core::time::Timestamp;
 use rusqlite::{CachedStatement, Connection, ErrorCode, OptionalExtension, params};
 
 use super::bodies::{Bodies, INLINE_BYTES_MAX, Part};
+use super::known::{Known, Stored};
 use super::row::{Columns, blob, call_columns, headers_json, tags_json};
 use super::sum::{self, Answer};
 use crate::port::{AttemptEnd, CommitError, Insert, Settle, Start, Write};
 use crate::record::{CallRecord, ErrorRecord, Progress, ResponseRecord};
-use crate::transition::{KEY_TAKEN, SECOND_INSERT, SUPERSEDED, Settlement, Standing, UNKNOWN_CALL, UNMATCHED_END};
+use crate::transition::{
+    CHANGED_MEANWHILE, KEY_TAKEN, SECOND_INSERT, SUPERSEDED, Settlement, Standing, UNKNOWN_CALL, UNMATCHED_END,
+};
 
 /// A batch being applied. Dropped without a commit of its transaction, it has done nothing but leave body files.
 pub(super) struct Batch<'c> {
     connection: &'c Connection,
     statements: Statements<'c>,
     bodies: &'c Bodies,
+    known: &'c mut Known,
     /// Body files written so far.
     written: Vec<(CallId, Part)>,
     /// What the batch adds, by state; moves out of a state take away.
@@ -48,7 +53,7 @@ struct Statements<'c> {
     insert_request: CachedStatement<'c>,
     insert_attempt: CachedStatement<'c>,
     insert_response: CachedStatement<'c>,
-    standing: CachedStatement<'c>,
+    stored: CachedStatement<'c>,
     start: CachedStatement<'c>,
     end_attempt: CachedStatement<'c>,
     progress: CachedStatement<'c>,
@@ -59,12 +64,13 @@ struct Statements<'c> {
 
 impl<'c> Batch<'c> {
     /// A batch of this connection's open transaction.
-    pub(super) fn new(connection: &'c Connection, bodies: &'c Bodies) -> rusqlite::Result<Self> {
+    pub(super) fn new(connection: &'c Connection, bodies: &'c Bodies, known: &'c mut Known) -> rusqlite::Result<Self> {
         let statements = Statements::prepare(connection)?;
         Ok(Self {
             connection,
             statements,
             bodies,
+            known,
             written: Vec::new(),
             accepted: 0,
             moves: [0; State::ALL.len()],
@@ -108,7 +114,7 @@ impl<'c> Batch<'c> {
         let call = &insert.call;
         match self.statements.insert_call(call, first) {
             Err(error) if error.sqlite_error_code() == Some(ErrorCode::ConstraintViolation) => {
-                let known = self.statements.standing(call.id)?.is_some();
+                let known = self.statements.stored(call.id, self.known)?.is_some();
                 return Err(if known { SECOND_INSERT } else { KEY_TAKEN }.of(call.id));
             }
             done => done?,
@@ -117,29 +123,39 @@ impl<'c> Batch<'c> {
         let body = self.place(call.id, Part::Request, &insert.request)?;
         let sum = sum::of_request(call.id, &insert.request);
         self.statements.insert_request.execute(params![seq, body, sum])?;
+        let limit_key = self.known.shared(&call.limit_key);
+        let mut stored = Stored { seq, standing: standing(call), limit_key, cost: call.cost };
         if let Some(start) = first {
-            self.statements.insert_attempt(seq, start)?;
+            self.statements.insert_attempt(&stored, start)?;
+            stored.standing = stored.standing.started(start);
         }
         self.accepted += 1;
-        self.moves[first.map_or(call.progress.state, |_| State::Running) as usize] += 1;
+        self.moves[stored.standing.state as usize] += 1;
+        self.known.put(call.id, stored);
         Ok(())
     }
 
     fn start(&mut self, start: &Start) -> Result<(), CommitError> {
-        let (seq, standing) = self.stored(start.call)?;
-        standing.start(start).map_err(|refusal| refusal.of(start.call))?;
-        self.count(standing.state, State::Running);
-        self.statements.start.execute(params![
-            seq,
+        let mut stored = self.stored(start.call)?;
+        stored.standing.start(start).map_err(|refusal| refusal.of(start.call))?;
+        self.count(stored.standing.state, State::Running);
+        let started = self.statements.start.execute(params![
+            stored.seq,
             start.number,
             start.started_at.as_micros(),
-            State::Running.as_str()
+            State::Running.as_str(),
+            blob(start.call)
         ])?;
-        Ok(self.statements.insert_attempt(seq, start)?)
+        changed_one(started, start.call)?;
+        self.statements.insert_attempt(&stored, start)?;
+        stored.standing = stored.standing.started(start);
+        self.known.put(start.call, stored);
+        Ok(())
     }
 
     fn settle(&mut self, settle: &Settle) -> Result<(), CommitError> {
-        let (seq, standing) = self.stored(settle.call)?;
+        let stored = self.stored(settle.call)?;
+        let Stored { seq, standing, .. } = stored;
         let settlement = standing.settle(settle).map_err(|refusal| refusal.of(settle.call))?;
         if let Some(end) = &settle.attempt
             && !self.statements.end_attempt(seq, end)?
@@ -150,31 +166,44 @@ impl<'c> Batch<'c> {
             self.count(standing.state, progress.state);
         }
         match (settlement, &settle.progress) {
-            (Settlement::Ends, Some(progress)) => self.end(seq, settle, progress)?,
-            (Settlement::GoesOn, Some(progress)) => self.statements.progress(seq, progress)?,
-            (Settlement::Stays | Settlement::GoesOn | Settlement::Ends, _) => {}
+            (Settlement::Ends, Some(progress)) => self.end(stored, settle, progress)?,
+            (Settlement::GoesOn, Some(progress)) => self.go_on(seq, settle.call, progress)?,
+            (Settlement::Stays, _) => self.known.put(settle.call, stored),
+            (Settlement::GoesOn | Settlement::Ends, None) => {}
         }
         Ok(())
     }
 
-    fn end(&mut self, seq: i64, settle: &Settle, progress: &Progress) -> Result<(), CommitError> {
-        self.statements.end(seq, progress)?;
+    fn go_on(&mut self, seq: i64, call: CallId, progress: &Progress) -> Result<(), CommitError> {
+        changed_one(set_progress(&mut self.statements.progress, (call, seq), progress)?, call)
+    }
+
+    fn end(&mut self, stored: Stored, settle: &Settle, progress: &Progress) -> Result<(), CommitError> {
+        let Stored { seq, standing, .. } = stored;
+        changed_one(set_progress(&mut self.statements.end, (settle.call, seq), progress)?, settle.call)?;
+        if !standing.filed {
+            let standing = Standing { state: progress.state, waits: false, ..standing };
+            self.known.put(settle.call, Stored { standing, ..stored });
+        }
         let Some(response) = &settle.response else { return Ok(()) };
         let body = self.place(settle.call, Part::Response, &response.body)?;
         Ok(self.statements.insert_response((settle.call, seq), response, body)?)
     }
 
     fn close(&mut self, call: CallId, until: Steady) -> Result<(), CommitError> {
-        let (seq, _) = self.stored(call)?;
-        self.connection.prepare_cached(CLOSE)?.execute(params![seq, until.as_micros()])?;
+        let stored = self.stored(call)?;
+        self.connection.prepare_cached(CLOSE)?.execute(params![&*stored.limit_key, until.as_micros()])?;
+        self.known.put(call, stored);
         Ok(())
     }
 
     fn release(&mut self, call: CallId, ready_at: Steady) -> Result<(), CommitError> {
-        let (seq, standing) = self.stored(call)?;
+        let Stored { seq, standing, .. } = self.stored(call)?;
         standing.release().map_err(|refusal| refusal.of(call))?;
-        self.connection.prepare_cached(RELEASE)?.execute(params![seq, ready_at.as_micros()])?;
-        Ok(())
+        changed_one(
+            self.connection.prepare_cached(RELEASE)?.execute(params![seq, ready_at.as_micros(), blob(call)])?,
+            call,
+        )
     }
 
     fn count(&mut self, from: State, to: State) {
@@ -183,14 +212,17 @@ impl<'c> Batch<'c> {
     }
 
     fn file(&mut self, call: CallId) -> Result<(), CommitError> {
-        let (seq, standing) = self.stored(call)?;
+        let Stored { seq, standing, .. } = self.stored(call)?;
         standing.file().map_err(|refusal| refusal.of(call))?;
-        self.statements.file.execute([seq])?;
-        Ok(())
+        changed_one(self.statements.file.execute(params![seq, blob(call)])?, call)
     }
 
-    fn stored(&mut self, call: CallId) -> Result<(i64, Standing), CommitError> {
-        self.statements.standing(call)?.ok_or_else(|| UNKNOWN_CALL.of(call))
+    /// Where the call stands. It is not known any more then: whoever does not end with it puts it back.
+    fn stored(&mut self, call: CallId) -> Result<Stored, CommitError> {
+        if let Some(stored) = self.known.take(call) {
+            return Ok(stored);
+        }
+        self.statements.stored(call, self.known)?.ok_or_else(|| UNKNOWN_CALL.of(call))
     }
 
     /// What goes into the row: the body, or nothing when it now stands in a file.
@@ -229,37 +261,48 @@ fn plan(writes: &[Write]) -> Vec<Step<'_>> {
 }
 
 fn may_start(call: &CallRecord, start: &Start) -> bool {
-    let progress = &call.progress;
-    let waits = progress.ready_at.is_some();
-    let standing = Standing { state: progress.state, filed: call.filed, attempts: call.attempts, waits };
-    standing.start(start).is_ok()
+    standing(call).start(start).is_ok()
+}
+
+/// Where a call stands that is inserted so.
+const fn standing(call: &CallRecord) -> Standing {
+    let CallRecord { progress, filed, attempts, .. } = call;
+    Standing { state: progress.state, filed: *filed, attempts: *attempts, waits: progress.ready_at.is_some() }
+}
+
+/// A row is not as the last write left it: somebody else has written.
+fn changed_one(changed: usize, call: CallId) -> Result<(), CommitError> {
+    if changed == 1 { Ok(()) } else { Err(CHANGED_MEANWHILE.of(call)) }
 }
 
 impl<'c> Statements<'c> {
     fn prepare(connection: &'c Connection) -> rusqlite::Result<Self> {
         Ok(Self {
             insert_call: connection.prepare_cached(INSERT_CALL)?,
-            insert_request: connection.prepare_cached("INSERT INTO requests (call, body, sum) VALUES (?1, ?2, ?3)")?,
+            insert_request: connection
+                .prepare_cached("INSERT OR FAIL INTO requests (call, body, sum) VALUES (?1, ?2, ?3)")?,
             insert_attempt: connection.prepare_cached(INSERT_ATTEMPT)?,
             insert_response: connection.prepare_cached(INSERT_RESPONSE)?,
-            standing: connection.prepare_cached(STANDING)?,
+            stored: connection.prepare_cached(STORED)?,
             start: connection.prepare_cached(START)?,
             end_attempt: connection.prepare_cached(END_ATTEMPT)?,
             progress: connection.prepare_cached(PROGRESS)?,
             end: connection.prepare_cached(END)?,
-            file: connection.prepare_cached("UPDATE calls SET filed = 1 WHERE seq = ?1")?,
+            file: connection.prepare_cached(FILE)?,
             seal: connection.prepare_cached(SEAL)?,
         })
     }
 
-    fn standing(&mut self, call: CallId) -> rusqlite::Result<Option<(i64, Standing)>> {
+    fn stored(&mut self, call: CallId, known: &mut Known) -> rusqlite::Result<Option<Stored>> {
         let read = |row: &rusqlite::Row<'_>| {
             let mut columns = Columns::new(row);
             let (seq, state) = (columns.take()?, columns.word(State::from_word)?);
             let (filed, attempts, waits) = (columns.take()?, columns.take()?, columns.take()?);
-            Ok((seq, Standing { state, filed, attempts, waits }))
+            let limit_key = columns.text(|limit_key| known.shared(limit_key))?;
+            let standing = Standing { state, filed, attempts, waits };
+            Ok(Stored { seq, standing, limit_key, cost: columns.take()? })
         };
-        self.standing.query_row([blob(call)], read).optional()
+        self.stored.query_row([blob(call)], read).optional()
     }
 
     /// Inserts a call, running when its first attempt is given.
@@ -311,11 +354,13 @@ impl<'c> Statements<'c> {
             .map(drop)
     }
 
-    fn insert_attempt(&mut self, seq: i64, start: &Start) -> rusqlite::Result<()> {
+    fn insert_attempt(&mut self, stored: &Stored, start: &Start) -> rusqlite::Result<()> {
+        let Stored { seq, limit_key, cost, .. } = stored;
         let running = AttemptOutcome::Running.as_str();
         let (started_at, granted_at) = (start.started_at.as_micros(), start.granted_at.as_micros());
         let kind = start.kind.as_str();
-        self.insert_attempt.execute(params![seq, start.number, kind, running, started_at, granted_at]).map(drop)
+        let values = params![seq, start.number, kind, running, started_at, granted_at, &**limit_key, cost];
+        self.insert_attempt.execute(values).map(drop)
     }
 
     /// Ends a running attempt; says whether there was one.
@@ -334,14 +379,6 @@ impl<'c> Statements<'c> {
         Ok(ended == 1)
     }
 
-    fn progress(&mut self, seq: i64, progress: &Progress) -> rusqlite::Result<()> {
-        set_progress(&mut self.progress, seq, progress)
-    }
-
-    fn end(&mut self, seq: i64, progress: &Progress) -> rusqlite::Result<()> {
-        set_progress(&mut self.end, seq, progress)
-    }
-
     /// `stored` is the body as it stands in the row: nothing when it has a file.
     fn insert_response(
         &mut self,
@@ -357,37 +394,42 @@ impl<'c> Statements<'c> {
 }
 
 const INSERT_CALL: &str = concat!(
-    "INSERT INTO calls (",
+    "INSERT OR FAIL INTO calls (",
     call_columns!(),
     ", ended) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, \
      ?22, ?23, ?24, ?25, ?26, ?27, ?28, ?29, ?30, ?31, ?32, ?33, ?34, ?35, ?36, ?37, ?38)"
 );
 
-const CLOSE: &str = "INSERT INTO closings (limit_key, until) SELECT limit_key, ?2 FROM calls WHERE seq = ?1 \
+const CLOSE: &str = "INSERT INTO closings (limit_key, until) VALUES (?1, ?2) \
     ON CONFLICT (limit_key) DO UPDATE SET until = max(until, excluded.until)";
 
-const INSERT_ATTEMPT: &str = "INSERT INTO attempts (call, number, kind, outcome, started_at, granted_at, limit_key, cost) \
-    SELECT seq, ?2, ?3, ?4, ?5, ?6, limit_key, cost FROM calls WHERE seq = ?1";
+const INSERT_ATTEMPT: &str = "INSERT OR FAIL INTO attempts \
+    (call, number, kind, outcome, started_at, granted_at, limit_key, cost) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)";
 
 const INSERT_RESPONSE: &str =
-    "INSERT INTO responses (call, status, headers, decoded, body, sum) VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
+    "INSERT OR FAIL INTO responses (call, status, headers, decoded, body, sum) VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
 
-const START: &str = "UPDATE calls SET attempts = ?2, started_at = coalesce(started_at, ?3), state = ?4, \
-    ready_at = NULL WHERE seq = ?1";
+const START: &str = "UPDATE OR FAIL calls SET attempts = ?2, started_at = coalesce(started_at, ?3), state = ?4, \
+    ready_at = NULL WHERE seq = ?1 AND id = ?5 AND attempts = ?2 - 1 AND ended = 0";
 
-const RELEASE: &str = "UPDATE calls SET ready_at = ?2 WHERE seq = ?1";
+const RELEASE: &str = "UPDATE OR FAIL calls SET ready_at = ?2 WHERE seq = ?1 AND id = ?3 AND ended = 0";
 
-const STANDING: &str = "SELECT seq, state, filed, attempts, ready_at IS NOT NULL FROM calls WHERE id = ?1";
+const FILE: &str = "UPDATE OR FAIL calls SET filed = 1 WHERE seq = ?1 AND id = ?2 AND filed = 0";
 
-const END_ATTEMPT: &str = "UPDATE attempts SET outcome = ?3, status = ?4, proved_at = ?5, ended_at = ?6, \
+const STORED: &str =
+    "SELECT seq, state, filed, attempts, ready_at IS NOT NULL, limit_key, cost FROM calls WHERE id = ?1";
+
+const END_ATTEMPT: &str = "UPDATE OR FAIL attempts SET outcome = ?3, status = ?4, proved_at = ?5, ended_at = ?6, \
     error_kind = ?7, error_message = ?8, latest_at = max(granted_at, ?5) \
     WHERE call = ?1 AND number = ?2 AND ended_at IS NULL";
 
-const PROGRESS: &str = "UPDATE calls SET state = ?2, ready_at = ?3, retries = ?4, requeues = ?5, throttles = ?6, \
-    finished_at = ?7, status = ?8, error_kind = ?9, error_message = ?10 WHERE seq = ?1";
+const PROGRESS: &str = "UPDATE OR FAIL calls SET state = ?2, ready_at = ?3, retries = ?4, requeues = ?5, \
+    throttles = ?6, finished_at = ?7, status = ?8, error_kind = ?9, error_message = ?10 \
+    WHERE seq = ?1 AND id = ?11 AND ended = 0";
 
-const END: &str = "UPDATE calls SET state = ?2, ready_at = ?3, retries = ?4, requeues = ?5, throttles = ?6, \
-    finished_at = ?7, status = ?8, error_kind = ?9, error_message = ?10, ended = 1 WHERE seq = ?1";
+const END: &str = "UPDATE OR FAIL calls SET state = ?2, ready_at = ?3, retries = ?4, requeues = ?5, throttles = ?6, \
+    finished_at = ?7, status = ?8, error_kind = ?9, error_message = ?10, ended = 1 \
+    WHERE seq = ?1 AND id = ?11 AND ended = 0";
 
 /// The states in the order of `State::ALL`.
 const SEAL: &str = "UPDATE meta SET commits = commits + 1, accepted = accepted + ?2, scheduled = scheduled + ?3, \
@@ -395,22 +437,26 @@ const SEAL: &str = "UPDATE meta SET commits = commits + 1, accepted = accepted +
     failed = failed + ?8, cancelled = cancelled + ?9, expired = expired + ?10, unknown = unknown + ?11, \
     poisoned = poisoned + ?12, latest = coalesce(max(latest, ?13), latest, ?13) WHERE one = 1 AND epoch = ?1";
 
-fn set_progress(statement: &mut CachedStatement<'_>, seq: i64, progress: &Progress) -> rusqlite::Result<()> {
+/// Gives the number of rows that were changed.
+fn set_progress(
+    statement: &mut CachedStatement<'_>,
+    (call, seq): (CallId, i64),
+    progress: &Progress,
+) -> rusqlite::Result<usize> {
     let (error_kind, error_message) = error_columns(progress.error.as_ref());
-    statement
-        .execute(params![
-            seq,
-            progress.state.as_str(),
-            steady(progress.ready_at),
-            progress.retries,
-            progress.requeues,
-            progress.throttles,
-            micros(progress.finished_at),
-            progress.status,
-            error_kind,
-            error_message,
-        ])
-        .map(drop)
+    statement.execute(params![
+        seq,
+        progress.state.as_str(),
+        steady(progress.ready_at),
+        progress.retries,
+        progress.requeues,
+        progress.throttles,
+        micros(progress.finished_at),
+        progress.status,
+        error_kind,
+        error_message,
+        blob(call),
+    ])
 }
 
 fn error_columns(error: Option<&ErrorRecord>) -> (Option<&str>, Option<&str>) {
