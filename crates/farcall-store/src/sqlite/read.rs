@@ -13,8 +13,10 @@ use super::bodies::{Bodies, Part};
 use super::error::unread;
 use super::row::{self, Columns, attempt_columns, blob, call_columns};
 use super::sum::{self, Answer};
-use crate::port::{GrantsAsk, LaneRange, ReadError, Reader};
-use crate::record::{AttemptRecord, CallRecord, FileIdentity, GrantRecord, LaneName, RequestRecord, ResponseRecord};
+use crate::port::{GrantsAsk, LaneRange, ReadError, Reader, as_many_as_fit};
+use crate::record::{
+    AttemptRecord, CallRecord, FileIdentity, GrantRecord, LaneName, OutcomeRecord, RequestRecord, ResponseRecord,
+};
 
 /// Reads committed data of one store.
 #[derive(Debug)]
@@ -22,6 +24,9 @@ pub(super) struct SqliteReader {
     connection: Connection,
     bodies: Bodies,
 }
+
+/// Calls for which room is made before they are read.
+const READ_TOGETHER_MAX: usize = 1_024;
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
@@ -36,6 +41,17 @@ impl SqliteReader {
             Some(body) => body.into(),
             None => self.bodies.read(id, part)?.into(),
         })
+    }
+
+    fn stored_call(&self, id: CallId) -> rusqlite::Result<Option<CallRecord>> {
+        const SQL: &str = concat!("SELECT ", call_columns!(), " FROM calls WHERE id = ?1");
+        self.connection.prepare_cached(SQL)?.query_row([blob(id)], row::call).optional()
+    }
+
+    fn stored_outcome(&self, id: CallId) -> Result<Option<OutcomeRecord>, Failure> {
+        let Some(call) = self.stored_call(id)? else { return Ok(None) };
+        let document = self.stored_request(id)?.unwrap_or_default();
+        Ok(Some(OutcomeRecord { call, document, response: self.stored_response(id)? }))
     }
 
     fn stored_request(&self, id: CallId) -> Result<Option<Bytes>, Failure> {
@@ -92,7 +108,11 @@ impl SqliteReader {
                 range;
             let (tenant, ready_at) = (tenant.0.cast_signed(), ready_at.as_micros());
             let values = params![limit_key, of_callbacks, priority, tenant, ready_at, blob(*call), count];
-            statement.query_map(values, row::call)?.collect()
+            let mut calls = Vec::with_capacity(usize::try_from(*count).unwrap_or(0).min(READ_TOGETHER_MAX));
+            for call in statement.query_map(values, row::call)? {
+                calls.push(call?);
+            }
+            Ok(calls)
         };
         ranges.iter().map(read).collect()
     }
@@ -135,11 +155,17 @@ impl SqliteReader {
 
 impl Reader for SqliteReader {
     fn call(&mut self, id: CallId) -> Result<Option<CallRecord>, ReadError> {
-        const SQL: &str = concat!("SELECT ", call_columns!(), " FROM calls WHERE id = ?1");
-        self.connection
-            .prepare_cached(SQL)
-            .and_then(|mut statement| statement.query_row([blob(id)], row::call).optional())
-            .map_err(unread("a call"))
+        self.stored_call(id).map_err(unread("a call"))
+    }
+
+    /// In one snapshot: each begins with a look whether the database has changed, and then with an empty cache.
+    fn outcomes(&mut self, ids: &[CallId], bytes_max: usize) -> Vec<Result<Option<OutcomeRecord>, ReadError>> {
+        let snapshot = self.connection.unchecked_transaction();
+        if let Err(error) = snapshot {
+            let first = ids.first().map(|_| Err(unread("outcomes")(error)));
+            return first.into_iter().collect();
+        }
+        as_many_as_fit(ids.iter().map(|&id| self.stored_outcome(id).map_err(unread("an outcome"))), bytes_max)
     }
 
     fn attempts(&mut self, id: CallId) -> Result<Vec<AttemptRecord>, ReadError> {
