@@ -14,7 +14,7 @@ use farcall_core::settle::Tries;
 use farcall_core::steady::SteadyClock;
 use farcall_core::time::Now;
 use farcall_store::port::{LaneRange, ReadError, Reader};
-use farcall_store::record::{CallRecord, LaneName};
+use farcall_store::record::{CallRecord, LaneName, RequestRecord};
 
 use super::callbacks::{COMMAND_KEY, OwnWebhook};
 use super::documents::Kept;
@@ -23,7 +23,7 @@ use super::{Message, Run};
 use crate::cause::chain;
 use crate::clock;
 use crate::config::Config;
-use crate::document::{self, Document, OwnCallback, Routing, UpstreamRef};
+use crate::document::{self, OwnCallback, Routing, UpstreamRef};
 use crate::upstreams::{Making, Serves, UpstreamError, limit_key};
 
 /// What was read for the dispatcher.
@@ -45,7 +45,7 @@ struct Asked {
 #[derive(Debug)]
 struct Waiting {
     record: CallRecord,
-    document: Option<(Document, usize)>,
+    document: Option<(Arc<Kept>, usize)>,
     callback: Option<OwnCallback>,
 }
 
@@ -126,9 +126,9 @@ impl Run {
             own.callback = Some(self.upstreams.webhooks_to(&callback.upstream, &mut making)?);
             self.own_callbacks.keep(record.id, OwnWebhook::new(&callback, record.via));
         }
-        if let Some((document, text_bytes)) = document {
-            own.overrides = overrides(&document).filter(|_| record.has_overrides);
-            self.documents.keep(record.id, Kept { document, via: record.via }, text_bytes);
+        if let Some((kept, text_bytes)) = document {
+            own.overrides = overrides(&kept.document).filter(|_| record.has_overrides);
+            self.documents.keep(record.id, kept, text_bytes);
         }
         Ok(Some(recovered(&record, upstream, self.steady, own)))
     }
@@ -189,7 +189,13 @@ fn read(reader: &mut dyn Reader, config: &Config, asked: &Asked) -> Result<Found
     let calls = calls.iter().map(|&call| reader.call(call)).collect::<Result<Vec<_>, _>>()?;
     let calls = calls.into_iter().flatten().collect();
     let mut all = |records: Vec<CallRecord>| -> Result<Vec<Waiting>, ReadError> {
-        records.into_iter().map(|record| with_document(reader, &routing, record)).collect()
+        let ids: Vec<CallId> = records.iter().map(|record| record.id).collect();
+        let requests = reader.requests(&ids)?;
+        Ok(records
+            .into_iter()
+            .zip(requests)
+            .map(|(record, request)| with_document(&routing, record, request))
+            .collect())
     };
     Ok(Found {
         lanes: lanes.into_iter().map(&mut all).collect::<Result<_, _>>()?,
@@ -203,12 +209,12 @@ fn broke_down() -> ReadError {
     ReadError { what: "waiting calls", source: "the read broke down".into() }
 }
 
-fn with_document(reader: &mut dyn Reader, routing: &Routing<'_>, record: CallRecord) -> Result<Waiting, ReadError> {
-    if record.callback_of.is_some() {
-        return Ok(Waiting { record, document: None, callback: None });
-    }
-    let bytes = reader.request(record.id)?.unwrap_or_default();
-    let document = document::parse(&bytes, routing).ok().map(|document| (document, bytes.len()));
+fn with_document(routing: &Routing<'_>, record: CallRecord, request: Option<RequestRecord>) -> Waiting {
+    let Some(RequestRecord { via, document: bytes }) = request.filter(|_| record.callback_of.is_none()) else {
+        return Waiting { record, document: None, callback: None };
+    };
+    let kept = |document| (Arc::new(Kept { document, via }), bytes.len());
+    let document = document::parse(&bytes, routing).ok().map(kept);
     let callback = if record.has_overrides { document::callback_of(&bytes, routing) } else { None };
-    Ok(Waiting { record, document, callback })
+    Waiting { record, document, callback }
 }
