@@ -3,6 +3,7 @@
 //! Cutting an attempt off closes its connection, or ends its program; the report says whether anything was sent.
 
 use std::path::PathBuf;
+use std::pin::pin;
 use std::sync::Arc;
 
 use farcall_core::attempt::{AttemptResult, BytesSent};
@@ -139,11 +140,11 @@ impl Run {
 
 impl Attempt {
     pub(super) async fn run(self, target: Target) {
-        let made = async {
+        let made = pin!(async {
             let report = self.make(target).await;
             crash::reach(Point::AttemptEnded);
             report
-        };
+        });
         let report = casualty::report_of(made).await;
         // A loop that is gone has cut everything off; its successor finds the attempt open.
         let _ = self.messages.send(Message::Reported { attempt: self.id, report: Box::new(report) }).await;

@@ -124,10 +124,12 @@ impl Transport {
         let started = clock::now().instant;
         let wish = Wish { content_type: request.content_type.clone(), body_bytes_max: request.max_response };
         let mut progress = Progress::default();
+        // Before anything is waited for, so that the future of an attempt holds one of the two only.
+        let outgoing = Outgoing::prepare(request);
         let end = tokio::select! {
             biased;
             () = abort.cancelled_owned() => End::Aborted,
-            end = self.attempt(request, &wish, milestones, &mut progress) => end,
+            end = self.attempt(outgoing, &wish, milestones, &mut progress) => end,
         };
         progress.report(end, &wish, started)
     }
@@ -143,12 +145,16 @@ impl Transport {
 
     async fn attempt(
         &self,
-        request: HttpRequest,
+        outgoing: Result<Outgoing, Failure>,
         wish: &Wish,
         milestones: Option<Arc<dyn Milestones>>,
         progress: &mut Progress,
     ) -> End {
-        match self.send_once(request, wish, milestones, progress).await {
+        let sent = match &outgoing {
+            Ok(outgoing) => self.send_once(outgoing, wish, milestones, progress).await,
+            Err(_) => Ok(()),
+        };
+        match outgoing.and(sent) {
             Ok(()) => End::Complete,
             Err(failure) => End::Failed(failure),
         }
@@ -156,17 +162,16 @@ impl Transport {
 
     async fn send_once(
         &self,
-        request: HttpRequest,
+        outgoing: &Outgoing,
         wish: &Wish,
         milestones: Option<Arc<dyn Milestones>>,
         progress: &mut Progress,
     ) -> Result<(), Failure> {
-        let allowed = request.addresses;
-        let outgoing = Outgoing::prepare(request)?;
+        let allowed = outgoing.allowed;
         // Idle connections first. The other side may have closed one meanwhile; as long as nothing was written to it,
         // nothing was sent, and the next one is tried.
         while let Some(connection) = self.pool.take(&outgoing.route, allowed) {
-            let exchanged = self.exchange(connection, &outgoing, wish, milestones.clone(), progress).await;
+            let exchanged = self.exchange(connection, outgoing, wish, milestones.clone(), progress).await;
             if exchanged.is_ok() || progress.bytes_sent() == BytesSent::Maybe {
                 return exchanged;
             }
@@ -175,7 +180,7 @@ impl Transport {
         // Rare, and large: most attempts need not carry it with them.
         let stream = Box::pin(connect::open(&outgoing.route, terms)).await?;
         let connection = Connection::new(stream, outgoing.route.clone(), allowed, self.max_headers).await?;
-        self.exchange(connection, &outgoing, wish, milestones, progress).await
+        self.exchange(connection, outgoing, wish, milestones, progress).await
     }
 
     /// One request and its answer on one connection, which is kept only when the answer was read to its end.
