@@ -241,7 +241,7 @@ impl Run {
         }
         if !turn.writes.is_empty() {
             let writes = turn.writes.iter().map(|write| self.translate(write, now)).collect();
-            self.journal.commit(turn.seq, writes);
+            self.journal.commit(turn.seq, writes, self.pending.running.len());
         }
         self.perform(turn.effects);
         self.look_at_store();
