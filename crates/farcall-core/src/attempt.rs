@@ -5,6 +5,7 @@
 use std::time::Duration;
 
 use crate::call::{ErrorKind, words};
+use crate::hop::Redirect;
 
 words! {
     /// Why an attempt was made.
@@ -38,6 +39,8 @@ pub struct AttemptResult {
     pub error: Option<ErrorKind>,
     /// A valid Retry-After, as a wait from now, clock difference removed.
     pub retry_after: Option<Duration>,
+    /// Where the answer redirects to, by a status and a place that can be followed.
+    pub redirect: Option<Redirect>,
     /// The answer is of the content type that the policy asks for.
     pub content_ok: bool,
     pub bytes_sent: BytesSent,

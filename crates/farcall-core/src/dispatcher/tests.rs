@@ -1,6 +1,7 @@
 //! The dispatcher by hand: one situation a test, on a clock that only moves when told.
 
 mod quotas;
+mod redirects;
 
 use std::num::NonZeroU32;
 use std::time::Duration;
@@ -9,7 +10,7 @@ mod cancels;
 mod failures;
 
 use super::*;
-use crate::attempt::{AttemptOutcome, AttemptResult, BytesSent};
+use crate::attempt::{AttemptKind, AttemptOutcome, AttemptResult, BytesSent};
 use crate::call::{CallSpec, ErrorKind, Method, Overrides, Priority, Source, TenantId};
 use crate::id::AttemptId;
 use crate::policy::{CallbackPolicy, LimitSpec};
@@ -141,6 +142,7 @@ fn answered(status: u16) -> AttemptResult {
         status: Some(status),
         error: None,
         retry_after: None,
+        redirect: None,
         content_ok: true,
         bytes_sent: BytesSent::Maybe,
         latency: Duration::from_millis(1),
@@ -399,6 +401,7 @@ fn an_attempt_that_was_out_at_the_crash_is_unknown_and_costs_no_retry() {
         calls[State::Running as usize] = 1;
         bench.dispatcher.restore_census(Census::new(1, 0, calls));
         let recovered = Recovered {
+            hop: None,
             spec: CallSpec { method, ..bench.spec(1) },
             state: State::Running,
             tries: Tries::default(),

@@ -93,7 +93,7 @@ mod tests {
 
     fn settlements(count: usize) -> Vec<Write> {
         let (at, call) = (Steady::from_micros(0), CallId::from_bits(1));
-        let settle = Settle { at, call, attempt: None, progress: None, response: None };
+        let settle = Settle { at, call, attempt: None, progress: None, heading: None, response: None };
         (0..count).map(|_| Write::Settle(Box::new(settle.clone()))).collect()
     }
 

@@ -11,14 +11,13 @@ use std::task::Poll;
 use farcall_core::attempt::BytesSent;
 use farcall_core::call::ErrorKind;
 
-use super::attempts::failed;
-use crate::execute::Report;
+use super::attempts::{Made, failed};
 
-/// The report of an attempt, or that of its death.
+/// What an attempt came to, or that it died.
 ///
 /// It is taken where it lies: a future that is handed on is copied, and attempts are large.
-pub(super) async fn report_of(attempt: Pin<&mut impl Future<Output = Report>>) -> Report {
-    let broke_down = || failed(ErrorKind::Internal, BytesSent::Maybe, "the attempt broke down".to_owned());
+pub(super) async fn made(attempt: Pin<&mut impl Future<Output = Made>>) -> Made {
+    let broke_down = || failed(ErrorKind::Internal, BytesSent::Maybe, "the attempt broke down".to_owned()).into();
     survived(attempt).await.unwrap_or_else(broke_down)
 }
 
@@ -40,7 +39,7 @@ mod tests {
 
     #[tokio::test]
     async fn an_attempt_that_panics_is_reported_as_perhaps_sent() {
-        let report = report_of(pin!(async {
+        let Made { report, .. } = made(pin!(async {
             tokio::task::yield_now().await;
             panic!("a mistake of ours")
         }))

@@ -15,9 +15,9 @@ use rusqlite::{CachedStatement, Connection, ErrorCode, OptionalExtension, params
 
 use super::bodies::{Bodies, INLINE_BYTES_MAX, Part};
 use super::known::{Known, Stored};
-use super::row::{Columns, blob, call_columns, headers_json, tags_json};
+use super::row::{Columns, blob, call_columns, headers_json, hop_json, tags_json};
 use super::sum::{self, Answer};
-use crate::port::{AttemptEnd, CommitError, Insert, Settle, Start, Write};
+use crate::port::{AttemptEnd, CommitError, Heading, Insert, Settle, Start, Write};
 use crate::record::{CallRecord, ErrorRecord, Progress, ResponseRecord};
 use crate::transition::{
     CHANGED_MEANWHILE, KEY_TAKEN, SECOND_INSERT, SUPERSEDED, Settlement, Standing, UNKNOWN_CALL, UNMATCHED_END,
@@ -171,7 +171,18 @@ impl<'c> Batch<'c> {
             (Settlement::Stays, _) => self.known.put(settle.call, stored),
             (Settlement::GoesOn | Settlement::Ends, None) => {}
         }
-        Ok(())
+        match &settle.heading {
+            Some(heading) => self.head(seq, settle.call, heading),
+            None => Ok(()),
+        }
+    }
+
+    fn head(&mut self, seq: i64, call: CallId, heading: &Heading) -> Result<(), CommitError> {
+        // It is counted by something else from now on.
+        drop(self.known.take(call));
+        let hop = heading.hop.as_ref().map(hop_json);
+        let values = params![seq, heading.limit_key, hop, blob(call)];
+        changed_one(self.connection.prepare_cached(HEAD)?.execute(values)?, call)
     }
 
     fn go_on(&mut self, seq: i64, call: CallId, progress: &Progress) -> Result<(), CommitError> {
@@ -349,6 +360,7 @@ impl<'c> Statements<'c> {
                 key.map(|key| key.scope.as_str()),
                 key.map(|key| key.key.as_str()),
                 key.map(|key| key.digest),
+                call.hop.as_ref().map(hop_json),
                 progress.state.is_end(),
             ])
             .map(drop)
@@ -397,7 +409,7 @@ const INSERT_CALL: &str = concat!(
     "INSERT OR FAIL INTO calls (",
     call_columns!(),
     ", ended) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, \
-     ?22, ?23, ?24, ?25, ?26, ?27, ?28, ?29, ?30, ?31, ?32, ?33, ?34, ?35, ?36, ?37, ?38)"
+     ?22, ?23, ?24, ?25, ?26, ?27, ?28, ?29, ?30, ?31, ?32, ?33, ?34, ?35, ?36, ?37, ?38, ?39)"
 );
 
 const CLOSE: &str = "INSERT INTO closings (limit_key, until) VALUES (?1, ?2) \
@@ -411,6 +423,8 @@ const INSERT_RESPONSE: &str =
 
 const START: &str = "UPDATE OR FAIL calls SET attempts = ?2, started_at = coalesce(started_at, ?3), state = ?4, \
     ready_at = NULL WHERE seq = ?1 AND id = ?5 AND attempts = ?2 - 1 AND ended = 0";
+
+const HEAD: &str = "UPDATE OR FAIL calls SET limit_key = ?2, hop = ?3 WHERE seq = ?1 AND id = ?4";
 
 const RELEASE: &str = "UPDATE OR FAIL calls SET ready_at = ?2 WHERE seq = ?1 AND id = ?3 AND ended = 0";
 

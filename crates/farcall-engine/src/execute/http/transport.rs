@@ -252,7 +252,7 @@ impl Progress {
         let size = response.as_ref().map_or(0, |response| response.body.len() as u64);
         let latency = now.instant.since(started);
         Report {
-            result: AttemptResult { status, error, retry_after, content_ok, bytes_sent, latency, size },
+            result: AttemptResult { status, error, retry_after, redirect: None, content_ok, bytes_sent, latency, size },
             aborted,
             first_byte_at: self.meter.and_then(|meter| meter.first_byte_at()),
             message,
