@@ -27,6 +27,9 @@ words! {
 pub enum BytesSent {
     /// Certainly none: repeating is no repetition.
     No,
+    /// The request arrived, and the other side says that it did nothing with it (RFC 9113, section 8.7): repeating is no
+    /// repetition, but the arrival counts.
+    Refused,
     Maybe,
 }
 

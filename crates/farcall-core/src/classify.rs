@@ -89,7 +89,7 @@ const fn classify_error(kind: ErrorKind, bytes_sent: BytesSent) -> Verdict {
         }
         // A process that ended has an outcome, however bad.
         (ErrorKind::ProcessExit | ErrorKind::ProcessSignal | ErrorKind::ProcessMemory, _) => Verdict::Retryable(kind),
-        (_, BytesSent::No) => Verdict::Retryable(kind),
+        (_, BytesSent::No | BytesSent::Refused) => Verdict::Retryable(kind),
         (_, BytesSent::Maybe) => Verdict::Unknown(kind),
     }
 }
@@ -171,6 +171,7 @@ mod tests {
         }
         for kind in [ErrorKind::Connect, ErrorKind::Dns, ErrorKind::Tls, ErrorKind::Secret, ErrorKind::Timeout] {
             check(failed(kind, BytesSent::No), Verdict::Retryable(kind));
+            check(failed(kind, BytesSent::Refused), Verdict::Retryable(kind));
         }
         for kind in [ErrorKind::TooLarge, ErrorKind::Decode, ErrorKind::Invalid, ErrorKind::BlockedAddress] {
             check(failed(kind, BytesSent::Maybe), Verdict::Failure(kind));

@@ -15,7 +15,7 @@ use farcall_core::time::Instant;
 use crate::dice::Dice;
 
 /// The place of redirects among what may become of an attempt.
-const REDIRECTS: usize = 6;
+const REDIRECTS: usize = 7;
 
 /// How one upstream and the way there behave.
 #[derive(Debug, Clone)]
@@ -32,7 +32,7 @@ pub(crate) struct Network {
     /// Nothing arrives later than this after the connection closed; unset, whatever is under way may.
     pub(crate) late_max: Option<Duration>,
     /// By place in `Fate::draw`.
-    weights: [u32; 7],
+    weights: [u32; 8],
     retry_after_max: Duration,
     /// Where its answers may redirect to.
     redirects_to: Vec<u32>,
@@ -84,14 +84,14 @@ impl Network {
 
     /// The same way once nothing goes wrong any more: prompt success.
     pub(crate) fn heal(&mut self) {
-        self.weights = [1, 0, 0, 0, 0, 0, 0];
+        self.weights = [1, 0, 0, 0, 0, 0, 0, 0];
         self.think_max = Duration::from_millis(10);
     }
 
     /// It answers nobody, or asks everybody to wait for very long. No other upstream may feel it.
     pub(crate) fn turn_hostile(&mut self, dice: &mut Dice) {
         let answers = dice.percent(50);
-        self.weights = if answers { [0, 1, 0, 0, 0, 0, 0] } else { [0, 0, 0, 0, 0, 1, 0] };
+        self.weights = if answers { [0, 1, 0, 0, 0, 0, 0, 0] } else { [0, 0, 0, 0, 0, 0, 1, 0] };
         self.retry_after_max = Duration::from_secs(300_000);
     }
 
@@ -122,6 +122,7 @@ impl Network {
             2 => silent.refused(write_at),
             3 => silent.reset(dice, write_at, answered_at),
             4 => silent.broken(dice, answered_at),
+            5 => silent.turned_away(answered_at),
             REDIRECTS => {
                 let redirect = self.redirect(dice, method);
                 silent.answered(dice, answered_at, redirect)
@@ -162,8 +163,8 @@ impl Network {
         AttemptResult { redirect, ..answer(status, None) }
     }
 
-    fn weights(dice: &mut Dice) -> [u32; 7] {
-        let mut weights = [50, 0, 0, 0, 0, 0, 0];
+    fn weights(dice: &mut Dice) -> [u32; 8] {
+        let mut weights = [50, 0, 0, 0, 0, 0, 0, 0];
         for weight in &mut weights[1..REDIRECTS] {
             if dice.percent(50) {
                 *weight = dice.count(1, 40);
@@ -212,6 +213,12 @@ impl Course {
     fn reset(self, dice: &mut Dice, from: Instant, until: Instant) -> Self {
         let at = from + dice.up_to(until.since(from));
         Self { finish: Some((at, failed(ErrorKind::Reset))), ..self }
+    }
+
+    /// The upstream counts it, does nothing with it, and says so.
+    fn turned_away(self, at: Instant) -> Self {
+        let result = AttemptResult { bytes_sent: BytesSent::Refused, ..failed(ErrorKind::Reset) };
+        Self { finish: Some((at, result)), ..self }
     }
 
     fn broken(self, dice: &mut Dice, at: Instant) -> Self {

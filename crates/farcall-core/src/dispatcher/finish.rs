@@ -77,7 +77,7 @@ impl Dispatcher {
             Some(Cut::Drain) => {
                 let tries = self.calls[&attempt.call].tries;
                 let decision = match wrote {
-                    BytesSent::No => Decision::HandBack,
+                    BytesSent::No | BytesSent::Refused => Decision::HandBack,
                     BytesSent::Maybe => {
                         self.with_terms(attempt.call, |t| decide_interrupted(t, tries, ErrorKind::Reset))
                     }
@@ -86,14 +86,14 @@ impl Dispatcher {
             }
             Some(Cut::Cancel) => {
                 let decision = match wrote {
-                    BytesSent::No => Decision::End { state: State::Cancelled, error: None },
+                    BytesSent::No | BytesSent::Refused => Decision::End { state: State::Cancelled, error: None },
                     BytesSent::Maybe => Decision::End { state: State::Unknown, error: Some(ErrorKind::Reset) },
                 };
                 self.conclude_cut(now, attempt, &live, wrote, ErrorKind::Reset, decision);
             }
             Some(Cut::Timeout) | None => {
                 let verdict = match wrote {
-                    BytesSent::No => Verdict::Retryable(ErrorKind::Timeout),
+                    BytesSent::No | BytesSent::Refused => Verdict::Retryable(ErrorKind::Timeout),
                     BytesSent::Maybe => Verdict::Unknown(ErrorKind::Timeout),
                 };
                 self.conclude(now, attempt, &live, verdict, None);
@@ -160,7 +160,8 @@ impl Dispatcher {
         let quota = &mut self.quotas[live.quota.0 as usize];
         match wrote {
             BytesSent::No => quota.limits.give_back(&live.grant),
-            BytesSent::Maybe => quota.limits.ended(&mut live.grant, now.instant),
+            // What was refused has arrived all the same.
+            BytesSent::Refused | BytesSent::Maybe => quota.limits.ended(&mut live.grant, now.instant),
         }
         self.leave(live.upstream, live.quota);
         Some(live)
@@ -203,7 +204,7 @@ impl Dispatcher {
         decision: Decision,
     ) {
         let outcome = match wrote {
-            BytesSent::No => AttemptOutcome::Cancelled,
+            BytesSent::No | BytesSent::Refused => AttemptOutcome::Cancelled,
             BytesSent::Maybe => AttemptOutcome::Unknown,
         };
         let end = attempt_end(now, live, outcome, None, Some(kind));

@@ -453,6 +453,21 @@ fn an_error_of_the_last_attempt_is_the_calls() {
 }
 
 #[test]
+fn an_attempt_that_was_refused_is_repeated_and_counts_as_an_arrival() {
+    for (bytes_sent, launches) in [(BytesSent::No, 2), (BytesSent::Refused, 1)] {
+        let limits = vec![LimitSpec { count: NonZeroU32::MIN, window: Duration::from_secs(3_600) }];
+        let mut bench = Bench::new(UpstreamPolicy { limits, retry: constant_retry(1), ..UpstreamPolicy::default() });
+        for number in 1..=2 {
+            let spec = bench.spec(number);
+            bench.offer(spec);
+        }
+        let result = AttemptResult { status: None, error: Some(ErrorKind::Reset), bytes_sent, ..answered(0) };
+        bench.tell(Event::Finished { attempt: attempt(1, 1), result });
+        assert_eq!((bench.end_of(1), bench.launches().len()), (None, launches), "{bytes_sent:?}");
+    }
+}
+
+#[test]
 fn a_paused_upstream_is_why_its_calls_wait_however_long_their_own_wait_is() {
     let mut bench = Bench::new(UpstreamPolicy::default());
     let later = Instant::from_micros(3_600_000_000);

@@ -52,7 +52,7 @@ enum What {
 }
 
 fn bytes_sent() -> impl Strategy<Value = BytesSent> {
-    prop_oneof![Just(BytesSent::No), Just(BytesSent::Maybe)]
+    prop_oneof![Just(BytesSent::No), Just(BytesSent::Refused), Just(BytesSent::Maybe)]
 }
 
 fn redirect() -> impl Strategy<Value = Redirect> {

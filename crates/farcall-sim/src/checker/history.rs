@@ -112,7 +112,7 @@ fn is_cancelled_rightly(world: &World, call: &CallRecord, last: Option<(Steady, 
     let waited = cancels(world, call).any(|at| at >= ended_at);
     let attempt = AttemptId { call: call.id, number: call.attempts };
     let sent_nothing = came == Came::HandedBack
-        || world.facts.reports.get(&attempt).is_some_and(|report| report.what.wrote() == BytesSent::No);
+        || world.facts.reports.get(&attempt).is_some_and(|report| report.what.wrote() != BytesSent::Maybe);
     match call.progress.state {
         State::Cancelled => waited || (was_out && sent_nothing),
         State::Failed => was_out && matches!(came, Came::Again | Came::Throttled(_)),
@@ -301,7 +301,7 @@ fn of_result(result: &AttemptResult, (terms, method, redirects): (&CallTerms<'_>
         (None, Some(_)) if redirects > 0 && result.redirect.is_some() => of_redirect(result.redirect),
         (Some(ErrorKind::TooLarge | ErrorKind::Decode), _) => Came::Failure,
         (Some(_), _) | (None, None) => match result.bytes_sent {
-            BytesSent::No => Came::Again,
+            BytesSent::No | BytesSent::Refused => Came::Again,
             BytesSent::Maybe => Came::Unknown,
         },
         (None, Some(status)) => of_answer(status, result.retry_after, (terms, method)),
@@ -331,10 +331,10 @@ fn of_answer(status: u16, retry_after: Option<Duration>, (terms, method): (&Call
 
 const fn of_cut(wrote: BytesSent, cut: Cut) -> Came {
     match (cut, wrote) {
-        (Cut::Timeout, BytesSent::No) => Came::Again,
+        (Cut::Timeout, BytesSent::No | BytesSent::Refused) => Came::Again,
         (Cut::Timeout, BytesSent::Maybe) => Came::Unknown,
         (Cut::Deadline, _) => Came::OutOfTime,
-        (Cut::Drain, BytesSent::No) => Came::HandedBack,
+        (Cut::Drain, BytesSent::No | BytesSent::Refused) => Came::HandedBack,
         (Cut::Drain, BytesSent::Maybe) => Came::Interrupted,
     }
 }
@@ -373,6 +373,8 @@ fn check_silence(world: &World, call: &CallRecord, attempts: &[AttemptRecord]) -
 
 fn was_answered(world: &World, attempt: AttemptId) -> bool {
     match world.facts.reports.get(&attempt).map(|report| report.what) {
+        // That nothing was done with it is an answer too.
+        Some(Reported::Finished(result)) if result.bytes_sent == BytesSent::Refused => true,
         Some(Reported::Finished(result)) => result.status.is_some() || result.error.is_some_and(is_bad_answer),
         Some(Reported::Aborted { .. }) | None => false,
     }

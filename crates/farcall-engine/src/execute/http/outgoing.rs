@@ -20,7 +20,6 @@ use super::super::HttpRequest;
 use super::classify::Failure;
 use super::decode;
 use super::meter::{Carrying, Meter};
-use crate::config::Addresses;
 use crate::proxy::Proxy;
 
 /// Fields of one connection (RFC 9110, section 7.6.1) and of framing: never the caller's.
@@ -54,12 +53,10 @@ pub(super) struct Route {
 #[derive(Debug)]
 pub(super) struct Outgoing {
     pub(super) route: Route,
-    /// Where it may go.
-    pub(super) allowed: Addresses,
-    method: Method,
-    target: Uri,
-    headers: HeaderMap,
-    body: Bytes,
+    pub(super) method: Method,
+    pub(super) target: Uri,
+    pub(super) headers: HeaderMap,
+    pub(super) body: Bytes,
 }
 
 /// A body in one piece that tells the meter when it is taken.
@@ -83,7 +80,7 @@ impl Outgoing {
             .parse()
             .map_err(|_| invalid("the URL has a path or query that HTTP cannot carry"))?;
         let headers = headers(&request, &route).ok_or_else(|| invalid("the URL's host cannot be sent as a header"))?;
-        Ok(Self { route, allowed: request.addresses, method: request.method, target, headers, body: request.body })
+        Ok(Self { route, method: request.method, target, headers, body: request.body })
     }
 
     pub(super) fn carrying(&self) -> Carrying {
@@ -190,6 +187,7 @@ impl Body for Payload {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Addresses;
 
     fn prepare(method: Method, url: &str, headers: &[(&'static str, &str)], body: &'static str) -> Outgoing {
         let headers = headers
