@@ -12,11 +12,13 @@ mod known;
 mod legible;
 mod mark;
 mod open;
+mod prune;
 mod read;
 mod recovery;
 mod reopen;
 mod row;
 mod schema;
+mod statements;
 mod sum;
 mod write;
 
@@ -36,7 +38,7 @@ use self::known::Known;
 use self::mark::Mark;
 pub use self::open::OpenError;
 use self::read::SqliteReader;
-use self::write::Batch;
+use self::write::{Batch, Files};
 use crate::port::{CommitError, Fate, ReadError, Reader, ReopenError, Store, Write};
 use crate::record::Recovery;
 use crate::transition::SUPERSEDED;
@@ -95,8 +97,8 @@ impl SqliteStore {
         let tx = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let mut batch = Batch::new(&tx, &self.bodies, &mut self.known)?;
         let applied = batch.apply(writes).and_then(|()| batch.seal(epoch, first));
-        let files = batch.into_files();
-        let discard = |bodies: &Bodies| files.iter().for_each(|&(call, part)| bodies.discard(call, part));
+        let Files { written, pruned } = batch.into_files();
+        let discard = |bodies: &Bodies| written.iter().for_each(|&(call, part)| bodies.discard(call, part));
         if applied.is_err() {
             discard(&self.bodies);
             return applied;
@@ -112,6 +114,7 @@ impl SqliteStore {
             Ok(()) => {
                 self.commits += 1;
                 self.mark.note(self.commits);
+                self.bodies.discard_later(pruned);
             }
         }
         self.intact()

@@ -1,24 +1,24 @@
 //! One batch inside its transaction: every write checked against what is stored, then made.
 //!
 //! The start of a call that the same batch inserts is made part of its insert, so that the row is written once. Where a
-//! call stands is mostly known from its last write (`known`), and each statement says in its condition what it rests on. No
-//! statement needs to undo itself (`OR FAIL`): whatever fails, the batch is rolled back whole. The last step, [`Batch::seal`], counts what the batch did and checks in the same statement that the epoch still is ours.
+//! call stands is mostly known from its last write (`known`), and each statement says in its condition what it rests on. The
+//! last step, [`Batch::seal`], counts what the batch did and checks in the same statement that the epoch still is ours.
 
 use bytes::Bytes;
-use farcall_core::attempt::AttemptOutcome;
 use farcall_core::call::State;
 use farcall_core::id::CallId;
 use farcall_core::id_map::IdMap;
 use farcall_core::steady::Steady;
-use farcall_core::time::Timestamp;
-use rusqlite::{CachedStatement, Connection, ErrorCode, OptionalExtension, params};
+use rusqlite::{Connection, ErrorCode, params};
 
 use super::bodies::{Bodies, INLINE_BYTES_MAX, Part};
 use super::known::{Known, Stored};
-use super::row::{Columns, blob, call_columns, headers_json, hop_json, tags_json};
-use super::sum::{self, Answer};
-use crate::port::{AttemptEnd, CommitError, Heading, Insert, Settle, Start, Write};
-use crate::record::{CallRecord, ErrorRecord, Progress, ResponseRecord};
+use super::prune;
+use super::row::{blob, hop_json};
+use super::statements::{CLOSE, FREE_KEY, HAS_KEY, HEAD, RELEASE, Statements, set_progress, steady};
+use super::sum;
+use crate::port::{CommitError, Heading, Insert, Prune, Settle, Start, Write};
+use crate::record::{CallRecord, Progress};
 use crate::transition::{
     CHANGED_MEANWHILE, KEY_TAKEN, SECOND_INSERT, SUPERSEDED, Settlement, Standing, UNKNOWN_CALL, UNMATCHED_END,
 };
@@ -29,13 +29,24 @@ pub(super) struct Batch<'c> {
     statements: Statements<'c>,
     bodies: &'c Bodies,
     known: &'c mut Known,
-    /// Body files written so far.
-    written: Vec<(CallId, Part)>,
+    files: Files,
     /// What the batch adds, by state; moves out of a state take away.
     accepted: i64,
     moves: [i64; State::ALL.len()],
+    pruned: usize,
+    /// What pruned calls count in limits is kept from then on.
+    grants_since: Option<Steady>,
     /// When the latest of it was decided.
     latest: Option<Steady>,
+}
+
+/// Files of bodies that a batch is about.
+#[derive(Debug, Default)]
+pub(super) struct Files {
+    /// They were written, and nobody needs them when it is rolled back.
+    pub(super) written: Vec<(CallId, Part)>,
+    /// Nobody needs them once it is durable.
+    pub(super) pruned: Vec<(CallId, Part)>,
 }
 
 /// A write, or two of one call that need one row only.
@@ -46,20 +57,8 @@ enum Step<'w> {
     Close { call: CallId, until: Steady },
     Release { call: CallId, ready_at: Steady },
     Filed(CallId),
-}
-
-struct Statements<'c> {
-    insert_call: CachedStatement<'c>,
-    insert_request: CachedStatement<'c>,
-    insert_attempt: CachedStatement<'c>,
-    insert_response: CachedStatement<'c>,
-    stored: CachedStatement<'c>,
-    start: CachedStatement<'c>,
-    end_attempt: CachedStatement<'c>,
-    progress: CachedStatement<'c>,
-    end: CachedStatement<'c>,
-    file: CachedStatement<'c>,
-    seal: CachedStatement<'c>,
+    Prune(&'w Prune),
+    FreeKey(CallId),
 }
 
 impl<'c> Batch<'c> {
@@ -71,9 +70,11 @@ impl<'c> Batch<'c> {
             statements,
             bodies,
             known,
-            written: Vec::new(),
+            files: Files::default(),
             accepted: 0,
             moves: [0; State::ALL.len()],
+            pruned: 0,
+            grants_since: None,
             latest: None,
         })
     }
@@ -89,6 +90,8 @@ impl<'c> Batch<'c> {
                 Step::Close { call, until } => self.close(call, until)?,
                 Step::Release { call, ready_at } => self.release(call, ready_at)?,
                 Step::Filed(call) => self.file(call)?,
+                Step::Prune(prune) => self.prune(prune)?,
+                Step::FreeKey(call) => self.free_key(call)?,
             }
         }
         Ok(())
@@ -96,23 +99,26 @@ impl<'c> Batch<'c> {
 
     /// Makes the batch ready to be committed, as a batch of this epoch; `call` is named when the epoch has passed.
     pub(super) fn seal(&mut self, epoch: i64, call: CallId) -> Result<(), CommitError> {
-        if !self.written.is_empty() {
+        if !self.files.written.is_empty() {
             self.bodies.sync()?;
         }
+        if let Some(since) = self.grants_since {
+            prune::forget_grants(self.connection, since, self.pruned)?;
+        }
         let counts = [epoch, self.accepted].into_iter().chain(self.moves).map(Some);
-        let values = counts.chain([steady(self.latest)]);
+        let pruned = i64::try_from(self.pruned).unwrap_or(i64::MAX);
+        let values = counts.chain([steady(self.latest), Some(pruned)]);
         let sealed = self.statements.seal.execute(rusqlite::params_from_iter(values))?;
         if sealed == 1 { Ok(()) } else { Err(SUPERSEDED.of(call)) }
     }
 
-    /// The body files it wrote, to be removed when it is rolled back.
-    pub(super) fn into_files(self) -> Vec<(CallId, Part)> {
-        self.written
+    pub(super) fn into_files(self) -> Files {
+        self.files
     }
 
     fn insert(&mut self, insert: &Insert, first: Option<&Start>) -> Result<(), CommitError> {
         let call = &insert.call;
-        match self.statements.insert_call(call, first) {
+        match self.statements.insert_call(insert, first) {
             Err(error) if error.sqlite_error_code() == Some(ErrorCode::ConstraintViolation) => {
                 let known = self.statements.stored(call.id, self.known)?.is_some();
                 return Err(if known { SECOND_INSERT } else { KEY_TAKEN }.of(call.id));
@@ -186,12 +192,13 @@ impl<'c> Batch<'c> {
     }
 
     fn go_on(&mut self, seq: i64, call: CallId, progress: &Progress) -> Result<(), CommitError> {
-        changed_one(set_progress(&mut self.statements.progress, (call, seq), progress)?, call)
+        changed_one(set_progress(&mut self.statements.progress, (call, seq), progress, None)?, call)
     }
 
     fn end(&mut self, stored: Stored, settle: &Settle, progress: &Progress) -> Result<(), CommitError> {
         let Stored { seq, standing, .. } = stored;
-        changed_one(set_progress(&mut self.statements.end, (settle.call, seq), progress)?, settle.call)?;
+        let end = &mut self.statements.end;
+        changed_one(set_progress(end, (settle.call, seq), progress, Some(settle.at))?, settle.call)?;
         if !standing.filed {
             let standing = Standing { state: progress.state, waits: false, ..standing };
             self.known.put(settle.call, Stored { standing, ..stored });
@@ -228,6 +235,25 @@ impl<'c> Batch<'c> {
         changed_one(self.statements.file.execute(params![seq, blob(call)])?, call)
     }
 
+    fn prune(&mut self, prune: &Prune) -> Result<(), CommitError> {
+        let Stored { seq, standing, .. } = self.stored(prune.call)?;
+        let held_by = prune::held_by(self.connection, prune.call, seq)?;
+        standing.prune(held_by).map_err(|refusal| refusal.of(prune.call))?;
+        self.files.pruned.extend(prune::remove(self.connection, seq, prune)?);
+        self.moves[standing.state as usize] -= 1;
+        self.pruned += 1;
+        self.grants_since = self.grants_since.max(Some(prune.grants_since));
+        Ok(())
+    }
+
+    fn free_key(&mut self, call: CallId) -> Result<(), CommitError> {
+        let Stored { seq, standing, .. } = self.stored(call)?;
+        let has_key = self.connection.prepare_cached(HAS_KEY)?.query_row([seq], |row| row.get(0))?;
+        standing.free_key(has_key).map_err(|refusal| refusal.of(call))?;
+        self.connection.prepare_cached(FREE_KEY)?.execute([seq])?;
+        Ok(())
+    }
+
     /// Where the call stands. It is not known any more then: whoever does not end with it puts it back.
     fn stored(&mut self, call: CallId) -> Result<Stored, CommitError> {
         if let Some(stored) = self.known.take(call) {
@@ -241,7 +267,7 @@ impl<'c> Batch<'c> {
         if body.len() <= INLINE_BYTES_MAX {
             return Ok(Some(body));
         }
-        self.written.push((call, part));
+        self.files.written.push((call, part));
         self.bodies.write(call, part, body)?;
         Ok(None)
     }
@@ -266,6 +292,8 @@ fn plan(writes: &[Write]) -> Vec<Step<'_>> {
             Write::Close { call, until } => steps.push(Step::Close { call: *call, until: *until }),
             Write::Release { call, ready_at } => steps.push(Step::Release { call: *call, ready_at: *ready_at }),
             Write::Filed(call) => steps.push(Step::Filed(*call)),
+            Write::Prune(prune) => steps.push(Step::Prune(prune)),
+            Write::FreeKey(call) => steps.push(Step::FreeKey(*call)),
         }
     }
     steps
@@ -284,203 +312,4 @@ const fn standing(call: &CallRecord) -> Standing {
 /// A row is not as the last write left it: somebody else has written.
 fn changed_one(changed: usize, call: CallId) -> Result<(), CommitError> {
     if changed == 1 { Ok(()) } else { Err(CHANGED_MEANWHILE.of(call)) }
-}
-
-impl<'c> Statements<'c> {
-    fn prepare(connection: &'c Connection) -> rusqlite::Result<Self> {
-        Ok(Self {
-            insert_call: connection.prepare_cached(INSERT_CALL)?,
-            insert_request: connection
-                .prepare_cached("INSERT OR FAIL INTO requests (call, body, sum) VALUES (?1, ?2, ?3)")?,
-            insert_attempt: connection.prepare_cached(INSERT_ATTEMPT)?,
-            insert_response: connection.prepare_cached(INSERT_RESPONSE)?,
-            stored: connection.prepare_cached(STORED)?,
-            start: connection.prepare_cached(START)?,
-            end_attempt: connection.prepare_cached(END_ATTEMPT)?,
-            progress: connection.prepare_cached(PROGRESS)?,
-            end: connection.prepare_cached(END)?,
-            file: connection.prepare_cached(FILE)?,
-            seal: connection.prepare_cached(SEAL)?,
-        })
-    }
-
-    fn stored(&mut self, call: CallId, known: &mut Known) -> rusqlite::Result<Option<Stored>> {
-        let read = |row: &rusqlite::Row<'_>| {
-            let mut columns = Columns::new(row);
-            let (seq, state) = (columns.take()?, columns.word(State::from_word)?);
-            let (filed, attempts, waits) = (columns.take()?, columns.take()?, columns.take()?);
-            let limit_key = columns.text(|limit_key| known.shared(limit_key))?;
-            let standing = Standing { state, filed, attempts, waits };
-            Ok(Stored { seq, standing, limit_key, cost: columns.take()? })
-        };
-        self.stored.query_row([blob(call)], read).optional()
-    }
-
-    /// Inserts a call, running when its first attempt is given.
-    fn insert_call(&mut self, call: &CallRecord, first: Option<&Start>) -> rusqlite::Result<()> {
-        let progress = &call.progress;
-        let (error_kind, error_message) = error_columns(progress.error.as_ref());
-        let (file, key) = (call.file.as_ref(), call.idempotency.as_ref());
-        self.insert_call
-            .execute(params![
-                blob(call.id),
-                first.map_or(progress.state, |_| State::Running).as_str(),
-                steady(progress.ready_at.filter(|_| first.is_none())),
-                progress.retries,
-                progress.requeues,
-                progress.throttles,
-                micros(call.started_at.or(first.map(|start| start.started_at))),
-                micros(progress.finished_at),
-                progress.status,
-                error_kind,
-                error_message,
-                first.map_or(call.attempts, |start| start.number),
-                call.filed,
-                call.source.as_str(),
-                call.via.as_str(),
-                call.upstream,
-                call.limit_key,
-                call.method,
-                call.url,
-                tags_json(&call.tags),
-                call.priority,
-                call.tenant,
-                call.tenant_id.0.cast_signed(),
-                call.cost,
-                call.accepted_at.as_micros(),
-                steady(call.not_before),
-                steady(call.deadline),
-                call.has_overrides,
-                call.callback_of.map(blob),
-                call.retry_of.map(blob),
-                file.map(|file| file.name.as_slice()),
-                file.map(|file| file.device.cast_signed()),
-                file.map(|file| file.inode.cast_signed()),
-                file.map(|file| file.changed_ns),
-                key.map(|key| key.scope.as_str()),
-                key.map(|key| key.key.as_str()),
-                key.map(|key| key.digest),
-                call.hop.as_ref().map(hop_json),
-                progress.state.is_end(),
-            ])
-            .map(drop)
-    }
-
-    fn insert_attempt(&mut self, stored: &Stored, start: &Start) -> rusqlite::Result<()> {
-        let Stored { seq, limit_key, cost, .. } = stored;
-        let running = AttemptOutcome::Running.as_str();
-        let (started_at, granted_at) = (start.started_at.as_micros(), start.granted_at.as_micros());
-        let kind = start.kind.as_str();
-        let values = params![seq, start.number, kind, running, started_at, granted_at, &**limit_key, cost];
-        self.insert_attempt.execute(values).map(drop)
-    }
-
-    /// Ends a running attempt; says whether there was one.
-    fn end_attempt(&mut self, seq: i64, end: &AttemptEnd) -> rusqlite::Result<bool> {
-        let (error_kind, error_message) = error_columns(end.error.as_ref());
-        let ended = self.end_attempt.execute(params![
-            seq,
-            end.number,
-            end.outcome.as_str(),
-            end.status,
-            steady(end.proved_at),
-            end.ended_at.as_micros(),
-            error_kind,
-            error_message,
-        ])?;
-        Ok(ended == 1)
-    }
-
-    /// `stored` is the body as it stands in the row: nothing when it has a file.
-    fn insert_response(
-        &mut self,
-        (call, seq): (CallId, i64),
-        response: &ResponseRecord,
-        stored: Option<&[u8]>,
-    ) -> rusqlite::Result<()> {
-        let headers = headers_json(&response.headers);
-        let ResponseRecord { status, decoded, ref body, .. } = *response;
-        let sum = sum::of_response(call, Answer { status, headers: &headers, decoded, body });
-        self.insert_response.execute(params![seq, status, headers, decoded, stored, sum]).map(drop)
-    }
-}
-
-const INSERT_CALL: &str = concat!(
-    "INSERT OR FAIL INTO calls (",
-    call_columns!(),
-    ", ended) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, \
-     ?22, ?23, ?24, ?25, ?26, ?27, ?28, ?29, ?30, ?31, ?32, ?33, ?34, ?35, ?36, ?37, ?38, ?39)"
-);
-
-const CLOSE: &str = "INSERT INTO closings (limit_key, until) VALUES (?1, ?2) \
-    ON CONFLICT (limit_key) DO UPDATE SET until = max(until, excluded.until)";
-
-const INSERT_ATTEMPT: &str = "INSERT OR FAIL INTO attempts \
-    (call, number, kind, outcome, started_at, granted_at, limit_key, cost) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)";
-
-const INSERT_RESPONSE: &str =
-    "INSERT OR FAIL INTO responses (call, status, headers, decoded, body, sum) VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
-
-const START: &str = "UPDATE OR FAIL calls SET attempts = ?2, started_at = coalesce(started_at, ?3), state = ?4, \
-    ready_at = NULL WHERE seq = ?1 AND id = ?5 AND attempts = ?2 - 1 AND ended = 0";
-
-const HEAD: &str = "UPDATE OR FAIL calls SET limit_key = ?2, hop = ?3 WHERE seq = ?1 AND id = ?4";
-
-const RELEASE: &str = "UPDATE OR FAIL calls SET ready_at = ?2 WHERE seq = ?1 AND id = ?3 AND ended = 0";
-
-const FILE: &str = "UPDATE OR FAIL calls SET filed = 1 WHERE seq = ?1 AND id = ?2 AND filed = 0";
-
-const STORED: &str =
-    "SELECT seq, state, filed, attempts, ready_at IS NOT NULL, limit_key, cost FROM calls WHERE id = ?1";
-
-const END_ATTEMPT: &str = "UPDATE OR FAIL attempts SET outcome = ?3, status = ?4, proved_at = ?5, ended_at = ?6, \
-    error_kind = ?7, error_message = ?8, latest_at = max(granted_at, ?5) \
-    WHERE call = ?1 AND number = ?2 AND ended_at IS NULL";
-
-const PROGRESS: &str = "UPDATE OR FAIL calls SET state = ?2, ready_at = ?3, retries = ?4, requeues = ?5, \
-    throttles = ?6, finished_at = ?7, status = ?8, error_kind = ?9, error_message = ?10 \
-    WHERE seq = ?1 AND id = ?11 AND ended = 0";
-
-const END: &str = "UPDATE OR FAIL calls SET state = ?2, ready_at = ?3, retries = ?4, requeues = ?5, throttles = ?6, \
-    finished_at = ?7, status = ?8, error_kind = ?9, error_message = ?10, ended = 1 \
-    WHERE seq = ?1 AND id = ?11 AND ended = 0";
-
-/// The states in the order of `State::ALL`.
-const SEAL: &str = "UPDATE meta SET commits = commits + 1, accepted = accepted + ?2, scheduled = scheduled + ?3, \
-    queued = queued + ?4, running = running + ?5, retrying = retrying + ?6, succeeded = succeeded + ?7, \
-    failed = failed + ?8, cancelled = cancelled + ?9, expired = expired + ?10, unknown = unknown + ?11, \
-    poisoned = poisoned + ?12, latest = coalesce(max(latest, ?13), latest, ?13) WHERE one = 1 AND epoch = ?1";
-
-/// Gives the number of rows that were changed.
-fn set_progress(
-    statement: &mut CachedStatement<'_>,
-    (call, seq): (CallId, i64),
-    progress: &Progress,
-) -> rusqlite::Result<usize> {
-    let (error_kind, error_message) = error_columns(progress.error.as_ref());
-    statement.execute(params![
-        seq,
-        progress.state.as_str(),
-        steady(progress.ready_at),
-        progress.retries,
-        progress.requeues,
-        progress.throttles,
-        micros(progress.finished_at),
-        progress.status,
-        error_kind,
-        error_message,
-        blob(call),
-    ])
-}
-
-fn error_columns(error: Option<&ErrorRecord>) -> (Option<&str>, Option<&str>) {
-    (error.map(|error| error.kind.as_str()), error.map(|error| error.message.as_str()))
-}
-
-fn micros(time: Option<Timestamp>) -> Option<i64> {
-    time.map(Timestamp::as_micros)
-}
-
-fn steady(time: Option<Steady>) -> Option<i64> {
-    time.map(Steady::as_micros)
 }
