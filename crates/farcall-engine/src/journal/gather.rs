@@ -39,13 +39,8 @@ impl Gather {
 
     /// A turn has to wait for the commit after the next one.
     pub(super) fn add_left(&mut self, writes: &[Write]) {
-        for write in writes {
-            match write {
-                Write::Settle(_) => self.settlements += 1,
-                Write::Insert(_) => self.is_urgent = true,
-                Write::Start(_) | Write::Close { .. } | Write::Release { .. } | Write::Filed(_) => {}
-            }
-        }
+        self.settlements += writes.iter().filter(|write| matches!(write, Write::Settle(_))).count();
+        self.is_urgent |= writes.iter().any(|write| matches!(write, Write::Insert(_)));
     }
 
     /// Whether the writer is to wait.
