@@ -170,6 +170,14 @@ pub struct RequestRecord {
     pub document: Bytes,
 }
 
+/// A call with its document and the answer kept for it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OutcomeRecord {
+    pub call: CallRecord,
+    pub document: Bytes,
+    pub response: Option<ResponseRecord>,
+}
+
 /// The answer that is kept: that of the attempt which ended the call.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ResponseRecord {

@@ -26,7 +26,7 @@ impl Bench {
     }
 
     fn commit(&self, seq: u64) {
-        self.journal.commit(Seq(seq), vec![insert(seq)]);
+        self.journal.commit(Seq(seq), vec![insert(seq)], 0);
     }
 
     /// The next that is said of a commit.

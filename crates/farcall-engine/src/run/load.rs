@@ -24,7 +24,7 @@ use super::{Message, Run};
 use crate::cause::chain;
 use crate::clock;
 use crate::config::Config;
-use crate::document::{self, Document, OwnCallback, Routing, UpstreamRef};
+use crate::document::{self, OwnCallback, Routing, UpstreamRef};
 use crate::upstreams::{Making, Serves, UpstreamError, Upstreams, limit_key};
 
 /// What was read for the dispatcher.
@@ -47,7 +47,7 @@ struct Asked {
 #[derive(Debug)]
 struct Waiting {
     record: CallRecord,
-    document: Option<(Document, usize)>,
+    document: Option<(Arc<Kept>, usize)>,
     callback: Option<OwnCallback>,
 }
 
@@ -136,9 +136,9 @@ impl Run {
             own.callback = Some(self.upstreams.webhooks_to(&callback.upstream, &mut making)?);
             self.own_callbacks.keep(record.id, OwnWebhook::new(&callback, record.via));
         }
-        if let Some((document, text_bytes)) = document {
-            own.overrides = overrides(&document).filter(|_| record.has_overrides);
-            self.documents.keep(record.id, Kept { document, via: record.via }, text_bytes);
+        if let Some((kept, text_bytes)) = document {
+            own.overrides = overrides(&kept.document).filter(|_| record.has_overrides);
+            self.documents.keep(record.id, kept, text_bytes);
         }
         Ok(Some(recovered(&record, upstream, self.steady, own)))
     }
@@ -267,10 +267,11 @@ fn with_documents(
 }
 
 fn with_document(routing: &Routing<'_>, record: CallRecord, request: Option<RequestRecord>) -> Waiting {
-    let Some(RequestRecord { document: bytes, .. }) = request else {
+    let Some(RequestRecord { via, document: bytes }) = request else {
         return Waiting { record, document: None, callback: None };
     };
-    let document = document::parse(&bytes, routing).ok().map(|document| (document, bytes.len()));
+    let kept = |document| (Arc::new(Kept { document, via }), bytes.len());
+    let document = document::parse(&bytes, routing).ok().map(kept);
     let callback = if record.has_overrides { document::callback_of(&bytes, routing) } else { None };
     Waiting { record, document, callback }
 }

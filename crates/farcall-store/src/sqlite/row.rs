@@ -87,6 +87,12 @@ impl<'row> Columns<'row> {
         from_word(self.row.get_ref(index)?.as_str()?).ok_or_else(|| damaged(index))
     }
 
+    pub(super) fn text<T>(&mut self, read: impl FnOnce(&str) -> T) -> rusqlite::Result<T> {
+        let index = self.next;
+        self.next += 1;
+        Ok(read(self.row.get_ref(index)?.as_str()?))
+    }
+
     fn error(&mut self) -> rusqlite::Result<Option<ErrorRecord>> {
         let Some(message) = self.row.get(self.next + 1)? else {
             self.next += 2;
