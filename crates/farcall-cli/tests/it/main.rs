@@ -16,6 +16,7 @@ mod multiplexed;
 mod power;
 mod redirects;
 mod reload;
+mod retention;
 mod rig;
 mod running;
 mod secrets;
