@@ -12,7 +12,8 @@ const APPLICATION_ID: i64 = 0x6661_7263;
 const MIGRATIONS: &[&str] = &[
     include_str!("migrations/0001_calls.sql"),
     include_str!("migrations/0002_retention.sql"),
-    include_str!("migrations/0003_deaths.sql"),
+    include_str!("migrations/0003_redirects.sql"),
+    include_str!("migrations/0004_deaths.sql"),
 ];
 
 /// The version this program writes.
