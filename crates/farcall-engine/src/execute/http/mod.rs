@@ -22,5 +22,6 @@ mod tunnel;
 mod wire;
 
 pub use dns::Resolver;
+pub use pool::Room;
 pub use tls::CaError;
 pub use transport::{Transport, TransportError, TransportSettings};

@@ -23,7 +23,7 @@ use super::connection::Connection;
 use super::dns::Resolver;
 use super::meter::Meter;
 use super::outgoing::Outgoing;
-use super::pool::Pool;
+use super::pool::{Kept, Pool, Room};
 use super::tls::{CaError, Trust};
 use crate::clock;
 use crate::config::{Addresses, HeaderCaps};
@@ -45,6 +45,8 @@ pub struct Transport {
 pub struct TransportSettings {
     /// The same for all upstreams, so that they share what it knows.
     pub resolver: Resolver,
+    /// The same for all upstreams: what they may keep together.
+    pub room: Room,
     /// From looking up the name to the end of the TLS handshake.
     pub connect_timeout: Duration,
     /// A PEM file of certificate authorities that are trusted beside the platform's.
@@ -94,7 +96,7 @@ impl Transport {
             max_headers: settings.max_headers,
             resolver: settings.resolver.clone(),
             trust: Trust::new(settings.ca_file.as_deref())?,
-            pool: Pool::new(settings.idle_timeout, settings.idle_max),
+            pool: Pool::new(settings.idle_timeout, settings.idle_max, settings.room.clone()),
         })
     }
 
@@ -165,7 +167,11 @@ impl Transport {
         let outgoing = Outgoing::prepare(request)?;
         // Idle connections first. The other side may have closed one meanwhile; as long as nothing was written to it,
         // nothing was sent, and the next one is tried.
-        while let Some(connection) = self.pool.take(&outgoing.route, allowed) {
+        while let Some(kept) = self.pool.take(&outgoing.route, allowed) {
+            let connection = match kept {
+                Kept::Prompt(connection) => *connection,
+                Kept::Resting(resting) => Connection::wake(resting, self.max_headers).await?,
+            };
             let exchanged = self.exchange(connection, &outgoing, wish, milestones.clone(), progress).await;
             if exchanged.is_ok() || progress.bytes_sent() == BytesSent::Maybe {
                 return exchanged;
@@ -214,6 +220,7 @@ impl Default for TransportSettings {
     fn default() -> Self {
         Self {
             resolver: Resolver::default(),
+            room: Room::default(),
             connect_timeout: Duration::from_secs(5),
             ca_file: None,
             max_headers: HeaderCaps::default(),
