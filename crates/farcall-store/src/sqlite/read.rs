@@ -83,18 +83,34 @@ impl SqliteReader {
         statement.query_map([blob(id)], |row| row::attempt(&mut Columns::new(row)))?.collect()
     }
 
-    /// All ranges see one snapshot.
+    /// All ranges see one snapshot. The index alone tells who is in them; then the calls are read in the order in which
+    /// they stand in their table, because those of many lanes share its pages.
     fn stored_waiting(&mut self, ranges: &[LaneRange]) -> rusqlite::Result<Vec<Vec<CallRecord>>> {
         let snapshot = self.connection.transaction()?;
+        let mut places = Vec::new();
         let mut statement = snapshot.prepare_cached(WAITING)?;
-        let read = |range: &LaneRange| {
+        for (lane, range) in ranges.iter().enumerate() {
             let LaneRange { lane: LaneName { limit_key, of_callbacks, priority, tenant }, ready_at, call, count } =
                 range;
             let (tenant, ready_at) = (tenant.0.cast_signed(), ready_at.as_micros());
             let values = params![limit_key, of_callbacks, priority, tenant, ready_at, blob(*call), count];
-            statement.query_map(values, row::call)?.collect()
-        };
-        ranges.iter().map(read).collect()
+            let mut rows = statement.query(values)?;
+            while let Some(row) = rows.next()? {
+                places.push((row.get::<_, i64>(0)?, lane, places.len()));
+            }
+        }
+        places.sort_unstable();
+        let mut statement = snapshot.prepare_cached(BY_SEQ)?;
+        let mut calls = Vec::with_capacity(places.len());
+        for (seq, lane, order) in places {
+            calls.push((order, lane, statement.query_row([seq], row::call)?));
+        }
+        calls.sort_unstable_by_key(|&(order, ..)| order);
+        let mut lanes: Vec<Vec<CallRecord>> = ranges.iter().map(|_| Vec::new()).collect();
+        for (_, lane, call) in calls {
+            lanes[lane].push(call);
+        }
+        Ok(lanes)
     }
 
     fn stored_unfiled(&self, name: &[u8]) -> rusqlite::Result<Vec<(CallId, FileIdentity)>> {
@@ -208,13 +224,12 @@ const REQUESTS: &str = "SELECT calls.via, requests.body, requests.sum FROM calls
 const RESPONSE: &str =
     "SELECT status, headers, decoded, body, sum FROM responses WHERE call = (SELECT seq FROM calls WHERE id = ?1)";
 
-/// The row comparison is what lets the index lead to the place.
-const WAITING: &str = concat!(
-    "SELECT ",
-    call_columns!(),
-    " FROM calls INDEXED BY calls_waiting WHERE limit_key = ?1 AND (callback_of IS NOT NULL) = ?2 AND priority = ?3 \
-     AND tenant_id = ?4 AND (ready_at, id) >= (?5, ?6) AND ready_at IS NOT NULL ORDER BY ready_at, id LIMIT ?7"
-);
+/// Answered by the index alone. The row comparison is what lets it lead to the place.
+const WAITING: &str = "SELECT seq FROM calls INDEXED BY calls_waiting \
+    WHERE limit_key = ?1 AND (callback_of IS NOT NULL) = ?2 AND priority = ?3 AND tenant_id = ?4 \
+    AND (ready_at, id) >= (?5, ?6) AND ready_at IS NOT NULL ORDER BY ready_at, id LIMIT ?7";
+
+const BY_SEQ: &str = concat!("SELECT ", call_columns!(), " FROM calls WHERE seq = ?1");
 
 const EXPIRING: &str = concat!(
     "SELECT ",
