@@ -5,6 +5,7 @@
 use std::time::Duration;
 
 use crate::call::{ErrorKind, words};
+use crate::hop::Redirect;
 
 words! {
     /// Why an attempt was made.
@@ -26,6 +27,9 @@ words! {
 pub enum BytesSent {
     /// Certainly none: repeating is no repetition.
     No,
+    /// The request arrived, and the other side says that it did nothing with it (RFC 9113, section 8.7): repeating is no
+    /// repetition, but the arrival counts.
+    Refused,
     Maybe,
 }
 
@@ -38,6 +42,8 @@ pub struct AttemptResult {
     pub error: Option<ErrorKind>,
     /// A valid Retry-After, as a wait from now, clock difference removed.
     pub retry_after: Option<Duration>,
+    /// Where the answer redirects to, by a status and a place that can be followed.
+    pub redirect: Option<Redirect>,
     /// The answer is of the content type that the policy asks for.
     pub content_ok: bool,
     pub bytes_sent: BytesSent,

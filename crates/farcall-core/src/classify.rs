@@ -5,13 +5,19 @@
 use std::time::Duration;
 
 use crate::attempt::{AttemptOutcome, AttemptResult, BytesSent};
-use crate::call::ErrorKind;
+use crate::call::{ErrorKind, Method, UpstreamId};
+use crate::hop::Redirect;
 use crate::policy::Terms;
 
 /// The meaning of a result.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
     Success,
+    /// The same try goes on there, by a request of this method.
+    Redirected {
+        upstream: UpstreamId,
+        method: Method,
+    },
     /// The upstream asked everybody to wait (429 or 503 with Retry-After).
     Throttled {
         wait: Duration,
@@ -28,7 +34,7 @@ impl Verdict {
     /// How the attempt is stored.
     pub const fn outcome(self) -> AttemptOutcome {
         match self {
-            Self::Success => AttemptOutcome::Success,
+            Self::Success | Self::Redirected { .. } => AttemptOutcome::Success,
             Self::Throttled { .. } => AttemptOutcome::Throttled,
             Self::Retryable(_) => AttemptOutcome::Retryable,
             Self::Unknown(_) => AttemptOutcome::Unknown,
@@ -39,7 +45,7 @@ impl Verdict {
     /// The error that goes with it.
     pub const fn error(self) -> Option<ErrorKind> {
         match self {
-            Self::Success => None,
+            Self::Success | Self::Redirected { .. } => None,
             Self::Throttled { .. } => Some(ErrorKind::HttpStatus),
             Self::Retryable(kind) | Self::Unknown(kind) | Self::Failure(kind) => Some(kind),
         }
@@ -58,6 +64,11 @@ fn classify_answer(terms: &Terms<'_>, result: &AttemptResult) -> Verdict {
     let Some(status) = result.status else {
         return Verdict::Unknown(ErrorKind::Internal);
     };
+    match result.redirect.filter(|_| terms.may_follow()) {
+        Some(Redirect::To { upstream, method }) => return Verdict::Redirected { upstream, method },
+        Some(Redirect::Downgrade) => return Verdict::Failure(ErrorKind::BlockedAddress),
+        None => {}
+    }
     if terms.success_statuses().contains(status) && result.content_ok {
         return Verdict::Success;
     }
@@ -78,7 +89,7 @@ const fn classify_error(kind: ErrorKind, bytes_sent: BytesSent) -> Verdict {
         }
         // A process that ended has an outcome, however bad.
         (ErrorKind::ProcessExit | ErrorKind::ProcessSignal | ErrorKind::ProcessMemory, _) => Verdict::Retryable(kind),
-        (_, BytesSent::No) => Verdict::Retryable(kind),
+        (_, BytesSent::No | BytesSent::Refused) => Verdict::Retryable(kind),
         (_, BytesSent::Maybe) => Verdict::Unknown(kind),
     }
 }
@@ -88,13 +99,14 @@ mod tests {
     use super::*;
     use crate::call::{Method, Overrides};
     use crate::policy::UpstreamPolicy;
-    use crate::retry::{MethodSet, RetryPolicy};
+    use crate::retry::{MethodSet, RetryPolicy, StatusSet};
 
     fn answer(status: u16) -> AttemptResult {
         AttemptResult {
             status: Some(status),
             error: None,
             retry_after: None,
+            redirect: None,
             content_ok: true,
             bytes_sent: BytesSent::Maybe,
             latency: Duration::ZERO,
@@ -125,6 +137,21 @@ mod tests {
     }
 
     #[test]
+    fn a_redirect_is_followed_while_it_may_be_and_else_is_an_answer() {
+        let (upstream, method) = (UpstreamId(4), Method::Get);
+        let to = AttemptResult { redirect: Some(Redirect::To { upstream, method }), ..answer(302) };
+        let down = AttemptResult { redirect: Some(Redirect::Downgrade), ..answer(302) };
+        let statuses = StatusSet::new(vec![(200, 399)]);
+        let policy = UpstreamPolicy { redirects: 2, success_statuses: statuses, ..UpstreamPolicy::default() };
+        let after = |count, result| classify(&Terms::new(&policy, None, Method::Post).after_redirects(count), &result);
+        assert_eq!(after(0, to), Verdict::Redirected { upstream, method }, "even if its status would be a success");
+        assert_eq!(after(1, down), Verdict::Failure(ErrorKind::BlockedAddress));
+        assert_eq!((after(2, to), after(3, down)), (Verdict::Success, Verdict::Success));
+        assert_eq!((Verdict::Redirected { upstream, method }).outcome(), AttemptOutcome::Success);
+        check(to, Verdict::Failure(ErrorKind::HttpStatus));
+    }
+
+    #[test]
     fn retry_after_counts_for_429_and_503_only() {
         let wait = Duration::from_secs(7);
         for status in [429, 503] {
@@ -144,6 +171,7 @@ mod tests {
         }
         for kind in [ErrorKind::Connect, ErrorKind::Dns, ErrorKind::Tls, ErrorKind::Secret, ErrorKind::Timeout] {
             check(failed(kind, BytesSent::No), Verdict::Retryable(kind));
+            check(failed(kind, BytesSent::Refused), Verdict::Retryable(kind));
         }
         for kind in [ErrorKind::TooLarge, ErrorKind::Decode, ErrorKind::Invalid, ErrorKind::BlockedAddress] {
             check(failed(kind, BytesSent::Maybe), Verdict::Failure(kind));

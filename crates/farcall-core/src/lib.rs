@@ -7,6 +7,7 @@ pub mod attempt;
 pub mod call;
 pub mod classify;
 pub mod dispatcher;
+pub mod hop;
 pub mod id;
 pub mod id_map;
 pub mod lane;

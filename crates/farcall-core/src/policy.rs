@@ -42,6 +42,8 @@ pub struct UpstreamPolicy {
     pub idempotent: bool,
     pub success_statuses: StatusSet,
     pub callbacks: CallbackPolicy,
+    /// Redirects that one try may follow.
+    pub redirects: u32,
 }
 
 impl UpstreamPolicy {
@@ -63,6 +65,7 @@ impl Default for UpstreamPolicy {
             idempotent: false,
             success_statuses: StatusSet::success(),
             callbacks: CallbackPolicy::default(),
+            redirects: 0,
         }
     }
 }
@@ -73,11 +76,30 @@ pub struct Terms<'a> {
     policy: &'a UpstreamPolicy,
     overrides: Option<&'a Overrides>,
     method: Method,
+    /// Redirects that may be followed still.
+    redirects: u32,
 }
 
 impl<'a> Terms<'a> {
     pub const fn new(policy: &'a UpstreamPolicy, overrides: Option<&'a Overrides>, method: Method) -> Self {
-        Self { policy, overrides, method }
+        Self { policy, overrides, method, redirects: policy.redirects }
+    }
+
+    /// The same after so many redirects were followed.
+    #[must_use]
+    pub const fn after_redirects(self, count: u32) -> Self {
+        Self { redirects: self.policy.redirects.saturating_sub(count), ..self }
+    }
+
+    /// The same for a call that goes on nowhere.
+    #[must_use]
+    pub const fn without_redirects(self) -> Self {
+        Self { redirects: 0, ..self }
+    }
+
+    /// Whether a redirect may be followed.
+    pub const fn may_follow(&self) -> bool {
+        self.redirects > 0
     }
 
     pub const fn method(&self) -> Method {

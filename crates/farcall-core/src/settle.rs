@@ -2,7 +2,7 @@
 //!
 //! [`decide`] is the whole retry policy: counters and terms in, a decision with its reason out. It changes nothing.
 
-use crate::call::{ErrorKind, State, WaitReason};
+use crate::call::{ErrorKind, Method, State, UpstreamId, WaitReason};
 use crate::classify::Verdict;
 use crate::policy::Terms;
 use crate::retry::{Fraction, OnUnknown};
@@ -36,12 +36,20 @@ pub enum Decision {
     Requeue {
         tries: Tries,
     },
+    /// The same, as if it had not been tried: nothing was sent, and it was us who stopped it.
+    HandBack,
+    /// The same try goes on there, by a request of this method.
+    Hop {
+        upstream: UpstreamId,
+        method: Method,
+    },
 }
 
 /// Decides after a verdict. `chance` shortens jittered delays.
 pub fn decide(terms: &Terms<'_>, tries: Tries, verdict: Verdict, now: Instant, chance: Fraction) -> Decision {
     match verdict {
         Verdict::Success => Decision::End { state: State::Succeeded, error: None },
+        Verdict::Redirected { upstream, method } => Decision::Hop { upstream, method },
         Verdict::Failure(kind) => failed(kind),
         Verdict::Throttled { wait } => throttled(terms, tries, wait, now),
         Verdict::Retryable(kind) => again(terms, tries, kind, now, chance),
@@ -128,6 +136,7 @@ mod tests {
                     log.push("requeue".to_owned());
                     tries = next;
                 }
+                Decision::Hop { .. } | Decision::HandBack => unreachable!("nothing redirects or stops it"),
                 Decision::End { state, error } => {
                     assert_eq!((state, error), (State::Failed, Some(ErrorKind::Connect)));
                     break;

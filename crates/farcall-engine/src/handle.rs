@@ -19,7 +19,7 @@ use crate::config::{Config, Live};
 use crate::document::{Document, Rejection};
 use crate::intake::Status;
 use crate::reads::Reads;
-use crate::run::{Message, reference};
+use crate::run::{Message, next_reference};
 use crate::upstreams::UpstreamError;
 
 /// Submissions that the engine takes in at one go.
@@ -100,6 +100,8 @@ pub struct Snapshot {
     pub unfiled: u64,
     /// Attempts made since the start.
     pub attempts: u64,
+    /// Stored calls met since the start that do not read back. They are counted as what they are, and never end.
+    pub damaged: u64,
 }
 
 /// How the store does.
@@ -238,7 +240,7 @@ impl Handle {
     /// Why a call waits that only the store holds.
     async fn add_stored_standing(&self, view: &mut CallView) {
         let progress = &view.record.progress;
-        let Some((place, ready_at)) = reference(&view.record).zip(progress.ready_at) else { return };
+        let Some((place, ready_at)) = next_reference(&view.record).zip(progress.ready_at) else { return };
         let (reply, standing) = oneshot::channel();
         let _ = self.messages.send(Message::StoredStanding { place, state: progress.state, ready_at, reply }).await;
         if let Some(standing) = standing.await.ok().flatten() {

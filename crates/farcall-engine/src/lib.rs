@@ -22,6 +22,7 @@ pub mod outcome;
 pub mod proxy;
 pub mod quantity;
 mod reads;
+mod redirect;
 mod request;
 pub mod result_file;
 mod retry_override;

@@ -76,7 +76,8 @@ impl Reads {
         let (config, steady) = (self.config.now(), self.steady);
         self.with(move |reader| {
             let Some(record) = reader.call(id)? else { return Ok(None) };
-            let request = reader.request(id)?.unwrap_or_default();
+            // Of one whose document is damaged everything else can still be told.
+            let request = reader.requests(&[id])?.pop().flatten().map(|stored| stored.document).unwrap_or_default();
             let response = if record.progress.state.is_end() { reader.response(id)? } else { None };
             // The store is the truth; the standing tells why a call waits, if it still does.
             let standing = standing.filter(|_| !record.progress.state.is_end());

@@ -3,6 +3,8 @@
 //! Secrets are resolved here and nowhere else; what comes out is never stored or logged. The order of precedence: what
 //! we add, then the upstream's headers, then the call's own.
 
+pub(crate) mod hop;
+
 use std::path::Path;
 use std::sync::Arc;
 
@@ -43,11 +45,7 @@ pub(crate) fn build(
     upstream: &Upstream,
     directory: &Path,
 ) -> Result<HttpRequest, RequestError> {
-    let (body, is_json) = match &document.body {
-        Body::None => (Bytes::new(), false),
-        Body::Json(body) => (body.clone(), true),
-        Body::Raw(body) => (body.clone(), false),
-    };
+    let (body, is_json) = body(document);
     let mut headers = headers(attempt, &document.method, upstream, directory)?;
     if is_json {
         headers.entry(CONTENT_TYPE).or_insert(HeaderValue::from_static("application/json"));
@@ -77,14 +75,23 @@ pub(crate) fn headers(
     upstream: &Upstream,
     directory: &Path,
 ) -> Result<HeaderMap, RequestError> {
-    let mut headers = HeaderMap::with_capacity(8);
-    headers.insert(USER_AGENT, HeaderValue::from_static(AGENT));
-    if let Some((name, value)) = idempotency(attempt.call, method, upstream) {
-        headers.insert(name, value);
-    }
+    let mut headers = agent();
+    headers.extend(idempotency(attempt.call, method, upstream));
     if upstream.base_url.is_some() {
         headers.insert("traceparent", traceparent(attempt));
     }
+    upstream_headers(upstream, directory, &mut headers)?;
+    Ok(headers)
+}
+
+fn agent() -> HeaderMap {
+    let mut headers = HeaderMap::with_capacity(8);
+    headers.insert(USER_AGENT, HeaderValue::from_static(AGENT));
+    headers
+}
+
+/// The upstream's own headers, over those that are there.
+fn upstream_headers(upstream: &Upstream, directory: &Path, headers: &mut HeaderMap) -> Result<(), RequestError> {
     for (name, template) in &upstream.headers {
         let secret = template.resolve(directory)?;
         let unusable = || RequestError::HeaderValue { name: name.clone() };
@@ -92,7 +99,16 @@ pub(crate) fn headers(
         value.set_sensitive(template.has_references());
         headers.insert(HeaderName::try_from(name.as_str()).map_err(|_| unusable())?, value);
     }
-    Ok(headers)
+    Ok(())
+}
+
+/// The body of a call, and whether it is JSON.
+fn body(document: &Document) -> (Bytes, bool) {
+    match &document.body {
+        Body::None => (Bytes::new(), false),
+        Body::Json(body) => (body.clone(), true),
+        Body::Raw(body) => (body.clone(), false),
+    }
 }
 
 /// Through whom a request of this upstream goes.

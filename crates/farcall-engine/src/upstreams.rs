@@ -23,6 +23,10 @@ use crate::execute::http::{Resolver, Room, Transport, TransportError, TransportS
 
 pub(crate) use webhooks::command_policy;
 
+/// Undeclared upstreams that redirects may bring in: each takes memory for as long as the engine lives, and answers name
+/// any origin they like.
+const REDIRECTED_TO_MAX: usize = 10_000;
+
 /// One upstream.
 #[derive(Debug)]
 pub(crate) struct Known {
@@ -51,6 +55,8 @@ pub(crate) struct Upstreams {
     by_reference: HashMap<UpstreamRef, UpstreamId>,
     /// For webhooks.
     webhooks: HashMap<UpstreamRef, UpstreamId>,
+    /// Undeclared ones that were first named by redirects.
+    redirected_to: usize,
 }
 
 /// What all ways to upstreams have in common.
@@ -84,7 +90,7 @@ impl Upstreams {
     pub(crate) fn new(config: Arc<Config>, steady: SteadyClock) -> Self {
         let undeclared = Arc::new(config.undeclared.clone());
         let (by_id, by_reference, webhooks) = (IdMap::default(), HashMap::new(), HashMap::new());
-        Self { config, steady, undeclared, shared: Shared::default(), by_id, by_reference, webhooks }
+        Self { config, steady, undeclared, shared: Shared::default(), by_id, by_reference, webhooks, redirected_to: 0 }
     }
 
     /// Makes every declared upstream, with its limits as an earlier process left them.
@@ -132,6 +138,22 @@ impl Upstreams {
         // Only now: a callback may go to this very upstream, or to one whose callbacks come back here.
         self.set_callbacks(id, making)?;
         Ok(id)
+    }
+
+    /// The upstream that a redirect leads to; nothing when answers have named so many undeclared ones that no more are kept
+    /// account of.
+    pub(crate) fn resolve_redirect(
+        &mut self,
+        reference: &UpstreamRef,
+        making: &mut Making<'_>,
+    ) -> Result<Option<UpstreamId>, UpstreamError> {
+        let is_new = matches!(reference, UpstreamRef::Undeclared(_)) && !self.by_reference.contains_key(reference);
+        if is_new && self.redirected_to >= REDIRECTED_TO_MAX {
+            return Ok(None);
+        }
+        let id = self.resolve(reference, making)?;
+        self.redirected_to += usize::from(is_new);
+        Ok(Some(id))
     }
 
     /// Whether the configuration no longer has it.
@@ -189,6 +211,14 @@ pub(crate) fn limit_key(reference: &UpstreamRef) -> &str {
     match reference {
         UpstreamRef::Declared(name) => name,
         UpstreamRef::Undeclared(origin) => origin,
+    }
+}
+
+/// The name of an upstream, if it is declared.
+pub(crate) fn declared_name(reference: &UpstreamRef) -> Option<String> {
+    match reference {
+        UpstreamRef::Declared(name) => Some(name.clone()),
+        UpstreamRef::Undeclared(_) => None,
     }
 }
 

@@ -268,7 +268,7 @@ impl World {
             match effect {
                 Effect::Acknowledge { call } => self.acknowledge(call)?,
                 Effect::Refuse { call } => self.refuse(call)?,
-                Effect::Launch { attempt, upstream, .. } => self.launch(attempt, upstream)?,
+                Effect::Launch { attempt, upstream, hop, .. } => self.launch(attempt, hop.unwrap_or(upstream))?,
                 Effect::Abort { attempt } => self.abort_any(attempt)?,
                 Effect::Load => self.read_soon(),
                 Effect::Ended { call, has_file } => self.ended(call, has_file)?,

@@ -39,12 +39,14 @@ impl World {
         let Some(process) = &mut self.process else { return Ok(()) };
         process.out.insert(attempt, upstream);
         let boot = process.boot;
-        self.facts.launches.insert(attempt, Launch { at: self.now, boot });
+        let method = self.ledger.method_of(attempt.call).unwrap_or_default();
+        let place = upstream.0 as usize;
+        self.facts.launches.insert(attempt, Launch { place, method, at: self.now, boot });
         self.look_at(Event::Launched { attempt });
         self.check_concurrency(attempt, upstream)?;
         let server = u32::try_from(self.plan.quota(upstream.0 as usize)).expect("plans are small");
         let is_out = !self.healed && self.plan.faults.is_out(server, self.now.since(self.plan.start));
-        let course = self.networks[upstream.0 as usize].course(&mut self.dice, self.now, is_out);
+        let course = self.networks[upstream.0 as usize].course(&mut self.dice, self.now, method, is_out);
         self.schedule_course(attempt, &course);
         if self.dice.between(0, 999) < self.plan.faults.launch_crash_permille {
             let soon = self.dice.up_to(course.arrives_at.map_or(Duration::ZERO, |at| at.since(self.now)));
@@ -191,12 +193,25 @@ impl World {
         ensure(is_first, || format!("{attempt:?} is launched twice"))?;
         let deadline = self.ledger.deadline(attempt.call).map(|at| self.clocks.instant(at));
         ensure(deadline.is_none_or(|at| self.now < at), || format!("{attempt:?} is launched after its deadline"))?;
+        self.check_place(attempt, upstream)?;
         let started_at = self.clocks.instant(stored.granted_at);
         let drained = self.process.as_ref().and_then(|process| process.draining);
         ensure(drained.is_none_or(|drain| started_at <= drain.from), || {
             format!("{attempt:?} at {upstream:?} is started while we drain")
         })?;
         Ok(started_at)
+    }
+
+    /// It goes where the store says, and is charged there.
+    fn check_place(&self, attempt: AttemptId, upstream: UpstreamId) -> Check {
+        let stored = self.ledger.hop_key(attempt.call).map(|key| self.plan.place_of(key));
+        let own = terms(&self.plan, &self.facts, attempt.call).upstream;
+        let place = stored.unwrap_or(Some(own));
+        let charged = self.facts.decided.get(&attempt).map(|decided| decided.place);
+        let went = upstream.0 as usize;
+        ensure(place == Some(went) && charged == Some(went), || {
+            format!("{attempt:?} goes to {went}, and should to {place:?}; it is charged to {charged:?}")
+        })
     }
 
     /// No more attempts out, as seen from here, than the policy allows.

@@ -76,6 +76,8 @@ pub(crate) enum Origin {
 /// Moments of an attempt that its row tells in another time.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Decided {
+    /// Where it was to go.
+    pub(crate) place: usize,
     /// When it was decided that it starts.
     pub(crate) era: usize,
     pub(crate) granted_at: Instant,
@@ -85,6 +87,9 @@ pub(crate) struct Decided {
 
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Launch {
+    /// Where it went, by what was stored.
+    pub(crate) place: usize,
+    pub(crate) method: &'static str,
     pub(crate) at: Instant,
     pub(crate) boot: usize,
 }

@@ -3,14 +3,15 @@
 //! Bytes and words are made up; they decide nothing.
 
 use bytes::Bytes;
-use farcall_core::call::{ErrorKind, Source, TenantId, Via};
+use farcall_core::call::{ErrorKind, Source, TenantId, UpstreamId, Via};
 use farcall_core::dispatcher::{self, Callback};
+use farcall_core::hop::{Heading, Hop};
 use farcall_core::id::{AttemptId, CallId};
 use farcall_core::settle::Tries;
 use farcall_core::steady::{Steady, SteadyClock};
 use farcall_core::time::{Now, Timestamp};
 use farcall_store::port::{self, Insert, Settle, Start};
-use farcall_store::record::{CallRecord, ErrorRecord, FileIdentity, Progress};
+use farcall_store::record::{CallRecord, ErrorRecord, FileIdentity, HopRecord, Progress};
 
 use crate::facts::{Decided, Facts, Origin};
 use crate::plan::Plan;
@@ -34,21 +35,24 @@ pub(crate) fn translate(plan: &Plan, facts: &mut Facts, clock: Clock, write: &di
             };
             port::Write::Insert(Box::new(insert))
         }
-        dispatcher::Write::Start { attempt, kind, at } => {
+        dispatcher::Write::Start { attempt, kind, upstream, at } => {
             let era = facts.eras.len() - 1;
-            facts.decided.insert(attempt, Decided { era, granted_at: at.instant, proved_at: None, ended_at: None });
+            let place = upstream.0 as usize;
+            let decided = Decided { place, era, granted_at: at.instant, proved_at: None, ended_at: None };
+            facts.decided.insert(attempt, decided);
             let (started_at, granted_at) = (at.timestamp, steady.steady(at.instant));
             port::Write::Start(Start { call: attempt.call, number: attempt.number, kind, started_at, granted_at })
         }
-        dispatcher::Write::Settle { call, attempt, progress, upstream: _ } => {
+        dispatcher::Write::Settle { call, attempt, progress, upstream } => {
             let ended_at = note_end(facts, clock, call, attempt);
             if progress.is_some_and(|progress| progress.state.is_end()) {
                 facts.finishes.insert(call, ended_at);
             }
+            let heading = progress.and_then(|progress| progress.heading).map(|to| heading(plan, upstream, to));
             let attempt = attempt.map(|end| attempt_end(steady, end));
             let progress = progress.map(|progress| progress_record(steady, progress));
             let at = steady.steady(now.instant);
-            port::Write::Settle(Box::new(Settle { at, call, attempt, progress, response: None }))
+            port::Write::Settle(Box::new(Settle { at, call, attempt, progress, heading, response: None }))
         }
         dispatcher::Write::Close { call, until } => port::Write::Close { call, until: steady.steady(until) },
         dispatcher::Write::Release { call, ready_at } => {
@@ -125,6 +129,7 @@ fn record(id: CallId, source: Source, limit_key: &str, accepted_at: Timestamp, p
         file: None,
         filed: true,
         idempotency: None,
+        hop: None,
     }
 }
 
@@ -147,10 +152,28 @@ fn note_end(facts: &mut Facts, clock: Clock, call: CallId, end: Option<dispatche
 }
 
 fn progress_record(steady: SteadyClock, progress: dispatcher::Progress) -> Progress {
-    let dispatcher::Progress { state, ready_at, tries, status, error, finished_at } = progress;
+    let dispatcher::Progress { state, ready_at, tries, heading: _, status, error, finished_at } = progress;
     let Tries { retries, requeues, throttles } = tries;
     let (ready_at, error) = (ready_at.map(|at| steady.steady(at)), error.map(error_record));
     Progress { state, ready_at, retries, requeues, throttles, finished_at, status, error }
+}
+
+fn heading(plan: &Plan, home: UpstreamId, heading: Heading) -> port::Heading {
+    let key = |upstream: UpstreamId| plan.upstreams[upstream.0 as usize].key.clone();
+    let Heading::Hop(Hop { upstream, method, count }) = heading else {
+        return port::Heading { limit_key: key(home), hop: None };
+    };
+    let hop = HopRecord {
+        url: String::new(),
+        // The plan's methods have names of their own, but for one.
+        method: method.name().unwrap_or("PURGE").to_owned(),
+        count,
+        upstream: Some(key(upstream)),
+        has_body: false,
+        is_elsewhere: false,
+        home_key: key(home),
+    };
+    port::Heading { limit_key: key(upstream), hop: Some(hop) }
 }
 
 fn attempt_end(steady: SteadyClock, end: dispatcher::AttemptEnd) -> port::AttemptEnd {

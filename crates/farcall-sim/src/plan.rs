@@ -55,6 +55,11 @@ impl Plan {
             let policy = policies::draw(dice, forms, &targets);
             upstreams.push(UpstreamPlan::new(dice, place, policy, changes_limits));
         }
+        for upstream in upstreams.iter_mut().skip(1).filter(|_| forms.redirects) {
+            let always = dice.count(1, count);
+            let places = (1..=count).filter(|&place| place == always || dice.percent(60)).collect();
+            upstream.network.redirect_to(places, dice.count(0, 60));
+        }
         if dice.percent(15) {
             upstreams[1].network.turn_hostile(dice);
         }
@@ -79,6 +84,11 @@ impl Plan {
     /// The place of the upstream whose limits hold for what goes to this one.
     pub(crate) fn quota(&self, place: usize) -> usize {
         self.upstreams[place].shares.unwrap_or(place)
+    }
+
+    /// The place of the upstream whose calls are counted by this limit key.
+    pub(crate) fn place_of(&self, key: &str) -> Option<usize> {
+        self.upstreams.iter().position(|upstream| upstream.key == key)
     }
 
     /// The upstream that these callbacks went to: that of commands, or that of webhooks to this limit key.

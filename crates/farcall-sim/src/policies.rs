@@ -21,6 +21,7 @@ pub(crate) struct Forms {
     pub(crate) requeue: bool,
     pub(crate) callbacks: bool,
     pub(crate) webhooks: bool,
+    pub(crate) redirects: bool,
 }
 
 impl Forms {
@@ -33,6 +34,7 @@ impl Forms {
             requeue: dice.percent(40),
             callbacks: dice.percent(50),
             webhooks: dice.percent(40),
+            redirects: dice.percent(40),
         }
     }
 }
@@ -54,6 +56,7 @@ pub(crate) fn draw(dice: &mut Dice, forms: Forms, targets: &[u32]) -> UpstreamPo
             on_success: callback(dice, forms, targets),
             on_fail: callback(dice, forms, targets),
         },
+        redirects: if forms.redirects { dice.count(0, 4) } else { 0 },
     }
 }
 

@@ -7,6 +7,7 @@ use std::num::{NonZeroI64, NonZeroU32};
 
 use farcall_core::call::{CallSpec, CallbackOf, Method, Priority, UpstreamId};
 use farcall_core::dispatcher::{Census, Dispatcher, LaneLoad, Loaded, OpenAttempt, Recovered, Wanted};
+use farcall_core::hop::Hop;
 use farcall_core::id::CallId;
 use farcall_core::lane::LaneId;
 use farcall_core::limit::{Ask, Limits, Past, PastGrant};
@@ -39,7 +40,8 @@ pub(crate) fn boot(world: &mut World, seed: u64) -> Result<(Dispatcher, Recovery
     for record in &recovery.engaged {
         let spec = spec(&mut *reader, plan, steady, record, &unfiled)?;
         let open = open.remove(&record.id).unwrap_or_default();
-        dispatcher.restore(now, recovered(record, steady, spec, open));
+        let recovered = Recovered { hop: hop(plan, record), ..recovered(record, steady, spec, open) };
+        dispatcher.restore(now, recovered);
     }
     Ok((dispatcher, recovery))
 }
@@ -81,8 +83,8 @@ pub(crate) fn load(reader: &mut dyn Reader, world: &World, wanted: &Wanted) -> R
         };
         LaneRange { lane, ready_at: steady.steady(asked.from.ready_at), call: asked.from.call, count: asked.count }
     };
-    let lanes = reader.waiting(&wanted.lanes.iter().map(range).collect::<Vec<_>>())?;
-    let deadlines = if wanted.deadlines > 0 { reader.expiring(wanted.deadlines)? } else { Vec::new() };
+    let lanes = reader.waiting(&wanted.lanes.iter().map(range).collect::<Vec<_>>())?.found;
+    let deadlines = if wanted.deadlines > 0 { reader.expiring(wanted.deadlines)?.found } else { Vec::new() };
     let mut calls = Vec::new();
     for &call in &wanted.calls {
         calls.extend(reader.call(call)?);
@@ -90,7 +92,7 @@ pub(crate) fn load(reader: &mut dyn Reader, world: &World, wanted: &Wanted) -> R
     let mut read = |records: Vec<CallRecord>| -> Result<Vec<Recovered>, ReadError> {
         let mut one = |record: &CallRecord| {
             let spec = spec(reader, plan, steady, record, &BTreeSet::new())?;
-            Ok(recovered(record, steady, spec, Vec::new()))
+            Ok(Recovered { hop: hop(plan, record), ..recovered(record, steady, spec, Vec::new()) })
         };
         records.iter().map(&mut one).collect()
     };
@@ -98,6 +100,7 @@ pub(crate) fn load(reader: &mut dyn Reader, world: &World, wanted: &Wanted) -> R
         lanes: lanes.into_iter().map(&mut read).collect::<Result<_, _>>()?,
         deadlines: read(deadlines)?,
         calls: read(calls)?,
+        has_gaps: false,
     })
 }
 
@@ -107,11 +110,7 @@ fn lane_id(lane: &LaneName) -> LaneId {
 }
 
 fn upstream_of(plan: &Plan, key: &str, is_callback: bool) -> UpstreamId {
-    let place = if is_callback {
-        plan.place_of_callback(key)
-    } else {
-        plan.upstreams.iter().position(|upstream| upstream.key == key)
-    };
+    let place = if is_callback { plan.place_of_callback(key) } else { plan.place_of(key) };
     UpstreamId(place.and_then(|place| u32::try_from(place).ok()).expect("no upstream is ever removed"))
 }
 
@@ -168,7 +167,7 @@ fn spec(
     let wish = if record.has_overrides { document(reader, record.id)?.map(|at| &plan.calls[at]) } else { None };
     Ok(CallSpec {
         id: record.id,
-        upstream: upstream_of(plan, &record.limit_key, record.callback_of.is_some()),
+        upstream: upstream_of(plan, record.home_key(), record.callback_of.is_some()),
         source: record.source,
         method: Method::of(&record.method),
         priority: Priority::new(record.priority).expect("stored as it was accepted"),
@@ -191,11 +190,19 @@ fn document(reader: &mut dyn Reader, call: CallId) -> Result<Option<usize>, Read
     Ok(bytes.map(|bytes| u32::from_le_bytes(bytes) as usize))
 }
 
+/// Where redirects have led a call.
+fn hop(plan: &Plan, record: &CallRecord) -> Option<Hop> {
+    let hop = record.hop.as_ref()?;
+    let upstream = upstream_of(plan, &record.limit_key, false);
+    Some(Hop { upstream, method: Method::of(&hop.method), count: hop.count })
+}
+
 fn recovered(record: &CallRecord, steady: SteadyClock, spec: CallSpec, open: Vec<OpenAttempt>) -> Recovered {
     let progress = &record.progress;
     Recovered {
         spec,
         state: progress.state,
+        hop: None,
         tries: Tries { retries: progress.retries, requeues: progress.requeues, throttles: progress.throttles },
         attempts: record.attempts,
         ready_at: progress.ready_at.map(|at| steady.instant(at)),

@@ -7,11 +7,15 @@
 use std::time::Duration;
 
 use farcall_core::attempt::{AttemptResult, BytesSent};
-use farcall_core::call::ErrorKind;
+use farcall_core::call::{ErrorKind, Method, UpstreamId};
+use farcall_core::hop::Redirect;
 use farcall_core::policy::UpstreamPolicy;
 use farcall_core::time::Instant;
 
 use crate::dice::Dice;
+
+/// The place of redirects among what may become of an attempt.
+const REDIRECTS: usize = 7;
 
 /// How one upstream and the way there behave.
 #[derive(Debug, Clone)]
@@ -28,8 +32,10 @@ pub(crate) struct Network {
     /// Nothing arrives later than this after the connection closed; unset, whatever is under way may.
     pub(crate) late_max: Option<Duration>,
     /// By place in `Fate::draw`.
-    weights: [u32; 6],
+    weights: [u32; 8],
     retry_after_max: Duration,
+    /// Where its answers may redirect to.
+    redirects_to: Vec<u32>,
 }
 
 /// What will become of an attempt, if nobody cuts it off.
@@ -66,19 +72,26 @@ impl Network {
             late_max: is_bounded.then_some(jitter),
             weights: Self::weights(dice),
             retry_after_max: dice.spread(Duration::from_secs(1), Duration::from_secs(300_000)),
+            redirects_to: Vec::new(),
         }
+    }
+
+    /// Some of its answers send whoever asks to one of these upstreams.
+    pub(crate) fn redirect_to(&mut self, places: Vec<u32>, weight: u32) {
+        self.weights[REDIRECTS] = weight;
+        self.redirects_to = places;
     }
 
     /// The same way once nothing goes wrong any more: prompt success.
     pub(crate) fn heal(&mut self) {
-        self.weights = [1, 0, 0, 0, 0, 0];
+        self.weights = [1, 0, 0, 0, 0, 0, 0, 0];
         self.think_max = Duration::from_millis(10);
     }
 
     /// It answers nobody, or asks everybody to wait for very long. No other upstream may feel it.
     pub(crate) fn turn_hostile(&mut self, dice: &mut Dice) {
         let answers = dice.percent(50);
-        self.weights = if answers { [0, 1, 0, 0, 0, 0] } else { [0, 0, 0, 0, 0, 1] };
+        self.weights = if answers { [0, 1, 0, 0, 0, 0, 0, 0] } else { [0, 0, 0, 0, 0, 0, 1, 0] };
         self.retry_after_max = Duration::from_secs(300_000);
     }
 
@@ -87,8 +100,8 @@ impl Network {
         self.connect_max + self.write_max + (self.base + self.spread) * 2 + Duration::from_millis(30)
     }
 
-    /// What becomes of an attempt launched now.
-    pub(crate) fn course(&self, dice: &mut Dice, now: Instant, is_out: bool) -> Course {
+    /// What becomes of an attempt launched now, by a request of this method.
+    pub(crate) fn course(&self, dice: &mut Dice, now: Instant, method: &str, is_out: bool) -> Course {
         let write_at = now + dice.up_to(self.connect_max);
         let write_time = dice.up_to(self.write_max);
         let sent_at = write_at + write_time;
@@ -109,6 +122,11 @@ impl Network {
             2 => silent.refused(write_at),
             3 => silent.reset(dice, write_at, answered_at),
             4 => silent.broken(dice, answered_at),
+            5 => silent.turned_away(answered_at),
+            REDIRECTS => {
+                let redirect = self.redirect(dice, method);
+                silent.answered(dice, answered_at, redirect)
+            }
             _ => Course { arrives_at: silent.arrives_at.filter(|_| dice.percent(70)), ..silent },
         }
     }
@@ -131,9 +149,23 @@ impl Network {
         if dice.percent(50) { answer(200, None) } else { self.bad_answer(dice) }
     }
 
-    fn weights(dice: &mut Dice) -> [u32; 6] {
-        let mut weights = [50, 0, 0, 0, 0, 0];
-        for weight in &mut weights[1..] {
+    /// A redirect, and what a client makes of it: browsers ask with GET for what a POST was sent on to.
+    fn redirect(&self, dice: &mut Dice, method: &str) -> AttemptResult {
+        let status = *dice.pick(&[301, 302, 303, 307, 308]);
+        let becomes_get = match status {
+            301 | 302 => method == "POST",
+            303 => !["GET", "HEAD"].contains(&method),
+            _ => false,
+        };
+        let method = if becomes_get { Method::Get } else { Method::of(method) };
+        let to = Redirect::To { upstream: UpstreamId(*dice.pick(&self.redirects_to)), method };
+        let redirect = Some(if dice.percent(3) { Redirect::Downgrade } else { to });
+        AttemptResult { redirect, ..answer(status, None) }
+    }
+
+    fn weights(dice: &mut Dice) -> [u32; 8] {
+        let mut weights = [50, 0, 0, 0, 0, 0, 0, 0];
+        for weight in &mut weights[1..REDIRECTS] {
             if dice.percent(50) {
                 *weight = dice.count(1, 40);
             }
@@ -183,6 +215,12 @@ impl Course {
         Self { finish: Some((at, failed(ErrorKind::Reset))), ..self }
     }
 
+    /// The upstream counts it, does nothing with it, and says so.
+    fn turned_away(self, at: Instant) -> Self {
+        let result = AttemptResult { bytes_sent: BytesSent::Refused, ..failed(ErrorKind::Reset) };
+        Self { finish: Some((at, result)), ..self }
+    }
+
     fn broken(self, dice: &mut Dice, at: Instant) -> Self {
         let kind = *dice.pick(&[
             ErrorKind::Internal,
@@ -204,6 +242,7 @@ const fn answer(status: u16, retry_after: Option<Duration>) -> AttemptResult {
         status: Some(status),
         error: None,
         retry_after,
+        redirect: None,
         content_ok: true,
         bytes_sent: BytesSent::Maybe,
         latency: Duration::ZERO,

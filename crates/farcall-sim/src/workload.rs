@@ -47,7 +47,8 @@ struct Wishes {
     span: Duration,
 }
 
-const METHODS: [&str; 6] = ["GET", "POST", "PUT", "DELETE", "PATCH", "PURGE"];
+/// The methods that calls have.
+pub(crate) const METHODS: [&str; 6] = ["GET", "POST", "PUT", "DELETE", "PATCH", "PURGE"];
 
 /// All calls of a run, for this many upstreams and with callbacks to these, in the order of their offers, and the time
 /// over which they come.

@@ -14,8 +14,8 @@ use farcall_core::steady::{KeptClock, Steady};
 use farcall_core::time::Timestamp;
 
 use crate::record::{
-    AttemptRecord, CallRecord, ErrorRecord, FileIdentity, GrantRecord, LaneName, Progress, Recovery, RequestRecord,
-    ResponseRecord,
+    AttemptRecord, CallRecord, Damaged, ErrorRecord, FileIdentity, GrantRecord, HopRecord, LaneName, Progress,
+    Recovery, RequestRecord, ResponseRecord,
 };
 
 /// One change that must be durable before what rests on it happens.
@@ -23,12 +23,12 @@ use crate::record::{
 pub enum Write {
     /// A new call and the document it came as. Neither its id nor its idempotency key is known yet.
     Insert(Box<Insert>),
-    /// An attempt is about to be made; the call runs, and stands in no lane any more. The call has not ended, and
-    /// the number is one above that of its last attempt.
+    /// An attempt is about to be made, counted by the limit key that the call has now; the call runs, and stands in no lane
+    /// any more. The call has not ended, and the number is one above that of its last attempt.
     Start(Start),
     /// An attempt ended, or a waiting call did.
     Settle(Box<Settle>),
-    /// An answer to this call asks everybody to keep away from its upstream until then. The later of several counts.
+    /// An answer to this call asks everybody to keep away from where it went until then. The later of several counts.
     Close { call: CallId, until: Steady },
     /// A call that was held back may go on from then on. It has not ended, and neither runs nor waits in a lane.
     Release { call: CallId, ready_at: Steady },
@@ -89,8 +89,18 @@ pub struct Settle {
     pub attempt: Option<AttemptEnd>,
     /// Where the call stands from now on; nothing when only the attempt ended.
     pub progress: Option<Progress>,
+    /// Where it goes from now on; nothing when that stays as it is. Refused without a progress.
+    pub heading: Option<Heading>,
     /// Kept when this attempt ended the call and there was an answer; refused without an end.
     pub response: Option<ResponseRecord>,
+}
+
+/// Where a call goes, and what it is counted by there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Heading {
+    pub limit_key: String,
+    /// Where redirects have led it; nothing when it goes to its own URL.
+    pub hop: Option<HopRecord>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -120,6 +130,20 @@ pub struct LaneRange {
     pub ready_at: Steady,
     pub call: CallId,
     pub count: u32,
+}
+
+/// What was read, and what stands among it that does not read back.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Legible<T> {
+    pub found: T,
+    pub damaged: Vec<Damaged>,
+}
+
+impl<T> Legible<T> {
+    /// All of it.
+    pub const fn whole(found: T) -> Self {
+        Self { found, damaged: Vec::new() }
+    }
 }
 
 /// Why a batch was not committed; none of it is durable.
@@ -211,8 +235,8 @@ pub trait Reader: Send {
     /// When the store cannot be read.
     fn request(&mut self, id: CallId) -> Result<Option<Bytes>, ReadError>;
 
-    /// What it takes to make attempts of these calls, in their order; nothing for an unknown call. All at one go, because
-    /// a backlog is read back while it is sent.
+    /// What it takes to make attempts of these calls, in their order; nothing for an unknown call, and for one of which
+    /// something is damaged. All at one go, because a backlog is read back while it is sent.
     ///
     /// # Errors
     /// When the store cannot be read.
@@ -244,17 +268,18 @@ pub trait Reader: Send {
     /// When the store cannot be read.
     fn grants(&mut self, limit_key: &str, ask: GrantsAsk) -> Result<Vec<GrantRecord>, ReadError>;
 
-    /// The calls of each range, in the order of their places.
+    /// The calls of each range, in the order of their places. Damaged ones are passed over and do not count.
     ///
     /// # Errors
     /// When the store cannot be read.
-    fn waiting(&mut self, ranges: &[LaneRange]) -> Result<Vec<Vec<CallRecord>>, ReadError>;
+    fn waiting(&mut self, ranges: &[LaneRange]) -> Result<Legible<Vec<Vec<CallRecord>>>, ReadError>;
 
-    /// At most `count` calls that wait in a lane and have a deadline, the earliest first.
+    /// At most `count` calls that wait in a lane and have a deadline, the earliest first. Damaged ones are passed over
+    /// and do not count.
     ///
     /// # Errors
     /// When the store cannot be read.
-    fn expiring(&mut self, count: u32) -> Result<Vec<CallRecord>, ReadError>;
+    fn expiring(&mut self, count: u32) -> Result<Legible<Vec<CallRecord>>, ReadError>;
 
     /// The calls that came from files of this name and are not filed yet, in the order of acceptance.
     ///

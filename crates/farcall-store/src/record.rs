@@ -56,7 +56,8 @@ pub struct CallRecord {
     pub via: Via,
     /// The name of a declared upstream.
     pub upstream: Option<String>,
-    /// What limits are counted by: the declared name, or the origin of an undeclared upstream.
+    /// What its next attempt is counted by, and in whose lanes it waits: the declared name or, of an undeclared upstream, the
+    /// origin. Its own upstream's, or that of the place where redirects have led it.
     pub limit_key: String,
     /// Upper case; empty for a process.
     pub method: String,
@@ -83,6 +84,33 @@ pub struct CallRecord {
     /// Its response file and request file are in place; true for calls that came from no file.
     pub filed: bool,
     pub idempotency: Option<IdempotencyRecord>,
+    /// Where redirects have led it. Nothing of one that has ended.
+    pub hop: Option<HopRecord>,
+}
+
+impl CallRecord {
+    /// The limit key of its own upstream, wherever redirects have led it.
+    pub fn home_key(&self) -> &str {
+        self.hop.as_ref().map_or(&self.limit_key, |hop| &hop.home_key)
+    }
+}
+
+/// Where redirects have led a call.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HopRecord {
+    pub url: String,
+    /// Upper case.
+    pub method: String,
+    /// Redirects followed so far.
+    pub count: u32,
+    /// The name of the declared upstream that the URL belongs to.
+    pub upstream: Option<String>,
+    /// The request's body goes along.
+    pub has_body: bool,
+    /// It has left the origin of the call's URL, and what is not for others stays behind, for good.
+    pub is_elsewhere: bool,
+    /// The limit key of the call's own upstream.
+    pub home_key: String,
 }
 
 impl Progress {
@@ -185,6 +213,17 @@ pub struct LaneRecord {
     pub waiting: u64,
 }
 
+/// A stored call, or something that belongs to one, that does not read back.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Damaged {
+    /// Unless that is damaged, too.
+    pub call: Option<CallId>,
+    /// It has not ended, and cannot be read to be made.
+    pub is_live: bool,
+    /// What its store says of it.
+    pub what: String,
+}
+
 /// What a store holds that still needs the engine, taken over at open.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Recovery {
@@ -197,6 +236,8 @@ pub struct Recovery {
     pub open_attempts: Vec<(CallId, AttemptRecord)>,
     /// Ended calls whose files are not in place yet, in the order of acceptance.
     pub unfiled: Vec<CallRecord>,
+    /// What of all these does not read back, and stands in none of the lists.
+    pub damaged: Vec<Damaged>,
     pub totals: Totals,
     /// The clock that was kept last.
     pub clock: Option<KeptClock>,

@@ -72,6 +72,7 @@ impl Standing {
         let ends = settle.progress.as_ref().map(|progress| progress.state.is_end());
         match (self.state.is_end(), ends) {
             (_, None) if settle.attempt.is_none() => Err(Refusal("settlement of nothing")),
+            (_, None) if settle.heading.is_some() => Err(Refusal("heading without a progress")),
             (_, None | Some(false)) if settle.response.is_some() => Err(Refusal("response before the end")),
             (_, None) => Ok(Settlement::Stays),
             (false, Some(false)) => Ok(Settlement::GoesOn),

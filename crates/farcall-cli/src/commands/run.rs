@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use farcall_core::call::WaitReason;
 use farcall_core::time::Instant;
-use farcall_engine::{Overview, clock};
+use farcall_engine::{Overview, Snapshot, clock};
 use tracing::Level;
 
 use crate::args::Dir;
@@ -119,11 +119,17 @@ impl View {
         if !is_quiet || snapshot.unfiled > 0 || snapshot.in_flight > 0 {
             return false;
         }
-        if live(&snapshot) > 0 && self.paused() != live(&snapshot) {
+        if live(&snapshot) > self.stuck(&snapshot) {
             return false;
         }
         self.refresh(session).await;
-        live(&session.handle.snapshot()) == self.paused()
+        let snapshot = session.handle.snapshot();
+        live(&snapshot) <= self.stuck(&snapshot)
+    }
+
+    /// Calls that cannot end by themselves.
+    fn stuck(&self, snapshot: &Snapshot) -> u64 {
+        self.paused() + snapshot.damaged
     }
 
     fn paused(&self) -> u64 {
@@ -141,7 +147,7 @@ impl View {
         }
         if is_interrupted {
             Exit::Interrupted
-        } else if tally.failed() > 0 || rejected > 0 {
+        } else if tally.failed() > 0 || rejected > 0 || session.handle.snapshot().damaged > 0 {
             Exit::CallFailed
         } else {
             Exit::Ok
@@ -150,7 +156,8 @@ impl View {
 
     fn remarks(&self, session: &Session, tally: Tally, rejected: u64) -> Vec<String> {
         let mut remarks = Vec::new();
-        let left = live(&session.handle.snapshot());
+        let snapshot = session.handle.snapshot();
+        let left = live(&snapshot);
         if tally.ended() == 0 && left == 0 && rejected == 0 {
             remarks.push(format!("nothing waits in {}", session.directory.display()));
         }
@@ -164,6 +171,10 @@ impl View {
                 paused => format!(", {paused} of them for a paused upstream"),
             };
             remarks.push(format!("{} left for later{paused}", counted(left, "call")));
+        }
+        if snapshot.damaged > 0 {
+            let damaged = counted(snapshot.damaged, "call");
+            remarks.push(format!("{damaged} damaged in the store and left alone, see docs/promises.md"));
         }
         remarks
     }

@@ -7,6 +7,7 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use rusqlite::Connection;
 use serde_json::{Value, json};
 
 use crate::rig::checker::{assert_kept, drain};
@@ -159,5 +160,143 @@ fn a_flipped_bit_is_never_sent() -> Outcome {
         tally.told + tally.refused >= u32::try_from(rounds / 2)?,
         "bits of what is sent were not missed: {tally:?}"
     );
+    Ok(())
+}
+
+/// Waiting calls in a store at rest; the middle one of them is to be damaged.
+struct Queue {
+    dir: tempfile::TempDir,
+    upstream: Recorder,
+    ids: Vec<String>,
+}
+
+const VICTIM: usize = 4;
+const CALLS: usize = 9;
+
+impl Queue {
+    /// Every third call has settings of its own, every fourth a body in a file of its own.
+    fn stock() -> Result<Self, Box<dyn std::error::Error>> {
+        let dir = tempfile::tempdir()?;
+        let upstream = Recorder::start(|_, _| Reply::new(200))?;
+        let config = format!("upstreams:\n  api: {{ base_url: \"{}\", retry: 0 }}\n", upstream.url());
+        std::fs::write(dir.path().join("farcall.yml"), config)?;
+        let program = Program::serve(dir.path())?;
+        let mut ids = Vec::new();
+        for n in 0..CALLS {
+            let mut call =
+                json!({ "upstream": "api", "end_point": "/x", "method": "PUT", "delay": "2s", "body": body(n) });
+            if n % 3 == 0 {
+                call["timeout"] = json!(20);
+            }
+            if n % VICTIM == 0 {
+                call["body"]["filler"] = json!("x".repeat(70_000));
+            }
+            ids.push(post_call(dir.path(), &call)?.body["id"].as_str().ok_or("no id")?.to_owned());
+        }
+        assert_eq!(program.terminate()?.code(), Some(0));
+        Ok(Self { dir, upstream, ids })
+    }
+
+    fn damage(&self, sql: &str) -> Outcome {
+        let connection = Connection::open(store(self.dir.path(), "farcall.db"))?;
+        let bits = self.ids[VICTIM].trim_start_matches("call_").replace('-', "");
+        let changed = connection.execute(&sql.replace("$ID", &format!("x'{bits}'")), [])?;
+        assert_eq!(changed, 1);
+        connection.close().map_err(|(_, error)| error)?;
+        Ok(())
+    }
+
+    /// What each call has come to when all that can end have.
+    fn ends(&self) -> Result<Vec<Value>, Box<dyn std::error::Error>> {
+        until("every other call has arrived", || (self.upstream.arrivals().len() >= CALLS - 1).then_some(()));
+        let end = |id: &String| {
+            until("the call's end", || {
+                let call = get(self.dir.path(), &format!("/v1/calls/{id}")).ok()?;
+                let state = call.body["state"].as_str().unwrap_or("damaged");
+                (!matches!(state, "scheduled" | "queued" | "running" | "retrying")).then_some(call.body)
+            })
+        };
+        let ends = self.ids.iter().map(end).collect();
+        assert_eq!(self.upstream.arrivals().len(), CALLS - 1, "the damaged one is not sent");
+        Ok(ends)
+    }
+
+    fn victim_and_others(&self) -> Result<Value, Box<dyn std::error::Error>> {
+        let mut ends = self.ends()?;
+        let victim = ends.remove(VICTIM);
+        assert!(ends.iter().all(|call| call["state"] == "succeeded"), "{ends:?}");
+        Ok(victim)
+    }
+}
+
+#[test]
+fn a_call_whose_text_is_damaged_ends_with_its_error_and_all_others_are_made() -> Outcome {
+    let inline = "UPDATE requests SET sum = sum + 1 WHERE call = (SELECT seq FROM calls WHERE id = $ID)";
+    for is_missing in [false, true] {
+        let queue = Queue::stock()?;
+        if is_missing {
+            let name = queue.ids[VICTIM].trim_start_matches("call_").to_owned() + ".request";
+            std::fs::remove_file(store(queue.dir.path(), "bodies").join(name))?;
+        } else {
+            queue.damage(inline)?;
+        }
+        let program = Program::serve(queue.dir.path())?;
+        let victim = queue.victim_and_others()?;
+        assert_eq!((&victim["state"], &victim["error"]["kind"]), (&json!("failed"), &json!("internal")), "{victim}");
+        assert_eq!(program.terminate()?.code(), Some(0));
+    }
+    Ok(())
+}
+
+#[test]
+fn a_call_whose_row_is_damaged_is_told_of_and_all_others_are_made() -> Outcome {
+    let queue = Queue::stock()?;
+    queue.damage("UPDATE calls SET via = 'tcq' WHERE id = $ID")?;
+    let program = Program::serve(queue.dir.path())?;
+    let victim = queue.victim_and_others()?;
+    assert_eq!(victim["status"], 503, "{victim}");
+    let told = program.log().matches("a stored call is damaged").count();
+    assert_eq!(told, 1, "{}", program.log());
+    assert!(program.log().contains(&queue.ids[VICTIM]));
+    assert_eq!(program.terminate()?.code(), Some(0));
+    // Nobody waits for it: `run` comes to its end, and says so.
+    let run = std::process::Command::new(env!("CARGO_BIN_EXE_farcall")).arg("run").arg(queue.dir.path()).output()?;
+    let said = String::from_utf8_lossy(&run.stderr);
+    assert_eq!(run.status.code(), Some(1), "{said}");
+    assert!(said.contains("1 call damaged in the store"), "{said}");
+    Ok(())
+}
+
+#[test]
+fn a_running_call_that_is_damaged_hurts_no_other_when_the_program_starts_again() -> Outcome {
+    for (sql, state) in [
+        ("UPDATE calls SET source = 'appi' WHERE id = $ID", None),
+        ("UPDATE requests SET sum = sum + 1 WHERE call = (SELECT seq FROM calls WHERE id = $ID)", Some("failed")),
+    ] {
+        let dir = tempfile::tempdir()?;
+        let upstream =
+            Recorder::start(|_, number| Reply::new(200).after(Duration::from_secs(u64::from(number < 2) * 30)))?;
+        let config = format!("upstreams:\n  api: {{ base_url: \"{}\", retry: 0 }}\n", upstream.url());
+        std::fs::write(dir.path().join("farcall.yml"), config)?;
+        let program = Program::serve(dir.path())?;
+        let call = json!({ "upstream": "api", "end_point": "/x", "method": "PUT", "timeout": 40, "body": body(1) });
+        let mut ids = Vec::new();
+        for _ in 0..2 {
+            ids.push(post_call(dir.path(), &call)?.body["id"].as_str().ok_or("no id")?.to_owned());
+        }
+        until("both are out", || (upstream.arrivals().len() == 2).then_some(()));
+        program.kill()?;
+        let queue = Queue { dir, upstream, ids: vec![ids[1].clone(); VICTIM + 1] };
+        queue.damage(sql)?;
+        let program = Program::serve(queue.dir.path())?;
+        let read = |id: &str| get(queue.dir.path(), &format!("/v1/calls/{id}")).ok();
+        until("the other one is made again", || read(&ids[0]).filter(|call| call.body["state"] == "succeeded"));
+        match state {
+            Some(state) => drop(until("its end", || read(&ids[1]).filter(|call| call.body["state"] == state))),
+            None => assert!(program.log().contains("a stored call is damaged"), "{}", program.log()),
+        }
+        assert_eq!(queue.upstream.arrivals().len(), 3);
+        assert_eq!(program.terminate()?.code(), Some(0));
+    }
     Ok(())
 }

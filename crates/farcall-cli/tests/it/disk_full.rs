@@ -14,7 +14,7 @@ use crate::rig::program::{Program, get, post_call};
 use crate::rig::recorder::{Recorder, Reply};
 use crate::rig::volume::{Cover, Volume, can_use};
 use crate::rig::world::{Told, World};
-use crate::rig::{drop_file, pause, until};
+use crate::rig::{drop_file, pause, rounds, until};
 
 type Outcome = Result<(), Box<dyn std::error::Error>>;
 
@@ -85,13 +85,26 @@ fn below_min_free_calls_are_refused_files_stay_and_accepted_calls_end() -> Outco
 
 #[test]
 fn a_disk_full_to_the_last_byte_refuses_and_goes_on_when_there_is_space() -> Outcome {
-    let Some(volume) = Volume::tmpfs(48 << 10)? else { return Ok(()) };
+    fill_up_and_free(48 << 10)
+}
+
+/// The store's own log may fill it before anything else does.
+#[test]
+fn a_small_disk_full_to_the_last_byte_refuses_and_goes_on_when_there_is_space() -> Outcome {
+    for _ in 0..rounds(3) {
+        fill_up_and_free(8 << 10)?;
+    }
+    Ok(())
+}
+
+fn fill_up_and_free(kib: u32) -> Outcome {
+    let Some(volume) = Volume::tmpfs(kib)? else { return Ok(()) };
     let world = World::within(&volume.dir())?;
     let program = world.launch().serve()?;
     let filler = volume.dir().join("filler");
     let refused = || world.told.lock().expect("not poisoned").values().any(|told| matches!(told, Told::Refused(507)));
     world.load_for(Duration::from_millis(300));
-    assert!(!refused(), "the volume is large enough for what comes before it is filled");
+    assert!(kib < 48 << 10 || !refused(), "the volume is large enough for what comes before it is filled");
     fill(&filler, 0)?;
     world.load_for(Duration::from_secs(2));
     assert!(refused(), "a call that cannot be kept is refused with 507");

@@ -12,6 +12,7 @@ mod disk_full;
 mod inbox;
 mod kofaf;
 mod launch;
+mod multiplexed;
 mod power;
 mod reload;
 mod rig;

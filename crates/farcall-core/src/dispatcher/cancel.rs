@@ -36,12 +36,14 @@ impl Dispatcher {
     pub(super) const fn follow_cancel(over: &Over) -> Decision {
         match over.decision {
             end @ Decision::End { .. } => end,
-            Decision::Wait { .. } | Decision::Requeue { .. } => match over.end.outcome {
-                // It sent nothing, so nothing was sent that has no answer.
-                _ if over.end.proved_at.is_none() => Decision::End { state: State::Cancelled, error: None },
-                AttemptOutcome::Unknown => Decision::End { state: State::Unknown, error: over.end.error },
-                _ => Decision::End { state: State::Failed, error: over.end.error },
-            },
+            Decision::Wait { .. } | Decision::Requeue { .. } | Decision::HandBack | Decision::Hop { .. } => {
+                match over.end.outcome {
+                    // It sent nothing, so nothing was sent that has no answer.
+                    _ if over.end.proved_at.is_none() => Decision::End { state: State::Cancelled, error: None },
+                    AttemptOutcome::Unknown => Decision::End { state: State::Unknown, error: over.end.error },
+                    _ => Decision::End { state: State::Failed, error: over.end.error },
+                }
+            }
         }
     }
 }

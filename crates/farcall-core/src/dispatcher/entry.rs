@@ -2,7 +2,8 @@
 //!
 //! Plain data: what happens to an entry stands with what makes it happen.
 
-use crate::call::{CallSpec, QuotaId, State, WaitReason};
+use crate::call::{CallSpec, Method, QuotaId, State, UpstreamId, WaitReason};
+use crate::hop::{Heading, Hop};
 use crate::lane::{LaneId, Position};
 use crate::limit::Grant;
 use crate::settle::Tries;
@@ -14,6 +15,8 @@ pub(super) struct Entry {
     pub(super) spec: CallSpec,
     pub(super) state: State,
     pub(super) place: Place,
+    /// Where redirects have led it.
+    pub(super) hop: Option<Hop>,
     pub(super) tries: Tries,
     /// Attempts made, over its whole life.
     pub(super) attempts: u32,
@@ -38,6 +41,7 @@ impl Entry {
             spec,
             state,
             place: Place::Lane,
+            hop: None,
             tries,
             attempts,
             deadline: None,
@@ -52,6 +56,33 @@ impl Entry {
 
     pub(super) const fn lane(&self) -> LaneId {
         LaneId { priority: self.spec.priority, tenant: self.spec.tenant }
+    }
+
+    /// The upstream that it goes to next, and in whose lanes it waits: its own, or that of a hop.
+    pub(super) fn upstream(&self) -> UpstreamId {
+        self.hop.map_or(self.spec.upstream, |hop| hop.upstream)
+    }
+
+    /// That of its next attempt.
+    pub(super) fn method(&self) -> Method {
+        self.hop.map_or(self.spec.method, |hop| hop.method)
+    }
+
+    /// Redirects followed so far.
+    pub(super) fn redirects(&self) -> u32 {
+        self.hop.map_or(0, |hop| hop.count)
+    }
+
+    /// Leaves the hop, if it is at one.
+    pub(super) fn go_home(&mut self) -> Option<Heading> {
+        self.hop.take().map(|_| Heading::Home)
+    }
+
+    /// To where its next try begins: its own URL, or the hop at which its request has become another.
+    pub(super) fn begin_anew(&mut self) -> Option<Heading> {
+        let method = self.spec.method;
+        let leaves = self.hop.is_some_and(|hop| !hop.is_begun_from(method));
+        if leaves { self.go_home() } else { None }
     }
 
     /// What is known of it here is not stored, so it stays in memory.
@@ -83,6 +114,8 @@ pub(super) enum Place {
 #[derive(Debug, Clone)]
 pub(super) struct Live {
     pub(super) number: u32,
+    /// Among whose attempts it is counted.
+    pub(super) upstream: UpstreamId,
     /// What it is charged to, and its slots there.
     pub(super) quota: QuotaId,
     pub(super) grant: Grant,

@@ -3,11 +3,12 @@
 //! What a result means is asked of `classify` and `settle`; here it is carried out: slots, counts, writes, the
 //! callbacks.
 
-use super::entry::{Cut, Live, Place};
+use super::entry::{Cut, Entry, Live, Place};
 use super::{AskedBy, AttemptEnd, Callback, Dispatcher, Effect, Progress, Write};
 use crate::attempt::{AttemptOutcome, AttemptResult, BytesSent};
-use crate::call::{CallSpec, CallbackOf, ErrorKind, Method, Priority, Source, State, TenantId};
+use crate::call::{CallSpec, CallbackOf, ErrorKind, Method, Priority, Source, State, TenantId, UpstreamId};
 use crate::classify::{Verdict, classify};
+use crate::hop::{Heading, Hop};
 use crate::id::{AttemptId, CallId};
 use crate::lifecycle::{self, Step};
 use crate::policy::Terms;
@@ -28,7 +29,7 @@ impl Dispatcher {
     pub(super) fn note_launched(&mut self, now: Now, attempt: AttemptId) {
         let Some(entry) = self.calls.get_mut(&attempt.call) else { return };
         let policy = &self.upstreams[entry.spec.upstream.0 as usize].policy;
-        let at = now.instant + Terms::new(policy, entry.spec.overrides.as_deref(), entry.spec.method).timeout();
+        let at = now.instant + Terms::new(policy, entry.spec.overrides.as_deref(), entry.method()).timeout();
         if let Some(live) = entry.launched(attempt.number).filter(|live| live.times_out_at.is_none()) {
             live.times_out_at = Some(at);
             self.timers.set(at, Timer::Timeout(attempt));
@@ -76,7 +77,7 @@ impl Dispatcher {
             Some(Cut::Drain) => {
                 let tries = self.calls[&attempt.call].tries;
                 let decision = match wrote {
-                    BytesSent::No => Decision::Requeue { tries },
+                    BytesSent::No | BytesSent::Refused => Decision::HandBack,
                     BytesSent::Maybe => {
                         self.with_terms(attempt.call, |t| decide_interrupted(t, tries, ErrorKind::Reset))
                     }
@@ -85,14 +86,14 @@ impl Dispatcher {
             }
             Some(Cut::Cancel) => {
                 let decision = match wrote {
-                    BytesSent::No => Decision::End { state: State::Cancelled, error: None },
+                    BytesSent::No | BytesSent::Refused => Decision::End { state: State::Cancelled, error: None },
                     BytesSent::Maybe => Decision::End { state: State::Unknown, error: Some(ErrorKind::Reset) },
                 };
                 self.conclude_cut(now, attempt, &live, wrote, ErrorKind::Reset, decision);
             }
             Some(Cut::Timeout) | None => {
                 let verdict = match wrote {
-                    BytesSent::No => Verdict::Retryable(ErrorKind::Timeout),
+                    BytesSent::No | BytesSent::Refused => Verdict::Retryable(ErrorKind::Timeout),
                     BytesSent::Maybe => Verdict::Unknown(ErrorKind::Timeout),
                 };
                 self.conclude(now, attempt, &live, verdict, None);
@@ -153,23 +154,30 @@ impl Dispatcher {
         // Nobody can report of one that was never let go.
         let place = entry.live.iter().position(|live| live.number == attempt.number && live.is_durable)?;
         let mut live = entry.live.swap_remove(place);
-        let id = entry.spec.upstream;
         if let Some(at) = live.times_out_at {
             self.timers.cancel(at, Timer::Timeout(attempt));
         }
         let quota = &mut self.quotas[live.quota.0 as usize];
         match wrote {
             BytesSent::No => quota.limits.give_back(&live.grant),
-            BytesSent::Maybe => quota.limits.ended(&mut live.grant, now.instant),
+            // What was refused has arrived all the same.
+            BytesSent::Refused | BytesSent::Maybe => quota.limits.ended(&mut live.grant, now.instant),
         }
-        self.leave(id, live.quota);
+        self.leave(live.upstream, live.quota);
         Some(live)
     }
 
     fn with_terms<T>(&self, call: CallId, decide: impl FnOnce(&Terms<'_>) -> T) -> T {
-        let spec = &self.calls[&call].spec;
-        let policy = &self.upstreams[spec.upstream.0 as usize].policy;
-        decide(&Terms::new(policy, spec.overrides.as_deref(), spec.method))
+        let entry = &self.calls[&call];
+        let policy = &self.upstreams[entry.spec.upstream.0 as usize].policy;
+        let terms = Terms::new(policy, entry.spec.overrides.as_deref(), entry.method());
+        // What is to be cancelled goes on nowhere.
+        let terms = if entry.is_cancel_requested {
+            terms.without_redirects()
+        } else {
+            terms.after_redirects(entry.redirects())
+        };
+        decide(&terms)
     }
 
     fn conclude(&mut self, now: Now, attempt: AttemptId, live: &Live, verdict: Verdict, status: Option<u16>) {
@@ -196,7 +204,7 @@ impl Dispatcher {
         decision: Decision,
     ) {
         let outcome = match wrote {
-            BytesSent::No => AttemptOutcome::Cancelled,
+            BytesSent::No | BytesSent::Refused => AttemptOutcome::Cancelled,
             BytesSent::Maybe => AttemptOutcome::Unknown,
         };
         let end = attempt_end(now, live, outcome, None, Some(kind));
@@ -231,20 +239,27 @@ impl Dispatcher {
                 self.push_settle(call, Some(over.end), None);
             }
             Decision::End { state, error } => self.end(now, call, state, error, status, Some(over.end)),
-            Decision::Wait { .. } | Decision::Requeue { .. } if is_late => {
+            Decision::Wait { .. } | Decision::Requeue { .. } | Decision::HandBack | Decision::Hop { .. } if is_late => {
                 self.end(now, call, State::Expired, Some(ErrorKind::Deadline), status, Some(over.end));
             }
             Decision::Wait { until, reason, tries } => {
-                let progress = self.wait(call, until, tries, &over.end);
+                let progress = self.wait(call, until, tries, &over.end, Entry::begin_anew);
                 self.push_settle(call, Some(over.end), Some(progress));
                 self.stand(call, until, Some(reason));
             }
             Decision::Requeue { tries } => {
                 let ready_at = self.end_of_line(now);
-                let progress = self.wait(call, ready_at, tries, &over.end);
+                let progress = self.wait(call, ready_at, tries, &over.end, Entry::begin_anew);
                 self.push_settle(call, Some(over.end), Some(progress));
                 self.stand(call, ready_at, None);
             }
+            Decision::HandBack => {
+                let (ready_at, tries) = (self.end_of_line(now), self.calls[&call].tries);
+                let progress = self.wait(call, ready_at, tries, &over.end, |_| None);
+                self.push_settle(call, Some(over.end), Some(progress));
+                self.stand(call, ready_at, None);
+            }
+            Decision::Hop { upstream, method } => self.hop(call, upstream, method, &over.end),
         }
     }
 
@@ -252,7 +267,9 @@ impl Dispatcher {
     fn final_decision(&self, call: CallId, over: &Over) -> Decision {
         let entry = &self.calls[&call];
         match over.decision {
-            Decision::Wait { .. } | Decision::Requeue { .. } if entry.deaths >= DEATHS_MAX => {
+            Decision::Wait { .. } | Decision::Requeue { .. } | Decision::HandBack | Decision::Hop { .. }
+                if entry.deaths >= DEATHS_MAX =>
+            {
                 Decision::End { state: State::Poisoned, error: Some(ErrorKind::Internal) }
             }
             _ if entry.is_cancel_requested => Self::follow_cancel(over),
@@ -268,14 +285,37 @@ impl Dispatcher {
         }
     }
 
-    fn wait(&mut self, call: CallId, ready_at: Instant, tries: Tries, end: &AttemptEnd) -> Progress {
+    /// The try goes on where the answer redirects to, as an attempt of its own. It waits there for its turn, at the place
+    /// that it had: what came later does not overtake it.
+    fn hop(&mut self, call: CallId, upstream: UpstreamId, method: Method, end: &AttemptEnd) {
+        let entry = &self.calls[&call];
+        let (ready_at, tries) = (entry.ready_at, entry.tries);
+        let hop = Hop { upstream, method, count: entry.redirects() + 1 };
+        let progress = self.wait(call, ready_at, tries, end, |entry| {
+            entry.hop = Some(hop);
+            Some(Heading::Hop(hop))
+        });
+        self.push_settle(call, Some(*end), Some(progress));
+        self.stand(call, ready_at, None);
+    }
+
+    /// A call that ran waits from now on; `head` says where to.
+    fn wait(
+        &mut self,
+        call: CallId,
+        ready_at: Instant,
+        tries: Tries,
+        end: &AttemptEnd,
+        head: impl FnOnce(&mut Entry) -> Option<Heading>,
+    ) -> Progress {
         let entry = self.calls.get_mut(&call).expect("a call that waits is known");
+        let heading = head(entry);
         let state = lifecycle::next(entry.state, Step::Wait).expect("only a running call comes to wait");
         self.census.change(entry.state, state);
         entry.state = state;
         entry.tries = tries;
         let (status, error, ready_at) = (end.status, end.error, Some(ready_at));
-        Progress { state, ready_at, tries, status, error, finished_at: None }
+        Progress { state, ready_at, tries, heading, status, error, finished_at: None }
     }
 
     /// Ends a call: its outcome is written, what still runs of it cut off, its callbacks inserted.
@@ -298,7 +338,8 @@ impl Dispatcher {
             self.timers.cancel(deadline, Timer::Deadline(call));
         }
         let finished_at = Some(now.timestamp);
-        let progress = Progress { state, ready_at: None, tries: entry.tries, status, error, finished_at };
+        let (tries, heading) = (entry.tries, entry.go_home());
+        let progress = Progress { state, ready_at: None, tries, heading, status, error, finished_at };
         let spec = entry.spec.clone();
         if entry.live.is_empty() {
             self.forget(call);

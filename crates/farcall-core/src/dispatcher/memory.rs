@@ -84,7 +84,7 @@ impl Dispatcher {
     pub(super) fn stand(&mut self, call: CallId, ready_at: Instant, asleep: Option<WaitReason>) {
         let Some(entry) = self.calls.get_mut(&call) else { return };
         entry.ready_at = ready_at;
-        let (id, lane, position) = (entry.spec.upstream, entry.lane(), entry.position());
+        let (id, lane, position) = (entry.upstream(), entry.lane(), entry.position());
         let is_pinned = entry.is_pinned();
         if is_pinned || !self.upstream(id).lanes.is_beyond(lane, position) {
             self.let_in(call, asleep);
@@ -102,7 +102,7 @@ impl Dispatcher {
     pub(super) fn let_in(&mut self, call: CallId, asleep: Option<WaitReason>) {
         let Some(entry) = self.calls.get_mut(&call) else { return };
         entry.place = asleep.map_or(Place::Lane, |reason| Place::Asleep { reason });
-        let (id, lane, position) = (entry.spec.upstream, entry.lane(), entry.position());
+        let (id, lane, position) = (entry.upstream(), entry.lane(), entry.position());
         let cost = self.quotas[self.upstreams[id.0 as usize].quota.0 as usize].limits.cap(entry.spec.cost.get());
         let upstream = &mut self.upstreams[id.0 as usize];
         self.loaded += 1;
@@ -124,7 +124,7 @@ impl Dispatcher {
             entry.is_stored_as_scheduled = true;
         }
         entry.place = Place::Lane;
-        let (id, lane, position) = (entry.spec.upstream, entry.lane(), entry.position());
+        let (id, lane, position) = (entry.upstream(), entry.lane(), entry.position());
         self.upstream(id).lanes.wake(lane, position);
         self.wake_for(id, call);
     }
@@ -132,7 +132,7 @@ impl Dispatcher {
     /// Takes a call that ends out of its lane.
     pub(super) fn leave_lane(&mut self, call: CallId) {
         let Some(entry) = self.calls.get(&call) else { return };
-        let (id, lane, position) = (entry.spec.upstream, entry.lane(), entry.position());
+        let (id, lane, position) = (entry.upstream(), entry.lane(), entry.position());
         if matches!(entry.place, Place::Asleep { .. }) {
             self.timers.cancel(position.ready_at, Timer::Wake(call));
         }
@@ -158,7 +158,7 @@ impl Dispatcher {
             self.census.change(State::Queued, State::Scheduled);
             entry.state = State::Scheduled;
         }
-        let (id, lane, position) = (entry.spec.upstream, entry.lane(), entry.position());
+        let (id, lane, position) = (entry.upstream(), entry.lane(), entry.position());
         let lanes = &mut self.upstreams[id.0 as usize].lanes;
         lanes.leave_out(lane, position, 1);
         let stood = lanes.remove(lane, position);

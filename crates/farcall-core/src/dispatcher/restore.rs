@@ -8,6 +8,7 @@ use super::entry::Entry;
 use super::{AttemptEnd, Census, Dispatcher, Effect, Progress, Write};
 use crate::attempt::AttemptOutcome;
 use crate::call::{CallSpec, ErrorKind, State, UpstreamId};
+use crate::hop::Hop;
 use crate::id::CallId;
 use crate::lane::{LaneId, Position};
 use crate::policy::Terms;
@@ -22,6 +23,8 @@ const LONG_AGO: Duration = Duration::from_secs(100 * 365 * 86_400);
 pub struct Recovered {
     pub spec: CallSpec,
     pub state: State,
+    /// Where redirects have led it.
+    pub hop: Option<Hop>,
     pub tries: Tries,
     pub attempts: u32,
     /// Its place in its lane, when it waits in one.
@@ -31,6 +34,11 @@ pub struct Recovered {
 }
 
 impl Recovered {
+    /// The upstream in whose lanes it waits, or where its attempt is out.
+    pub(super) fn upstream(&self) -> UpstreamId {
+        self.hop.map_or(self.spec.upstream, |hop| hop.upstream)
+    }
+
     pub(super) const fn lane(&self) -> LaneId {
         LaneId { priority: self.spec.priority, tenant: self.spec.tenant }
     }
@@ -59,12 +67,12 @@ impl Dispatcher {
         if recovered.state == State::Running {
             return self.restore_running(now, recovered);
         }
-        let Recovered { spec, state, tries, attempts, .. } = recovered;
+        let Recovered { spec, state, hop, tries, attempts, .. } = recovered;
         let ready_at = self.end_of_line(now);
         if !spec.callback_of.is_some_and(|of| of.held) {
             self.writes.push(Write::Release { call: spec.id, ready_at });
         }
-        self.place_new(Entry::new(spec, state, tries, attempts, ready_at), None);
+        self.place_new(Entry { hop, ..Entry::new(spec, state, tries, attempts, ready_at) }, None);
     }
 
     /// An attempt that was out though its call had ended, a hedge that lost: it may have arrived.
@@ -76,12 +84,16 @@ impl Dispatcher {
 
     /// A call whose attempts were out: they are stored as unknown, and the call goes on or ends by `on_unknown`.
     fn restore_running(&mut self, now: Now, recovered: Recovered) {
-        let Recovered { spec, tries, attempts, open, .. } = recovered;
+        let went_to = recovered.upstream();
+        let Recovered { spec, state, hop, tries, attempts, open, .. } = recovered;
         let (call, id) = (spec.id, spec.upstream);
+        // It was the first of its lane, and is again: a million others may have come after it.
+        let place = now.instant - LONG_AGO;
+        let mut entry = Entry { hop, ..Entry::new(spec, state, tries, attempts, place) };
         let policy = &self.upstreams[id.0 as usize].policy;
-        let terms = Terms::new(policy, spec.overrides.as_deref(), spec.method);
+        let terms = Terms::new(policy, entry.spec.overrides.as_deref(), entry.method());
         let decision = decide_interrupted(&terms, tries, ErrorKind::Unknown);
-        let proved_at = now.instant + self.quota_of(id).limits.jitter();
+        let proved_at = now.instant + self.quota_of(went_to).limits.jitter();
         let mut ends = open.iter().map(|open| unknown_end(now, open.number, proved_at)).collect::<Vec<_>>();
         let last = ends.pop();
         for end in ends {
@@ -89,20 +101,22 @@ impl Dispatcher {
         }
         let (state, error) = match decision {
             Decision::End { state, error } => (state, error),
-            Decision::Wait { .. } | Decision::Requeue { .. } => (State::Retrying, Some(ErrorKind::Unknown)),
+            Decision::Wait { .. } | Decision::Requeue { .. } | Decision::HandBack | Decision::Hop { .. } => {
+                (State::Retrying, Some(ErrorKind::Unknown))
+            }
         };
         self.census.change(State::Running, state);
+        entry.state = state;
         let finished_at = state.is_end().then_some(now.timestamp);
-        // It was the first of its lane, and is again: a million others may have come after it.
-        let place = now.instant - LONG_AGO;
         let ready_at = (!state.is_end()).then_some(place);
-        let progress = Progress { state, ready_at, tries, status: None, error, finished_at };
+        let heading = if state.is_end() { entry.go_home() } else { entry.begin_anew() };
+        let progress = Progress { state, ready_at, tries, heading, status: None, error, finished_at };
         self.writes.push(Write::Settle { call, upstream: id, attempt: last, progress: Some(progress) });
         if state.is_end() {
-            self.effects_after.push(Effect::Ended { call, has_file: spec.has_file });
-            self.insert_callbacks(now, &spec, state);
+            self.effects_after.push(Effect::Ended { call, has_file: entry.spec.has_file });
+            self.insert_callbacks(now, &entry.spec, state);
         } else {
-            self.place_new(Entry::new(spec, state, tries, attempts, place), None);
+            self.place_new(entry, None);
         }
     }
 }

@@ -74,12 +74,12 @@ impl Dispatcher {
     /// Why a call waits; nothing for calls that are not in memory.
     pub fn standing(&self, call: CallId) -> Option<Standing> {
         let entry = self.calls.get(&call)?;
-        let is_paused = self.upstreams[entry.spec.upstream.0 as usize].is_paused;
+        let is_paused = self.upstreams[entry.upstream().0 as usize].is_paused;
         let (wait_reason, next_at) = match entry.place {
             // However long its own wait is, a pause has no end that is known.
             Place::Asleep { .. } | Place::Lane if is_paused => (Some(WaitReason::Paused), None),
             Place::Asleep { reason } => (Some(reason), Some(entry.ready_at)),
-            Place::Lane => self.reason_to_wait(entry.spec.upstream),
+            Place::Lane => self.reason_to_wait(entry.upstream()),
             Place::Held | Place::Running | Place::Ended => (None, None),
         };
         Some(Standing { state: entry.state, wait_reason, next_at, is_cancel_requested: entry.is_cancel_requested })

@@ -122,7 +122,7 @@ impl Dispatcher {
     /// Starts an attempt of a call that waits, or one more of a call that runs.
     pub(super) fn start(&mut self, now: Now, call: CallId, cost: u32) {
         let Some(entry) = self.calls.get_mut(&call) else { return };
-        let id = entry.spec.upstream;
+        let (id, hop) = (entry.upstream(), entry.hop);
         let upstream = &mut self.upstreams[id.0 as usize];
         let charged = upstream.quota;
         let quota = &mut self.quotas[charged.0 as usize];
@@ -133,18 +133,27 @@ impl Dispatcher {
 
         entry.attempts += 1;
         let attempt = AttemptId { call, number: entry.attempts };
-        let kind = if entry.attempts == 1 { AttemptKind::First } else { AttemptKind::Retry };
-        let live =
-            Live { number: attempt.number, quota: charged, grant, is_durable: false, times_out_at: None, cut: None };
-        entry.live.push(live);
+        // Of the first try when no attempt was made but those whose redirects were followed.
+        let is_first = entry.attempts == entry.redirects() + 1;
+        let kind = if is_first { AttemptKind::First } else { AttemptKind::Retry };
+        let (number, is_durable) = (attempt.number, false);
+        entry.live.push(Live {
+            number,
+            upstream: id,
+            quota: charged,
+            grant,
+            is_durable,
+            times_out_at: None,
+            cut: None,
+        });
         entry.place = Place::Running;
         let state = lifecycle::next(entry.state, Step::Start).expect("only calls that wait or run are started");
         debug_assert_eq!(state, State::Running, "a started call runs");
         self.census.change(entry.state, state);
         entry.state = state;
 
-        self.writes.push(Write::Start { attempt, kind, at: now });
-        let not_after = entry.deadline;
-        self.effects_after.push(Effect::Launch { attempt, upstream: id, not_after });
+        self.writes.push(Write::Start { attempt, kind, upstream: id, at: now });
+        let (upstream, hop, not_after) = (entry.spec.upstream, hop.map(|hop| hop.upstream), entry.deadline);
+        self.effects_after.push(Effect::Launch { attempt, upstream, hop, not_after });
     }
 }

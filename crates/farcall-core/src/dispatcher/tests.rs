@@ -1,6 +1,7 @@
 //! The dispatcher by hand: one situation a test, on a clock that only moves when told.
 
 mod quotas;
+mod redirects;
 
 use std::num::NonZeroU32;
 use std::time::Duration;
@@ -9,7 +10,7 @@ mod cancels;
 mod failures;
 
 use super::*;
-use crate::attempt::{AttemptOutcome, AttemptResult, BytesSent};
+use crate::attempt::{AttemptKind, AttemptOutcome, AttemptResult, BytesSent};
 use crate::call::{CallSpec, ErrorKind, Method, Overrides, Priority, Source, TenantId};
 use crate::id::AttemptId;
 use crate::policy::{CallbackPolicy, LimitSpec};
@@ -141,6 +142,7 @@ fn answered(status: u16) -> AttemptResult {
         status: Some(status),
         error: None,
         retry_after: None,
+        redirect: None,
         content_ok: true,
         bytes_sent: BytesSent::Maybe,
         latency: Duration::from_millis(1),
@@ -399,6 +401,7 @@ fn an_attempt_that_was_out_at_the_crash_is_unknown_and_costs_no_retry() {
         calls[State::Running as usize] = 1;
         bench.dispatcher.restore_census(Census::new(1, 0, calls));
         let recovered = Recovered {
+            hop: None,
             spec: CallSpec { method, ..bench.spec(1) },
             state: State::Running,
             tries: Tries::default(),
@@ -447,6 +450,21 @@ fn an_error_of_the_last_attempt_is_the_calls() {
         panic!("the call was settled: {:?}", bench.writes)
     };
     assert_eq!((progress.state, progress.error), (State::Failed, Some(ErrorKind::Connect)));
+}
+
+#[test]
+fn an_attempt_that_was_refused_is_repeated_and_counts_as_an_arrival() {
+    for (bytes_sent, launches) in [(BytesSent::No, 2), (BytesSent::Refused, 1)] {
+        let limits = vec![LimitSpec { count: NonZeroU32::MIN, window: Duration::from_secs(3_600) }];
+        let mut bench = Bench::new(UpstreamPolicy { limits, retry: constant_retry(1), ..UpstreamPolicy::default() });
+        for number in 1..=2 {
+            let spec = bench.spec(number);
+            bench.offer(spec);
+        }
+        let result = AttemptResult { status: None, error: Some(ErrorKind::Reset), bytes_sent, ..answered(0) };
+        bench.tell(Event::Finished { attempt: attempt(1, 1), result });
+        assert_eq!((bench.end_of(1), bench.launches().len()), (None, launches), "{bytes_sent:?}");
+    }
 }
 
 #[test]

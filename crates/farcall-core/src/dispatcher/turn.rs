@@ -4,6 +4,7 @@
 
 use crate::attempt::{AttemptKind, AttemptOutcome};
 use crate::call::{ErrorKind, State, UpstreamId};
+use crate::hop::Heading;
 use crate::id::{AttemptId, CallId};
 use crate::settle::Tries;
 use crate::time::{Instant, Now, Timestamp};
@@ -35,29 +36,18 @@ pub enum Write {
     Start {
         attempt: AttemptId,
         kind: AttemptKind,
+        /// Where it goes, and whose limits it is charged to.
+        upstream: UpstreamId,
         at: Now,
     },
     /// An attempt ended, a waiting call did, or both an attempt and its call.
-    Settle {
-        call: CallId,
-        upstream: UpstreamId,
-        attempt: Option<AttemptEnd>,
-        progress: Option<Progress>,
-    },
+    Settle { call: CallId, upstream: UpstreamId, attempt: Option<AttemptEnd>, progress: Option<Progress> },
     /// An answer to this call asks everybody to keep away from its upstream until then.
-    Close {
-        call: CallId,
-        until: Instant,
-    },
+    Close { call: CallId, until: Instant },
     /// A callback that was held back may go on.
-    Release {
-        call: CallId,
-        ready_at: Instant,
-    },
+    Release { call: CallId, ready_at: Instant },
     /// A call's files are in place.
-    Filed {
-        call: CallId,
-    },
+    Filed { call: CallId },
 }
 
 impl Write {
@@ -112,6 +102,8 @@ pub struct Progress {
     /// Its place in its lane, when it waits.
     pub ready_at: Option<Instant>,
     pub tries: Tries,
+    /// Where it goes from now on; nothing when that stays as it is.
+    pub heading: Option<Heading>,
     /// The status and error of the attempt that decided.
     pub status: Option<u16>,
     pub error: Option<ErrorKind>,
@@ -125,8 +117,9 @@ pub enum Effect {
     Acknowledge { call: CallId },
     /// Tell them that it is not: it cannot be stored now, and nothing of it is kept.
     Refuse { call: CallId },
-    /// Make an attempt; from `not_after` on, the call's deadline, only report it aborted and nothing written.
-    Launch { attempt: AttemptId, upstream: UpstreamId, not_after: Option<Instant> },
+    /// Make an attempt of a call of this upstream, at `hop` when a redirect has led the call there; from `not_after` on, the
+    /// call's deadline, only report it aborted and nothing written.
+    Launch { attempt: AttemptId, upstream: UpstreamId, hop: Option<UpstreamId>, not_after: Option<Instant> },
     /// Cut an attempt off; only its report settles it.
     Abort { attempt: AttemptId },
     /// Read what [`super::Dispatcher::wanted`] names from the store, and answer with `Event::Loaded`.

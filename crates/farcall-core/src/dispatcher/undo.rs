@@ -63,7 +63,7 @@ impl Dispatcher {
         let place = entry.live.iter().position(|live| live.number == attempt.number)?;
         let live = entry.live.swap_remove(place);
         assert!(!live.is_durable, "{attempt:?} is durable and cannot be undone");
-        let id = entry.spec.upstream;
+        let id = live.upstream;
         let limits = &mut self.quotas[live.quota.0 as usize].limits;
         limits.undo(&live.grant);
         entry.attempts -= 1;

@@ -7,6 +7,7 @@ use std::time::Duration;
 use farcall_core::attempt::{AttemptResult, BytesSent};
 use farcall_core::call::{CallSpec, ErrorKind, Method, Priority, Source, State, TenantId, UpstreamId};
 use farcall_core::dispatcher::{Dispatcher, Effect, Event, Seq, TURNS_IN_FLIGHT_MAX, Write};
+use farcall_core::hop::{Heading, Hop, REDIRECTS_MAX, Redirect};
 use farcall_core::id::{AttemptId, CallId};
 use farcall_core::policy::{CallbackPolicy, LimitSpec, UpstreamPolicy};
 use farcall_core::time::{Instant, Now, Timestamp};
@@ -51,14 +52,23 @@ enum What {
 }
 
 fn bytes_sent() -> impl Strategy<Value = BytesSent> {
-    prop_oneof![Just(BytesSent::No), Just(BytesSent::Maybe)]
+    prop_oneof![Just(BytesSent::No), Just(BytesSent::Refused), Just(BytesSent::Maybe)]
+}
+
+fn redirect() -> impl Strategy<Value = Redirect> {
+    let methods = prop_oneof![Just(Method::Get), Just(Method::Post)];
+    let to = (1u32..=3, methods).prop_map(|(upstream, method)| Redirect::To { upstream: UpstreamId(upstream), method });
+    prop_oneof![9 => to, 1 => Just(Redirect::Downgrade)]
 }
 
 fn result() -> impl Strategy<Value = AttemptResult> {
-    let status = prop_oneof![Just(200u16), Just(404), Just(429), Just(500), Just(503)];
+    let status = prop_oneof![Just(200u16), Just(302), Just(404), Just(429), Just(500), Just(503)];
     let error = prop_oneof![Just(ErrorKind::Connect), Just(ErrorKind::Timeout), Just(ErrorKind::TooLarge)];
-    (prop::option::of(status), prop::option::of(error), prop::option::of(0u64..100_000), any::<bool>(), bytes_sent())
-        .prop_map(|(status, error, wait_ms, content_ok, bytes_sent)| AttemptResult {
+    let (status, error) = (prop::option::of(status), prop::option::weighted(0.3, error));
+    let redirect = prop::option::weighted(0.7, redirect());
+    (status, error, prop::option::of(0u64..100_000), any::<bool>(), bytes_sent(), redirect).prop_map(
+        |(status, error, wait_ms, content_ok, bytes_sent, redirect)| AttemptResult {
+            redirect: redirect.filter(|_| status == Some(302)),
             status,
             error,
             retry_after: wait_ms.map(Duration::from_millis),
@@ -66,7 +76,8 @@ fn result() -> impl Strategy<Value = AttemptResult> {
             bytes_sent,
             latency: Duration::ZERO,
             size: 0,
-        })
+        },
+    )
 }
 
 fn what() -> impl Strategy<Value = What> {
@@ -105,6 +116,7 @@ fn dispatcher() -> Dispatcher {
     let mut dispatcher = Dispatcher::new(UpstreamPolicy::default(), 1);
     dispatcher.declare(plain.clone());
     let limits = vec![limit(3, 500), limit(5, 70_000)];
+    let plain = UpstreamPolicy { redirects: 3, ..plain };
     let limited = dispatcher.declare(UpstreamPolicy { limits, ..plain.clone() });
     dispatcher.declare(UpstreamPolicy { concurrency: NonZeroU32::new(1), ..plain });
     let webhooks = dispatcher.declare_sharing(UpstreamPolicy::default(), limited);
@@ -163,6 +175,7 @@ struct Journal {
     inserted: std::collections::BTreeSet<CallId>,
     ended: std::collections::BTreeSet<CallId>,
     started: std::collections::BTreeMap<CallId, u32>,
+    hops: std::collections::BTreeMap<CallId, Hop>,
     out: std::collections::BTreeSet<AttemptId>,
 }
 
@@ -182,7 +195,19 @@ impl Journal {
                     let attempt = AttemptId { call, number: end.number };
                     prop_assert!(self.out.remove(&attempt), "{attempt:?} ended twice");
                 }
+                match progress.and_then(|progress| progress.heading) {
+                    Some(Heading::Hop(hop)) => {
+                        let before = self.hops.insert(call, hop).map_or(0, |hop| hop.count);
+                        prop_assert!(
+                            hop.count == before + 1 && hop.count <= REDIRECTS_MAX.min(3),
+                            "{hop:?} after {before}"
+                        );
+                    }
+                    Some(Heading::Home) => prop_assert!(self.hops.remove(&call).is_some(), "{call} is at home"),
+                    None => {}
+                }
                 if progress.is_some_and(|progress| progress.state.is_end()) {
+                    prop_assert!(!self.hops.contains_key(&call), "{call} ended on its way");
                     prop_assert!(self.ended.insert(call), "{call} ended twice");
                 }
             }
@@ -205,7 +230,11 @@ impl Bench {
         let turn = self.dispatcher.turn(now);
         for effect in &turn.effects {
             match effect {
-                Effect::Launch { attempt, .. } => prop_assert!(self.journal.out.contains(attempt), "{attempt:?}"),
+                Effect::Launch { attempt, hop, .. } => {
+                    prop_assert!(self.journal.out.contains(attempt), "{attempt:?}");
+                    let known = self.journal.hops.get(&attempt.call).map(|hop| hop.upstream);
+                    prop_assert_eq!(*hop, known, "{:?} goes where the journal says", attempt);
+                }
                 Effect::Ended { call, .. } => prop_assert!(self.journal.ended.contains(call), "{call}"),
                 Effect::Acknowledge { call } => prop_assert!(self.journal.inserted.contains(call), "{call}"),
                 Effect::Refuse { call } => {

@@ -45,6 +45,7 @@ pub(super) struct Layer {
     pub proxy: Option<ProxyLayer>,
     pub max_response: Option<u64>,
     pub max_headers: Option<HeaderCaps>,
+    pub redirects: Option<u32>,
     pub addresses: Option<Addresses>,
     pub idempotent: Option<bool>,
     pub idempotency_header: Option<String>,
@@ -83,6 +84,7 @@ impl Layer {
             proxy: self.proxy.or_else(|| below.proxy.clone()),
             max_response: self.max_response.or(below.max_response),
             max_headers: self.max_headers.or(below.max_headers),
+            redirects: self.redirects.or(below.redirects),
             addresses: self.addresses.or(below.addresses),
             idempotent: self.idempotent.or(below.idempotent),
             idempotency_header: self.idempotency_header.or_else(|| below.idempotency_header.clone()),
@@ -140,6 +142,7 @@ impl Layer {
             success_statuses: self.success.clone().unwrap_or_default().statuses,
             // Where they go is known once every upstream is.
             callbacks: CallbackPolicy::default(),
+            redirects: self.redirects.unwrap_or(default.redirects),
         }
     }
 

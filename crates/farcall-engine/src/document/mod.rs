@@ -146,6 +146,16 @@ pub enum RejectionKind {
     NotAvailableYet,
 }
 
+impl UpstreamRef {
+    /// The upstream that a URL belongs to.
+    pub(crate) fn of(url: &Url, config: &Config) -> Self {
+        match config.upstream_for(url) {
+            Some((name, _)) => Self::Declared(name.to_owned()),
+            None => Self::Undeclared(url.origin().ascii_serialization()),
+        }
+    }
+}
+
 impl<'c> From<&'c Config> for Routing<'c> {
     fn from(config: &'c Config) -> Self {
         Self { upstreams: &config.upstreams, undeclared: &config.undeclared }

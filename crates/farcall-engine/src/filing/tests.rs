@@ -4,7 +4,7 @@ use bytes::Bytes;
 use farcall_core::call::{Source, State, TenantId, Via};
 use farcall_core::steady::Steady;
 use farcall_core::time::Timestamp;
-use farcall_store::port::{GrantsAsk, LaneRange};
+use farcall_store::port::{GrantsAsk, LaneRange, Legible};
 use farcall_store::record::{AttemptRecord, CallRecord, FileIdentity, GrantRecord, Progress, ResponseRecord};
 
 use super::*;
@@ -40,12 +40,12 @@ impl Reader for Faulty {
         Ok(None)
     }
 
-    fn waiting(&mut self, _: &[LaneRange]) -> Result<Vec<Vec<CallRecord>>, ReadError> {
-        Ok(Vec::new())
+    fn waiting(&mut self, _: &[LaneRange]) -> Result<Legible<Vec<Vec<CallRecord>>>, ReadError> {
+        Ok(Legible::default())
     }
 
-    fn expiring(&mut self, _: u32) -> Result<Vec<CallRecord>, ReadError> {
-        Ok(Vec::new())
+    fn expiring(&mut self, _: u32) -> Result<Legible<Vec<CallRecord>>, ReadError> {
+        Ok(Legible::default())
     }
 
     fn unfiled(&mut self, _: &[u8]) -> Result<Vec<(CallId, FileIdentity)>, ReadError> {
@@ -92,6 +92,7 @@ fn ended(id: CallId) -> CallRecord {
         file: Some(FileIdentity { name, device: 1, inode: 1, changed_ns: 0 }),
         filed: false,
         idempotency: None,
+        hop: None,
     }
 }
 

@@ -72,6 +72,7 @@ fn insert(number: u64) -> Write {
         file: None,
         filed: true,
         idempotency: None,
+        hop: None,
     };
     Write::Insert(Box::new(Insert { at: Steady::from_micros(0), call, request: bytes::Bytes::new() }))
 }

@@ -5,12 +5,14 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use farcall_core::attempt::{AttemptResult, BytesSent};
 use farcall_core::call::{ErrorKind, UpstreamId};
 use farcall_core::dispatcher::Event;
 use farcall_core::id::AttemptId;
 use farcall_core::time::Instant;
 use farcall_crash::{self as crash, Point};
+use farcall_store::record::CallRecord;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -25,9 +27,10 @@ use crate::execute::http::Transport;
 use crate::execute::process::{Command, Spawner};
 use crate::execute::{HttpRequest, Milestones, Report};
 use crate::reads::Reads;
+use crate::redirect::{Asked, Next};
 use crate::request;
 use crate::result_file::Filing;
-use crate::upstreams::Serves;
+use crate::upstreams::{Known, Serves};
 
 /// What an attempt's task works with.
 #[derive(Debug)]
@@ -48,6 +51,11 @@ pub(super) enum Target {
         kept: Option<Arc<Kept>>,
         way: Way,
     },
+    /// To where redirects have led the call.
+    Hop {
+        home: Way,
+        there: Way,
+    },
     Webhook {
         way: Way,
     },
@@ -59,10 +67,18 @@ pub(super) enum Target {
 /// The way to an upstream.
 #[derive(Debug)]
 pub(super) struct Way {
-    reference: UpstreamRef,
-    settings: Arc<Upstream>,
-    transport: Arc<Transport>,
+    pub(super) reference: UpstreamRef,
+    pub(super) settings: Arc<Upstream>,
+    pub(super) transport: Arc<Transport>,
     wants_milestones: bool,
+}
+
+/// What an attempt came to.
+#[derive(Debug)]
+pub(super) struct Made {
+    pub(super) report: Report,
+    /// What the answer asks for, when that may be followed.
+    pub(super) next: Option<Next>,
 }
 
 /// Passes an attempt's milestones on to the loop.
@@ -72,7 +88,13 @@ struct Told {
 }
 
 impl Run {
-    pub(super) fn launch(&mut self, id: AttemptId, upstream: UpstreamId, not_after: Option<Instant>) {
+    /// Makes an attempt of a call of this upstream, or where redirects have led it.
+    pub(super) fn launch(
+        &mut self,
+        id: AttemptId,
+        (upstream, hop): (UpstreamId, Option<UpstreamId>),
+        not_after: Option<Instant>,
+    ) {
         let now = clock::now();
         let is_late = not_after.is_some_and(|at| at <= now.instant);
         if is_late {
@@ -95,12 +117,12 @@ impl Run {
             self.tasks.spawn(attempt.run(Target::Command { spawner: Arc::clone(&self.spawner) }));
             return;
         };
-        let way = Way {
-            reference: known.reference.clone(),
-            settings: Arc::clone(&known.settings),
-            transport: Arc::clone(&known.transport),
-            wants_milestones: !known.settings.policy.limits.is_empty(),
-        };
+        let way = Way::to(known);
+        if let Some(hop) = hop {
+            let there = Way::to(self.upstreams.get(hop).expect("a redirect leads to an upstream that is known"));
+            self.tasks.spawn(attempt.run(Target::Hop { home: way, there }));
+            return;
+        }
         if known.serves == Serves::Webhooks {
             self.tasks.spawn(attempt.run(Target::Webhook { way }));
             return;
@@ -118,7 +140,7 @@ impl Run {
         }
     }
 
-    pub(super) fn reported(&mut self, id: AttemptId, report: Box<Report>) {
+    pub(super) fn reported(&mut self, id: AttemptId, report: Box<Report>, next: Option<Next>) {
         self.pending.running.remove(&id);
         let now = clock::now();
         if let Some(upstream) = self.dispatcher.upstream_of(id.call) {
@@ -130,7 +152,8 @@ impl Run {
         let event = if report.aborted {
             Event::Aborted { attempt: id, wrote: report.result.bytes_sent }
         } else {
-            Event::Finished { attempt: id, result: report.result }
+            let redirect = next.and_then(|next| self.redirect(now, id, next));
+            Event::Finished { attempt: id, result: AttemptResult { redirect, ..report.result } }
         };
         self.pending.reports.insert(id, report);
         self.dispatcher.handle(now, event);
@@ -140,32 +163,37 @@ impl Run {
 impl Attempt {
     pub(super) async fn run(self, target: Target) {
         let made = async {
-            let report = self.make(target).await;
+            let made = self.make(target).await;
             crash::reach(Point::AttemptEnded);
-            report
+            made
         };
-        let report = casualty::report_of(made).await;
+        let Made { report, next } = casualty::made(made).await;
         // A loop that is gone has cut everything off; its successor finds the attempt open.
-        let _ = self.messages.send(Message::Reported { attempt: self.id, report: Box::new(report) }).await;
+        let _ = self.messages.send(Message::Reported { attempt: self.id, report: Box::new(report), next }).await;
     }
 
-    async fn make(&self, target: Target) -> Report {
+    async fn make(&self, target: Target) -> Made {
         crash::reach(Point::AttemptBegun);
         match target {
-            Target::Http { kept, way } => self.send(self.prepare(kept, &way).await, &way).await,
-            Target::Webhook { way } => self.send(self.prepare_webhook(&way.settings).await, &way).await,
-            Target::Command { spawner } => self.call_back(&spawner).await,
+            Target::Http { kept, way } => match self.prepare(kept, &way).await {
+                Ok(request) => {
+                    let asked = way.follows().then(|| Asked::first(&request));
+                    Made::new(self.send(request, &way).await, asked)
+                }
+                Err(report) => (*report).into(),
+            },
+            Target::Hop { home, there } => self.hop(&home, &there).await,
+            Target::Webhook { way } => match self.prepare_webhook(&way.settings).await {
+                Ok(request) => self.send(request, &way).await.into(),
+                Err(report) => (*report).into(),
+            },
+            Target::Command { spawner } => self.call_back(&spawner).await.into(),
         }
     }
 
-    async fn send(&self, request: Result<HttpRequest, Box<Report>>, way: &Way) -> Report {
-        match request {
-            Ok(request) => {
-                let milestones = way.wants_milestones.then(|| self.milestones());
-                way.transport.execute(request, milestones, self.abort.clone()).await
-            }
-            Err(report) => *report,
-        }
+    pub(super) async fn send(&self, request: HttpRequest, way: &Way) -> Report {
+        let milestones = way.wants_milestones.then(|| self.milestones());
+        way.transport.execute(request, milestones, self.abort.clone()).await
     }
 
     fn milestones(&self) -> Arc<dyn Milestones> {
@@ -188,13 +216,21 @@ impl Attempt {
 
     /// The document as it was stored, read under the present configuration.
     async fn load(&self) -> Result<Kept, Box<Report>> {
+        let (record, bytes) = self.stored().await?;
+        self.understood(&record, &bytes)
+    }
+
+    pub(super) async fn stored(&self) -> Result<(CallRecord, Bytes), Box<Report>> {
         let failed = |message: String| Box::new(unsent(ErrorKind::Internal, message));
-        let (record, bytes) = match self.reads.call_and_request(self.id.call).await {
-            Ok(Some(stored)) => stored,
-            Ok(None) => return Err(failed("the stored document is gone".to_owned())),
-            Err(error) => return Err(failed(error.to_string())),
-        };
-        document::parse(&bytes, &Routing::from(self.config.as_ref()))
+        match self.reads.call_and_request(self.id.call).await {
+            Ok(Some(stored)) => Ok(stored),
+            Ok(None) => Err(failed("the stored document is gone".to_owned())),
+            Err(error) => Err(failed(error.to_string())),
+        }
+    }
+
+    pub(super) fn understood(&self, record: &CallRecord, bytes: &Bytes) -> Result<Kept, Box<Report>> {
+        document::parse(bytes, &Routing::from(self.config.as_ref()))
             .map(|document| Kept { document, via: record.via })
             .map_err(|rejection| Box::new(unsent(ErrorKind::Invalid, rejection.to_string())))
     }
@@ -227,6 +263,43 @@ impl Attempt {
     }
 }
 
+impl Way {
+    fn to(known: &Known) -> Self {
+        Self {
+            reference: known.reference.clone(),
+            settings: Arc::clone(&known.settings),
+            transport: Arc::clone(&known.transport),
+            wants_milestones: !known.settings.policy.limits.is_empty(),
+        }
+    }
+
+    /// The limits of this one, and the connections of another.
+    pub(super) fn through(&self, transport: &Arc<Transport>) -> Self {
+        let (reference, settings) = (self.reference.clone(), Arc::clone(&self.settings));
+        Self { reference, settings, transport: Arc::clone(transport), ..*self }
+    }
+
+    /// Whether its calls may follow redirects.
+    fn follows(&self) -> bool {
+        self.settings.policy.redirects > 0
+    }
+}
+
+impl Made {
+    /// What this request came to.
+    pub(super) fn new(report: Report, asked: Option<Asked>) -> Self {
+        let answer = report.response.as_ref().filter(|_| report.result.error.is_none() && !report.aborted);
+        let next = asked.zip(answer).and_then(|(asked, answer)| asked.next(answer));
+        Self { report, next }
+    }
+}
+
+impl From<Report> for Made {
+    fn from(report: Report) -> Self {
+        Self { report, next: None }
+    }
+}
+
 impl Milestones for Told {
     fn sent(&self, at: Instant) {
         // Only makes a slot cool earlier; a loop too busy to hear it hears the end of the attempt.
@@ -250,6 +323,7 @@ pub(super) fn failed(kind: ErrorKind, bytes_sent: BytesSent, message: String) ->
             status: None,
             error: Some(kind),
             retry_after: None,
+            redirect: None,
             content_ok: false,
             bytes_sent,
             latency: std::time::Duration::ZERO,

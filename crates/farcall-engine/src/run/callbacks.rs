@@ -14,8 +14,8 @@ use farcall_store::record::{self, CallRecord};
 use super::Run;
 use crate::callback::stored::Stored;
 use crate::config::CallbackAction;
-use crate::document::{OwnCallback, UpstreamRef};
-use crate::upstreams::limit_key;
+use crate::document::OwnCallback;
+use crate::upstreams::{declared_name, limit_key};
 
 /// What callbacks that run a command are counted by; no upstream can have an empty name.
 pub(super) const COMMAND_KEY: &str = "";
@@ -81,6 +81,7 @@ impl Run {
             file: None,
             filed: true,
             idempotency: None,
+            hop: None,
         };
         let at = self.steady.steady(now.instant);
         Box::new(port::Insert { at, call: record, request: stored.to_bytes() })
@@ -112,10 +113,7 @@ impl Run {
     }
 
     fn upstream_name(&self, callback: Callback) -> Option<String> {
-        match &self.upstreams.get(callback.upstream)?.reference {
-            UpstreamRef::Declared(name) => Some(name.clone()),
-            UpstreamRef::Undeclared(_) => None,
-        }
+        declared_name(&self.upstreams.get(callback.upstream)?.reference)
     }
 
     fn callback_key(&self, callback: Callback) -> String {

@@ -11,12 +11,11 @@ use std::task::Poll;
 use farcall_core::attempt::BytesSent;
 use farcall_core::call::ErrorKind;
 
-use super::attempts::failed;
-use crate::execute::Report;
+use super::attempts::{Made, failed};
 
-/// The report of an attempt, or that of its death.
-pub(super) async fn report_of(attempt: impl Future<Output = Report>) -> Report {
-    let broke_down = || failed(ErrorKind::Internal, BytesSent::Maybe, "the attempt broke down".to_owned());
+/// What an attempt came to, or that it died.
+pub(super) async fn made(attempt: impl Future<Output = Made>) -> Made {
+    let broke_down = || failed(ErrorKind::Internal, BytesSent::Maybe, "the attempt broke down".to_owned()).into();
     survived(attempt).await.unwrap_or_else(broke_down)
 }
 
@@ -37,7 +36,7 @@ mod tests {
 
     #[tokio::test]
     async fn an_attempt_that_panics_is_reported_as_perhaps_sent() {
-        let report = report_of(async {
+        let Made { report, .. } = made(async {
             tokio::task::yield_now().await;
             panic!("a mistake of ours")
         })

@@ -9,13 +9,14 @@ use std::sync::Arc;
 use bytes::Bytes;
 use farcall_core::call::{CallSpec, CallbackOf, Method, Overrides, Priority, UpstreamId};
 use farcall_core::dispatcher::{Event, LaneLoad, Loaded, Recovered, Wanted};
+use farcall_core::hop::Hop;
 use farcall_core::id::CallId;
 use farcall_core::lane::LaneId;
 use farcall_core::settle::Tries;
 use farcall_core::steady::SteadyClock;
 use farcall_core::time::Now;
-use farcall_store::port::{LaneRange, ReadError, Reader};
-use farcall_store::record::{CallRecord, LaneName};
+use farcall_store::port::{LaneRange, Legible, ReadError, Reader};
+use farcall_store::record::{CallRecord, Damaged, LaneName};
 
 use super::callbacks::{COMMAND_KEY, OwnWebhook};
 use super::documents::{Kept, kept_bytes};
@@ -25,7 +26,7 @@ use crate::cause::chain;
 use crate::clock;
 use crate::config::Config;
 use crate::document::{self, Document, OwnCallback, Routing, UpstreamRef};
-use crate::upstreams::{Making, Serves, UpstreamError, limit_key};
+use crate::upstreams::{Making, Serves, UpstreamError, Upstreams, limit_key};
 
 /// Documents read in one snapshot.
 const DOCUMENTS_TOGETHER: usize = 256;
@@ -36,6 +37,7 @@ pub(crate) struct Found {
     lanes: Vec<Vec<Waiting>>,
     deadlines: Vec<Waiting>,
     calls: Vec<Waiting>,
+    damaged: Vec<Damaged>,
 }
 
 /// What is to be read, in the words of the store.
@@ -64,6 +66,8 @@ pub(super) struct Own {
     pub(super) callback: Option<UpstreamId>,
     /// It is a callback whose parent is not filed yet.
     pub(super) is_held: bool,
+    /// Where redirects have led it.
+    pub(super) hop: Option<Hop>,
 }
 
 impl Run {
@@ -119,12 +123,16 @@ impl Run {
 
     /// Adds the calls whose own callbacks it remembers.
     fn take_in(&mut self, now: Now, found: Found, called_back: &mut Vec<CallId>) -> Result<Loaded, UpstreamError> {
-        let Found { lanes, deadlines, calls } = found;
+        let Found { lanes, deadlines, calls, damaged } = found;
+        let has_gaps = !damaged.is_empty();
+        if self.damaged.note(damaged) {
+            self.publish();
+        }
         let mut all = |calls: Vec<Waiting>| -> Result<Vec<Recovered>, UpstreamError> {
             calls.into_iter().filter_map(|waiting| self.take_in_one(now, waiting, called_back).transpose()).collect()
         };
         let lanes = lanes.into_iter().map(&mut all).collect::<Result<_, _>>()?;
-        Ok(Loaded { lanes, deadlines: all(deadlines)?, calls: all(calls)? })
+        Ok(Loaded { lanes, deadlines: all(deadlines)?, calls: all(calls)?, has_gaps })
     }
 
     /// Nothing for a call whose upstream is not known, which cannot be: its lane is.
@@ -135,14 +143,16 @@ impl Run {
         called_back: &mut Vec<CallId>,
     ) -> Result<Option<Recovered>, UpstreamError> {
         let Waiting { record, document, callback } = waiting;
+        let mut making = Making { dispatcher: &mut self.dispatcher, reader: self.reader.as_mut(), now };
         let upstream = match reference(&record) {
+            // Of one that redirects have led away the lane is another's.
+            Some((reference, _)) if record.hop.is_some() => Some(self.upstreams.resolve(&reference, &mut making)?),
             Some((reference, serves)) => self.upstreams.find(&reference, serves),
-            None => Some(self.dispatcher.command_upstream()),
+            None => Some(making.dispatcher.command_upstream()),
         };
         let Some(upstream) = upstream else { return Ok(None) };
-        let mut own = Own::default();
+        let mut own = Own { hop: hop(&record, &mut self.upstreams, &mut making)?, ..Own::default() };
         if let Some(callback) = callback {
-            let mut making = Making { dispatcher: &mut self.dispatcher, reader: self.reader.as_mut(), now };
             own.callback = Some(self.upstreams.webhooks_to(&callback.upstream, &mut making)?);
             if self.own_callbacks.keep(record.id, OwnWebhook::new(&callback, record.via)) {
                 called_back.push(record.id);
@@ -159,7 +169,7 @@ impl Run {
 /// A call as the core knows it, without the attempts that were out.
 pub(super) fn recovered(record: &CallRecord, upstream: UpstreamId, steady: SteadyClock, own: Own) -> Recovered {
     let progress = &record.progress;
-    let Own { overrides, callback, is_held } = own;
+    let Own { overrides, callback, is_held, hop } = own;
     let spec = CallSpec {
         id: record.id,
         upstream,
@@ -179,6 +189,7 @@ pub(super) fn recovered(record: &CallRecord, upstream: UpstreamId, steady: Stead
     Recovered {
         spec,
         state: progress.state,
+        hop,
         tries: Tries { retries: progress.retries, requeues: progress.requeues, throttles: progress.throttles },
         attempts: record.attempts,
         ready_at: progress.ready_at.map(|at| steady.instant(at)),
@@ -186,17 +197,41 @@ pub(super) fn recovered(record: &CallRecord, upstream: UpstreamId, steady: Stead
     }
 }
 
-/// Where a call goes, and as what; nothing for a callback that runs a command.
-pub(crate) fn reference(record: &CallRecord) -> Option<(UpstreamRef, Serves)> {
+/// The upstream that a call belongs to, and as what; nothing for a callback that runs a command.
+pub(super) fn reference(record: &CallRecord) -> Option<(UpstreamRef, Serves)> {
     let is_callback = record.callback_of.is_some();
     if is_callback && record.url.is_empty() {
         return None;
     }
     let reference = match &record.upstream {
         Some(name) => UpstreamRef::Declared(name.clone()),
-        None => UpstreamRef::Undeclared(record.limit_key.clone()),
+        None => UpstreamRef::Undeclared(record.home_key().to_owned()),
     };
     Some((reference, if is_callback { Serves::Webhooks } else { Serves::Calls }))
+}
+
+/// The upstream that it goes to next: its own, or that of where redirects have led it.
+pub(crate) fn next_reference(record: &CallRecord) -> Option<(UpstreamRef, Serves)> {
+    match hop_reference(record) {
+        Some(there) => Some((there, Serves::Calls)),
+        None => reference(record),
+    }
+}
+
+/// Where redirects have led a call.
+pub(super) fn hop(
+    record: &CallRecord,
+    upstreams: &mut Upstreams,
+    making: &mut Making<'_>,
+) -> Result<Option<Hop>, UpstreamError> {
+    let (Some(there), Some(hop)) = (hop_reference(record), &record.hop) else { return Ok(None) };
+    let upstream = upstreams.resolve(&there, making)?;
+    Ok(Some(Hop { upstream, method: Method::of(&hop.method), count: hop.count }))
+}
+
+fn hop_reference(record: &CallRecord) -> Option<UpstreamRef> {
+    let declared = record.hop.as_ref()?.upstream.clone();
+    Some(declared.map_or_else(|| UpstreamRef::Undeclared(record.limit_key.clone()), UpstreamRef::Declared))
 }
 
 pub(super) fn lane_id(lane: &LaneName) -> LaneId {
@@ -206,11 +241,22 @@ pub(super) fn lane_id(lane: &LaneName) -> LaneId {
 fn read(reader: &mut dyn Reader, config: &Config, asked: &Asked) -> Result<Found, ReadError> {
     let Asked { ranges, deadlines, calls, room } = asked;
     let lanes = reader.waiting(ranges)?;
-    let deadlines = if *deadlines > 0 { reader.expiring(*deadlines)? } else { Vec::new() };
-    let calls = calls.iter().map(|&call| reader.call(call)).collect::<Result<Vec<_>, _>>()?;
-    let calls = calls.into_iter().flatten().collect();
-    let mut found =
-        Found { lanes: lanes.into_iter().map(waiting).collect(), deadlines: waiting(deadlines), calls: waiting(calls) };
+    let deadlines = if *deadlines > 0 { reader.expiring(*deadlines)? } else { Legible::default() };
+    let mut damaged = [lanes.damaged, deadlines.damaged].concat();
+    let mut single = |&call: &CallId| {
+        let gone = |error: ReadError| Damaged { call: Some(call), is_live: true, what: chain(&error) };
+        reader.call(call).unwrap_or_else(|error| {
+            damaged.push(gone(error));
+            None
+        })
+    };
+    let calls = calls.iter().filter_map(&mut single).collect();
+    let mut found = Found {
+        lanes: lanes.found.into_iter().map(waiting).collect(),
+        deadlines: waiting(deadlines.found),
+        calls: waiting(calls),
+        damaged,
+    };
     found.read_documents(reader, &Routing::from(config), *room)?;
     Ok(found)
 }

@@ -19,6 +19,7 @@ use crate::document::UpstreamRef;
 use crate::execute::Report;
 use crate::handle::{Overview, Submission};
 use crate::journal::FailedCommit;
+use crate::redirect::Next;
 use crate::upstreams::{Serves, UpstreamError};
 
 /// A message to the loop.
@@ -60,6 +61,8 @@ pub(crate) enum Message {
     Reported {
         attempt: AttemptId,
         report: Box<Report>,
+        /// What its answer asks for, when that may be followed.
+        next: Option<Next>,
     },
     /// From the journal: every turn up to this one is durable.
     Committed {

@@ -9,7 +9,9 @@ mod attempts;
 mod batches;
 mod callbacks;
 mod casualty;
+mod damage;
 mod documents;
+mod hops;
 mod load;
 mod loading;
 mod message;
@@ -37,7 +39,7 @@ use farcall_store::port::{CommitError, Reader};
 use tokio::sync::{mpsc, watch};
 use tokio_util::task::TaskTracker;
 
-pub(crate) use load::reference;
+pub(crate) use load::next_reference;
 pub(crate) use message::Message;
 
 use crate::clock;
@@ -51,6 +53,7 @@ use crate::result_file::Filing;
 use crate::upstreams::{Serves, Upstreams, limit_key};
 use announce::{Announcer, SpaceAnnouncer};
 use callbacks::OwnCallbacks;
+use damage::DamagedCalls;
 use documents::Documents;
 use pending::Pending;
 use stats::Stats;
@@ -107,6 +110,7 @@ pub(crate) struct Run {
     pruned_at: Instant,
     stats: Stats,
     announcer: Announcer,
+    damaged: DamagedCalls,
     /// When it was asked to stop, attempts may go on until then.
     drains_until: Option<Instant>,
     store_failure: Option<CommitError>,
@@ -220,7 +224,7 @@ impl Run {
             Message::Drain => self.drain(),
             Message::Sent { attempt, at } => self.dispatcher.handle(now, Event::Sent { attempt, at }),
             Message::FirstByte { attempt, at } => self.dispatcher.handle(now, Event::FirstByte { attempt, at }),
-            Message::Reported { attempt, report } => self.reported(attempt, report),
+            Message::Reported { attempt, report, next } => self.reported(attempt, report, next),
             Message::Committed { seq } => self.committed(seq),
             Message::CommitFailed(failed) => self.commit_failed(*failed),
             Message::StoreBroken { error } => self.store_broken(&error),
@@ -264,7 +268,9 @@ impl Run {
                     self.pending.acknowledge(call);
                 }
                 Effect::Refuse { call } => self.refuse(call),
-                Effect::Launch { attempt, upstream, not_after } => self.launch(attempt, upstream, not_after),
+                Effect::Launch { attempt, upstream, hop, not_after } => {
+                    self.launch(attempt, (upstream, hop), not_after);
+                }
                 Effect::Abort { attempt } => self.abort(attempt),
                 Effect::Load => self.load(),
                 Effect::Ended { call, has_file } => self.ended(call, has_file),
@@ -315,6 +321,7 @@ impl Run {
             store_error: self.storage.error.clone().filter(|_| self.storage.health != StoreHealth::Ok),
             unfiled: self.unfiled,
             attempts: self.stats.attempts(),
+            damaged: self.damaged.live(),
         });
     }
 

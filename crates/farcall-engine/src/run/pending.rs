@@ -13,6 +13,7 @@ use super::batches::{Batches, Place};
 use super::loading::Unread;
 use crate::execute::Report;
 use crate::handle::{Accepted, SubmitError};
+use crate::redirect::Asked;
 
 /// Everything that is on its way.
 #[derive(Debug, Default)]
@@ -27,6 +28,8 @@ pub(super) struct Pending {
     pub(super) keys: HashMap<(String, String), (CallId, [u8; 32])>,
     /// Reports whose settlement has not been written yet.
     pub(super) reports: IdMap<AttemptId, Box<Report>>,
+    /// The requests that answers asked for, of the same attempts.
+    pub(super) redirects: IdMap<AttemptId, Box<Asked>>,
     /// Settlements that could not be stored, by call and attempt; they will be written as they are.
     pub(super) kept: IdMap<(CallId, Option<u32>), Box<Settle>>,
     /// Attempts that are out, and how to cut them off.

@@ -15,7 +15,7 @@ use farcall_core::steady::SteadyClock;
 use farcall_core::time::Now;
 use farcall_crash::{self as crash, Point};
 use farcall_store::port::Reader;
-use farcall_store::record::{CallRecord, LaneName, LaneRecord, Recovery};
+use farcall_store::record::{CallRecord, LaneName, LaneRecord, Recovery, RequestRecord};
 
 use super::callbacks::{COMMAND_KEY, OwnCallbacks, OwnWebhook};
 use super::load::{self, Own};
@@ -48,6 +48,8 @@ struct Rebuild<'a> {
     reader: &'a mut dyn Reader,
     config: &'a Config,
     clocks: Clocks,
+    /// Calls that do not read back.
+    damaged: HashSet<CallId>,
 }
 
 /// Rebuilds the dispatcher from what the store holds: limits as they were left, calls as they stood.
@@ -62,7 +64,8 @@ pub(super) fn rebuild(
     dispatcher.restore_census(census(recovery));
     let upstreams = Upstreams::new(Arc::clone(config), clocks.steady);
     let own_callbacks = OwnCallbacks::default();
-    let mut rebuild = Rebuild { dispatcher, upstreams, own_callbacks, reader, config, clocks };
+    let damaged = recovery.damaged.iter().filter_map(|damaged| damaged.call).collect();
+    let mut rebuild = Rebuild { dispatcher, upstreams, own_callbacks, reader, config, clocks, damaged };
     rebuild.with_upstreams(|upstreams, making| upstreams.declare_all(making))?;
     rebuild.restore(recovery)?;
     let Rebuild { dispatcher, upstreams, own_callbacks, .. } = rebuild;
@@ -105,7 +108,8 @@ impl Rebuild<'_> {
         for record in &recovery.engaged {
             let upstream = self.upstream(record)?;
             let is_held = record.callback_of.is_some_and(|parent| unfiled.contains(&parent));
-            let own = Own { is_held, ..self.own(record)? };
+            let hop = self.with_upstreams(|upstreams, making| load::hop(record, upstreams, making))?;
+            let own = Own { is_held, hop, ..self.own(record)? };
             let recovered = Recovered {
                 open: open.remove(&record.id).unwrap_or_default(),
                 ..load::recovered(record, upstream, self.clocks.steady, own)
@@ -120,7 +124,9 @@ impl Rebuild<'_> {
 
     /// Attempts that were out though their call had ended.
     fn restore_losers(&mut self, call: CallId, attempts: Vec<OpenAttempt>) -> Result<(), UpstreamError> {
-        let Some(record) = self.reader.call(call)? else { return Ok(()) };
+        // One that does not read back was told of when the store was taken over; its attempts stay open.
+        let is_damaged = self.damaged.contains(&call);
+        let Some(record) = (if is_damaged { None } else { self.reader.call(call)? }) else { return Ok(()) };
         let upstream = self.upstream(&record)?;
         for attempt in attempts {
             self.dispatcher.restore_loser(self.clocks.now, call, upstream, attempt);
@@ -158,14 +164,15 @@ impl Rebuild<'_> {
         })
     }
 
-    /// The call's own settings, read from its document again. A document that the present configuration no longer
-    /// understands has none; its attempt will say what is wrong.
+    /// The call's own settings, read from its document again. A document that is damaged, or that the present
+    /// configuration no longer understands, has none; its attempt will say what is wrong.
     fn own(&mut self, record: &CallRecord) -> Result<Own, UpstreamError> {
-        let document = if record.has_overrides { self.reader.request(record.id)? } else { None };
-        let Some(bytes) = document else { return Ok(Own::default()) };
+        let wanted = record.has_overrides.then_some(record.id);
+        let document = self.reader.requests(wanted.as_slice())?.pop().flatten();
+        let Some(RequestRecord { document: bytes, .. }) = document else { return Ok(Own::default()) };
         let document = document::parse(&bytes, &Routing::from(self.config)).ok();
         let callback = self.callback(record, &bytes)?;
-        Ok(Own { overrides: document.and_then(|document| overrides(&document)), callback, is_held: false })
+        Ok(Own { overrides: document.and_then(|document| overrides(&document)), callback, ..Own::default() })
     }
 
     /// Where the call's own callback goes.

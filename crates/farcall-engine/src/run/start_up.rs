@@ -5,6 +5,7 @@
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 
+use farcall_core::dispatcher::Dispatcher;
 use farcall_core::steady::SteadyClock;
 use farcall_core::time::Now;
 use farcall_crash::{self as crash, Point};
@@ -14,11 +15,12 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::task::TaskTracker;
 
 use super::announce::{Announcer, SpaceAnnouncer};
+use super::damage::DamagedCalls;
 use super::documents::Documents;
 use super::pending::Pending;
 use super::recover::{self, Clocks, Rebuilt};
 use super::storage::Storage;
-use super::{Run, Stats};
+use super::{Message, Run, Stats};
 use crate::clock;
 use crate::config::{Config, Live};
 use crate::execute::process::Spawner;
@@ -70,7 +72,6 @@ pub(crate) struct Started {
 
 /// Takes the store over and makes the loop.
 pub(crate) fn start(mut store: Box<dyn Store>, options: Options) -> Result<Started, StartError> {
-    let io = |what| move |source| StartError::Io { what, source };
     let recovery = store.take_over()?;
     let mut reader = store.reader()?;
     let now = clock::now();
@@ -86,14 +87,13 @@ pub(crate) fn start(mut store: Box<dyn Store>, options: Options) -> Result<Start
     let reads = Arc::new(Reads::new(readers(store.as_ref())?, live.clone(), steady));
     let load_reads = Arc::new(Reads::new(vec![store.reader()?], live.clone(), steady));
     let (sender, messages) = mpsc::channel(MESSAGES_MAX);
-    let filing_queue = FilingQueue::start(Arc::clone(&filing), store.reader()?, sender.clone())
-        .map_err(io("start the filing thread"))?;
-    recovery.unfiled.iter().for_each(|call| filing_queue.push_again(call.id));
-    let journal = Journal::start(store, sender.clone()).map_err(io("start the store's thread"))?;
-    let spawner = Arc::new(Spawner::new(options.launcher).map_err(io("start the spawning thread"))?);
-    let unfiled = u64::try_from(recovery.unfiled.len()).unwrap_or(u64::MAX);
-    let census = dispatcher.durable_census();
-    let (snapshots, watched) = watch::channel(Snapshot { census, unfiled, ..Snapshot::default() });
+    let filing_queue = filing_queue(&filing, store.reader()?, &sender, &recovery)?;
+    let journal = Journal::start(store, sender.clone()).map_err(no_thread("start the store's thread"))?;
+    let spawner = Arc::new(Spawner::new(options.launcher).map_err(no_thread("start the spawning thread"))?);
+    let damaged = DamagedCalls::met(recovery.damaged);
+    let first = first_snapshot(&dispatcher, recovery.unfiled.len(), &damaged);
+    let unfiled = first.unfiled;
+    let (snapshots, watched) = watch::channel(first);
     let last_overview = Arc::new(OnceLock::new());
     let handle = Handle {
         messages: sender.clone(),
@@ -134,10 +134,33 @@ pub(crate) fn start(mut store: Box<dyn Store>, options: Options) -> Result<Start
         pruned_at: now.instant,
         stats: Stats::default(),
         announcer: Announcer::default(),
+        damaged,
         drains_until: None,
         store_failure: None,
     };
     Ok(Started { run, handle, filing })
+}
+
+fn no_thread(what: &'static str) -> impl FnOnce(std::io::Error) -> StartError {
+    move |source| StartError::Io { what, source }
+}
+
+fn first_snapshot(dispatcher: &Dispatcher, unfiled: usize, damaged: &DamagedCalls) -> Snapshot {
+    let unfiled = u64::try_from(unfiled).unwrap_or(u64::MAX);
+    Snapshot { census: dispatcher.durable_census(), unfiled, damaged: damaged.live(), ..Snapshot::default() }
+}
+
+/// The filer, with what an earlier process did not file.
+fn filing_queue(
+    filing: &Arc<Filing>,
+    reader: Box<dyn Reader>,
+    sender: &mpsc::Sender<Message>,
+    recovery: &Recovery,
+) -> Result<FilingQueue, StartError> {
+    let queue = FilingQueue::start(Arc::clone(filing), reader, sender.clone());
+    let queue = queue.map_err(no_thread("start the filing thread"))?;
+    recovery.unfiled.iter().for_each(|call| queue.push_again(call.id));
+    Ok(queue)
 }
 
 /// Steady time goes on where the store left it; what says how is durable before anything is stored by it.

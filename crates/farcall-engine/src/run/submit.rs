@@ -18,9 +18,9 @@ use super::documents::Kept;
 use super::pending::Unacknowledged;
 use super::{Message, Run};
 use crate::clock;
-use crate::document::{Document, Rejection, RejectionKind, UpstreamRef, When};
+use crate::document::{Document, Rejection, RejectionKind, When};
 use crate::handle::{Accepted, Submission, SubmitError};
-use crate::upstreams::{Making, UpstreamError, Upstreams, limit_key};
+use crate::upstreams::{Making, UpstreamError, Upstreams, declared_name, limit_key};
 
 impl Run {
     /// Offers each call by itself; what one comes to does not touch the others.
@@ -220,10 +220,7 @@ fn new_record(
         id: spec.id,
         source: spec.source,
         via: submission.via,
-        upstream: match &document.upstream {
-            UpstreamRef::Declared(name) => Some(name.clone()),
-            UpstreamRef::Undeclared(_) => None,
-        },
+        upstream: declared_name(&document.upstream),
         limit_key: limit_key(&document.upstream).to_owned(),
         method: document.method.as_str().to_owned(),
         url: document.url.as_str().to_owned(),
@@ -244,6 +241,7 @@ fn new_record(
         filed: submission.file.is_none(),
         file: submission.file.clone(),
         idempotency,
+        hop: None,
     }
 }
 

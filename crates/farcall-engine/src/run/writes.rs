@@ -5,16 +5,18 @@
 use farcall_core::attempt::AttemptOutcome;
 use farcall_core::call::{ErrorKind, UpstreamId};
 use farcall_core::dispatcher::{AttemptEnd, Progress, Write};
+use farcall_core::hop::{Heading, Hop};
 use farcall_core::id::{AttemptId, CallId};
 use farcall_core::steady::SteadyClock;
 use farcall_core::time::Now;
 use farcall_store::port;
-use farcall_store::record::{self, ErrorRecord};
+use farcall_store::record::{self, ErrorRecord, HopRecord};
 
 use super::Run;
 use super::announce::Settled;
 use crate::execute::Report;
-use crate::upstreams::{Serves, limit_key};
+use crate::redirect::Asked;
+use crate::upstreams::{Serves, declared_name, limit_key};
 
 impl Run {
     /// `now` is the moment of the turn that decided it.
@@ -30,7 +32,7 @@ impl Run {
                 insert.call.progress = record::Progress::waiting(state, ready_at.map(|at| self.steady.steady(at)));
                 port::Write::Insert(insert)
             }
-            Write::Start { attempt, kind, at } => port::Write::Start(port::Start {
+            Write::Start { attempt, kind, at, .. } => port::Write::Start(port::Start {
                 call: attempt.call,
                 number: attempt.number,
                 kind,
@@ -41,7 +43,7 @@ impl Run {
                 if let Some(kept) = self.pending.kept.remove(&(call, attempt.map(|end| end.number))) {
                     return port::Write::Settle(kept);
                 }
-                let settle = self.settle(now, call, attempt, progress);
+                let settle = self.settle(now, (call, upstream), attempt, progress);
                 self.note(now, upstream, &settle);
                 port::Write::Settle(Box::new(settle))
             }
@@ -54,11 +56,15 @@ impl Run {
     fn settle(
         &mut self,
         now: Now,
-        call: CallId,
+        (call, upstream): (CallId, UpstreamId),
         attempt: Option<AttemptEnd>,
         progress: Option<Progress>,
     ) -> port::Settle {
-        let report = attempt.and_then(|end| self.pending.reports.remove(&AttemptId { call, number: end.number }));
+        let attempted = attempt.map(|end| AttemptId { call, number: end.number });
+        let report = attempted.and_then(|id| self.pending.reports.remove(&id));
+        let asked = attempted.and_then(|id| self.pending.redirects.remove(&id));
+        let heading = progress.and_then(|progress| progress.heading);
+        let heading = heading.map(|heading| self.stored_heading(heading, upstream, asked));
         let has_ended = progress.is_some_and(|progress| progress.state.is_end());
         let message = report.as_ref().and_then(|report| report.message.clone());
         let progress = progress.map(|progress| stored_progress(progress, self.steady, message.as_deref()));
@@ -71,11 +77,33 @@ impl Run {
             error: end.error.map(|kind| error(kind, message.as_deref(), end.status, Some(end.outcome))),
         });
         let response = report.and_then(|report| report.response).filter(|_| has_ended);
-        port::Settle { at: self.steady.steady(now.instant), call, attempt, progress, response }
+        port::Settle { at: self.steady.steady(now.instant), call, attempt, progress, heading, response }
     }
 }
 
 impl Run {
+    /// Where a call goes; `asked` is the request that the answer asked for, and `home` the call's own upstream.
+    fn stored_heading(&self, heading: Heading, home: UpstreamId, asked: Option<Box<Asked>>) -> port::Heading {
+        let known =
+            |id| self.upstreams.get(id).expect("a call that follows redirects goes to upstreams that are known");
+        let home_key = limit_key(&known(home).reference).to_owned();
+        let Heading::Hop(Hop { upstream, count, .. }) = heading else {
+            return port::Heading { limit_key: home_key, hop: None };
+        };
+        let asked = asked.expect("a hop is decided on the report that asks for it");
+        let reference = &known(upstream).reference;
+        let hop = HopRecord {
+            url: asked.url.into(),
+            method: asked.method.as_str().to_owned(),
+            count,
+            upstream: declared_name(reference),
+            has_body: asked.has_body,
+            is_elsewhere: asked.is_elsewhere,
+            home_key,
+        };
+        port::Heading { limit_key: limit_key(reference).to_owned(), hop: Some(hop) }
+    }
+
     /// Counts a settlement, and says it aloud when it is no good news.
     fn note(&mut self, now: Now, upstream: UpstreamId, settle: &port::Settle) {
         let Some(progress) = &settle.progress else { return };
@@ -113,6 +141,9 @@ fn stored_progress(progress: Progress, steady: SteadyClock, message: Option<&str
 fn error(kind: ErrorKind, message: Option<&str>, status: Option<u16>, outcome: Option<AttemptOutcome>) -> ErrorRecord {
     let message = match (kind, status, message) {
         (ErrorKind::RetryAfterTooLong, _, _) => "the upstream asks to wait longer than retry_after_max".to_owned(),
+        (ErrorKind::BlockedAddress, Some(_), _) => {
+            "the answer redirects from https to http, which is refused".to_owned()
+        }
         (ErrorKind::Deadline, _, _) => "the deadline passed".to_owned(),
         (ErrorKind::Timeout, _, _) => "no complete answer within the timeout".to_owned(),
         (_, _, Some(message)) => message.to_owned(),

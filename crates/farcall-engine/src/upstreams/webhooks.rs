@@ -10,7 +10,6 @@ use std::time::Duration;
 use farcall_core::call::UpstreamId;
 use farcall_core::policy::UpstreamPolicy;
 use farcall_core::retry::{OnUnknown, RetryPolicy, StatusSet};
-use url::Url;
 
 use super::{Known, Making, Serves, UpstreamError, Upstreams};
 use crate::config::{CallbackAction, Success, Upstream};
@@ -79,16 +78,9 @@ impl Upstreams {
             None => Ok(None),
             Some(CallbackAction::Command(_)) => Ok(Some(making.dispatcher.command_upstream())),
             Some(CallbackAction::Webhook(webhook)) => {
-                let reference = self.reference_of(&webhook.url);
+                let reference = UpstreamRef::of(&webhook.url, &self.config);
                 self.webhooks_to(&reference, making).map(Some)
             }
-        }
-    }
-
-    fn reference_of(&self, url: &Url) -> UpstreamRef {
-        match self.config.upstream_for(url) {
-            Some((name, _)) => UpstreamRef::Declared(name.to_owned()),
-            None => UpstreamRef::Undeclared(url.origin().ascii_serialization()),
         }
     }
 }

@@ -14,7 +14,7 @@ use farcall_engine::document::{Routing, parse};
 use farcall_engine::{Engine, Options, SUBMISSIONS_MAX, Submission};
 use farcall_store::memory::MemoryStore;
 use farcall_store::port::{
-    CommitError, Fate, GrantsAsk, Insert, LaneRange, ReadError, Reader, ReopenError, Store, Write,
+    CommitError, Fate, GrantsAsk, Insert, LaneRange, Legible, ReadError, Reader, ReopenError, Store, Write,
 };
 use farcall_store::record::{
     AttemptRecord, CallRecord, FileIdentity, GrantRecord, Progress, Recovery, RequestRecord, ResponseRecord,
@@ -121,14 +121,14 @@ impl Reader for CountedReader {
         self.counted(answer, Vec::len)
     }
 
-    fn waiting(&mut self, ranges: &[LaneRange]) -> Result<Vec<Vec<CallRecord>>, ReadError> {
+    fn waiting(&mut self, ranges: &[LaneRange]) -> Result<Legible<Vec<Vec<CallRecord>>>, ReadError> {
         let answer = self.reader.waiting(ranges);
-        self.counted(answer, |lanes| lanes.iter().map(Vec::len).sum())
+        self.counted(answer, |lanes| lanes.found.iter().map(Vec::len).sum())
     }
 
-    fn expiring(&mut self, count: u32) -> Result<Vec<CallRecord>, ReadError> {
+    fn expiring(&mut self, count: u32) -> Result<Legible<Vec<CallRecord>>, ReadError> {
         let answer = self.reader.expiring(count);
-        self.counted(answer, Vec::len)
+        self.counted(answer, |calls| calls.found.len())
     }
 
     fn unfiled(&mut self, name: &[u8]) -> Result<Vec<(CallId, FileIdentity)>, ReadError> {
@@ -180,6 +180,7 @@ fn waiting(n: u32, upstream: &Upstream) -> Write {
         progress,
         has_overrides: false,
         callback_of: None,
+        hop: None,
         retry_of: None,
         file: None,
         filed: true,

@@ -4,7 +4,9 @@ use bytes::Bytes;
 use farcall_core::id::CallId;
 use farcall_core::steady::{KeptClock, Steady};
 use farcall_store::memory::MemoryStore;
-use farcall_store::port::{CommitError, Fate, GrantsAsk, LaneRange, ReadError, Reader, ReopenError, Store, Write};
+use farcall_store::port::{
+    CommitError, Fate, GrantsAsk, LaneRange, Legible, ReadError, Reader, ReopenError, Store, Write,
+};
 use farcall_store::record::{AttemptRecord, CallRecord, FileIdentity, GrantRecord, Recovery, ResponseRecord};
 
 #[derive(Debug)]
@@ -77,11 +79,11 @@ impl Reader for UnreadableReader {
         self.reader.keyed(scope, key)
     }
 
-    fn waiting(&mut self, ranges: &[LaneRange]) -> Result<Vec<Vec<CallRecord>>, ReadError> {
+    fn waiting(&mut self, ranges: &[LaneRange]) -> Result<Legible<Vec<Vec<CallRecord>>>, ReadError> {
         self.reader.waiting(ranges)
     }
 
-    fn expiring(&mut self, count: u32) -> Result<Vec<CallRecord>, ReadError> {
+    fn expiring(&mut self, count: u32) -> Result<Legible<Vec<CallRecord>>, ReadError> {
         self.reader.expiring(count)
     }
 

@@ -3,6 +3,7 @@
 //! It compares what the two would allow, not how they count.
 
 use farcall_core::call::UpstreamId;
+use farcall_core::id::AttemptId;
 use farcall_store::port::{Store, Write};
 
 use super::{Check, cost_of, ensure, violation};
@@ -40,11 +41,11 @@ pub(crate) fn check_caution(world: &World, process: &Process, lost: &[Write]) ->
 
 fn cost_of_lost_starts(world: &World, place: usize, lost: &[Write]) -> u32 {
     let starts = lost.iter().filter_map(|write| match write {
-        Write::Start(start) => Some(start.call),
+        Write::Start(start) => Some(AttemptId { call: start.call, number: start.number }),
         Write::Insert(_) | Write::Settle(_) | Write::Close { .. } | Write::Release { .. } | Write::Filed(_) => None,
     });
     starts
-        .filter(|&call| super::quota_of(&world.plan, &world.facts, call) == place)
-        .map(|call| cost_of(&world.plan, &world.facts, &world.policies[place], call))
+        .filter(|&attempt| super::quota_of(&world.plan, &world.facts, attempt) == place)
+        .map(|attempt| cost_of(&world.plan, &world.facts, &world.policies[place], attempt.call))
         .sum()
 }

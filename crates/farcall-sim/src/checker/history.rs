@@ -3,8 +3,9 @@
 
 use std::time::Duration;
 
-use farcall_core::attempt::{AttemptOutcome, AttemptResult, BytesSent};
-use farcall_core::call::{ErrorKind, State};
+use farcall_core::attempt::{AttemptKind, AttemptOutcome, AttemptResult, BytesSent};
+use farcall_core::call::{ErrorKind, Method, State};
+use farcall_core::hop::Redirect;
 use farcall_core::id::AttemptId;
 use farcall_core::retry::{Backoff, Jitter, MethodSet, RetryPolicy};
 use farcall_core::steady::Steady;
@@ -14,12 +15,15 @@ use super::terms::{CallTerms, terms};
 use super::{Check, Violation, ensure, violation};
 use crate::facts::{Closing, Cut, Facts, Launch, Reported};
 use crate::plan::Plan;
+use crate::workload::METHODS;
 use crate::world::World;
 
 /// What an attempt came to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Came {
     Success,
+    /// Sent on to the upstream at this place, by a request of this method.
+    Redirected(usize, &'static str),
     Failure,
     /// Told to wait this long.
     Throttled(Duration),
@@ -68,12 +72,15 @@ fn check_call(world: &World, call: &CallRecord, attempts: &[AttemptRecord]) -> C
     let mut deaths = Deaths::default();
     let mut last = None;
     let mut next = Next::Attempt(Steady::from_micros(i64::MIN));
+    let mut trail = Trail::new(&terms);
     for attempt in attempts {
+        trail.check(world, id(call, attempt), attempt)?;
         let is_allowed = matches!(next, Next::Attempt(earliest) if attempt.granted_at >= earliest);
         ensure(is_allowed, || format!("attempt {} of {} came when {next:?}", attempt.number, call.id))?;
-        let (came, at) = what_came(world, call, attempt, &terms)?;
+        let (came, at) = what_came(world, call, attempt, (&terms, &trail))?;
         counts_before = counts;
-        next = counts.follow(came, at, &terms);
+        next = counts.follow(came, at, (&terms, trail.method));
+        trail.follow(came, &terms);
         if deaths.count(world, id(call, attempt)) && matches!(next, Next::Attempt(_)) {
             next = Next::End(State::Poisoned);
         }
@@ -105,7 +112,7 @@ fn is_cancelled_rightly(world: &World, call: &CallRecord, last: Option<(Steady, 
     let waited = cancels(world, call).any(|at| at >= ended_at);
     let attempt = AttemptId { call: call.id, number: call.attempts };
     let sent_nothing = came == Came::HandedBack
-        || world.facts.reports.get(&attempt).is_some_and(|report| report.what.wrote() == BytesSent::No);
+        || world.facts.reports.get(&attempt).is_some_and(|report| report.what.wrote() != BytesSent::Maybe);
     match call.progress.state {
         State::Cancelled => waited || (was_out && sent_nothing),
         State::Failed => was_out && matches!(came, Came::Again | Came::Throttled(_)),
@@ -138,14 +145,51 @@ impl Deaths {
     }
 }
 
+/// Where a call goes next, worked out anew.
+#[derive(Debug, Clone, Copy)]
+struct Trail {
+    place: usize,
+    method: &'static str,
+    redirects: u32,
+    /// No try has ended yet.
+    is_first: bool,
+}
+
+impl Trail {
+    fn new(terms: &CallTerms<'_>) -> Self {
+        Self { place: terms.upstream, method: terms.method, redirects: 0, is_first: true }
+    }
+
+    fn check(&self, world: &World, id: AttemptId, attempt: &AttemptRecord) -> Check {
+        let kind = if self.is_first { AttemptKind::First } else { AttemptKind::Retry };
+        ensure(attempt.kind == kind, || format!("{id:?} is called {}, and is a {kind}", attempt.kind))?;
+        let Some(launch) = world.facts.launches.get(&id) else { return Ok(()) };
+        let is_right = (launch.place, launch.method) == (self.place, self.method);
+        ensure(is_right, || format!("{id:?} went elsewhere than it should: {launch:?}, {self:?}"))
+    }
+
+    fn follow(&mut self, came: Came, terms: &CallTerms<'_>) {
+        if let Came::Redirected(place, method) = came {
+            (self.place, self.method, self.redirects) = (place, method, self.redirects + 1);
+            return;
+        }
+        self.is_first = false;
+        // A request that has become another was accepted, and is not made again; one that was handed back goes on.
+        if came != Came::HandedBack && self.method == terms.method {
+            *self = Self { is_first: false, ..Self::new(terms) };
+        }
+    }
+}
+
 impl Counts {
-    fn follow(&mut self, came: Came, at: Steady, terms: &CallTerms<'_>) -> Next {
+    fn follow(&mut self, came: Came, at: Steady, (terms, method): (&CallTerms<'_>, &str)) -> Next {
         match came {
+            Came::Redirected(..) => Next::Attempt(at),
             Came::Success => Next::End(State::Succeeded),
             Came::Failure => Next::End(State::Failed),
             Came::OutOfTime => Next::End(State::Expired),
             Came::HandedBack => Next::Attempt(at),
-            Came::Unknown | Came::Interrupted if !terms.repeats_unknown => Next::End(State::Unknown),
+            Came::Unknown | Came::Interrupted if !terms.repeats_unknown(method) => Next::End(State::Unknown),
             Came::Interrupted => Next::Attempt(at),
             Came::Throttled(wait) => self.throttle(wait, at, terms.retry),
             Came::Again | Came::Unknown => self.retry(at, terms.retry),
@@ -193,7 +237,7 @@ fn what_came(
     world: &World,
     call: &CallRecord,
     attempt: &AttemptRecord,
-    terms: &CallTerms<'_>,
+    (terms, trail): (&CallTerms<'_>, &Trail),
 ) -> Result<(Came, Steady), Violation> {
     let id = id(call, attempt);
     let Some(decided) = world.facts.decided.get(&id).filter(|_| attempt.ended_at.is_some()) else {
@@ -216,7 +260,13 @@ fn what_came(
         format!("{id:?} ended at another time than was reported")
     })?;
     let came = match report.what {
-        Reported::Finished(result) => of_result(&result, terms),
+        Reported::Finished(result) => {
+            let was_cancelled = cancels(world, call).any(|at| attempt.granted_at <= at && at <= ended_at);
+            // At one moment either may have been first: what is stored tells.
+            let follows = !was_cancelled || attempt.outcome == AttemptOutcome::Success;
+            let most = if follows { terms.redirects } else { 0 };
+            of_result(&result, (terms, trail.method, most.saturating_sub(trail.redirects)))
+        }
         Reported::Aborted { wrote, cut } => of_cut(wrote, cut),
     };
     check_outcome(attempt, came).map_err(|found| violation(format!("{id:?}: {found}")))?;
@@ -245,18 +295,26 @@ fn unlaunched(
     Ok((came, ended_at))
 }
 
-fn of_result(result: &AttemptResult, terms: &CallTerms<'_>) -> Came {
+/// `redirects` are those that may be followed still.
+fn of_result(result: &AttemptResult, (terms, method, redirects): (&CallTerms<'_>, &str, u32)) -> Came {
     match (result.error, result.status) {
+        (None, Some(_)) if redirects > 0 && result.redirect.is_some() => of_redirect(result.redirect),
         (Some(ErrorKind::TooLarge | ErrorKind::Decode), _) => Came::Failure,
         (Some(_), _) | (None, None) => match result.bytes_sent {
-            BytesSent::No => Came::Again,
+            BytesSent::No | BytesSent::Refused => Came::Again,
             BytesSent::Maybe => Came::Unknown,
         },
-        (None, Some(status)) => of_answer(status, result.retry_after, terms),
+        (None, Some(status)) => of_answer(status, result.retry_after, (terms, method)),
     }
 }
 
-fn of_answer(status: u16, retry_after: Option<Duration>, terms: &CallTerms<'_>) -> Came {
+fn of_redirect(redirect: Option<Redirect>) -> Came {
+    let Some(Redirect::To { upstream, method }) = redirect else { return Came::Failure };
+    let name = METHODS.into_iter().find(|name| Method::of(name) == method);
+    Came::Redirected(upstream.0 as usize, name.unwrap_or_default())
+}
+
+fn of_answer(status: u16, retry_after: Option<Duration>, (terms, method): (&CallTerms<'_>, &str)) -> Came {
     let is_in = |ranges: &[(u16, u16)]| ranges.iter().any(|&(low, high)| low <= status && status <= high);
     if is_in(terms.success.ranges()) {
         return Came::Success;
@@ -266,17 +324,17 @@ fn of_answer(status: u16, retry_after: Option<Duration>, terms: &CallTerms<'_>) 
     }
     let may_repeat = match &terms.retry.methods {
         MethodSet::All => true,
-        MethodSet::Only(names) => names.iter().any(|name| name == terms.method),
+        MethodSet::Only(names) => names.iter().any(|name| name == method),
     };
     if may_repeat && is_in(terms.retry.statuses.ranges()) { Came::Again } else { Came::Failure }
 }
 
 const fn of_cut(wrote: BytesSent, cut: Cut) -> Came {
     match (cut, wrote) {
-        (Cut::Timeout, BytesSent::No) => Came::Again,
+        (Cut::Timeout, BytesSent::No | BytesSent::Refused) => Came::Again,
         (Cut::Timeout, BytesSent::Maybe) => Came::Unknown,
         (Cut::Deadline, _) => Came::OutOfTime,
-        (Cut::Drain, BytesSent::No) => Came::HandedBack,
+        (Cut::Drain, BytesSent::No | BytesSent::Refused) => Came::HandedBack,
         (Cut::Drain, BytesSent::Maybe) => Came::Interrupted,
     }
 }
@@ -284,7 +342,7 @@ const fn of_cut(wrote: BytesSent, cut: Cut) -> Came {
 /// What is stored of an attempt says the same.
 fn check_outcome(attempt: &AttemptRecord, came: Came) -> Check {
     let expected: &[AttemptOutcome] = match came {
-        Came::Success => &[AttemptOutcome::Success],
+        Came::Success | Came::Redirected(..) => &[AttemptOutcome::Success],
         Came::Failure => &[AttemptOutcome::Failure],
         Came::Throttled(_) => &[AttemptOutcome::Throttled],
         Came::Again => &[AttemptOutcome::Retryable],
@@ -298,12 +356,13 @@ fn check_outcome(attempt: &AttemptRecord, came: Came) -> Check {
 /// A call that must not be repeated blindly arrives at most once without an answer that we learnt of.
 fn check_silence(world: &World, call: &CallRecord, attempts: &[AttemptRecord]) -> Check {
     let terms = terms(&world.plan, &world.facts, call.id);
-    if terms.repeats_unknown {
-        return Ok(());
-    }
-    let arrivals = &world.facts.arrivals[world.plan.quota(terms.upstream)];
     let unanswered = attempts.iter().filter(|attempt| {
         let id = id(call, attempt);
+        let Some(launch) = world.facts.launches.get(&id) else { return false };
+        if terms.repeats_unknown(launch.method) {
+            return false;
+        }
+        let arrivals = &world.facts.arrivals[world.plan.quota(launch.place)];
         let has_arrived = arrivals.iter().any(|arrival| arrival.attempt == id);
         let stored = matches!(attempt.outcome, AttemptOutcome::Unknown | AttemptOutcome::Cancelled);
         has_arrived && (stored || !was_answered(world, id))
@@ -314,6 +373,8 @@ fn check_silence(world: &World, call: &CallRecord, attempts: &[AttemptRecord]) -
 
 fn was_answered(world: &World, attempt: AttemptId) -> bool {
     match world.facts.reports.get(&attempt).map(|report| report.what) {
+        // That nothing was done with it is an answer too.
+        Some(Reported::Finished(result)) if result.bytes_sent == BytesSent::Refused => true,
         Some(Reported::Finished(result)) => result.status.is_some() || result.error.is_some_and(is_bad_answer),
         Some(Reported::Aborted { .. }) | None => false,
     }
@@ -327,15 +388,15 @@ const fn is_bad_answer(kind: ErrorKind) -> bool {
 pub(crate) fn closing(plan: &Plan, facts: &Facts, attempt: AttemptId, what: Reported) -> Option<Closing> {
     let Reported::Finished(result) = what else { return None };
     let terms = terms(plan, facts, attempt.call);
-    let Came::Throttled(wait) = of_result(&result, &terms) else { return None };
-    let (at, quota) = (facts.reports.get(&attempt)?.steady, plan.quota(terms.upstream));
+    let Came::Throttled(wait) = of_result(&result, (&terms, "", 0)) else { return None };
+    let (at, quota) = (facts.reports.get(&attempt)?.steady, super::quota_of(plan, facts, attempt));
     Some(Closing { quota, attempt, at, until: after(at, wait.min(terms.retry.retry_after_max)) })
 }
 
 /// Nothing starts at an upstream that has asked everybody to wait, from the moment we knew until it ends.
 fn check_closings(world: &World) -> Check {
     for (&attempt, launch) in &world.facts.launches {
-        let quota = super::quota_of(&world.plan, &world.facts, attempt.call);
+        let quota = super::quota_of(&world.plan, &world.facts, attempt);
         let Some(stored) = world.ledger.attempt(attempt) else { continue };
         let started_at = stored.granted_at;
         let is_inside =

@@ -16,6 +16,7 @@ use farcall_store::record::{AttemptRecord, CallRecord, Recovery};
 use super::{Check, Violation, ensure, violation};
 use crate::facts::{Facts, Origin};
 use crate::log::Line;
+use crate::workload::METHODS;
 use crate::world::World;
 
 /// What the checkers last saw in the store.
@@ -50,6 +51,19 @@ impl Ledger {
 
     pub(crate) fn deadline(&self, call: CallId) -> Option<Steady> {
         self.rows.get(&call)?.call.deadline
+    }
+
+    /// The limit key of where redirects have led a call, if they have.
+    pub(crate) fn hop_key(&self, call: CallId) -> Option<&str> {
+        let call = &self.rows.get(&call)?.call;
+        call.hop.as_ref().map(|_| call.limit_key.as_str())
+    }
+
+    /// The method of a call's next request.
+    pub(crate) fn method_of(&self, call: CallId) -> Option<&'static str> {
+        let call = &self.rows.get(&call)?.call;
+        let method = call.hop.as_ref().map_or(&call.method, |hop| &hop.method);
+        METHODS.into_iter().find(|known| known == method)
     }
 
     pub(crate) fn attempt(&self, attempt: AttemptId) -> Option<&AttemptRecord> {
@@ -216,6 +230,8 @@ fn check_row(row: &Row) -> Check {
         let is_early = call.not_before.is_some_and(|not_before| attempt.granted_at < not_before);
         ensure(!is_early, || format!("attempt {} of {} started before its time", attempt.number, call.id))?;
     }
+    let has_ended_on_its_way = call.hop.is_some() && call.progress.state.is_end();
+    ensure(!has_ended_on_its_way, || format!("{} has ended, and still goes somewhere", call.id))?;
     let has_finish = call.progress.finished_at.is_some();
     ensure(has_finish == call.progress.state.is_end(), || {
         format!("{} has an end without a time, or a time without", call.id)

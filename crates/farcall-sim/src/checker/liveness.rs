@@ -30,14 +30,16 @@ fn time_of_upstream(world: &World, place: usize, policy: &UpstreamPolicy, step: 
     let once = network.healthy_max() + network.abort_max + policy.jitter + step;
     let takes_callbacks = (0..world.policies.len())
         .any(|other| (other == 0 || world.plan.is_webhook(other)) && world.plan.quota(other) == place);
-    let calls = world.plan.calls.iter().filter(|call| call.upstream as usize == place).count();
+    // Any call may have been sent on to here.
+    let is_here = |upstream: usize| world.plan.forms.redirects || world.plan.quota(upstream) == place;
+    let calls = world.plan.calls.iter().filter(|call| is_here(call.upstream as usize)).count();
     let callbacks = if takes_callbacks { world.plan.calls.len() * 2 } else { 0 };
     let count = u32::try_from(calls + callbacks).expect("plans are small") + 1;
     let costs: u32 = world
         .facts
         .origins
         .keys()
-        .filter(|&&call| super::quota_of(&world.plan, &world.facts, call) == place)
+        .filter(|&&call| is_here(super::terms(&world.plan, &world.facts, call).upstream))
         .map(|&call| cost_of(&world.plan, &world.facts, policy, call))
         .sum::<u32>()
         .max(count * 12);

@@ -20,7 +20,7 @@ pub(crate) use history::closing;
 pub(crate) use ledger::Ledger;
 pub(crate) use liveness::time_to_end;
 pub(crate) use promptness::check_prompt;
-pub(crate) use terms::{cost_of, quota_of, terms};
+pub(crate) use terms::{cost_of, place_of, quota_of, terms};
 
 use crate::world::World;
 

@@ -2,12 +2,12 @@
 //!
 //! What was started before may still be launched: its start was on its way to the disk.
 
-use super::{Check, ensure, terms};
+use super::{Check, ensure, place_of};
 use crate::world::World;
 
 pub(super) fn check(world: &World) -> Check {
     for (attempt, launch) in &world.facts.launches {
-        let upstream = terms(&world.plan, &world.facts, attempt.call).upstream;
+        let upstream = place_of(&world.plan, &world.facts, *attempt);
         let Some(granted_at) = world.facts.decided.get(attempt).map(|decided| decided.granted_at) else { continue };
         let mut pauses = world.facts.pauses.iter().filter(|pause| pause.boot == launch.boot);
         let pause = pauses.find(|pause| {

@@ -40,7 +40,8 @@ pub(crate) fn check_prompt(world: &World) -> Check {
     let mut waiting: BTreeMap<usize, u32> = BTreeMap::new();
     for (call, attempts) in world.ledger.live_rows() {
         check_time(world, process, call, attempts)?;
-        let upstream = terms(&world.plan, &world.facts, call.id).upstream;
+        let own = || terms(&world.plan, &world.facts, call.id).upstream;
+        let upstream = world.ledger.hop_key(call.id).and_then(|key| world.plan.place_of(key)).unwrap_or_else(own);
         let is_paused = u32::try_from(upstream).is_ok_and(|upstream| process.paused.contains(&upstream));
         if !is_loading && is_due(world, call) && !is_paused && !is_crowded(world, process, upstream) {
             let quota = world.plan.quota(upstream);
@@ -126,20 +127,27 @@ fn has_room(world: &World, quota: usize, cost: u32) -> bool {
     if interval.is_some_and(|interval| changed_at + interval > world.now) {
         return false;
     }
-    let rows = || world.ledger.rows().filter(|(call, _)| quota_of(&world.plan, &world.facts, call.id) == quota);
+    let is_here = |call: &CallRecord, attempt: &&AttemptRecord| {
+        let id = AttemptId { call: call.id, number: attempt.number };
+        quota_of(&world.plan, &world.facts, id) == quota
+    };
     let is_past = |interval: Duration, call: &CallRecord, attempt: &AttemptRecord| {
         world.clocks.instant(attempt.granted_at) + interval * call.cost <= world.now
     };
     let is_spaced = interval.is_none_or(|interval| {
-        rows().all(|(call, attempts)| attempts.iter().all(|attempt| is_past(interval, call, attempt)))
+        let mut rows = world.ledger.rows();
+        rows.all(|(call, attempts)| {
+            attempts.iter().filter(|attempt| is_here(call, attempt)).all(|attempt| is_past(interval, call, attempt))
+        })
     });
     let has_room = |limit: &LimitSpec| {
         let length = limit.window + limit.window / 1_000 + policy.jitter + Duration::from_micros(1);
         let slack = policy.jitter + world.plan.faults.commit_max + world.plan.faults.commit_slow_max;
         let is_unsure = world.process.as_ref().is_some_and(|p| p.is_unsure(quota, limit.window, slack, world.now));
         let is_fresh = is_unsure || (limit.window <= Duration::from_secs(1) && booted_at + length > world.now);
-        let used = rows().map(|(call, attempts)| {
-            let counted = attempts.iter().filter(|attempt| may_count(world, call, attempt, limit, length)).count();
+        let used = world.ledger.rows().map(|(call, attempts)| {
+            let here = attempts.iter().filter(|attempt| is_here(call, attempt));
+            let counted = here.filter(|attempt| may_count(world, call, attempt, limit, length)).count();
             call.cost * u32::try_from(counted).unwrap_or(u32::MAX)
         });
         !is_fresh && used.sum::<u32>() + cost <= limit.count.get()

@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use farcall_core::call::UpstreamId;
-use farcall_core::id::CallId;
+use farcall_core::id::{AttemptId, CallId};
 use farcall_core::policy::UpstreamPolicy;
 use farcall_core::retry::{OnUnknown, RetryPolicy, StatusSet};
 
@@ -18,9 +18,11 @@ use crate::workload::CallPlan;
 pub(crate) struct CallTerms<'a> {
     pub(crate) timeout: Duration,
     pub(crate) retry: &'a RetryPolicy,
-    pub(crate) repeats_unknown: bool,
+    /// What somebody has said on the matter; else the method decides.
+    repeats_unknown: Option<bool>,
+    pub(crate) redirects: u32,
     pub(crate) success: &'a StatusSet,
-    pub(crate) method: &'a str,
+    pub(crate) method: &'static str,
     pub(crate) upstream: usize,
     /// Where its callbacks go when it succeeds, and at any other end.
     pub(crate) callbacks: (Vec<usize>, Vec<usize>),
@@ -36,8 +38,9 @@ pub(crate) fn terms<'a>(plan: &'a Plan, facts: &Facts, call: CallId) -> CallTerm
         timeout: own.and_then(|own| own.timeout).unwrap_or(policy.timeout),
         retry: own.and_then(|own| own.retry.as_ref()).unwrap_or(&policy.retry),
         repeats_unknown: repeats_unknown(policy, wish),
+        redirects: policy.redirects,
         success: own.and_then(|own| own.success_statuses.as_ref()).unwrap_or(&policy.success_statuses),
-        method: wish.map_or("", |wish| wish.method),
+        method: wish.map_or(if plan.is_webhook(upstream) { "POST" } else { "" }, |wish| wish.method),
         upstream,
         callbacks: wish.map_or_else(Default::default, |wish| callbacks(policy, wish)),
     }
@@ -60,9 +63,15 @@ fn callback_place(facts: &Facts, call: CallId) -> usize {
     }
 }
 
-/// The place of the upstream whose limits hold for a call.
-pub(crate) fn quota_of(plan: &Plan, facts: &Facts, call: CallId) -> usize {
-    plan.quota(terms(plan, facts, call).upstream)
+/// The place that an attempt was to go to.
+pub(crate) fn place_of(plan: &Plan, facts: &Facts, attempt: AttemptId) -> usize {
+    let decided = facts.decided.get(&attempt).map(|decided| decided.place);
+    decided.unwrap_or_else(|| terms(plan, facts, attempt.call).upstream)
+}
+
+/// The place of the upstream whose limits hold for an attempt.
+pub(crate) fn quota_of(plan: &Plan, facts: &Facts, attempt: AttemptId) -> usize {
+    plan.quota(place_of(plan, facts, attempt))
 }
 
 /// Slots of every window that one of its attempts takes: never more than the smallest window has.
@@ -78,17 +87,17 @@ fn wish<'a>(plan: &'a Plan, facts: &Facts, call: CallId) -> Option<&'a CallPlan>
     }
 }
 
-fn repeats_unknown(policy: &UpstreamPolicy, wish: Option<&CallPlan>) -> bool {
+fn repeats_unknown(policy: &UpstreamPolicy, wish: Option<&CallPlan>) -> Option<bool> {
     let own = wish.and_then(|wish| wish.overrides.as_ref());
-    if let Some(word) = own.and_then(|own| own.on_unknown) {
-        return word == OnUnknown::Retry;
+    let word = own.and_then(|own| own.on_unknown).map(|word| word == OnUnknown::Retry);
+    let by_upstream = policy.on_unknown.map(|word| word == OnUnknown::Retry);
+    word.or(own.and_then(|own| own.idempotent)).or(by_upstream).or(policy.idempotent.then_some(true))
+}
+
+impl CallTerms<'_> {
+    /// Whether a request of this method may be sent again when nobody knows what became of it.
+    pub(crate) fn repeats_unknown(&self, method: &str) -> bool {
+        let is_idempotent = ["GET", "HEAD", "PUT", "DELETE", "OPTIONS", "TRACE"].contains(&method);
+        self.repeats_unknown.unwrap_or(is_idempotent)
     }
-    if let Some(idempotent) = own.and_then(|own| own.idempotent) {
-        return idempotent;
-    }
-    if let Some(word) = policy.on_unknown {
-        return word == OnUnknown::Retry;
-    }
-    let method = wish.map_or("", |wish| wish.method);
-    policy.idempotent || ["GET", "HEAD", "PUT", "DELETE", "OPTIONS", "TRACE"].contains(&method)
 }

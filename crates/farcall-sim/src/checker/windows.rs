@@ -111,7 +111,7 @@ fn starts(world: &World, upstream: usize) -> Vec<(farcall_core::id::AttemptId, u
         .facts
         .launches
         .iter()
-        .filter(|(attempt, _)| super::quota_of(&world.plan, &world.facts, attempt.call) == upstream)
+        .filter(|(attempt, _)| super::quota_of(&world.plan, &world.facts, **attempt) == upstream)
         .filter_map(|(attempt, _)| {
             let decided = world.facts.decided.get(attempt)?;
             Some((*attempt, decided.era, decided.granted_at))

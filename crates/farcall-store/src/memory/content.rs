@@ -41,6 +41,8 @@ pub(super) struct Row {
     pub(super) call: CallRecord,
     pub(super) request: Bytes,
     pub(super) attempts: Vec<AttemptRecord>,
+    /// What each attempt is counted by.
+    limit_keys: Vec<String>,
     pub(super) response: Option<ResponseRecord>,
 }
 
@@ -80,6 +82,7 @@ impl Content {
             lanes: self.lanes(),
             open_attempts: rows.iter().flat_map(|row| row.open_attempts()).collect(),
             unfiled: calls(|call| call.progress.state.is_end() && !call.filed),
+            damaged: Vec::new(),
             totals: self.totals(),
             clock: self.clock.clone(),
             latest: self.latest,
@@ -88,9 +91,9 @@ impl Content {
     }
 
     pub(super) fn grants(&self, limit_key: &str, ask: GrantsAsk) -> Vec<GrantRecord> {
-        let rows = self.rows.values().filter(|row| row.call.limit_key == limit_key);
-        let mut attempts: Vec<_> =
-            rows.flat_map(|row| row.attempts.iter().map(move |attempt| (row, attempt))).collect();
+        let counted = |row: &'_ Arc<Row>| row.limit_keys.iter().any(|key| key == limit_key);
+        let rows = self.rows.values().filter(|row| counted(row));
+        let mut attempts: Vec<_> = rows.flat_map(|row| row.counted_by(limit_key)).collect();
         attempts.sort_by_key(|(row, attempt)| {
             Reverse((attempt.ended_at.is_none(), latest_at(attempt), row.seq, attempt.number))
         });
@@ -186,7 +189,8 @@ impl Content {
         }
         before.push((call.id, None));
         let request = insert.request.clone();
-        let row = Row { seq: self.accepted, call, request, attempts: Vec::new(), response: None };
+        let (seq, attempts, limit_keys) = (self.accepted, Vec::new(), Vec::new());
+        let row = Row { seq, call, request, attempts, limit_keys, response: None };
         self.rows.insert(row.call.id, Arc::new(row));
         self.accepted += 1;
         Ok(())
@@ -244,6 +248,7 @@ impl Row {
         self.call.started_at.get_or_insert(start.started_at);
         self.call.progress.state = State::Running;
         self.call.progress.ready_at = None;
+        self.limit_keys.push(self.call.limit_key.clone());
         self.attempts.push(AttemptRecord {
             number: start.number,
             kind: start.kind,
@@ -266,6 +271,10 @@ impl Row {
         if let Some(progress) = &settle.progress {
             self.call.progress = progress.clone();
             self.response.clone_from(&settle.response);
+        }
+        if let Some(heading) = &settle.heading {
+            self.call.limit_key.clone_from(&heading.limit_key);
+            self.call.hop.clone_from(&heading.hop);
         }
         Ok(())
     }
@@ -301,6 +310,12 @@ impl Row {
         self.standing().file()?;
         self.call.filed = true;
         Ok(())
+    }
+
+    /// Its attempts that are counted by this limit key.
+    fn counted_by<'r>(&'r self, limit_key: &str) -> impl Iterator<Item = (&'r Self, &'r AttemptRecord)> {
+        let attempts = self.attempts.iter().zip(&self.limit_keys);
+        attempts.filter(move |(_, key)| *key == limit_key).map(move |(attempt, _)| (self, attempt))
     }
 
     fn open_attempts(&self) -> impl Iterator<Item = (CallId, AttemptRecord)> {

@@ -16,7 +16,7 @@ use farcall_core::steady::{KeptClock, Steady};
 
 use self::content::Content;
 pub use self::trouble::{Trouble, Troubles};
-use crate::port::{CommitError, Fate, GrantsAsk, LaneRange, ReadError, Reader, ReopenError, Store, Write};
+use crate::port::{CommitError, Fate, GrantsAsk, LaneRange, Legible, ReadError, Reader, ReopenError, Store, Write};
 use crate::record::{AttemptRecord, CallRecord, FileIdentity, GrantRecord, Recovery, ResponseRecord};
 use crate::transition::SUPERSEDED;
 
@@ -257,13 +257,13 @@ impl Reader for MemoryReader {
         Ok(self.disk.content().grants(limit_key, ask))
     }
 
-    fn waiting(&mut self, ranges: &[LaneRange]) -> Result<Vec<Vec<CallRecord>>, ReadError> {
+    fn waiting(&mut self, ranges: &[LaneRange]) -> Result<Legible<Vec<Vec<CallRecord>>>, ReadError> {
         let content = self.disk.content();
-        Ok(ranges.iter().map(|range| content.waiting(range)).collect())
+        Ok(Legible::whole(ranges.iter().map(|range| content.waiting(range)).collect()))
     }
 
-    fn expiring(&mut self, count: u32) -> Result<Vec<CallRecord>, ReadError> {
-        Ok(self.disk.content().expiring(count))
+    fn expiring(&mut self, count: u32) -> Result<Legible<Vec<CallRecord>>, ReadError> {
+        Ok(Legible::whole(self.disk.content().expiring(count)))
     }
 
     fn unfiled(&mut self, name: &[u8]) -> Result<Vec<(CallId, FileIdentity)>, ReadError> {

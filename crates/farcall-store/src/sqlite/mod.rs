@@ -8,6 +8,7 @@
 mod bodies;
 mod checkpoint;
 mod error;
+mod legible;
 mod mark;
 mod open;
 mod read;
@@ -220,6 +221,7 @@ mod tests {
             file: None,
             filed: true,
             idempotency: None,
+            hop: None,
         };
         let at = Steady::from_micros(0);
         Write::Insert(Box::new(Insert { at, call, request: Bytes::from(request) }))

@@ -3,6 +3,8 @@
 //! Each query is one snapshot. None is held between queries, so a slow client never keeps the log from being
 //! checkpointed.
 
+use std::io;
+
 use bytes::Bytes;
 use farcall_core::call::Via;
 use farcall_core::id::{AttemptId, CallId};
@@ -11,9 +13,10 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::bodies::{Bodies, Part};
 use super::error::unread;
+use super::legible::{self, Query, is_damage, query};
 use super::row::{self, Columns, attempt_columns, blob, call_columns};
 use super::sum::{self, Answer};
-use crate::port::{GrantsAsk, LaneRange, ReadError, Reader};
+use crate::port::{GrantsAsk, LaneRange, Legible, ReadError, Reader};
 use crate::record::{AttemptRecord, CallRecord, FileIdentity, GrantRecord, LaneName, RequestRecord, ResponseRecord};
 
 /// Reads committed data of one store.
@@ -56,11 +59,17 @@ impl SqliteReader {
         let mut statement = snapshot.prepare_cached(REQUESTS)?;
         let mut request = |id| {
             let read = |row: &Row<'_>| Ok((Columns::new(row).word(Via::from_word)?, row.get(1)?, row.get(2)?));
-            let Some((via, inline, stored_sum)) = statement.query_row([blob(id)], read).optional()? else {
-                return Ok(None);
-            };
-            let document = self.body(id, Part::Request, inline)?;
             // A damaged one counts as gone, so that it fails its own call and no other.
+            let (via, inline, stored_sum) = match statement.query_row([blob(id)], read) {
+                Ok(stored) => stored,
+                Err(error) if is_damage(&error) => return Ok(None),
+                Err(error) => return Err(error.into()),
+            };
+            let document = match self.body(id, Part::Request, inline) {
+                Ok(document) => document,
+                Err(error) if error.downcast_ref().is_some_and(passes) => return Err(error),
+                Err(_) => return Ok(None),
+            };
             let is_whole = sum::check("request", sum::of_request(id, &document), stored_sum).is_ok();
             Ok(is_whole.then_some(RequestRecord { via, document }))
         };
@@ -83,34 +92,23 @@ impl SqliteReader {
         statement.query_map([blob(id)], |row| row::attempt(&mut Columns::new(row)))?.collect()
     }
 
-    /// All ranges see one snapshot. The index alone tells who is in them; then the calls are read in the order in which
-    /// they stand in their table, because those of many lanes share its pages.
-    fn stored_waiting(&mut self, ranges: &[LaneRange]) -> rusqlite::Result<Vec<Vec<CallRecord>>> {
+    /// All ranges see one snapshot. Where a call is damaged each is read by itself.
+    fn stored_waiting(&mut self, ranges: &[LaneRange]) -> rusqlite::Result<Legible<Vec<Vec<CallRecord>>>> {
         let snapshot = self.connection.transaction()?;
-        let mut places = Vec::new();
-        let mut statement = snapshot.prepare_cached(WAITING)?;
-        for (lane, range) in ranges.iter().enumerate() {
-            let LaneRange { lane: LaneName { limit_key, of_callbacks, priority, tenant }, ready_at, call, count } =
-                range;
+        match waiting_in_order(&snapshot, ranges) {
+            Err(error) if legible::is_damage(&error) => {}
+            found => return found.map(Legible::whole),
+        }
+        let mut legible = Legible::whole(Vec::with_capacity(ranges.len()));
+        for LaneRange { lane: LaneName { limit_key, of_callbacks, priority, tenant }, ready_at, call, count } in ranges
+        {
             let (tenant, ready_at) = (tenant.0.cast_signed(), ready_at.as_micros());
-            let values = params![limit_key, of_callbacks, priority, tenant, ready_at, blob(*call), count];
-            let mut rows = statement.query(values)?;
-            while let Some(row) = rows.next()? {
-                places.push((row.get::<_, i64>(0)?, lane, places.len()));
-            }
+            let values = params![limit_key, of_callbacks, priority, tenant, ready_at, blob(*call)];
+            let Legible { found, damaged } = legible::calls(&snapshot, WAITING, values, *count)?;
+            legible.found.push(found);
+            legible.damaged.extend(damaged);
         }
-        places.sort_unstable();
-        let mut statement = snapshot.prepare_cached(BY_SEQ)?;
-        let mut calls = Vec::with_capacity(places.len());
-        for (seq, lane, order) in places {
-            calls.push((order, lane, statement.query_row([seq], row::call)?));
-        }
-        calls.sort_unstable_by_key(|&(order, ..)| order);
-        let mut lanes: Vec<Vec<CallRecord>> = ranges.iter().map(|_| Vec::new()).collect();
-        for (_, lane, call) in calls {
-            lanes[lane].push(call);
-        }
-        Ok(lanes)
+        Ok(legible)
     }
 
     fn stored_unfiled(&self, name: &[u8]) -> rusqlite::Result<Vec<(CallId, FileIdentity)>> {
@@ -186,13 +184,12 @@ impl Reader for SqliteReader {
         self.stored_grants(limit_key, ask).map_err(unread("grants"))
     }
 
-    fn waiting(&mut self, ranges: &[LaneRange]) -> Result<Vec<Vec<CallRecord>>, ReadError> {
+    fn waiting(&mut self, ranges: &[LaneRange]) -> Result<Legible<Vec<Vec<CallRecord>>>, ReadError> {
         self.stored_waiting(ranges).map_err(unread("waiting calls"))
     }
 
-    fn expiring(&mut self, count: u32) -> Result<Vec<CallRecord>, ReadError> {
-        let read = |mut statement: rusqlite::CachedStatement<'_>| statement.query_map([count], row::call)?.collect();
-        self.connection.prepare_cached(EXPIRING).and_then(read).map_err(unread("deadlines"))
+    fn expiring(&mut self, count: u32) -> Result<Legible<Vec<CallRecord>>, ReadError> {
+        legible::calls(&self.connection, EXPIRING, &[], count).map_err(unread("deadlines"))
     }
 
     fn unfiled(&mut self, name: &[u8]) -> Result<Vec<(CallId, FileIdentity)>, ReadError> {
@@ -224,16 +221,13 @@ const REQUESTS: &str = "SELECT calls.via, requests.body, requests.sum FROM calls
 const RESPONSE: &str =
     "SELECT status, headers, decoded, body, sum FROM responses WHERE call = (SELECT seq FROM calls WHERE id = ?1)";
 
-/// Answered by the index alone. The row comparison is what lets it lead to the place.
-const WAITING: &str = "SELECT seq FROM calls INDEXED BY calls_waiting \
-    WHERE limit_key = ?1 AND (callback_of IS NOT NULL) = ?2 AND priority = ?3 AND tenant_id = ?4 \
-    AND (ready_at, id) >= (?5, ?6) AND ready_at IS NOT NULL ORDER BY ready_at, id LIMIT ?7";
+/// The row comparison is what lets the index lead to the place.
+const WAITING: Query = query!(
+    " FROM calls INDEXED BY calls_waiting WHERE limit_key = ?1 AND (callback_of IS NOT NULL) = ?2 AND priority = ?3 \
+     AND tenant_id = ?4 AND (ready_at, id) >= (?5, ?6) AND ready_at IS NOT NULL ORDER BY ready_at, id LIMIT ?7"
+);
 
-const BY_SEQ: &str = concat!("SELECT ", call_columns!(), " FROM calls WHERE seq = ?1");
-
-const EXPIRING: &str = concat!(
-    "SELECT ",
-    call_columns!(),
+const EXPIRING: Query = query!(
     " FROM calls INDEXED BY calls_expiring WHERE ready_at IS NOT NULL AND deadline IS NOT NULL \
      ORDER BY deadline, id LIMIT ?1"
 );
@@ -251,6 +245,41 @@ const GRANTS_ENDED: &str = "SELECT latest_at, cost FROM attempts INDEXED BY atte
 /// The last microsecond of each time, so that nothing is taken to have been earlier than it was.
 const GRANTS_SUMMED: &str = "SELECT latest_at / ?3 * ?3 + ?3 - 1, sum(cost) FROM attempts INDEXED BY attempts_by_limit \
     WHERE limit_key = ?1 AND latest_at >= ?2 GROUP BY 1 ORDER BY 1 DESC";
+
+/// The index alone tells who is in the ranges; then the calls are read in the order in which they stand in their table,
+/// because those that came at the same time share its pages, and their lanes do not.
+fn waiting_in_order(snapshot: &Connection, ranges: &[LaneRange]) -> rusqlite::Result<Vec<Vec<CallRecord>>> {
+    let mut places = Vec::new();
+    let mut statement = snapshot.prepare_cached(WAITING.seqs)?;
+    for (lane, range) in ranges.iter().enumerate() {
+        let LaneRange { lane: LaneName { limit_key, of_callbacks, priority, tenant }, ready_at, call, count } = range;
+        let (tenant, ready_at) = (tenant.0.cast_signed(), ready_at.as_micros());
+        let values = params![limit_key, of_callbacks, priority, tenant, ready_at, blob(*call), count];
+        let mut rows = statement.query(values)?;
+        while let Some(row) = rows.next()? {
+            places.push((row.get::<_, i64>(0)?, lane, places.len()));
+        }
+    }
+    places.sort_unstable();
+    let mut statement = snapshot.prepare_cached(legible::ONE)?;
+    let mut calls = Vec::with_capacity(places.len());
+    for (seq, lane, order) in places {
+        calls.push((order, lane, statement.query_row([seq], row::call)?));
+    }
+    calls.sort_unstable_by_key(|&(order, ..)| order);
+    let mut lanes: Vec<Vec<CallRecord>> = ranges.iter().map(|_| Vec::new()).collect();
+    for (_, lane, call) in calls {
+        lanes[lane].push(call);
+    }
+    Ok(lanes)
+}
+
+/// Whether a body file could not be read for want of something that may be there again the next moment.
+fn passes(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    let passing = [Errno::MFILE, Errno::NFILE, Errno::NOMEM, Errno::INTR, Errno::AGAIN];
+    error.raw_os_error().is_some_and(|code| passing.iter().any(|errno| errno.raw_os_error() == code))
+}
 
 fn open_grant(row: &Row<'_>) -> rusqlite::Result<GrantRecord> {
     let mut columns = Columns::new(row);

@@ -7,21 +7,28 @@ use farcall_core::call::{State, TenantId};
 use farcall_core::id::CallId;
 use farcall_core::steady::{KeptClock, Steady};
 use farcall_crash::{self as crash, Point};
-use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params};
+use rusqlite::{Connection, OptionalExtension, Row, TransactionBehavior, params};
 
 use super::bodies::{Bodies, Part};
+use super::legible::{self, Query, query};
 use super::row::{self, Columns, attempt_columns, blob, call_columns};
-use crate::record::{AttemptRecord, CallRecord, LaneName, LaneRecord, Recovery, Totals};
+use crate::port::Legible;
+use crate::record::{AttemptRecord, Damaged, LaneName, LaneRecord, Recovery, Totals};
 
 /// Begins a new epoch: its number, and what it takes over.
 pub(super) fn take_over(connection: &mut Connection) -> rusqlite::Result<(i64, Recovery)> {
     let tx = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     let epoch = tx.query_row("UPDATE meta SET epoch = epoch + 1 RETURNING epoch", [], |row| row.get(0))?;
+    let (engaged, lanes) = (legible::calls(&tx, ENGAGED, &[], u32::MAX)?, lanes(&tx)?);
+    let (open_attempts, unfiled) = (open_attempts(&tx)?, legible::calls(&tx, UNFILED, &[], u32::MAX)?);
+    let ended = unfiled.damaged.into_iter().map(|damaged| Damaged { is_live: false, ..damaged }).collect();
+    let damaged = [engaged.damaged, lanes.damaged, open_attempts.damaged, ended];
     let recovery = Recovery {
-        engaged: calls(&tx, ENGAGED)?,
-        lanes: lanes(&tx)?,
-        open_attempts: open_attempts(&tx)?,
-        unfiled: calls(&tx, UNFILED)?,
+        engaged: engaged.found,
+        lanes: lanes.found,
+        open_attempts: open_attempts.found,
+        unfiled: unfiled.found,
+        damaged: damaged.concat(),
         totals: totals(&tx)?,
         clock: tx.query_row(CLOCK, [], kept_clock)?,
         latest: tx.query_row("SELECT latest FROM meta", [], |row| Columns::new(row).optional_steady())?,
@@ -50,21 +57,15 @@ pub(super) fn sweep(connection: &Connection, bodies: &Bodies) -> Result<(), Box<
     })
 }
 
-const ENGAGED: &str = concat!(
-    "SELECT ",
-    call_columns!(),
-    " FROM calls INDEXED BY calls_engaged WHERE ended = 0 AND ready_at IS NULL ORDER BY seq"
-);
+const ENGAGED: Query =
+    query!(" FROM calls INDEXED BY calls_engaged WHERE ended = 0 AND ready_at IS NULL ORDER BY seq LIMIT ?1");
 
 /// Answered by the index alone.
 const LANES: &str = "SELECT limit_key, callback_of IS NOT NULL, priority, tenant_id, count(*) FROM calls INDEXED BY calls_waiting \
     WHERE ready_at IS NOT NULL GROUP BY limit_key, callback_of IS NOT NULL, priority, tenant_id";
 
-const UNFILED: &str = concat!(
-    "SELECT ",
-    call_columns!(),
-    " FROM calls INDEXED BY calls_unfiled WHERE ended = 1 AND filed = 0 ORDER BY seq"
-);
+const UNFILED: Query =
+    query!(" FROM calls INDEXED BY calls_unfiled WHERE ended = 1 AND filed = 0 ORDER BY seq LIMIT ?1");
 
 const OPEN_ATTEMPTS: &str = concat!(
     "SELECT (SELECT id FROM calls WHERE seq = call), ",
@@ -85,37 +86,30 @@ const REQUEST_IN_FILE: &str =
 const RESPONSE_IN_FILE: &str =
     "SELECT 1 FROM responses WHERE call = (SELECT seq FROM calls WHERE id = ?1) AND body IS NULL";
 
-fn calls(connection: &Connection, sql: &str) -> rusqlite::Result<Vec<CallRecord>> {
-    connection.prepare(sql)?.query_map([], row::call)?.collect()
-}
-
-fn open_attempts(connection: &Connection) -> rusqlite::Result<Vec<(CallId, AttemptRecord)>> {
-    let mut statement = connection.prepare(OPEN_ATTEMPTS)?;
-    let read = |row: &rusqlite::Row<'_>| {
+fn open_attempts(connection: &Connection) -> rusqlite::Result<Legible<Vec<(CallId, AttemptRecord)>>> {
+    let read = |row: &Row<'_>| {
         let mut columns = Columns::new(row);
         Ok((columns.id()?, row::attempt(&mut columns)?))
     };
-    statement.query_map([], read)?.collect()
+    legible::rows(connection, OPEN_ATTEMPTS, read, |row| Columns::new(row).id().ok())
 }
 
-fn kept_clock(row: &rusqlite::Row<'_>) -> rusqlite::Result<Option<KeptClock>> {
+fn kept_clock(row: &Row<'_>) -> rusqlite::Result<Option<KeptClock>> {
     let mut columns = Columns::new(row);
     let (boot, base_us) = (columns.take()?, columns.take::<Option<_>>()?);
     let since = columns.optional_steady()?;
     Ok(base_us.zip(since).map(|(base_us, since): (i64, Steady)| KeptClock { boot, base_us, since }))
 }
 
-fn lanes(connection: &Connection) -> rusqlite::Result<Vec<LaneRecord>> {
-    let mut statement = connection.prepare(LANES)?;
-    let mut lanes = statement
-        .query_map([], |row| {
-            let tenant = TenantId(row.get::<_, i64>(3)?.cast_unsigned());
-            let lane = LaneName { limit_key: row.get(0)?, of_callbacks: row.get(1)?, priority: row.get(2)?, tenant };
-            Ok(LaneRecord { lane, waiting: row.get::<_, i64>(4)?.cast_unsigned() })
-        })?
-        .collect::<rusqlite::Result<Vec<_>>>()?;
+fn lanes(connection: &Connection) -> rusqlite::Result<Legible<Vec<LaneRecord>>> {
+    let read = |row: &Row<'_>| {
+        let tenant = TenantId(row.get::<_, i64>(3)?.cast_unsigned());
+        let lane = LaneName { limit_key: row.get(0)?, of_callbacks: row.get(1)?, priority: row.get(2)?, tenant };
+        Ok(LaneRecord { lane, waiting: row.get::<_, i64>(4)?.cast_unsigned() })
+    };
+    let mut lanes = legible::rows(connection, LANES, read, |_| None)?;
     // The index orders tenants by the signed number.
-    lanes.sort_unstable_by(|a, b| a.lane.cmp(&b.lane));
+    lanes.found.sort_unstable_by(|a, b| a.lane.cmp(&b.lane));
     Ok(lanes)
 }
 

@@ -9,8 +9,9 @@ use farcall_core::steady::Steady;
 use farcall_core::time::Timestamp;
 use rusqlite::Row;
 use rusqlite::types::{FromSql, Type};
+use serde_json::{Value, json};
 
-use crate::record::{AttemptRecord, CallRecord, ErrorRecord, FileIdentity, IdempotencyRecord, Progress};
+use crate::record::{AttemptRecord, CallRecord, ErrorRecord, FileIdentity, HopRecord, IdempotencyRecord, Progress};
 
 /// The columns [`call`] reads, in its order.
 macro_rules! call_columns {
@@ -19,7 +20,7 @@ macro_rules! call_columns {
          attempts, filed, source, via, upstream, limit_key, method, url, tags, priority, tenant, \
          tenant_id, cost, accepted_at, \
          not_before, deadline, has_overrides, callback_of, retry_of, file_name, file_device, file_inode, \
-         file_changed_ns, key_scope, key, key_digest"
+         file_changed_ns, key_scope, key, key_digest, hop"
     };
 }
 pub(super) use call_columns;
@@ -102,7 +103,7 @@ pub(super) const fn blob(id: CallId) -> [u8; 16] {
     id.bits().to_be_bytes()
 }
 
-const fn id_of(blob: [u8; 16]) -> CallId {
+pub(super) const fn id_of(blob: [u8; 16]) -> CallId {
     CallId::from_bits(u128::from_be_bytes(blob))
 }
 
@@ -141,6 +142,7 @@ pub(super) fn call(row: &Row<'_>) -> rusqlite::Result<CallRecord> {
         retry_of: columns.optional_id()?,
         file: file(&mut columns)?,
         idempotency: idempotency(&mut columns)?,
+        hop: columns.take_as(hop)?,
     })
 }
 
@@ -166,6 +168,31 @@ pub(super) fn tags_json(tags: &[String]) -> Option<String> {
 
 fn tags(stored: Option<String>) -> Option<Vec<String>> {
     stored.map_or_else(|| Some(Vec::new()), |json| serde_json::from_str(&json).ok())
+}
+
+/// A hop as it is stored.
+pub(super) fn hop_json(hop: &HopRecord) -> String {
+    let HopRecord { url, method, count, upstream, has_body, is_elsewhere, home_key } = hop;
+    json!({
+        "url": url, "method": method, "count": count, "upstream": upstream, "has_body": has_body,
+        "is_elsewhere": is_elsewhere, "home_key": home_key,
+    })
+    .to_string()
+}
+
+fn hop(stored: Option<String>) -> Option<Option<HopRecord>> {
+    let Some(stored) = stored else { return Some(None) };
+    let stored: Value = serde_json::from_str(&stored).ok()?;
+    let text = |name: &str| stored.get(name)?.as_str().map(str::to_owned);
+    Some(Some(HopRecord {
+        url: text("url")?,
+        method: text("method")?,
+        count: stored.get("count")?.as_u64().and_then(|count| u32::try_from(count).ok())?,
+        upstream: text("upstream"),
+        has_body: stored.get("has_body")?.as_bool()?,
+        is_elsewhere: stored.get("is_elsewhere")?.as_bool()?,
+        home_key: text("home_key")?,
+    }))
 }
 
 /// The headers as they are stored: JSON, each value as ISO 8859-1 (RFC 9110, section 5.5: what it was in history).

@@ -13,9 +13,9 @@ use farcall_core::time::Timestamp;
 use rusqlite::{CachedStatement, Connection, ErrorCode, OptionalExtension, params};
 
 use super::bodies::{Bodies, INLINE_BYTES_MAX, Part};
-use super::row::{Columns, blob, call_columns, headers_json, tags_json};
+use super::row::{Columns, blob, call_columns, headers_json, hop_json, tags_json};
 use super::sum::{self, Answer};
-use crate::port::{AttemptEnd, CommitError, Insert, Settle, Start, Write};
+use crate::port::{AttemptEnd, CommitError, Heading, Insert, Settle, Start, Write};
 use crate::record::{CallRecord, ErrorRecord, Progress, ResponseRecord};
 use crate::transition::{KEY_TAKEN, SECOND_INSERT, SUPERSEDED, Settlement, Standing, UNKNOWN_CALL, UNMATCHED_END};
 
@@ -154,6 +154,15 @@ impl<'c> Batch<'c> {
             (Settlement::GoesOn, Some(progress)) => self.statements.progress(seq, progress)?,
             (Settlement::Stays | Settlement::GoesOn | Settlement::Ends, _) => {}
         }
+        match &settle.heading {
+            Some(heading) => self.head(seq, heading),
+            None => Ok(()),
+        }
+    }
+
+    fn head(&self, seq: i64, heading: &Heading) -> Result<(), CommitError> {
+        let hop = heading.hop.as_ref().map(hop_json);
+        self.connection.prepare_cached(HEAD)?.execute(params![seq, heading.limit_key, hop])?;
         Ok(())
     }
 
@@ -306,6 +315,7 @@ impl<'c> Statements<'c> {
                 key.map(|key| key.scope.as_str()),
                 key.map(|key| key.key.as_str()),
                 key.map(|key| key.digest),
+                call.hop.as_ref().map(hop_json),
                 progress.state.is_end(),
             ])
             .map(drop)
@@ -360,7 +370,7 @@ const INSERT_CALL: &str = concat!(
     "INSERT INTO calls (",
     call_columns!(),
     ", ended) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, \
-     ?22, ?23, ?24, ?25, ?26, ?27, ?28, ?29, ?30, ?31, ?32, ?33, ?34, ?35, ?36, ?37, ?38)"
+     ?22, ?23, ?24, ?25, ?26, ?27, ?28, ?29, ?30, ?31, ?32, ?33, ?34, ?35, ?36, ?37, ?38, ?39)"
 );
 
 const CLOSE: &str = "INSERT INTO closings (limit_key, until) SELECT limit_key, ?2 FROM calls WHERE seq = ?1 \
@@ -374,6 +384,8 @@ const INSERT_RESPONSE: &str =
 
 const START: &str = "UPDATE calls SET attempts = ?2, started_at = coalesce(started_at, ?3), state = ?4, \
     ready_at = NULL WHERE seq = ?1";
+
+const HEAD: &str = "UPDATE calls SET limit_key = ?2, hop = ?3 WHERE seq = ?1";
 
 const RELEASE: &str = "UPDATE calls SET ready_at = ?2 WHERE seq = ?1";
 

@@ -13,7 +13,8 @@ use proptest::test_runner::TestCaseError;
 
 use crate::lab::{Lab, MemoryLab, SqliteLab};
 use crate::sample::{
-    attempt_end, call, filed, full_call, id, insert_with, key, response, settle_with, start_at, steady, waiting,
+    attempt_end, call, filed, full_call, headed, hop, id, insert_with, key, response, settle_with, start_at, steady,
+    waiting,
 };
 
 const CALLS: u32 = 5;
@@ -49,6 +50,8 @@ enum Change {
         state: State,
         answer: bool,
         proved: Option<i64>,
+        /// Where the call goes from then on: a limit key, and whether it is home.
+        heading: Option<(usize, bool)>,
     },
     Release {
         call: u32,
@@ -81,8 +84,17 @@ fn change() -> impl Strategy<Value = Change> {
         4 => prop::sample::select(State::ALL),
     ];
     let behind = prop_oneof![6 => Just(Some(0_u32)), 2 => (0..4_u32).prop_map(Some), 1 => Just(None)];
-    let settles = (call.clone(), behind, states, any::<bool>(), prop::option::of(0..60_i64))
-        .prop_map(|(call, behind, state, answer, proved)| Change::Settle { call, behind, state, answer, proved });
+    let heading = prop::option::weighted(0.3, (0..LIMIT_KEYS.len(), any::<bool>()));
+    let settles = (call.clone(), behind, states, any::<bool>(), prop::option::of(0..60_i64), heading).prop_map(
+        |(call, behind, state, answer, proved, heading)| Change::Settle {
+            call,
+            behind,
+            state,
+            answer,
+            proved,
+            heading,
+        },
+    );
     let releases = (call.clone(), 0..30_i64).prop_map(|(call, second)| Change::Release { call, second });
     let files = call.prop_map(|call| Change::Filed { call });
     prop_oneof![3 => inserts, 4 => starts, 4 => settles, 1 => releases, 1 => files]
@@ -119,7 +131,7 @@ fn write(change: &Change, attempts: &mut [u32; CALLS as usize]) -> Write {
             attempts[call as usize] = number;
             start_at(call, number, second)
         }
-        Change::Settle { call, behind, state, answer, proved } => {
+        Change::Settle { call, behind, state, answer, proved, heading } => {
             let end = behind.map(|behind| AttemptEnd {
                 outcome: AttemptOutcome::ALL[1 + proved.unwrap_or(0) as usize % 6],
                 proved_at: proved.map(steady),
@@ -127,7 +139,11 @@ fn write(change: &Change, attempts: &mut [u32; CALLS as usize]) -> Write {
                 ..attempt_end(attempts[call as usize].saturating_sub(behind))
             });
             let answer = (answer && state.is_end()).then(|| response(format!("answer to {call}")));
-            settle_with(call, end, state, answer)
+            let settle = settle_with(call, end, state, answer);
+            match heading {
+                Some((key, is_home)) => headed(settle, LIMIT_KEYS[key], (!is_home).then(|| hop(call))),
+                None => settle,
+            }
         }
         Change::Release { call, second } => Write::Release { call: id(call), ready_at: steady(second) },
         Change::Filed { call } => filed(call),

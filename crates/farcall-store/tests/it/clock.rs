@@ -44,7 +44,14 @@ fn the_latest_is_when_the_latest_of_all_was_decided(lab: &mut dyn Lab) -> Outcom
     let settle = |n, seconds| {
         let progress = Some(Progress { ready_at: Some(steady(9_000)), ..progress(State::Retrying) });
         let attempt = Some(AttemptEnd { proved_at: Some(steady(8_000)), ..attempt_end(1) });
-        Write::Settle(Box::new(Settle { at: steady(seconds), call: id(n), attempt, progress, response: None }))
+        Write::Settle(Box::new(Settle {
+            at: steady(seconds),
+            call: id(n),
+            attempt,
+            progress,
+            heading: None,
+            response: None,
+        }))
     };
     let mut latest = |writes: &[Write]| -> Result<Option<Steady>, Box<dyn std::error::Error>> {
         lab.commit(writes)?;

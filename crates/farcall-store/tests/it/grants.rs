@@ -11,7 +11,7 @@ use farcall_store::port::{AttemptEnd, GrantsAsk, Write};
 use farcall_store::record::{CallRecord, GrantRecord};
 
 use crate::lab::Lab;
-use crate::sample::{at, attempt_end, call, id, insert, settle_with, start_at, steady};
+use crate::sample::{at, attempt_end, call, headed, hop, id, insert, settle_with, start_at, steady};
 use crate::{Outcome, for_each_store};
 
 for_each_store! {
@@ -19,6 +19,8 @@ for_each_store! {
     an_attempt_counts_from_since_by_start_or_by_proof,
     attempts_of_ended_calls_and_of_retries_count,
     other_limit_keys_do_not_count,
+    an_attempt_counts_where_its_call_went_then,
+    a_closing_is_that_of_where_the_call_went,
     a_count_bounds_the_answer,
     attempts_that_sent_nothing_take_no_place,
     sums_count_from_the_end_of_their_time,
@@ -105,6 +107,34 @@ fn other_limit_keys_do_not_count(lab: &mut dyn Lab) -> Outcome {
     let all = GrantsAsk::Latest { since: steady(0), count: 10 };
     assert_eq!(lab.reader()?.grants("none", all)?, []);
     assert_eq!(lab.reader()?.grants("", all)?.len(), 1);
+    Ok(())
+}
+
+fn an_attempt_counts_where_its_call_went_then(lab: &mut dyn Lab) -> Outcome {
+    lab.commit(&begin(1, 10))?;
+    let on = headed(end(1, 1, Some(11), State::Retrying), "bank", Some(hop(1)));
+    lab.commit(&[on, start_at(1, 2, 20)])?;
+    let open = |lab: &mut dyn Lab, key: &str| -> Result<Vec<Option<u32>>, Box<dyn std::error::Error>> {
+        let grants = lab.reader()?.grants(key, GrantsAsk::Latest { since: steady(0), count: 10 })?;
+        Ok(grants.iter().map(|grant| grant.open.map(|open| open.number)).collect())
+    };
+    assert_eq!((open(lab, "shop")?, open(lab, "bank")?), (vec![None], vec![Some(2)]));
+    lab.restart()?;
+    assert_eq!((open(lab, "shop")?, open(lab, "bank")?), (vec![None], vec![Some(2)]));
+    let home = headed(end(1, 2, Some(21), State::Retrying), "shop", None);
+    lab.commit(&[home, start_at(1, 3, 30)])?;
+    assert_eq!((open(lab, "shop")?, open(lab, "bank")?), (vec![Some(3), None], vec![None]));
+    Ok(())
+}
+
+fn a_closing_is_that_of_where_the_call_went(lab: &mut dyn Lab) -> Outcome {
+    lab.commit(&begin(1, 10))?;
+    lab.commit(&[headed(end(1, 1, Some(11), State::Retrying), "bank", Some(hop(1))), start_at(1, 2, 20)])?;
+    let close = Write::Close { call: id(1), until: steady(90) };
+    lab.commit(&[close, headed(end(1, 2, Some(21), State::Retrying), "shop", None)])?;
+    lab.restart()?;
+    let mut reader = lab.reader()?;
+    assert_eq!((reader.closed_until("shop")?, reader.closed_until("bank")?), (None, Some(steady(90))));
     Ok(())
 }
 

@@ -6,6 +6,7 @@ mod agreement;
 mod clock;
 mod commits;
 mod conflicts;
+mod damage;
 mod grants;
 mod lab;
 mod memory;

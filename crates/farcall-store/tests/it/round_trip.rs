@@ -135,7 +135,14 @@ fn the_progress_of_a_settlement_replaces_the_calls(lab: &mut dyn Lab) -> Outcome
         let begun = CallRecord { started_at: None, attempts: 0, ..full_call(n) };
         let progress = Progress { state, ..full_call(9).progress };
         let attempt = Some(attempt_end(1));
-        let settle = Settle { at: steady(9), call: id(n), attempt, progress: Some(progress.clone()), response: None };
+        let settle = Settle {
+            at: steady(9),
+            call: id(n),
+            attempt,
+            progress: Some(progress.clone()),
+            heading: None,
+            response: None,
+        };
         lab.commit(&[insert(begun.clone()), start(n, 1)])?;
         lab.commit(&[Write::Settle(Box::new(settle))])?;
         let expected = CallRecord { started_at: Some(at(1)), attempts: 1, progress, ..begun };

@@ -8,8 +8,10 @@ use farcall_core::call::{ErrorKind, Source, State, TenantId, Via};
 use farcall_core::id::CallId;
 use farcall_core::steady::Steady;
 use farcall_core::time::Timestamp;
-use farcall_store::port::{AttemptEnd, Insert, Settle, Start, Write};
-use farcall_store::record::{CallRecord, ErrorRecord, FileIdentity, IdempotencyRecord, Progress, ResponseRecord};
+use farcall_store::port::{AttemptEnd, Heading, Insert, Settle, Start, Write};
+use farcall_store::record::{
+    CallRecord, ErrorRecord, FileIdentity, HopRecord, IdempotencyRecord, Progress, ResponseRecord,
+};
 
 /// `seconds` after an arbitrary origin.
 pub(crate) fn at(seconds: i64) -> Timestamp {
@@ -66,6 +68,7 @@ pub(crate) fn call(n: u32) -> CallRecord {
         file: None,
         filed: true,
         idempotency: None,
+        hop: None,
     }
 }
 
@@ -108,7 +111,21 @@ pub(crate) fn full_call(n: u32) -> CallRecord {
         }),
         filed: false,
         idempotency: Some(key(&format!("key of {n}"))),
+        hop: Some(hop(n)),
         ..call(n)
+    }
+}
+
+/// A hop of the n-th call, with something awkward in it.
+pub(crate) fn hop(n: u32) -> HopRecord {
+    HopRecord {
+        url: format!("https://other.example/\"ü?{n}"),
+        method: "GET".to_owned(),
+        count: n,
+        upstream: n.is_multiple_of(2).then(|| "other".to_owned()),
+        has_body: n.is_multiple_of(3),
+        is_elsewhere: true,
+        home_key: "etsy".to_owned(),
     }
 }
 
@@ -169,7 +186,21 @@ pub(crate) fn settle_with(
     state: State,
     response: Option<ResponseRecord>,
 ) -> Write {
-    Write::Settle(Box::new(Settle { at: steady(102), call: id(n), attempt, progress: Some(progress(state)), response }))
+    Write::Settle(Box::new(Settle {
+        at: steady(102),
+        call: id(n),
+        attempt,
+        progress: Some(progress(state)),
+        heading: None,
+        response,
+    }))
+}
+
+/// The same, and from now on the call goes elsewhere, or home.
+pub(crate) fn headed(write: Write, limit_key: &str, hop: Option<HopRecord>) -> Write {
+    let Write::Settle(settle) = write else { panic!("only a settlement says where a call goes: {write:?}") };
+    let heading = Some(Heading { limit_key: limit_key.to_owned(), hop });
+    Write::Settle(Box::new(Settle { heading, ..*settle }))
 }
 
 pub(crate) fn filed(n: u32) -> Write {
@@ -179,5 +210,12 @@ pub(crate) fn filed(n: u32) -> Write {
 /// Ends an attempt alone: where the call stands does not change.
 pub(crate) fn settle_attempt(n: u32, number: u32) -> Write {
     let attempt = Some(attempt_end(number));
-    Write::Settle(Box::new(Settle { at: steady(102), call: id(n), attempt, progress: None, response: None }))
+    Write::Settle(Box::new(Settle {
+        at: steady(102),
+        call: id(n),
+        attempt,
+        progress: None,
+        heading: None,
+        response: None,
+    }))
 }

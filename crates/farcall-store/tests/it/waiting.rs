@@ -3,11 +3,11 @@
 use farcall_core::call::{State, TenantId};
 use farcall_core::id::CallId;
 use farcall_core::steady::Steady;
-use farcall_store::port::{LaneRange, Settle, Write};
+use farcall_store::port::{AttemptEnd, LaneRange, Settle, Write};
 use farcall_store::record::{CallRecord, LaneName, LaneRecord, Progress};
 
 use crate::lab::Lab;
-use crate::sample::{attempt_end, call, id, insert, progress, settle_with, start, steady, waiting};
+use crate::sample::{attempt_end, call, headed, hop, id, insert, progress, settle_with, start, steady, waiting};
 use crate::{Outcome, for_each_store};
 
 for_each_store! {
@@ -15,6 +15,7 @@ for_each_store! {
     calls_of_one_moment_are_read_in_the_order_of_their_ids,
     lanes_are_told_apart_by_key_priority_and_tenant,
     a_call_leaves_its_lane_when_it_starts_and_comes_back_when_it_waits,
+    a_call_waits_where_redirects_have_led_it,
     a_call_that_is_held_back_waits_from_its_release_on,
     only_a_call_that_is_held_back_can_be_released,
     waiting_calls_come_by_their_deadlines,
@@ -38,7 +39,7 @@ fn read(
     (ready_at, call): (Steady, CallId),
     count: u32,
 ) -> Result<Vec<CallId>, Box<dyn std::error::Error>> {
-    let read = lab.reader()?.waiting(&[LaneRange { lane, ready_at, call, count }])?;
+    let read = lab.reader()?.waiting(&[LaneRange { lane, ready_at, call, count }])?.found;
     assert_eq!(read.len(), 1);
     Ok(ids(&read[0]))
 }
@@ -92,7 +93,7 @@ fn lanes_are_told_apart_by_key_priority_and_tenant(lab: &mut dyn Lab) -> Outcome
     }
     let range = |lane: &LaneName| LaneRange { lane: lane.clone(), ready_at: FIRST.0, call: FIRST.1, count: 1 };
     let ranges: Vec<_> = others.iter().map(range).collect();
-    let read = lab.reader()?.waiting(&ranges)?;
+    let read = lab.reader()?.waiting(&ranges)?.found;
     assert_eq!(
         read.iter().map(|calls| ids(calls)).collect::<Vec<_>>(),
         (1..=5).map(|n| vec![id(n)]).collect::<Vec<_>>()
@@ -109,12 +110,41 @@ fn a_call_leaves_its_lane_when_it_starts_and_comes_back_when_it_waits(lab: &mut 
     lab.commit(&[start(1, 1)])?;
     assert_eq!((all(lab)?, lab.call(id(1))?.progress.ready_at), (vec![id(2)], None));
     let again = Progress { ready_at: Some(steady(9)), ..progress(State::Retrying) };
-    let settle =
-        Settle { at: steady(8), call: id(1), attempt: Some(attempt_end(1)), progress: Some(again), response: None };
+    let settle = Settle {
+        at: steady(8),
+        call: id(1),
+        attempt: Some(attempt_end(1)),
+        progress: Some(again),
+        heading: None,
+        response: None,
+    };
     lab.commit(&[Write::Settle(Box::new(settle))])?;
     assert_eq!((all(lab)?, lab.call(id(1))?.progress.ready_at), (vec![id(2), id(1)], Some(steady(9))));
     lab.commit(&[settle_with(1, None, State::Expired, None), settle_with(2, None, State::Expired, None)])?;
     assert_eq!((all(lab)?, lanes(lab)?), (vec![], vec![]));
+    Ok(())
+}
+
+fn a_call_waits_where_redirects_have_led_it(lab: &mut dyn Lab) -> Outcome {
+    lab.commit(&[insert(waiting(1, 1)), start(1, 1)])?;
+    let again = Progress { ready_at: Some(steady(9)), ..progress(State::Retrying) };
+    let settle = |attempt: Option<AttemptEnd>| {
+        let progress = Some(again.clone());
+        Write::Settle(Box::new(Settle { at: steady(8), call: id(1), attempt, progress, heading: None, response: None }))
+    };
+    lab.commit(&[headed(settle(Some(attempt_end(1))), "bank", Some(hop(1)))])?;
+    for round in ["at once", "after a restart"] {
+        let call = lab.call(id(1))?;
+        assert_eq!((call.limit_key.as_str(), call.home_key(), &call.hop), ("bank", "etsy", &Some(hop(1))), "{round}");
+        assert_eq!((lanes(lab)?, all(lab)?), (vec![(LaneName { limit_key: "bank".to_owned(), ..lane() }, 1)], vec![]));
+        lab.restart()?;
+    }
+    lab.commit(&[headed(settle(None), "shop", None)])?;
+    assert_eq!((all(lab)?, lab.call(id(1))?.hop), (vec![id(1)], None));
+    lab.commit(&[settle_with(1, None, State::Expired, None)])?;
+    let Write::Settle(bare) = headed(settle(None), "shop", None) else { unreachable!("it is a settlement") };
+    let bare = Settle { attempt: Some(attempt_end(1)), progress: None, ..*bare };
+    assert!(lab.commit(&[Write::Settle(Box::new(bare))]).is_err(), "an end of an attempt alone moves no call");
     Ok(())
 }
 
@@ -142,7 +172,7 @@ fn waiting_calls_come_by_their_deadlines(lab: &mut dyn Lab) -> Outcome {
     lab.commit(&[insert(until(1, 50)), insert(until(2, 40)), insert(waiting(3, 0)), insert(until(4, 60))])?;
     lab.commit(&[insert(until(5, 10)), start(5, 1)])?;
     let mut reader = lab.reader()?;
-    assert_eq!(ids(&reader.expiring(9)?), [id(2), id(1), id(4)]);
-    assert_eq!(ids(&reader.expiring(1)?), [id(2)]);
+    assert_eq!(ids(&reader.expiring(9)?.found), [id(2), id(1), id(4)]);
+    assert_eq!(ids(&reader.expiring(1)?.found), [id(2)]);
     Ok(())
 }

@@ -15,7 +15,7 @@ use super::address;
 use super::classify::Failure;
 use super::dns::Resolver;
 use super::outgoing::{Origin, Route};
-use super::tls::{self, Trust};
+use super::tls::{self, Offer, Trust};
 use super::tunnel;
 use super::wire::Stream;
 use crate::config::Addresses;
@@ -36,6 +36,8 @@ enum Phase {
 pub(super) struct Terms<'a> {
     pub(super) resolver: &'a Resolver,
     pub(super) trust: &'a Trust,
+    /// What is offered to speak.
+    pub(super) offer: Offer,
     /// Where it may lead.
     pub(super) allowed: Addresses,
     /// From the name to the end of the handshake.
@@ -65,7 +67,7 @@ async fn open_in_time(route: &Route, next: &Origin, terms: Terms<'_>, phase: &mu
     }
     let addresses = terms.resolver.resolve(next).await?;
     check(next, &addresses, terms.allowed)?;
-    let config = if origin.secure { Some(terms.trust.config().await?) } else { None };
+    let config = if origin.secure { Some(terms.trust.config(terms.offer).await?) } else { None };
     *phase = Phase::Connect;
     let tcp = race(addresses)
         .await
@@ -190,7 +192,8 @@ mod tests {
         let origin = Origin { secure: false, host: url::Host::Ipv4([127, 0, 0, 1].into()), port: silent.port() };
         let route = Route { origin, proxy: None };
         let (resolver, trust, timeout) = (Resolver::default(), Trust::default(), Duration::from_millis(20));
-        let opened = open(&route, Terms { resolver: &resolver, trust: &trust, allowed: Addresses::Any, timeout }).await;
+        let terms = Terms { resolver: &resolver, trust: &trust, offer: Offer::Both, allowed: Addresses::Any, timeout };
+        let opened = open(&route, terms).await;
         let failure = opened.expect_err("nobody answers");
         assert_eq!(failure.kind, ErrorKind::Connect);
         assert!(failure.message.ends_with("no address answered within 20 ms"), "{}", failure.message);

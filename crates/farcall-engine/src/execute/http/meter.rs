@@ -38,6 +38,10 @@ struct Account {
     /// The request has a body that hyper has not taken to its end.
     body_waits: bool,
     sent: bool,
+    /// Somebody else has the request and writes it when it can.
+    handed_over: bool,
+    /// The other side says that it did nothing with the request.
+    refused: bool,
     first_byte_at: Option<Instant>,
     write_error: Option<String>,
 }
@@ -125,9 +129,34 @@ impl Meter {
         self.account().interim_answers
     }
 
-    /// Whether any byte of the request was handed to the stream.
+    /// From here on the request may be written at any time.
+    pub(super) fn hand_over(&self) {
+        self.account().handed_over = true;
+    }
+
+    /// What was not written will not be.
+    pub(super) fn take_back(&self) {
+        self.account().handed_over = false;
+    }
+
+    /// The other side says that it did nothing with the request.
+    pub(super) fn refuse(&self) {
+        self.account().refused = true;
+    }
+
+    pub(super) fn has_written(&self) -> bool {
+        self.account().written > 0
+    }
+
+    /// Whether any byte of the request was handed to the stream, or may still be.
     pub(super) fn bytes_sent(&self) -> BytesSent {
-        if self.account().written == 0 { BytesSent::No } else { BytesSent::Maybe }
+        let account = self.account();
+        match account.written > 0 || account.handed_over {
+            false => BytesSent::No,
+            // Who has begun to answer cannot say that.
+            true if account.refused && account.first_byte_at.is_none() => BytesSent::Refused,
+            true => BytesSent::Maybe,
+        }
     }
 
     /// The other side sent something although it was not asked.

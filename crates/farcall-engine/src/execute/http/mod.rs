@@ -1,9 +1,9 @@
-//! Sending one HTTP/1.1 request, exactly once, and telling exactly what became of it.
+//! Sending one request, by HTTP/1.1 or HTTP/2, exactly once, and telling exactly what became of it.
 //!
 //! [`Transport`] is the way to one upstream: its idle connections, its trust, its caps. Nothing in here retries,
 //! follows a redirect, reads a proxy from the environment or keeps a cookie: what the engine did not ask for is not
-//! sent. Connections are driven inside the attempt that uses them, so giving an attempt up closes its connection at
-//! once, and no task outlives its attempt.
+//! sent. An HTTP/1.1 connection is driven inside the attempt that uses it, so giving the attempt up closes it at once. An
+//! HTTP/2 connection is shared, and giving an attempt up ends its stream.
 
 mod address;
 mod answer;
@@ -12,16 +12,19 @@ mod connect;
 mod connection;
 mod decode;
 mod dns;
+mod http2;
 mod meter;
 mod outgoing;
 mod pool;
 mod retry_after;
+mod room;
 mod tls;
 mod transport;
 mod tunnel;
+mod ways;
 mod wire;
 
 pub use dns::Resolver;
-pub use pool::Room;
+pub use room::Room;
 pub use tls::CaError;
 pub use transport::{Transport, TransportError, TransportSettings};

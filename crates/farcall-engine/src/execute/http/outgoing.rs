@@ -53,10 +53,10 @@ pub(super) struct Route {
 #[derive(Debug)]
 pub(super) struct Outgoing {
     pub(super) route: Route,
-    method: Method,
-    target: Uri,
-    headers: HeaderMap,
-    body: Bytes,
+    pub(super) method: Method,
+    pub(super) target: Uri,
+    pub(super) headers: HeaderMap,
+    pub(super) body: Bytes,
 }
 
 /// A body in one piece that tells the meter when it is taken.

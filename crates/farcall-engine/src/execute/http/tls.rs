@@ -6,7 +6,7 @@
 //! rustls would have to guess.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use farcall_core::call::ErrorKind;
 use rustls::ClientConfig;
@@ -24,7 +24,12 @@ use super::classify::{Failure, deepest};
 use super::outgoing::Origin;
 
 /// The platform's trust, the same for the whole process. A failure is not kept: roots may be installed later.
-static PLATFORM: OnceCell<Arc<ClientConfig>> = OnceCell::const_new();
+static PLATFORM: OnceCell<Configs> = OnceCell::const_new();
+/// The trust in authorities of their own, one for all upstreams that have the same: sessions are resumed within it.
+static WITH_AUTHORITIES: Mutex<Vec<Weak<Shared>>> = Mutex::new(Vec::new());
+/// As ALPN names them (RFC 7301, RFC 9113, section 3.1).
+const HTTP2: &[u8] = b"h2";
+const HTTP1: &[u8] = b"http/1.1";
 
 /// Why a certificate authority file is of no use.
 #[derive(Debug, thiserror::Error)]
@@ -39,24 +44,62 @@ pub enum CaError {
     Certificate { path: PathBuf, number: usize, source: rustls::Error },
 }
 
-/// The trust of one upstream.
+/// The trust of one upstream: the platform's, or with authorities of its own.
 #[derive(Debug, Default)]
-pub(super) struct Trust {
+pub(super) struct Trust(Option<Arc<Shared>>);
+
+/// Authorities, and what connections need to believe them.
+#[derive(Debug)]
+struct Shared {
     authorities: Vec<CertificateDer<'static>>,
-    config: OnceCell<Arc<ClientConfig>>,
+    configs: OnceCell<Configs>,
+}
+
+/// The same trust and the same sessions, with different protocols to choose from.
+#[derive(Debug, Clone)]
+struct Configs {
+    both: Arc<ClientConfig>,
+    http1: Arc<ClientConfig>,
+}
+
+/// What the other side is offered to speak.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Offer {
+    /// HTTP/2, else HTTP/1.1.
+    Both,
+    Http1,
 }
 
 impl Trust {
     /// Reads and checks the upstream's authority file now, so that a mistake is known at start.
     pub(super) fn new(ca_file: Option<&Path>) -> Result<Self, CaError> {
-        let authorities = ca_file.map_or_else(|| Ok(Vec::new()), read_authorities)?;
-        Ok(Self { authorities, config: OnceCell::new() })
+        Ok(Self(ca_file.map(read_authorities).transpose()?.map(Shared::of)))
     }
 
     /// What a connection needs to know; built at the first use.
-    pub(super) async fn config(&self) -> Result<Arc<ClientConfig>, Failure> {
-        let shared = if self.authorities.is_empty() { &PLATFORM } else { &self.config };
-        shared.get_or_try_init(|| build(self.authorities.clone())).await.cloned()
+    pub(super) async fn config(&self, offer: Offer) -> Result<Arc<ClientConfig>, Failure> {
+        let configs = match &self.0 {
+            None => PLATFORM.get_or_try_init(|| build(Vec::new())).await?,
+            Some(shared) => shared.configs.get_or_try_init(|| build(shared.authorities.clone())).await?,
+        };
+        Ok(Arc::clone(match offer {
+            Offer::Both => &configs.both,
+            Offer::Http1 => &configs.http1,
+        }))
+    }
+}
+
+impl Shared {
+    /// The one with these authorities, made when nobody has it.
+    fn of(authorities: Vec<CertificateDer<'static>>) -> Arc<Self> {
+        let mut known = WITH_AUTHORITIES.lock().unwrap_or_else(PoisonError::into_inner);
+        known.retain(|shared| shared.strong_count() > 0);
+        if let Some(same) = known.iter().filter_map(Weak::upgrade).find(|shared| shared.authorities == authorities) {
+            return same;
+        }
+        let new = Arc::new(Self { authorities, configs: OnceCell::new() });
+        known.push(Arc::downgrade(&new));
+        new
     }
 }
 
@@ -77,10 +120,14 @@ pub(super) async fn handshake(
     TlsConnector::from(config).connect(server, tcp).await.map_err(refused)
 }
 
-async fn build(authorities: Vec<CertificateDer<'static>>) -> Result<Arc<ClientConfig>, Failure> {
+async fn build(authorities: Vec<CertificateDer<'static>>) -> Result<Configs, Failure> {
     let built = tokio::task::spawn_blocking(move || client_config(authorities)).await;
     match built {
-        Ok(Ok(config)) => Ok(Arc::new(config)),
+        Ok(Ok(both)) => {
+            let mut http1 = both.clone();
+            http1.alpn_protocols = vec![HTTP1.to_vec()];
+            Ok(Configs { both: Arc::new(both), http1: Arc::new(http1) })
+        }
         Ok(Err(error)) => {
             let hint = "install the system's ca-certificates or set tls.ca";
             Err(Failure::new(ErrorKind::Tls, format!("no certificate can be checked here: {error}; {hint}")))
@@ -97,7 +144,7 @@ fn client_config(authorities: Vec<CertificateDer<'static>>) -> Result<ClientConf
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(verifier))
         .with_no_client_auth();
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    config.alpn_protocols = vec![HTTP2.to_vec(), HTTP1.to_vec()];
     // Early data may be delivered twice (RFC 8446, section 8); what we send leaves once.
     config.enable_early_data = false;
     Ok(config)

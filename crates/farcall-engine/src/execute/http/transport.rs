@@ -21,10 +21,12 @@ use super::classify::Failure;
 use super::connect::{self, Terms};
 use super::connection::Connection;
 use super::dns::Resolver;
+use super::http2;
 use super::meter::Meter;
-use super::outgoing::Outgoing;
-use super::pool::{Kept, Pool, Room};
-use super::tls::{CaError, Trust};
+use super::outgoing::{Outgoing, Route};
+use super::pool::{Found, Line, Opening, Pool};
+use super::room::Room;
+use super::tls::{CaError, Offer, Trust};
 use crate::clock;
 use crate::config::{Addresses, HeaderCaps};
 
@@ -34,7 +36,7 @@ use crate::config::{Addresses, HeaderCaps};
 #[derive(Debug)]
 pub struct Transport {
     connect_timeout: Duration,
-    max_headers: HeaderCaps,
+    http2: http2::Terms,
     resolver: Resolver,
     trust: Trust,
     pool: Pool,
@@ -57,7 +59,15 @@ pub struct TransportSettings {
     pub idle_timeout: Duration,
     /// Unused connections kept; the oldest give way.
     pub idle_max: usize,
+    /// Requests at once on one HTTP/2 connection; for more than these, or than the other side allows, another is opened.
+    pub streams_max: usize,
+    /// While answers are awaited on an HTTP/2 connection, the other side is asked whether it is still there when it was
+    /// silent for twice this long, and given up after twice this long more.
+    pub keep_alive: Duration,
 }
+
+/// Places on HTTP/2 connections that may turn out to be of no use, one after the other, before an attempt fails.
+const STALE_PLACES_MAX: usize = 3;
 
 /// Why there is no way to an upstream.
 #[derive(Debug, thiserror::Error)]
@@ -93,7 +103,11 @@ impl Transport {
     pub fn new(settings: &TransportSettings) -> Result<Self, TransportError> {
         Ok(Self {
             connect_timeout: settings.connect_timeout,
-            max_headers: settings.max_headers,
+            http2: http2::Terms {
+                caps: settings.max_headers,
+                streams_max: settings.streams_max.max(1),
+                round: settings.keep_alive,
+            },
             resolver: settings.resolver.clone(),
             trust: Trust::new(settings.ca_file.as_deref())?,
             pool: Pool::new(settings.idle_timeout, settings.idle_max, settings.room.clone()),
@@ -139,8 +153,8 @@ impl Transport {
         self.pool.prune();
     }
 
-    const fn terms(&self, allowed: Addresses) -> Terms<'_> {
-        Terms { resolver: &self.resolver, trust: &self.trust, allowed, timeout: self.connect_timeout }
+    const fn terms(&self, allowed: Addresses, offer: Offer) -> Terms<'_> {
+        Terms { resolver: &self.resolver, trust: &self.trust, offer, allowed, timeout: self.connect_timeout }
     }
 
     async fn attempt(
@@ -165,23 +179,66 @@ impl Transport {
     ) -> Result<(), Failure> {
         let allowed = request.addresses;
         let outgoing = Outgoing::prepare(request)?;
-        // Idle connections first. The other side may have closed one meanwhile; as long as nothing was written to it,
+        let mut stale_places = 0;
+        // Open connections first. The other side may have closed one meanwhile; as long as nothing was written to it,
         // nothing was sent, and the next one is tried.
-        while let Some(kept) = self.pool.take(&outgoing.route, allowed) {
-            let connection = match kept {
-                Kept::Prompt(connection) => *connection,
-                Kept::Resting(resting) => Connection::wake(resting, self.max_headers).await?,
+        loop {
+            let (line, is_new) = match self.pool.reuse(&outgoing.route, allowed) {
+                Some(line) => (line, false),
+                // Rare, and large: most attempts need not carry it with them.
+                None => Box::pin(self.line(&outgoing.route, allowed)).await?,
             };
-            let exchanged = self.exchange(connection, &outgoing, wish, milestones.clone(), progress).await;
-            if exchanged.is_ok() || progress.bytes_sent() == BytesSent::Maybe {
+            stale_places += usize::from(matches!(line, Line::Http2(_)));
+            let milestones = milestones.clone();
+            let exchanged = match line {
+                Line::Http1(connection) => self.exchange(connection, &outgoing, wish, milestones, progress).await,
+                Line::Resting(resting) => {
+                    let woken = Box::pin(Connection::wake(resting, self.http2.caps)).await?;
+                    self.exchange(woken, &outgoing, wish, milestones, progress).await
+                }
+                // On the heap, so that attempts over HTTP/1.1 do not carry it with them.
+                Line::Http2(place) => {
+                    Box::pin(self.exchange_among_others(place, &outgoing, wish, milestones, progress)).await
+                }
+            };
+            let is_last = is_new || stale_places == STALE_PLACES_MAX;
+            if is_last || exchanged.is_ok() || progress.bytes_sent() != BytesSent::No {
                 return exchanged;
             }
         }
-        let terms = self.terms(allowed);
-        // Rare, and large: most attempts need not carry it with them.
-        let stream = Box::pin(connect::open(&outgoing.route, terms)).await?;
-        let connection = Connection::new(stream, outgoing.route.clone(), allowed, self.max_headers).await?;
-        self.exchange(connection, &outgoing, wish, milestones, progress).await
+    }
+
+    /// A connection that others have opened meanwhile, or a new one; which of the two is told beside it.
+    async fn line(&self, route: &Route, allowed: Addresses) -> Result<(Line, bool), Failure> {
+        match self.pool.take(route, allowed).await? {
+            Found::Line(line) => Ok((line, false)),
+            Found::Nothing(opening) => Ok((self.open(route, allowed, opening).await?, true)),
+        }
+    }
+
+    /// A new connection, which others may use too when it is of HTTP/2.
+    async fn open(&self, route: &Route, allowed: Addresses, opening: Opening<'_>) -> Result<Line, Failure> {
+        let opened = async {
+            let started = clock::now().instant;
+            let stream = connect::open(route, self.terms(allowed, opening.offer)).await?;
+            if !stream.speaks_http2() {
+                let connection = Connection::new(stream, route.clone(), allowed, self.http2.caps).await?;
+                return Ok(Line::Http1(connection));
+            }
+            let left = self.connect_timeout.saturating_sub(clock::now().instant.since(started));
+            let freed = Arc::clone(&opening.freed);
+            let opened = http2::Connection::open(stream, route.clone(), allowed, self.http2, freed);
+            let opened =
+                tokio::time::timeout(left, opened).await.unwrap_or_else(|_| Err(silent(self.connect_timeout)))?;
+            opening.carries_many(opened).map(Line::Http2).ok_or_else(ended_at_once)
+        };
+        let opened = opened.await;
+        match &opened {
+            Ok(Line::Http1(_) | Line::Resting(_)) => opening.carries_one(),
+            Ok(Line::Http2(_)) => {}
+            Err(failure) => opening.failed(failure),
+        }
+        opened
     }
 
     /// One request and its answer on one connection, which is kept only when the answer was read to its end.
@@ -214,6 +271,30 @@ impl Transport {
         }
         Ok(())
     }
+
+    /// One request and its answer on a stream of a connection that others use too.
+    async fn exchange_among_others(
+        &self,
+        place: http2::Place,
+        outgoing: &Outgoing,
+        wish: &Wish,
+        milestones: Option<Arc<dyn Milestones>>,
+        progress: &mut Progress,
+    ) -> Result<(), Failure> {
+        let meter = progress.meter.insert(Arc::default());
+        meter.begin(outgoing.carrying(), milestones);
+        let mut exchange = place.begin(outgoing, meter)?;
+        let route = &outgoing.route;
+        let (head, announced) = exchange.head(|allowed| self.pool.use_http1(route, allowed)).await?;
+        let answer = progress.answer.insert(Answer::new(head, wish.body_bytes_max));
+        if announced.is_some_and(|announced| answer.body.refuses(announced)) {
+            return Err(answer.body.too_large());
+        }
+        while let Some(piece) = exchange.next_piece().await {
+            answer.body.push(&piece?).await?;
+        }
+        answer.body.finish()
+    }
 }
 
 impl Default for TransportSettings {
@@ -226,6 +307,8 @@ impl Default for TransportSettings {
             max_headers: HeaderCaps::default(),
             idle_timeout: Duration::from_secs(60),
             idle_max: 256,
+            streams_max: 100,
+            keep_alive: Duration::from_secs(5),
         }
     }
 }
@@ -254,13 +337,22 @@ impl Progress {
         let size = response.as_ref().map_or(0, |response| response.body.len() as u64);
         let latency = now.instant.since(started);
         Report {
-            result: AttemptResult { status, error, retry_after, content_ok, bytes_sent, latency, size },
+            result: AttemptResult { status, error, retry_after, redirect: None, content_ok, bytes_sent, latency, size },
             aborted,
             first_byte_at: self.meter.and_then(|meter| meter.first_byte_at()),
             message,
             response,
         }
     }
+}
+
+fn silent(timeout: Duration) -> Failure {
+    let message = format!("the other side did not tell its HTTP/2 settings within {} ms", timeout.as_millis());
+    Failure::new(ErrorKind::Connect, message)
+}
+
+fn ended_at_once() -> Failure {
+    Failure::new(ErrorKind::Connect, "the new HTTP/2 connection takes no requests")
 }
 
 /// Why an answer with a good status is none. What the upstream sent instead stands in the answer's headers.

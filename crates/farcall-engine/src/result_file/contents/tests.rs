@@ -47,6 +47,7 @@ fn call(state: State) -> CallRecord {
         file: None,
         filed: false,
         idempotency: None,
+        hop: None,
     }
 }
 

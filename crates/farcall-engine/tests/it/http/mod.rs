@@ -4,6 +4,7 @@ mod addresses;
 mod answers;
 mod connections;
 mod faults;
+mod http2;
 mod milestones;
 mod network;
 mod proxies;

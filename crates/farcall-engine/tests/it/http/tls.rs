@@ -34,7 +34,7 @@ impl Authority {
         Self { issuer: Issuer::new(params, key), certificate, folder }
     }
 
-    fn file(&self) -> PathBuf {
+    pub(super) fn file(&self) -> PathBuf {
         self.folder.path().join("ca.pem")
     }
 

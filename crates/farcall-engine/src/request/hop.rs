@@ -1,0 +1,117 @@
+//! The request of a hop: what of a call's request goes along to where redirects have led it.
+//!
+//! At another origin than the call's URL, and ever after in the same try, nothing goes along that is meant for the first:
+//! the upstream's headers, authorization, cookies, `*-key` and `*-token`. The upstream that the hop goes to gives its
+//! way there and its limits, never its headers: nobody can be sent to fetch another's secrets.
+
+use std::path::Path;
+
+use bytes::Bytes;
+use farcall_core::call::Via;
+use farcall_core::id::AttemptId;
+use http::header::{CONTENT_TYPE, EXPECT, HeaderMap, HeaderName, HeaderValue};
+
+use super::{RequestError, agent, body, idempotency, proxy, traceparent, upstream_headers};
+use crate::config::{Addresses, Upstream};
+use crate::document::Document;
+use crate::execute::HttpRequest;
+use crate::redirect::Asked;
+
+/// The upstreams that a hop has to do with.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Ends<'a> {
+    /// The call's own.
+    pub(crate) home: &'a Upstream,
+    /// The one that the place belongs to.
+    pub(crate) there: &'a Upstream,
+}
+
+impl<'a> Ends<'a> {
+    /// Whose connections are used: the ways to a declared upstream are its own; what is declared nowhere and lies at the
+    /// call's own origin is reached as that is.
+    pub(crate) fn way(&self, asked: &Asked) -> &'a Upstream {
+        if self.is_side_door(asked) { self.home } else { self.there }
+    }
+
+    /// Whether it goes to a part of the call's own origin that no upstream is declared for.
+    pub(crate) fn is_side_door(&self, asked: &Asked) -> bool {
+        self.there.base_url.is_none() && !asked.is_elsewhere
+    }
+
+    /// Where the connection may lead. Nobody chose an origin that an answer named, unless it is declared.
+    fn addresses(&self, asked: &Asked, via: Via) -> Addresses {
+        match self.there.base_url {
+            Some(_) => self.there.addresses_for(via),
+            None if asked.is_elsewhere => Addresses::Public,
+            None => self.home.addresses_for(via),
+        }
+    }
+}
+
+/// The request of an attempt at a hop.
+///
+/// # Errors
+/// When a secret cannot be resolved: nothing must be sent then.
+pub(crate) fn build(
+    attempt: AttemptId,
+    (document, via): (&Document, Via),
+    ends: Ends<'_>,
+    asked: Asked,
+    directory: &Path,
+) -> Result<HttpRequest, RequestError> {
+    let Ends { home, there } = ends;
+    let mut headers = agent();
+    if there.base_url.is_some() {
+        headers.insert("traceparent", traceparent(attempt));
+    }
+    if !asked.is_elsewhere {
+        headers.extend(idempotency(attempt.call, &asked.method, home));
+        upstream_headers(home, directory, &mut headers)?;
+    }
+    let (body, is_json) = if asked.has_body { body(document) } else { (Bytes::new(), false) };
+    if is_json {
+        headers.entry(CONTENT_TYPE).or_insert(HeaderValue::from_static("application/json"));
+    }
+    for (name, value) in &document.headers {
+        headers.insert(name.clone(), value.clone());
+    }
+    leave_behind(&mut headers, &asked, home);
+    Ok(HttpRequest {
+        headers,
+        body,
+        content_type: document.success.content_type.clone().unwrap_or_else(|| home.success.content_type.clone()),
+        max_response: document.max_response.unwrap_or(home.max_response),
+        addresses: ends.addresses(&asked, via),
+        proxy: proxy(ends.way(&asked), directory)?,
+        method: asked.method,
+        url: asked.url,
+    })
+}
+
+/// Takes out what must not go along.
+fn leave_behind(headers: &mut HeaderMap, asked: &Asked, home: &Upstream) {
+    let stays = |name: &HeaderName| {
+        (asked.is_elsewhere && is_for_home_only(name, home)) || (!asked.has_body && describes_a_body(name))
+    };
+    let names: Vec<HeaderName> = headers.keys().filter(|name| stays(name)).cloned().collect();
+    for name in names {
+        headers.remove(name);
+    }
+}
+
+/// What we add ourselves goes by a default name that the upstream may have given, too.
+fn is_for_home_only(name: &HeaderName, home: &Upstream) -> bool {
+    let name = name.as_str();
+    let is_secret = matches!(name, "authorization" | "proxy-authorization" | "cookie")
+        || name.ends_with("-key")
+        || name.ends_with("-token");
+    let is_ours = name == "user-agent" || name == "traceparent";
+    is_secret || (!is_ours && home.headers.iter().any(|(own, _)| own == name))
+}
+
+/// Fields that speak of the content (RFC 9110, section 15.4: to be removed with it).
+fn describes_a_body(name: &HeaderName) -> bool {
+    name == EXPECT
+        || matches!(name.as_str(), "digest" | "repr-digest" | "last-modified")
+        || name.as_str().starts_with("content-")
+}
