@@ -27,6 +27,8 @@ pub enum Timer {
     Drain,
     /// After a commit that failed another may be tried.
     Commit,
+    /// Calls that ended long ago may be forgotten.
+    Prune,
 }
 
 /// The set of timers.

@@ -57,6 +57,12 @@ points! {
     CloseDurable = "close-durable",
     FiledBegun = "filed-begun",
     FiledDurable = "filed-durable",
+    /// Calls that ended long ago are about to be forgotten.
+    PruneBegun = "prune-begun",
+    PruneDurable = "prune-durable",
+    /// A large body's row is gone, its file not yet.
+    BodyUnneeded = "body-unneeded",
+    BodyRemoved = "body-removed",
     /// The log is about to be copied into the database.
     CheckpointBegun = "checkpoint-begun",
     CheckpointDone = "checkpoint-done",

@@ -222,6 +222,7 @@ fn boundaries(write: &Write) -> (Point, Point) {
         Write::Close { .. } => (Point::CloseBegun, Point::CloseDurable),
         // A callback is let go by the commit that says its parent is filed.
         Write::Release { .. } | Write::Filed(_) => (Point::FiledBegun, Point::FiledDurable),
+        Write::Prune(_) | Write::FreeKey(_) => (Point::PruneBegun, Point::PruneDurable),
     }
 }
 

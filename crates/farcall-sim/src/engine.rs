@@ -46,6 +46,8 @@ pub(crate) struct Process {
     /// Attempts that are out, with their upstreams.
     pub(crate) out: BTreeMap<AttemptId, UpstreamId>,
     pub(crate) draining: Option<Drain>,
+    /// What was found of calls that ended long ago, before it hears of it.
+    pub(crate) stale: Option<Event>,
     /// Windows that came while it ran.
     pub(crate) added: Vec<Added>,
     /// Upstreams at which nothing is to start.
@@ -74,6 +76,7 @@ impl Process {
             offered: BTreeMap::new(),
             out: BTreeMap::new(),
             draining: None,
+            stale: None,
             added: Vec::new(),
             paused: BTreeSet::new(),
         }
@@ -250,6 +253,8 @@ impl World {
             | Event::Filed { .. }
             | Event::Loaded(_)
             | Event::LoadFailed
+            | Event::StaleFound { .. }
+            | Event::StaleUnread
             | Event::Drain { .. } => None,
         };
         if let Some((attempt, what)) = reported {
@@ -271,6 +276,7 @@ impl World {
                 Effect::Launch { attempt, upstream, hop, .. } => self.launch(attempt, hop.unwrap_or(upstream))?,
                 Effect::Abort { attempt } => self.abort_any(attempt)?,
                 Effect::Load => self.read_soon(),
+                Effect::FindStale => self.look_for_stale(),
                 Effect::Ended { call, has_file } => self.ended(call, has_file)?,
             }
         }

@@ -59,6 +59,10 @@ pub(crate) fn translate(plan: &Plan, facts: &mut Facts, clock: Clock, write: &di
             port::Write::Release { call, ready_at: steady.steady(ready_at) }
         }
         dispatcher::Write::Filed { call } => port::Write::Filed(call),
+        dispatcher::Write::Prune { call, state: _, grants_since } => {
+            port::Write::Prune(port::Prune { call, grants_since: steady.steady(grants_since) })
+        }
+        dispatcher::Write::FreeKey { call } => port::Write::FreeKey(call),
     }
 }
 

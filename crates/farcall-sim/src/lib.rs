@@ -20,6 +20,7 @@ mod life;
 mod log;
 mod plan;
 mod policies;
+mod pruning;
 mod recovery;
 mod run;
 mod upstream;

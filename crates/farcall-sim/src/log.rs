@@ -44,6 +44,8 @@ pub(crate) enum Line {
     Stored { call: CallId, state: State, attempts: u32 },
     Filed { call: CallId },
     Loaded { calls: usize },
+    StaleFound { calls: usize },
+    Pruned { call: CallId },
 }
 
 /// The log of a run.

@@ -6,11 +6,13 @@ use std::time::Duration;
 
 use farcall_core::dispatcher::Memory;
 use farcall_core::policy::UpstreamPolicy;
+use farcall_core::retention::Retention;
 use farcall_core::time::Instant;
 
 use crate::dice::Dice;
 use crate::faults::Faults;
 use crate::policies::{self, Forms};
+use crate::pruning;
 use crate::upstream::Network;
 use crate::workload::{self, CallPlan};
 
@@ -28,6 +30,8 @@ pub(crate) struct Plan {
     pub(crate) faults: Faults,
     /// Small enough that lanes are loaded and left to the store all the time.
     pub(crate) memory: Memory,
+    /// Nothing when nothing is ever pruned.
+    pub(crate) retention: Option<Retention>,
 }
 
 /// An upstream as it is at first.
@@ -78,6 +82,7 @@ impl Plan {
             calls,
             faults,
             memory: memory(dice),
+            retention: pruning::draw(dice),
         }
     }
 

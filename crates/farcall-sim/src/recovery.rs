@@ -43,6 +43,9 @@ pub(crate) fn boot(world: &mut World, seed: u64) -> Result<(Dispatcher, Recovery
         let recovered = Recovered { hop: hop(plan, record), ..recovered(record, steady, spec, open) };
         dispatcher.restore(now, recovered);
     }
+    if let Some(retention) = plan.retention {
+        dispatcher.set_retention(now.instant, retention);
+    }
     Ok((dispatcher, recovery))
 }
 

@@ -131,6 +131,14 @@ pub(crate) enum Happening {
     Loaded {
         boot: usize,
     },
+    /// Ended calls are looked for.
+    ReadStale {
+        boot: usize,
+    },
+    /// What was found comes to the engine.
+    StaleRead {
+        boot: usize,
+    },
 }
 
 impl World {
@@ -271,6 +279,8 @@ impl World {
             Happening::Filed { boot, call } => self.filed(boot, call),
             Happening::Read { boot } => return self.read(boot),
             Happening::Loaded { boot } => self.loaded(boot),
+            Happening::ReadStale { boot } => return self.read_stale(boot),
+            Happening::StaleRead { boot } => self.stale_read(boot),
         }
         Ok(())
     }

@@ -9,13 +9,14 @@ use std::num::NonZeroI64;
 
 use bytes::Bytes;
 use farcall_core::attempt::{AttemptKind, AttemptOutcome};
+use farcall_core::call::State;
 use farcall_core::id::CallId;
 use farcall_core::steady::{KeptClock, Steady};
 use farcall_core::time::Timestamp;
 
 use crate::record::{
-    AttemptRecord, CallRecord, Damaged, ErrorRecord, FileIdentity, GrantRecord, HopRecord, LaneName, Progress,
-    Recovery, RequestRecord, ResponseRecord,
+    AttemptRecord, CallRecord, Damaged, EndedRecord, ErrorRecord, FileIdentity, GrantRecord, HopRecord, LaneName,
+    Progress, Recovery, RequestRecord, ResponseRecord,
 };
 
 /// One change that must be durable before what rests on it happens.
@@ -34,6 +35,10 @@ pub enum Write {
     Release { call: CallId, ready_at: Steady },
     /// A call's response file and request file are in place. The call has ended, and was not filed before.
     Filed(CallId),
+    /// A call is forgotten with all that belongs to it.
+    Prune(Prune),
+    /// The idempotency key of a call that has ended may name another from now on.
+    FreeKey(CallId),
 }
 
 impl Write {
@@ -43,7 +48,7 @@ impl Write {
             Self::Insert(insert) => Some(insert.at),
             Self::Start(start) => Some(start.granted_at),
             Self::Settle(settle) => Some(settle.at),
-            Self::Close { .. } | Self::Release { .. } | Self::Filed(_) => None,
+            Self::Close { .. } | Self::Release { .. } | Self::Filed(_) | Self::Prune(_) | Self::FreeKey(_) => None,
         }
     }
 
@@ -53,7 +58,8 @@ impl Write {
             Self::Insert(insert) => insert.call.id,
             Self::Start(start) => start.call,
             Self::Settle(settle) => settle.call,
-            Self::Close { call, .. } | Self::Release { call, .. } | Self::Filed(call) => *call,
+            Self::Prune(prune) => prune.call,
+            Self::Close { call, .. } | Self::Release { call, .. } | Self::Filed(call) | Self::FreeKey(call) => *call,
         }
     }
 }
@@ -112,6 +118,34 @@ pub struct AttemptEnd {
     pub proved_at: Option<Steady>,
     pub ended_at: Timestamp,
     pub error: Option<ErrorRecord>,
+}
+
+/// A call that has ended and is filed goes. None of its attempts is out, and no callback of it lives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Prune {
+    pub call: CallId,
+    /// What its attempts count in limits is kept apart from it, as far as it was granted or proved then or later, and
+    /// of what was so kept before, what is older may go.
+    pub grants_since: Steady,
+}
+
+/// What of ended calls is looked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ended {
+    /// Calls in this state that are filed and hold no idempotency key.
+    Unkeyed(State),
+    /// Calls that hold an idempotency key.
+    Keyed,
+}
+
+/// Calls that ended at `until` or before, in the order of their ends and, among those of one moment, of their ids; from
+/// behind `after` on, at most `count`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct EndedRange {
+    pub of: Ended,
+    pub until: Steady,
+    pub after: Option<(Steady, CallId)>,
+    pub count: u32,
 }
 
 /// Which grants are asked for, beside all that are open.
@@ -262,7 +296,7 @@ pub trait Reader: Send {
 
     /// The attempts of a limit key that hold slots: those that are still open, the latest grant leading, then those
     /// that were proved, by the later of grant and proof, as `ask` wants them. One that ended without proof sent nothing
-    /// and is left out.
+    /// and is left out. Of calls that were pruned the moments are rounded up to the next whole ten seconds.
     ///
     /// # Errors
     /// When the store cannot be read.
@@ -273,6 +307,12 @@ pub trait Reader: Send {
     /// # Errors
     /// When the store cannot be read.
     fn waiting(&mut self, ranges: &[LaneRange]) -> Result<Legible<Vec<Vec<CallRecord>>>, ReadError>;
+
+    /// The ended calls of a range, and whether anything still holds them.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    fn ended(&mut self, range: &EndedRange) -> Result<Vec<EndedRecord>, ReadError>;
 
     /// At most `count` calls that wait in a lane and have a deadline, the earliest first. Damaged ones are passed over
     /// and do not count.

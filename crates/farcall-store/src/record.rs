@@ -175,6 +175,15 @@ pub struct GrantRecord {
     pub cost: u32,
 }
 
+/// A call that has ended, as far as it matters to whoever prunes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct EndedRecord {
+    pub call: CallId,
+    pub ended_at: Steady,
+    /// An attempt of it is still out, or a callback of it has not ended.
+    pub is_held: bool,
+}
+
 /// Counters of durable calls: `accepted = pruned + sum of calls`.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Totals {

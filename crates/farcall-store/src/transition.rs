@@ -20,6 +20,17 @@ pub(crate) struct Standing {
     pub(crate) waits: bool,
 }
 
+/// What keeps an ended call from being pruned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct HeldBy {
+    pub(crate) open_attempt: bool,
+    pub(crate) live_callback: bool,
+}
+
+/// The length of the times over which what pruned calls count in limits is summed up, in microseconds. Each sum counts
+/// from the end of its time, so that nothing is taken to have been earlier than it was.
+pub(crate) const KEPT_STEP_US: i64 = 10_000_000;
+
 /// Why a write is refused: words that go before "of call_...".
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Refusal(&'static str);
@@ -87,6 +98,30 @@ impl Standing {
             return Err(Refusal("release of a call that is not held back"));
         }
         Ok(())
+    }
+
+    /// Whether the call may be pruned.
+    pub(crate) const fn prune(self, held_by: HeldBy) -> Result<(), Refusal> {
+        if !self.state.is_end() {
+            return Err(Refusal("pruning before the end"));
+        }
+        if !self.filed {
+            return Err(Refusal("pruning before the filing"));
+        }
+        match held_by {
+            HeldBy { open_attempt: true, .. } => Err(Refusal("pruning while an attempt is out")),
+            HeldBy { live_callback: true, .. } => Err(Refusal("pruning before the callback's end")),
+            HeldBy { open_attempt: false, live_callback: false } => Ok(()),
+        }
+    }
+
+    /// Whether the call's idempotency key may be freed.
+    pub(crate) const fn free_key(self, has_key: bool) -> Result<(), Refusal> {
+        match (self.state.is_end(), has_key) {
+            (false, _) => Err(Refusal("freeing of the key before the end")),
+            (true, false) => Err(Refusal("freeing of no key")),
+            (true, true) => Ok(()),
+        }
     }
 
     /// Whether the call's files may be noted as in place.

@@ -10,9 +10,9 @@ use std::sync::Arc;
 use farcall_crash::Point;
 use rustix::process::Signal;
 
-use crate::rig::checker::{Findings, assert_kept, drain};
-use crate::rig::program::Program;
-use crate::rig::world::World;
+use crate::rig::checker::{Findings, assert_kept, drain, torn_files};
+use crate::rig::program::{Program, get};
+use crate::rig::world::{World, assert_identity};
 use crate::rig::{long_rounds, until};
 
 type Outcome = Result<(), Box<dyn std::error::Error>>;
@@ -28,6 +28,8 @@ pub(crate) enum Plan {
     Recovery,
     /// When it is asked to stop.
     Stopping,
+    /// While calls that ended are pruned.
+    Pruning,
 }
 
 pub(crate) const fn plan(point: Point) -> Plan {
@@ -72,6 +74,7 @@ pub(crate) const fn plan(point: Point) -> Plan {
         | Point::ClockKept
         | Point::FilesSettled
         | Point::Rebuilt => Plan::Recovery,
+        Point::PruneBegun | Point::PruneDurable | Point::BodyUnneeded | Point::BodyRemoved => Plan::Pruning,
         // A clean stop copies the log as a long one is copied under load.
         Point::CheckpointBegun | Point::CheckpointDone | Point::StoreClosing => Plan::Stopping,
     }
@@ -97,6 +100,7 @@ fn survive(point: Point, nth: u32) -> Result<Findings, Box<dyn std::error::Error
             program.signal(Signal::TERM)?;
             assert_killed(&world, point, program)?;
         }
+        Plan::Pruning => return die_while_pruning(&world, point, nth),
     }
     let program = world.launch().serve()?;
     drain(&world, &program);
@@ -113,6 +117,37 @@ fn die_under_load(world: &Arc<World>, point: Point, nth: u32) -> Outcome {
         program.ended().expect("our own child").is_some()
     });
     assert_killed(world, point, program)
+}
+
+/// Everything has ended and was found to be right; then all of it is pruned, by a program that dies and by the next.
+fn die_while_pruning(world: &Arc<World>, point: Point, nth: u32) -> Result<Findings, Box<dyn std::error::Error>> {
+    let program = world.launch().serve()?;
+    world.load_for(std::time::Duration::from_millis(300));
+    drain(world, &program);
+    let findings = assert_kept(world);
+    assert_eq!(program.terminate()?.code(), Some(0));
+    let arrivals = world.upstream.arrivals().len();
+
+    world.reconfigure("upstreams:", "retention: { succeeded: 500ms, failed: 500ms }\nupstreams:")?;
+    let program = world.launch().dying_at(point, nth).spawn()?;
+    assert_killed(world, point, program)?;
+    let program = world.launch().serve()?;
+    until("the last call to be pruned", || {
+        let health = program.health().ok()?;
+        assert_identity(&health);
+        (health["pruned"] == health["accepted"]).then_some(())
+    });
+    let bodies = world.dir().join(".farcall/bodies");
+    until("the last body to be removed", || (std::fs::read_dir(&bodies).ok()?.count() == 0).then_some(()));
+    let ids: Vec<String> = world.ends.lock().expect("not poisoned").keys().cloned().collect();
+    for id in &ids {
+        assert_eq!(get(world.dir(), &format!("/v1/calls/{id}"))?.status, 404, "{id}");
+        assert_eq!(get(world.dir(), &format!("/v1/calls/{id}/attempts"))?.status, 404, "{id}");
+    }
+    assert!(!ids.is_empty() && world.upstream.arrivals().len() == arrivals, "nothing is sent again");
+    assert_eq!(torn_files(world), [""; 0], "responses and requests stay as they are");
+    assert_eq!(program.terminate()?.code(), Some(0));
+    Ok(findings)
 }
 
 fn assert_killed(world: &World, point: Point, program: Program) -> Outcome {

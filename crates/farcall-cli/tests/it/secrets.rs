@@ -49,15 +49,27 @@ impl Search {
     fn assert_absent_below(&mut self, folder: &Path) -> std::io::Result<()> {
         for entry in fs::read_dir(folder)? {
             let path = entry?.path();
-            let kind = fs::symlink_metadata(&path)?;
+            // While the program runs, files come and go.
+            let Some(kind) = there(fs::symlink_metadata(&path))? else { continue };
             if kind.is_dir() {
                 self.assert_absent_below(&path)?;
-            } else if kind.is_file() && !path.ends_with("key") {
-                self.assert_absent(&path.display().to_string(), &fs::read(&path)?);
+            } else if kind.is_file()
+                && !path.ends_with("key")
+                && let Some(bytes) = there(fs::read(&path))?
+            {
+                self.assert_absent(&path.display().to_string(), &bytes);
             }
             self.assert_absent("a file's name", path.as_os_str().as_encoded_bytes());
         }
         Ok(())
+    }
+}
+
+/// What was found; nothing when it has gone meanwhile.
+fn there<T>(looked: std::io::Result<T>) -> std::io::Result<Option<T>> {
+    match looked {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        looked => looked.map(Some),
     }
 }
 

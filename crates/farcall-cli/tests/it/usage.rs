@@ -138,7 +138,8 @@ fn a_mistake_outside_the_file_is_told_under_its_own_name() -> Outcome {
         (vec!["--server-drain-timeout", "soon"], ("X", ""), "--server-drain-timeout"),
         (vec![], ("FARCALL_STORE_MIN_FREE", "much"), "FARCALL_STORE_MIN_FREE"),
         (vec!["--inbox-keep", "3d"], ("X", ""), "--inbox-keep"),
-        (vec![], ("FARCALL_RETENTION_FAILED", "3d"), "FARCALL_RETENTION_FAILED"),
+        (vec!["--retention-succeeded", "0"], ("X", ""), "--retention-succeeded"),
+        (vec![], ("FARCALL_RETENTION_FAILED", "never"), "FARCALL_RETENTION_FAILED"),
     ] {
         let args = ["check"].iter().chain(&flag).map(Path::new).chain([dir.path()]);
         let finished = start(args, [variables])?.finish()?;

@@ -40,6 +40,18 @@ impl Census {
         self.calls[state as usize] -= 1;
     }
 
+    /// One in this state is forgotten.
+    pub(super) const fn prune(&mut self, state: State) {
+        self.calls[state as usize] -= 1;
+        self.pruned += 1;
+    }
+
+    /// One that was forgotten in memory only, and is in this state.
+    pub(super) const fn keep(&mut self, state: State) {
+        self.calls[state as usize] += 1;
+        self.pruned -= 1;
+    }
+
     pub(super) const fn change(&mut self, from: State, to: State) {
         self.calls[from as usize] -= 1;
         self.calls[to as usize] += 1;

@@ -4,6 +4,7 @@
 
 use super::Seq;
 use super::load::Loaded;
+use super::prune::{StaleAsk, StaleCall};
 use crate::attempt::{AttemptResult, BytesSent};
 use crate::call::CallSpec;
 use crate::id::{AttemptId, CallId};
@@ -36,6 +37,10 @@ pub enum Event {
     Loaded(Box<Loaded>),
     /// What `Effect::Load` asked for cannot be read just now.
     LoadFailed,
+    /// What `Effect::FindStale` asked for.
+    StaleFound { ask: StaleAsk, found: Vec<StaleCall> },
+    /// What `Effect::FindStale` asked for cannot be read just now.
+    StaleUnread,
     /// Start nothing more; cut off at `until` what is still out.
     Drain { until: Instant },
 }

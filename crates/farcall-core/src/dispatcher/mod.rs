@@ -13,6 +13,7 @@ mod finish;
 mod gate;
 mod load;
 mod memory;
+mod prune;
 mod quota;
 mod restore;
 mod standing;
@@ -30,6 +31,7 @@ pub use census::Census;
 pub use event::Event;
 pub use load::{LaneLoad, Loaded, Wanted};
 pub use memory::Memory;
+pub use prune::{Stale, StaleAsk, StaleCall};
 pub use restore::{OpenAttempt, Recovered};
 pub use standing::{Standing, UpstreamStanding, Waiters};
 pub use storage::TURNS_IN_FLIGHT_MAX;
@@ -48,6 +50,7 @@ use entry::{Cut, Entry};
 use gate::Gate;
 use load::Loads;
 use memory::LeftNew;
+use prune::Pruning;
 use quota::Quota;
 use storage::Storage;
 use upstream::Upstream;
@@ -72,6 +75,7 @@ pub struct Dispatcher {
     /// Waiting calls in memory.
     loaded: usize,
     loads: Loads,
+    pruning: Pruning,
     /// The last place that was given at the end of a lane.
     last_place: Instant,
     /// Callbacks that wait until their parent is filed, behind that.
@@ -116,6 +120,7 @@ impl Dispatcher {
             memory: Memory::default(),
             loaded: 0,
             loads: Loads::default(),
+            pruning: Pruning::default(),
             last_place: Instant::MIN,
             held: BTreeSet::new(),
             commands: UpstreamId(0),
@@ -198,6 +203,8 @@ impl Dispatcher {
             Event::Filed { call } => self.filed(now, call),
             Event::Loaded(loaded) => self.loaded(now, *loaded),
             Event::LoadFailed => self.load_failed(now),
+            Event::StaleFound { ask, found } => self.stale_found(now, ask, found),
+            Event::StaleUnread => self.stale_unread(now),
             Event::Drain { until } => self.drain(until),
         }
     }
@@ -309,6 +316,7 @@ impl Dispatcher {
             Timer::Load => self.loads.may_ask_again(),
             Timer::Drain => self.cut_all(Cut::Drain),
             Timer::Commit => self.try_again(),
+            Timer::Prune => self.prune_on(now),
         }
     }
 

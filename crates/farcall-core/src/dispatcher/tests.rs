@@ -8,6 +8,7 @@ use std::time::Duration;
 
 mod cancels;
 mod failures;
+mod prune;
 
 use super::*;
 use crate::attempt::{AttemptKind, AttemptOutcome, AttemptResult, BytesSent};
@@ -110,6 +111,7 @@ impl Bench {
             | Effect::Refuse { .. }
             | Effect::Abort { .. }
             | Effect::Load
+            | Effect::FindStale
             | Effect::Ended { .. } => None,
         };
         self.effects.iter().filter_map(launched).collect()

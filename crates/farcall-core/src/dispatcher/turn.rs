@@ -48,6 +48,10 @@ pub enum Write {
     Release { call: CallId, ready_at: Instant },
     /// A call's files are in place.
     Filed { call: CallId },
+    /// A call that ended long ago is forgotten, but for what it counts in limits from `grants_since` on.
+    Prune { call: CallId, state: State, grants_since: Instant },
+    /// The idempotency key of a call that ended long ago may name another.
+    FreeKey { call: CallId },
 }
 
 impl Write {
@@ -58,7 +62,9 @@ impl Write {
             | Self::Settle { call, .. }
             | Self::Close { call, .. }
             | Self::Release { call, .. }
-            | Self::Filed { call } => call,
+            | Self::Filed { call }
+            | Self::Prune { call, .. }
+            | Self::FreeKey { call } => call,
             Self::Start { attempt, .. } => attempt.call,
         }
     }
@@ -124,6 +130,8 @@ pub enum Effect {
     Abort { attempt: AttemptId },
     /// Read what [`super::Dispatcher::wanted`] names from the store, and answer with `Event::Loaded`.
     Load,
+    /// Look up in the store what [`super::Dispatcher::stale_wanted`] names, and answer with `Event::StaleFound`.
+    FindStale,
     /// The call has ended, durably.
     Ended { call: CallId, has_file: bool },
 }

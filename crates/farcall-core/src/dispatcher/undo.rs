@@ -1,4 +1,4 @@
-//! What a failed commit undoes: new calls are refused, starts taken back; what has truly happened is written again.
+//! What a failed commit undoes: new calls are refused, starts taken back, old calls kept; what has truly happened is written again.
 //!
 //! Nothing was launched for a start that is not durable, and nobody told of a call that is not. An outcome that was
 //! reported stays as it was decided, and goes to the disk when that can be written again.
@@ -29,6 +29,9 @@ impl Dispatcher {
         if effects.contains(&Effect::Load) {
             self.cancel_load();
         }
+        if effects.contains(&Effect::FindStale) {
+            self.cancel_stale(now);
+        }
         let refused = refused(&writes);
         let mut overdue = Vec::new();
         for write in writes.iter().rev() {
@@ -46,7 +49,12 @@ impl Dispatcher {
                 }
             }
         }
-        let is_kept = |write: &Write| !matches!(write, Write::Start { .. }) && !refused.contains_key(&write.call());
+        for write in &writes {
+            if let Write::Prune { state, .. } = *write {
+                self.census.keep(state);
+            }
+        }
+        let is_kept = |write: &Write| has_happened(write) && !refused.contains_key(&write.call());
         self.writes = writes.into_iter().filter(is_kept).collect();
         let is_end = |effect: &Effect| matches!(effect, Effect::Ended { call, .. } if !refused.contains_key(call));
         self.effects_after = effects.into_iter().filter(is_end).collect();
@@ -119,6 +127,11 @@ impl Dispatcher {
     }
 }
 
+/// Whether what a write says is true whether or not it was stored. What is only wished is wished again later.
+const fn has_happened(write: &Write) -> bool {
+    !matches!(write, Write::Start { .. } | Write::Prune { .. } | Write::FreeKey { .. })
+}
+
 /// The calls that these writes insert for somebody who waits to be told, and the callbacks of such calls.
 fn refused(writes: &[Write]) -> Refused {
     let mut refused = Refused::new();
@@ -138,7 +151,9 @@ fn refused(writes: &[Write]) -> Refused {
             | Write::Settle { .. }
             | Write::Close { .. }
             | Write::Release { .. }
-            | Write::Filed { .. } => {}
+            | Write::Filed { .. }
+            | Write::Prune { .. }
+            | Write::FreeKey { .. } => {}
         }
     }
     refused

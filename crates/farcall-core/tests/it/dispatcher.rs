@@ -211,7 +211,11 @@ impl Journal {
                     prop_assert!(self.ended.insert(call), "{call} ended twice");
                 }
             }
-            Write::Close { .. } | Write::Release { .. } | Write::Filed { .. } => {}
+            Write::Close { .. }
+            | Write::Release { .. }
+            | Write::Filed { .. }
+            | Write::Prune { .. }
+            | Write::FreeKey { .. } => {}
         }
         Ok(())
     }
@@ -241,7 +245,7 @@ impl Bench {
                     self.refused += 1;
                     prop_assert!(!self.journal.inserted.contains(call), "{call}");
                 }
-                Effect::Abort { .. } | Effect::Load => {}
+                Effect::Abort { .. } | Effect::Load | Effect::FindStale => {}
             }
         }
         if !turn.writes.is_empty() {

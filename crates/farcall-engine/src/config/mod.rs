@@ -28,8 +28,8 @@ pub use diagnostic::{Diagnostics, Finding, Severity};
 pub use live::{Live, needs_restart};
 pub use load::{CONFIG_BYTES_MAX, LoadError, LoadOptions, Loaded, load};
 pub use model::{
-    Addresses, CallbackAction, CommandLine, Config, HeaderCaps, Inbox, Listen, Server, StoreSettings, Success,
-    Upstream, Webhook,
+    Addresses, CallbackAction, CommandLine, Config, HeaderCaps, Inbox, Listen, RetentionSettings, Server,
+    StoreSettings, Success, Upstream, Webhook,
 };
 pub use settings::{Override, SETTINGS};
 
@@ -70,7 +70,7 @@ mod tests {
         std::fs::write(dir.path().join("farcall.yml"), with_examples())?;
         let config = load(dir.path(), &LoadOptions::default())?.config;
         assert_eq!((config.server, config.store), (Server::default(), StoreSettings::default()));
-        assert_eq!(config.inbox, Inbox::default());
+        assert_eq!((config.inbox, config.retention), (Inbox::default(), RetentionSettings::default()));
         let (shown, default) = (&config.upstreams["etsy"], Upstream::default());
         let mut retry = shown.policy.retry.clone();
         let ranges = farcall_core::retry::StatusSet::retryable();
@@ -87,26 +87,42 @@ mod tests {
         Ok(())
     }
 
+    #[test]
+    fn ages_are_lengths_of_time_or_none() -> Result<(), Box<dyn std::error::Error>> {
+        let days = |days: u64| Some(std::time::Duration::from_secs(days * 86_400));
+        let ages = |text: &str| -> Result<_, Box<dyn std::error::Error>> {
+            let dir = tempfile::tempdir()?;
+            std::fs::write(dir.path().join("farcall.yml"), text)?;
+            let RetentionSettings { succeeded, failed } = load(dir.path(), &LoadOptions::default())?.config.retention;
+            Ok((succeeded, failed))
+        };
+        assert_eq!(ages("")?, (days(7), days(30)));
+        assert_eq!(ages("retention: { succeeded: 1d }")?, (days(1), days(30)));
+        assert_eq!(ages("retention: { succeeded: none, failed: 2d }")?, (None, days(2)));
+        for wrong in ["0", "never", "-1", "[1d]"] {
+            assert!(ages(&format!("retention: {{ failed: {wrong} }}")).is_err(), "{wrong}");
+        }
+        Ok(())
+    }
+
     /// The keys of every mapping, as the hints for an unknown one list them.
     fn known_keys() -> Result<Vec<String>, Box<dyn std::error::Error>> {
         let dir = tempfile::tempdir()?;
-        let sections =
-            "zzzzzzzzzzzz: 1\nserver: {zzzzzzzzzzzz: 1}\nstore: {zzzzzzzzzzzz: 1}\ninbox: {zzzzzzzzzzzz: 1}\n";
+        let sections = "zzzzzzzzzzzz: 1\nserver: {zzzzzzzzzzzz: 1}\nstore: {zzzzzzzzzzzz: 1}\ninbox: {zzzzzzzzzzzz: 1}\nretention: {zzzzzzzzzzzz: 1}\n";
         let upstream = "defaults: {zzzzzzzzzzzz: 1, retry: {zzzzzzzzzzzz: 1}, tls: {zzzzzzzzzzzz: 1}, \
                         success: {zzzzzzzzzzzz: 1}, max_headers: {zzzzzzzzzzzz: 1}}\n";
         std::fs::write(dir.path().join("farcall.yml"), format!("{sections}{upstream}"))?;
         let Err(LoadError::Invalid(diagnostics)) = load(dir.path(), &LoadOptions::default()) else {
             return Err("unknown keys were accepted".into());
         };
-        assert_eq!(diagnostics.len(), 9, "{diagnostics}");
+        assert_eq!(diagnostics.len(), 10, "{diagnostics}");
         let lists = diagnostics.iter().filter_map(|finding| finding.hint?.strip_prefix("known here: "));
         Ok(lists.flat_map(|list| list.split(", ")).map(str::to_owned).collect())
     }
 
     #[test]
     fn it_explains_every_available_key() -> Result<(), Box<dyn std::error::Error>> {
-        const LATER: [&str; 9] =
-            ["breaker", "budget", "functions", "hedge", "keep", "redirects", "retention", "routes", "url"];
+        const LATER: [&str; 7] = ["breaker", "budget", "functions", "hedge", "keep", "routes", "url"];
         let keys = known_keys()?;
         assert!(keys.len() > 50);
         for key in keys.iter().filter(|key| !LATER.contains(&key.as_str())) {

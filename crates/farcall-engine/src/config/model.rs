@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use farcall_core::call::{State, Via};
 use farcall_core::policy::UpstreamPolicy;
+use farcall_core::retention::Retention;
 use farcall_core::retry::StatusSet;
 use url::Url;
 
@@ -25,6 +26,7 @@ pub struct Config {
     pub server: Server,
     pub store: StoreSettings,
     pub inbox: Inbox,
+    pub retention: RetentionSettings,
     /// Declared upstreams by name.
     pub upstreams: BTreeMap<String, Upstream>,
     /// The policy of every undeclared upstream.
@@ -67,6 +69,17 @@ pub struct StoreSettings {
 pub struct Inbox {
     /// How long a file that does not parse is left alone after its last change.
     pub settle: Duration,
+    /// The age at which the files in `requests/`, `responses/` and `rejected/` are removed; nothing for never.
+    pub keep: Option<Duration>,
+}
+
+/// How long calls are kept after their end; nothing for ever.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RetentionSettings {
+    /// Calls that succeeded or were cancelled.
+    pub succeeded: Option<Duration>,
+    /// All others.
+    pub failed: Option<Duration>,
 }
 
 /// One upstream with its policy and what only the executor needs.
@@ -177,7 +190,14 @@ impl Default for StoreSettings {
 
 impl Default for Inbox {
     fn default() -> Self {
-        Self { settle: Duration::from_secs(2) }
+        Self { settle: Duration::from_secs(2), keep: None }
+    }
+}
+
+impl Default for RetentionSettings {
+    fn default() -> Self {
+        let Retention { succeeded, failed, .. } = Retention::default();
+        Self { succeeded, failed }
     }
 }
 

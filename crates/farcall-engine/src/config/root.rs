@@ -126,6 +126,7 @@ fn assemble(reader: &mut Reader<'_>, parts: Parts, dialect: Dialect) -> Config {
         server: parts.settings.server,
         store: parts.settings.store,
         inbox: parts.settings.inbox,
+        retention: parts.settings.retention,
         upstreams,
         undeclared: parts.defaults.without_secrets().resolve(dialect),
         secret_variables: std::mem::take(&mut reader.secret_variables),

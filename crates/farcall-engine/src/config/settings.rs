@@ -5,10 +5,11 @@
 
 use std::fmt;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use super::diagnostic::{Diagnostics, References, Span};
 use super::headers;
-use super::model::{Inbox, Listen, Server, StoreSettings};
+use super::model::{Inbox, Listen, RetentionSettings, Server, StoreSettings};
 use super::reader::{KeyReader, Reader, Zero};
 use super::tree::{self, Entry, Key, Node, Value};
 use crate::quantity::size::SIZE_MAX;
@@ -16,7 +17,7 @@ use crate::quantity::size::SIZE_MAX;
 /// Every setting that a flag or the environment may give, as section and key.
 ///
 /// The flag is `--<section>-<key>` with hyphens, the variable `FARCALL_<SECTION>_<KEY>`.
-pub const SETTINGS: [(&str, &str); 7] = [
+pub const SETTINGS: [(&str, &str); 9] = [
     ("server", "listen"),
     ("server", "tokens"),
     ("server", "drain_timeout"),
@@ -24,12 +25,14 @@ pub const SETTINGS: [(&str, &str); 7] = [
     ("store", "path"),
     ("store", "min_free"),
     ("inbox", "settle"),
+    ("retention", "succeeded"),
+    ("retention", "failed"),
 ];
 
 /// A setting given outside the file. `Debug` leaves the value out: it may be a token.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Override {
-    /// `server`, `store` or `inbox`.
+    /// `server`, `store`, `inbox` or `retention`.
     pub section: String,
     /// As in the file: `drain_timeout`.
     pub key: String,
@@ -45,6 +48,7 @@ pub(super) struct Settings {
     pub server: Server,
     pub store: StoreSettings,
     pub inbox: Inbox,
+    pub retention: RetentionSettings,
     /// Where `listen` was given.
     listen_place: Option<Span>,
 }
@@ -92,8 +96,8 @@ const INBOX_KEYS: &[KeyReader<Settings>] = &[
 ];
 
 const RETENTION_KEYS: &[KeyReader<Settings>] = &[
-    ("succeeded", |reader, entry, settings| reader.later(entry, settings)),
-    ("failed", |reader, entry, settings| reader.later(entry, settings)),
+    ("succeeded", |reader, entry, settings| read_age(reader, &entry.node, &mut settings.retention.succeeded)),
+    ("failed", |reader, entry, settings| read_age(reader, &entry.node, &mut settings.retention.failed)),
 ];
 
 impl Settings {
@@ -153,6 +157,14 @@ impl Override {
 impl fmt::Debug for Override {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Override").field("origin", &self.origin).finish_non_exhaustive()
+    }
+}
+
+/// The age at which something goes, or `none` for never.
+fn read_age(reader: &mut Reader<'_>, node: &Node, age: &mut Option<Duration>) {
+    match &node.value {
+        Value::Text(text) if text == "none" => *age = None,
+        _ => *age = reader.duration(node, Zero::Refused).or(*age),
     }
 }
 

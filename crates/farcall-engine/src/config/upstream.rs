@@ -4,6 +4,7 @@
 
 use std::path::PathBuf;
 
+use farcall_core::hop::REDIRECTS_MAX;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 
@@ -52,7 +53,7 @@ const KEYS: &[KeyReader<Layer>] = &[
     ("hedge", |reader, entry, layer| reader.later(entry, layer)),
     ("breaker", |reader, entry, layer| reader.later(entry, layer)),
     ("proxy", |reader, entry, layer| layer.proxy = proxy::read(reader, &entry.node)),
-    ("redirects", read_redirects),
+    ("redirects", |reader, entry, layer| layer.redirects = read_redirects(reader, &entry.node)),
     ("addresses", |reader, entry, layer| layer.addresses = read_addresses(reader, &entry.node)),
 ];
 
@@ -176,10 +177,9 @@ fn read_ca(reader: &mut Reader<'_>, node: &Node) -> Option<PathBuf> {
     None
 }
 
-fn read_redirects(reader: &mut Reader<'_>, entry: &Entry, _: &mut Layer) {
-    if reader.whole(&entry.node).is_some_and(|redirects| redirects > 0) {
-        reader.not_available_yet(entry.node.span, "following redirects").hint("write 0, or leave the key out");
-    }
+fn read_redirects(reader: &mut Reader<'_>, node: &Node) -> Option<u32> {
+    let redirects = reader.integer(node, &(0..=u64::from(REDIRECTS_MAX)))?;
+    u32::try_from(redirects).ok()
 }
 
 fn read_addresses(reader: &mut Reader<'_>, node: &Node) -> Option<Addresses> {

@@ -4,8 +4,10 @@ use bytes::Bytes;
 use farcall_core::call::{Source, State, TenantId, Via};
 use farcall_core::steady::Steady;
 use farcall_core::time::Timestamp;
-use farcall_store::port::{GrantsAsk, LaneRange, Legible};
-use farcall_store::record::{AttemptRecord, CallRecord, FileIdentity, GrantRecord, Progress, ResponseRecord};
+use farcall_store::port::{EndedRange, GrantsAsk, LaneRange, Legible};
+use farcall_store::record::{
+    AttemptRecord, CallRecord, EndedRecord, FileIdentity, GrantRecord, Progress, ResponseRecord,
+};
 
 use super::*;
 
@@ -42,6 +44,10 @@ impl Reader for Faulty {
 
     fn waiting(&mut self, _: &[LaneRange]) -> Result<Legible<Vec<Vec<CallRecord>>>, ReadError> {
         Ok(Legible::default())
+    }
+
+    fn ended(&mut self, _: &EndedRange) -> Result<Vec<EndedRecord>, ReadError> {
+        Ok(Vec::new())
     }
 
     fn expiring(&mut self, _: u32) -> Result<Legible<Vec<CallRecord>>, ReadError> {

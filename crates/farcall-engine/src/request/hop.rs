@@ -115,3 +115,70 @@ fn describes_a_body(name: &HeaderName) -> bool {
         || matches!(name.as_str(), "digest" | "repr-digest" | "last-modified")
         || name.as_str().starts_with("content-")
 }
+
+#[cfg(test)]
+mod tests {
+    use farcall_core::id::CallId;
+
+    use super::*;
+    use crate::config::Config;
+    use crate::document::{Routing, parse};
+
+    fn upstream(base_url: Option<&str>, addresses: Option<Addresses>) -> Upstream {
+        let base_url = base_url.map(|url| url.parse().expect("a URL"));
+        Upstream { base_url, addresses, ..Upstream::default() }
+    }
+
+    fn asked(method: http::Method, is_elsewhere: bool) -> Asked {
+        Asked { url: "http://b.test/x".parse().expect("a URL"), method, has_body: true, is_elsewhere }
+    }
+
+    fn built(via: Via, ends: Ends<'_>, asked: Asked) -> HttpRequest {
+        let text = br#"{"url": "http://a.test/", "method": "POST", "body": {"n":  1}}"#;
+        let config = Config::default();
+        let document = parse(&text.to_vec().into(), &Routing::from(&config)).expect("a valid document");
+        let attempt = AttemptId { call: CallId::from_bits(7), number: 2 };
+        build(attempt, (&document, via), ends, asked, Path::new("/")).expect("a request")
+    }
+
+    #[test]
+    fn an_origin_that_an_answer_named_is_public_unless_somebody_declared_it() {
+        use Addresses::{Any, Public};
+        let declared = |addresses| upstream(Some("http://b.test"), addresses);
+        let (user, tcp) = (Via::User, Via::Tcp);
+        for (home, there, is_elsewhere, via, expected) in [
+            (upstream(Some("http://a.test"), None), upstream(None, Some(Any)), true, user, Public),
+            (upstream(None, Some(Any)), upstream(None, Some(Any)), true, user, Public),
+            (upstream(None, None), upstream(None, None), false, user, Any),
+            (upstream(None, None), upstream(None, None), false, tcp, Public),
+            (upstream(Some("http://a.test/api"), None), upstream(None, None), false, tcp, Any),
+            (upstream(Some("http://a.test/api"), Some(Public)), upstream(None, Some(Any)), false, user, Public),
+            (upstream(Some("http://a.test"), Some(Public)), declared(None), true, tcp, Any),
+            (upstream(Some("http://a.test"), None), declared(Some(Public)), true, user, Public),
+        ] {
+            let request = built(via, Ends { home: &home, there: &there }, asked(http::Method::GET, is_elsewhere));
+            assert_eq!(request.addresses, expected, "{home:?} {there:?} {is_elsewhere} {via}");
+        }
+    }
+
+    #[test]
+    fn a_request_that_goes_elsewhere_carries_no_key_of_ours_and_says_who_asks_only_to_the_declared() {
+        let (home, undeclared) = (upstream(Some("http://a.test"), None), upstream(None, None));
+        let declared = upstream(Some("http://b.test"), None);
+        for (there, is_elsewhere, has_key, is_traced) in [
+            (&home, false, true, true),
+            (&undeclared, false, true, false),
+            (&declared, true, false, true),
+            (&undeclared, true, false, false),
+        ] {
+            let request = built(Via::User, Ends { home: &home, there }, asked(http::Method::POST, is_elsewhere));
+            let has = |name| request.headers.contains_key(name);
+            assert_eq!((has("idempotency-key"), has("traceparent")), (has_key, is_traced), "{there:?}");
+            assert_eq!((&request.body[..], has("content-type")), (br#"{"n":  1}"#.as_slice(), true));
+        }
+        let renamed = Upstream { idempotency_header: "X-Once".to_owned(), ..home };
+        let ends = Ends { home: &renamed, there: &declared };
+        assert!(!built(Via::User, ends, asked(http::Method::POST, true)).headers.contains_key("x-once"));
+        assert!(built(Via::User, ends, asked(http::Method::POST, false)).headers.contains_key("x-once"));
+    }
+}

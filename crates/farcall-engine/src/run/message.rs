@@ -5,11 +5,12 @@
 use std::sync::Arc;
 
 use farcall_core::call::State;
-use farcall_core::dispatcher::{Seq, Standing};
+use farcall_core::dispatcher::{Seq, StaleAsk, Standing};
 use farcall_core::id::{AttemptId, CallId};
 use farcall_core::steady::Steady;
 use farcall_core::time::Instant;
 use farcall_store::port::ReadError;
+use farcall_store::record::EndedRecord;
 use tokio::sync::oneshot;
 
 use super::batches::Answers;
@@ -75,6 +76,11 @@ pub(crate) enum Message {
     },
     /// From the task that reads waiting calls.
     Loaded(Result<Found, ReadError>),
+    /// From the task that looks for calls that ended long ago.
+    StaleFound {
+        ask: StaleAsk,
+        found: Result<Vec<EndedRecord>, ReadError>,
+    },
     /// From the filer: the files of these calls are in place.
     Filed {
         calls: Vec<CallId>,

@@ -16,6 +16,7 @@ mod load;
 mod loading;
 mod message;
 mod pending;
+mod prune;
 mod recover;
 mod reload;
 mod start_up;
@@ -93,6 +94,8 @@ pub(crate) struct Run {
     reads: Arc<Reads>,
     /// One reader for waiting calls, so that nobody's questions hold them up.
     load_reads: Arc<Reads>,
+    /// One for what is to be pruned, which takes its time.
+    prune_reads: Arc<Reads>,
     spawner: Arc<Spawner>,
     filing: Arc<Filing>,
     filing_queue: FilingQueue,
@@ -229,6 +232,7 @@ impl Run {
             Message::CommitFailed(failed) => self.commit_failed(*failed),
             Message::StoreBroken { error } => self.store_broken(&error),
             Message::Loaded(found) => self.loaded(found),
+            Message::StaleFound { ask, found } => self.stale_found(ask, found),
             Message::Filed { calls } => self.filed(&calls),
         }
     }
@@ -273,6 +277,7 @@ impl Run {
                 }
                 Effect::Abort { attempt } => self.abort(attempt),
                 Effect::Load => self.load(),
+                Effect::FindStale => self.find_stale(),
                 Effect::Ended { call, has_file } => self.ended(call, has_file),
             }
         }

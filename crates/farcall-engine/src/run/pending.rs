@@ -69,7 +69,12 @@ impl Pending {
                     let number = settle.attempt.as_ref().map(|end| end.number);
                     self.kept.insert((settle.call, number), settle);
                 }
-                Write::Start(_) | Write::Close { .. } | Write::Release { .. } | Write::Filed(_) => {}
+                Write::Start(_)
+                | Write::Close { .. }
+                | Write::Release { .. }
+                | Write::Filed(_)
+                | Write::Prune(_)
+                | Write::FreeKey(_) => {}
             }
         }
     }

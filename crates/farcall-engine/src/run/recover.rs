@@ -19,6 +19,7 @@ use farcall_store::record::{CallRecord, LaneName, LaneRecord, Recovery, RequestR
 
 use super::callbacks::{COMMAND_KEY, OwnCallbacks, OwnWebhook};
 use super::load::{self, Own};
+use super::prune;
 use super::start_up::StartError;
 use super::submit::overrides;
 use crate::config::Config;
@@ -68,7 +69,8 @@ pub(super) fn rebuild(
     let mut rebuild = Rebuild { dispatcher, upstreams, own_callbacks, reader, config, clocks, damaged };
     rebuild.with_upstreams(|upstreams, making| upstreams.declare_all(making))?;
     rebuild.restore(recovery)?;
-    let Rebuild { dispatcher, upstreams, own_callbacks, .. } = rebuild;
+    let Rebuild { mut dispatcher, upstreams, own_callbacks, .. } = rebuild;
+    dispatcher.set_retention(clocks.now.instant, prune::retention(config));
     crash::reach(Point::Rebuilt);
     Ok(Rebuilt { dispatcher, upstreams, own_callbacks })
 }

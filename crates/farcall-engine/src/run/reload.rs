@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use super::Run;
+use super::{Run, prune};
 use crate::clock;
 use crate::config::Config;
 use crate::upstreams::{Making, UpstreamError};
@@ -17,6 +17,7 @@ impl Run {
         let (dispatcher, reader, now) = (&mut self.dispatcher, self.reader.as_mut(), clock::now());
         self.upstreams.reload(Arc::clone(&config), &mut Making { dispatcher, reader, now })?;
         self.documents.clear();
+        self.dispatcher.set_retention(now.instant, prune::retention(&config));
         self.config = Arc::clone(&config);
         self.live.replace(config);
         Ok(())

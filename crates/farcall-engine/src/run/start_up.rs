@@ -84,8 +84,8 @@ pub(crate) fn start(mut store: Box<dyn Store>, options: Options) -> Result<Start
     let Rebuilt { dispatcher, upstreams, own_callbacks } =
         recover::rebuild(&recovery, &config, reader.as_mut(), Clocks { now, steady }, rng.u64(..))?;
 
-    let reads = Arc::new(Reads::new(readers(store.as_ref())?, live.clone(), steady));
-    let load_reads = Arc::new(Reads::new(vec![store.reader()?], live.clone(), steady));
+    let reads = |count| Ok::<_, ReadError>(Arc::new(Reads::new(readers(store.as_ref(), count)?, live.clone(), steady)));
+    let (reads, load_reads, prune_reads) = (reads(READERS)?, reads(1)?, reads(1)?);
     let (sender, messages) = mpsc::channel(MESSAGES_MAX);
     let filing_queue = filing_queue(&filing, store.reader()?, &sender, &recovery)?;
     let journal = Journal::start(store, sender.clone()).map_err(no_thread("start the store's thread"))?;
@@ -120,6 +120,7 @@ pub(crate) fn start(mut store: Box<dyn Store>, options: Options) -> Result<Start
         reader,
         reads,
         load_reads,
+        prune_reads,
         spawner,
         filing: Arc::clone(&filing),
         filing_queue,
@@ -175,6 +176,6 @@ fn go_on(store: &mut dyn Store, recovery: &Recovery, now: Now) -> Result<SteadyC
     Ok(steady)
 }
 
-fn readers(store: &dyn Store) -> Result<Vec<Box<dyn Reader>>, ReadError> {
-    (0..READERS).map(|_| store.reader()).collect()
+fn readers(store: &dyn Store, count: usize) -> Result<Vec<Box<dyn Reader>>, ReadError> {
+    (0..count).map(|_| store.reader()).collect()
 }

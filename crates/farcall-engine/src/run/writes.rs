@@ -50,6 +50,10 @@ impl Run {
             Write::Close { call, until } => port::Write::Close { call, until: self.steady.steady(until) },
             Write::Release { call, ready_at } => port::Write::Release { call, ready_at: self.steady.steady(ready_at) },
             Write::Filed { call } => port::Write::Filed(call),
+            Write::Prune { call, state: _, grants_since } => {
+                port::Write::Prune(port::Prune { call, grants_since: self.steady.steady(grants_since) })
+            }
+            Write::FreeKey { call } => port::Write::FreeKey(call),
         }
     }
 

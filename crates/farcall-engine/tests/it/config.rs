@@ -50,7 +50,7 @@ upstreams:
     headers: { Authorization: "Bearer ${file:token}", X-Version: 1.0 }
     tls: { ca: ca.pem }
     proxy: "http://user:${file:token}@10.0.0.1:3128"
-    redirects: 0
+    redirects: 20
     addresses: any
     idempotent: false
     concurrency: 8
@@ -185,6 +185,7 @@ fn the_contracts_sample_is_understood() -> TestResult {
     assert_eq!((etsy.policy.timeout, etsy.connect_timeout), (Duration::from_secs(30), Duration::from_millis(2_500)));
     assert_eq!((etsy.max_response, etsy.max_headers), (1 << 20, HeaderCaps { bytes: 16 << 10, fields: 100 }));
     assert_eq!(etsy.idempotency_header, "");
+    assert_eq!(etsy.policy.redirects, 20);
     let proxy = etsy.proxy.as_ref().map(|proxy| proxy.as_written());
     assert_eq!(proxy, Some("http://user:${file:token}@10.0.0.1:3128"));
     Ok(())
@@ -204,6 +205,17 @@ upstreams:
     let (inherits, direct) = (&config.upstreams["inherits"], &config.upstreams["direct"]);
     assert_eq!([proxy(inherits), proxy(&config.undeclared), proxy(direct)], [written.clone(), written, None]);
     assert_eq!((inherits.policy.strict, direct.policy.strict), (true, false));
+    Ok(())
+}
+
+#[test]
+fn redirects_are_followed_where_it_says_so_and_never_by_default() -> TestResult {
+    let text = "defaults: { redirects: 5 }\nupstreams:\n  inherits: { base_url: 'https://a.example' }\n  \
+                stays: { base_url: 'https://b.example', redirects: 0 }\n";
+    let config = loaded("farcall.yml", text)?;
+    let redirects = |name: &str| config.upstreams[name].policy.redirects;
+    assert_eq!((redirects("inherits"), redirects("stays"), config.undeclared.policy.redirects), (5, 0, 5));
+    assert_eq!(Upstream::default().policy.redirects, 0);
     Ok(())
 }
 

@@ -5,9 +5,11 @@ use farcall_core::id::CallId;
 use farcall_core::steady::{KeptClock, Steady};
 use farcall_store::memory::MemoryStore;
 use farcall_store::port::{
-    CommitError, Fate, GrantsAsk, LaneRange, Legible, ReadError, Reader, ReopenError, Store, Write,
+    CommitError, EndedRange, Fate, GrantsAsk, LaneRange, Legible, ReadError, Reader, ReopenError, Store, Write,
 };
-use farcall_store::record::{AttemptRecord, CallRecord, FileIdentity, GrantRecord, Recovery, ResponseRecord};
+use farcall_store::record::{
+    AttemptRecord, CallRecord, EndedRecord, FileIdentity, GrantRecord, Recovery, ResponseRecord,
+};
 
 #[derive(Debug)]
 pub(crate) struct Unreadable {
@@ -81,6 +83,10 @@ impl Reader for UnreadableReader {
 
     fn waiting(&mut self, ranges: &[LaneRange]) -> Result<Legible<Vec<Vec<CallRecord>>>, ReadError> {
         self.reader.waiting(ranges)
+    }
+
+    fn ended(&mut self, range: &EndedRange) -> Result<Vec<EndedRecord>, ReadError> {
+        self.reader.ended(range)
     }
 
     fn expiring(&mut self, count: u32) -> Result<Legible<Vec<CallRecord>>, ReadError> {

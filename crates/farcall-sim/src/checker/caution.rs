@@ -42,7 +42,13 @@ pub(crate) fn check_caution(world: &World, process: &Process, lost: &[Write]) ->
 fn cost_of_lost_starts(world: &World, place: usize, lost: &[Write]) -> u32 {
     let starts = lost.iter().filter_map(|write| match write {
         Write::Start(start) => Some(AttemptId { call: start.call, number: start.number }),
-        Write::Insert(_) | Write::Settle(_) | Write::Close { .. } | Write::Release { .. } | Write::Filed(_) => None,
+        Write::Insert(_)
+        | Write::Settle(_)
+        | Write::Close { .. }
+        | Write::Release { .. }
+        | Write::Filed(_)
+        | Write::Prune(_)
+        | Write::FreeKey(_) => None,
     });
     starts
         .filter(|&attempt| super::quota_of(&world.plan, &world.facts, attempt) == place)

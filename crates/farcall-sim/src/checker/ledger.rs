@@ -25,6 +25,8 @@ pub(crate) struct Ledger {
     rows: BTreeMap<CallId, Row>,
     live: BTreeSet<CallId>,
     unfiled: BTreeSet<CallId>,
+    /// The store has forgotten them.
+    pruned: BTreeSet<CallId>,
     planned: usize,
     /// By place in `State::ALL`.
     tally: [u64; State::ALL.len()],
@@ -89,6 +91,10 @@ impl Ledger {
         self.unfiled.contains(&call)
     }
 
+    pub(super) fn is_pruned(&self, call: CallId) -> bool {
+        self.pruned.contains(&call)
+    }
+
     pub(super) fn call(&self, call: CallId) -> Option<&CallRecord> {
         self.rows.get(&call).map(|row| &row.call)
     }
@@ -112,6 +118,8 @@ impl Ledger {
         for &state in State::ALL {
             ensure(totals.of(state) == self.count(state), || format!("the store miscounts {state} calls"))?;
         }
+        let pruned = self.pruned.len() as u64;
+        ensure(totals.pruned == pruned, || format!("the store counts {} pruned calls, not {pruned}", totals.pruned))?;
         let sum = totals.calls.iter().sum::<u64>() + totals.pruned;
         ensure(totals.accepted == sum, || format!("accepted is {}, pruned and all calls {sum}", totals.accepted))
     }
@@ -119,7 +127,10 @@ impl Ledger {
     /// After the run: the store holds exactly what was seen last, and all that was acknowledged.
     pub(super) fn check_final(&self, store: &MemoryStore, facts: &Facts) -> Check {
         let mut reader = read(store)?;
-        for (call, row) in &self.rows {
+        let mut gone = self.pruned.iter();
+        let is_known = gone.find(|&&call| reader.call(call).is_ok_and(|call| call.is_some()));
+        ensure(is_known.is_none(), || format!("{is_known:?} was pruned and is stored"))?;
+        for (call, row) in self.rows.iter().filter(|(call, _)| !self.is_pruned(**call)) {
             let stored = found(&mut *reader, *call)?;
             ensure(stored.call == row.call && stored.attempts == row.attempts, || format!("{call} changed by itself"))?;
         }
@@ -127,6 +138,14 @@ impl Ledger {
             ensure(self.has_ended(*call), || format!("{call} was acknowledged and has no end"))?;
         }
         Ok(())
+    }
+
+    /// The store has forgotten it.
+    fn forget(&mut self, call: CallId) {
+        if let Some(row) = self.rows.get(&call) {
+            self.tally[row.call.progress.state as usize] -= 1;
+            self.pruned.insert(call);
+        }
     }
 
     const fn count(&self, state: State) -> u64 {
@@ -174,7 +193,17 @@ impl World {
     pub(crate) fn observe(&mut self, writes: &[Write]) -> Check {
         let mut reader = read(&self.store)?;
         let changed: BTreeSet<CallId> = writes.iter().map(Write::call).collect();
+        for write in writes {
+            if let Write::Prune(prune) = write {
+                super::pruned::check(self, prune.call)?;
+                self.note(Line::Pruned { call: prune.call });
+                self.ledger.forget(prune.call);
+            }
+        }
         for &call in &changed {
+            if self.ledger.is_pruned(call) {
+                continue;
+            }
             let row = found(&mut *reader, call)?;
             let (state, attempts) = (row.call.progress.state, row.call.attempts);
             self.log.note(self.now, Line::Stored { call, state, attempts });
@@ -204,6 +233,8 @@ impl World {
     fn compare_census(&self, census: Census) -> Check {
         let rows = self.ledger.rows.len() as u64;
         ensure(census.accepted == rows, || format!("{} calls are counted, {rows} are stored", census.accepted))?;
+        let pruned = self.ledger.pruned.len() as u64;
+        ensure(census.pruned == pruned, || format!("{} calls are counted as pruned, not {pruned}", census.pruned))?;
         for &state in State::ALL.iter().filter(|&&state| !is_untried(state)) {
             let (counted, stored) = (census.calls(state), self.ledger.count(state));
             ensure(counted == stored, || format!("{counted} calls are counted as {state}, {stored} are stored"))?;

@@ -10,6 +10,7 @@ mod ledger;
 mod liveness;
 mod pauses;
 mod promptness;
+mod pruned;
 mod terms;
 mod windows;
 

@@ -166,5 +166,7 @@ fn may_count(world: &World, call: &CallRecord, attempt: &AttemptRecord, limit: &
     // A report that died with its process tells a later one nothing.
     let is_known = decided.is_some() && report.is_some_and(|report| decided == Some(report.steady));
     let sent_nothing = is_known && report.is_some_and(|report| report.what.wrote() == BytesSent::No);
-    !sent_nothing && counts_from.is_none_or(|at| at + length > world.now)
+    // Of pruned calls it is kept to ten seconds when they were sent.
+    let rounded = if world.ledger.is_pruned(call.id) { Duration::from_secs(10) } else { Duration::ZERO };
+    !sent_nothing && counts_from.is_none_or(|at| at + length + rounded > world.now)
 }

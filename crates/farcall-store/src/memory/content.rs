@@ -14,6 +14,7 @@ use farcall_core::call::State;
 use farcall_core::id::{AttemptId, CallId};
 use farcall_core::steady::{KeptClock, Steady};
 
+use super::prune::{self, Kept};
 use crate::port::{AttemptEnd, CommitError, GrantsAsk, Insert, LaneRange, Settle, Start, Write};
 use crate::record::{
     AttemptRecord, CallRecord, FileIdentity, GrantRecord, LaneName, LaneRecord, Recovery, ResponseRecord, Totals,
@@ -25,10 +26,13 @@ use crate::transition::{KEY_TAKEN, Refusal, SECOND_INSERT, Standing, UNKNOWN_CAL
 pub(super) struct Content {
     epoch: u64,
     accepted: u64,
+    pruned: u64,
     rows: BTreeMap<CallId, Arc<Row>>,
     keys: BTreeMap<(String, String), CallId>,
     /// By limit key.
     closings: BTreeMap<String, Steady>,
+    /// Of calls that were pruned.
+    kept: Kept,
     clock: Option<KeptClock>,
     latest: Option<Steady>,
 }
@@ -42,8 +46,9 @@ pub(super) struct Row {
     pub(super) request: Bytes,
     pub(super) attempts: Vec<AttemptRecord>,
     /// What each attempt is counted by.
-    limit_keys: Vec<String>,
+    pub(super) limit_keys: Vec<String>,
     pub(super) response: Option<ResponseRecord>,
+    pub(super) ended_at: Option<Steady>,
 }
 
 /// The rows a batch has changed, as they were before; nothing for those it inserted.
@@ -103,7 +108,10 @@ impl Content {
             GrantRecord { open: Some(id), latest_at: None, cost: row.call.cost }
         });
         let proved = ended.into_iter().filter(|(_, attempt)| attempt.proved_at.is_some());
-        let proved = proved.map(|(row, attempt)| (latest_at(attempt), row.call.cost));
+        let mut proved: Vec<_> = proved.map(|(row, attempt)| (latest_at(attempt), row.call.cost)).collect();
+        proved.extend(self.kept_grants(limit_key));
+        proved.sort_by_key(|&(at, _)| Reverse(at));
+        let proved = proved.into_iter();
         let grant = |(at, cost)| GrantRecord { open: None, latest_at: Some(at), cost };
         match ask {
             GrantsAsk::Latest { since, count } => {
@@ -154,8 +162,8 @@ impl Content {
 
     /// All writes in order, or none.
     pub(super) fn apply(&mut self, writes: &[Write]) -> Result<(), CommitError> {
-        let accepted = self.accepted;
-        let closings = self.closings.clone();
+        let (accepted, pruned) = (self.accepted, self.pruned);
+        let (closings, kept) = (self.closings.clone(), self.kept.clone());
         let mut before = Before::new();
         for write in writes {
             let applied = match write {
@@ -165,10 +173,12 @@ impl Content {
                 Write::Close { call, until } => self.close(*call, *until),
                 Write::Release { call, ready_at } => self.change(*call, &mut before, |row| row.release(*ready_at)),
                 Write::Filed(call) => self.change(*call, &mut before, Row::file),
+                Write::Prune(prune) => self.prune(prune).map(|row| before.push((prune.call, Some(row)))),
+                Write::FreeKey(call) => self.free_key(*call, &mut before),
             };
             if let Err(refusal) = applied {
                 self.undo(before);
-                (self.accepted, self.closings) = (accepted, closings);
+                (self.accepted, self.pruned, self.closings, self.kept) = (accepted, pruned, closings, kept);
                 return Err(refusal.of(write.call()));
             }
         }
@@ -189,9 +199,10 @@ impl Content {
         }
         before.push((call.id, None));
         let request = insert.request.clone();
+        let ended_at = call.progress.state.is_end().then_some(insert.at);
         let (seq, attempts, limit_keys) = (self.accepted, Vec::new(), Vec::new());
-        let row = Row { seq, call, request, attempts, limit_keys, response: None };
-        self.rows.insert(row.call.id, Arc::new(row));
+        let row = Row { seq, call, request, attempts, limit_keys, response: None, ended_at };
+        self.insert_row(Arc::new(row));
         self.accepted += 1;
         Ok(())
     }
@@ -216,18 +227,58 @@ impl Content {
 
     fn undo(&mut self, before: Before) {
         for (call, row) in before.into_iter().rev() {
-            let replaced = match row {
-                Some(row) => self.rows.insert(call, row),
-                None => self.rows.remove(&call).inspect(|inserted| {
-                    key_of(&inserted.call).map(|key| self.keys.remove(&key));
-                }),
-            };
-            assert!(replaced.is_some(), "a batch changed a row that is not there");
+            match row {
+                Some(row) => prune::put_back(self, call, row),
+                None => {
+                    let inserted = self.take_row(call);
+                    assert!(inserted.is_some(), "a batch inserted a row that is not there");
+                }
+            }
         }
     }
 
+    fn free_key(&mut self, call: CallId, before: &mut Before) -> Result<(), Refusal> {
+        let key = self.row(call).and_then(|row| key_of(&row.call));
+        self.change(call, before, Row::free_key)?;
+        key.map(|key| self.keys.remove(&key));
+        Ok(())
+    }
+
+    pub(super) fn rows(&self) -> impl Iterator<Item = &Row> {
+        self.rows.values().map(Arc::as_ref)
+    }
+
+    pub(super) const fn kept(&self) -> &Kept {
+        &self.kept
+    }
+
+    pub(super) const fn kept_mut(&mut self) -> &mut Kept {
+        &mut self.kept
+    }
+
+    pub(super) fn insert_row(&mut self, row: Arc<Row>) {
+        self.rows.insert(row.call.id, row);
+    }
+
+    pub(super) fn claim_key(&mut self, key: (String, String), call: CallId) {
+        self.keys.insert(key, call);
+    }
+
+    /// A call that is pruned.
+    pub(super) fn remove(&mut self, call: CallId) -> Option<Arc<Row>> {
+        let row = self.take_row(call)?;
+        self.pruned += 1;
+        Some(row)
+    }
+
+    fn take_row(&mut self, call: CallId) -> Option<Arc<Row>> {
+        let row = self.rows.remove(&call)?;
+        key_of(&row.call).map(|key| self.keys.remove(&key));
+        Some(row)
+    }
+
     fn totals(&self) -> Totals {
-        let mut totals = Totals { accepted: self.accepted, ..Totals::default() };
+        let mut totals = Totals { accepted: self.accepted, pruned: self.pruned, ..Totals::default() };
         for row in self.rows.values() {
             *totals.of_mut(row.call.progress.state) += 1;
         }
@@ -236,7 +287,7 @@ impl Content {
 }
 
 impl Row {
-    const fn standing(&self) -> Standing {
+    pub(super) const fn standing(&self) -> Standing {
         let progress = &self.call.progress;
         let waits = progress.ready_at.is_some();
         Standing { state: progress.state, filed: self.call.filed, attempts: self.call.attempts, waits }
@@ -270,6 +321,7 @@ impl Row {
         }
         if let Some(progress) = &settle.progress {
             self.call.progress = progress.clone();
+            self.note_end(progress.state, settle.at);
             self.response.clone_from(&settle.response);
         }
         if let Some(heading) = &settle.heading {
@@ -318,26 +370,26 @@ impl Row {
         attempts.filter(move |(_, key)| *key == limit_key).map(move |(attempt, _)| (self, attempt))
     }
 
-    fn open_attempts(&self) -> impl Iterator<Item = (CallId, AttemptRecord)> {
+    pub(super) fn open_attempts(&self) -> impl Iterator<Item = (CallId, AttemptRecord)> {
         let open = self.attempts.iter().filter(|attempt| attempt.ended_at.is_none());
         open.map(|attempt| (self.call.id, attempt.clone()))
     }
 }
 
-fn amount(count: u32) -> usize {
+pub(super) fn amount(count: u32) -> usize {
     usize::try_from(count).unwrap_or(usize::MAX)
 }
 
-fn key_of(call: &CallRecord) -> Option<(String, String)> {
+pub(super) fn key_of(call: &CallRecord) -> Option<(String, String)> {
     call.idempotency.as_ref().map(|record| (record.scope.clone(), record.key.clone()))
 }
 
 /// The last microsecond of the time in which a moment lies.
-const fn end_of_step(at: Steady, step_us: NonZeroI64) -> Steady {
+pub(super) const fn end_of_step(at: Steady, step_us: NonZeroI64) -> Steady {
     let step = step_us.get();
     Steady::from_micros((at.as_micros() / step * step).saturating_add(step - 1))
 }
 
-fn latest_at(attempt: &AttemptRecord) -> Steady {
+pub(super) fn latest_at(attempt: &AttemptRecord) -> Steady {
     attempt.proved_at.map_or(attempt.granted_at, |proved_at| proved_at.max(attempt.granted_at))
 }

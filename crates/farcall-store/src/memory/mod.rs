@@ -6,6 +6,7 @@
 //! order that depends on hashing.
 
 mod content;
+mod prune;
 mod trouble;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -16,8 +17,10 @@ use farcall_core::steady::{KeptClock, Steady};
 
 use self::content::Content;
 pub use self::trouble::{Trouble, Troubles};
-use crate::port::{CommitError, Fate, GrantsAsk, LaneRange, Legible, ReadError, Reader, ReopenError, Store, Write};
-use crate::record::{AttemptRecord, CallRecord, FileIdentity, GrantRecord, Recovery, ResponseRecord};
+use crate::port::{
+    CommitError, EndedRange, Fate, GrantsAsk, LaneRange, Legible, ReadError, Reader, ReopenError, Store, Write,
+};
+use crate::record::{AttemptRecord, CallRecord, EndedRecord, FileIdentity, GrantRecord, Recovery, ResponseRecord};
 use crate::transition::SUPERSEDED;
 
 /// What goes wrong with one commit.
@@ -260,6 +263,10 @@ impl Reader for MemoryReader {
     fn waiting(&mut self, ranges: &[LaneRange]) -> Result<Legible<Vec<Vec<CallRecord>>>, ReadError> {
         let content = self.disk.content();
         Ok(Legible::whole(ranges.iter().map(|range| content.waiting(range)).collect()))
+    }
+
+    fn ended(&mut self, range: &EndedRange) -> Result<Vec<EndedRecord>, ReadError> {
+        Ok(self.disk.content().ended(range))
     }
 
     fn expiring(&mut self, count: u32) -> Result<Legible<Vec<CallRecord>>, ReadError> {

@@ -7,7 +7,7 @@
 use std::fs::File;
 use std::io::{self, Read as _, Write as _};
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use farcall_core::id::CallId;
 use farcall_crash::{self as crash, Point};
@@ -31,6 +31,8 @@ pub(super) enum Part {
 #[derive(Debug, Clone)]
 pub(super) struct Bodies {
     dir: Arc<File>,
+    /// Of calls that were pruned.
+    unneeded: Arc<Mutex<Vec<(CallId, Part)>>>,
 }
 
 impl Part {
@@ -47,7 +49,7 @@ impl Bodies {
     pub(super) fn open(store: &Path) -> io::Result<Self> {
         let dir = store.join("bodies");
         private_directory(&dir)?;
-        Ok(Self { dir: Arc::new(File::open(dir)?) })
+        Ok(Self { dir: Arc::new(File::open(dir)?), unneeded: Arc::default() })
     }
 
     /// Bytes free for the user where the bodies lie.
@@ -86,6 +88,22 @@ impl Bodies {
     /// Removes a body that no row refers to. What cannot be removed now is an orphan for the next sweep.
     pub(super) fn discard(&self, call: CallId, part: Part) {
         let _ = unlinkat(&self.dir, file_name(call, part), AtFlags::empty());
+    }
+
+    /// These bodies belong to no row any more. The file system may take its time to free them, so the writer leaves that
+    /// to [`Bodies::remove_unneeded`].
+    pub(super) fn discard_later(&self, bodies: Vec<(CallId, Part)>) {
+        self.unneeded.lock().unwrap_or_else(PoisonError::into_inner).extend(bodies);
+    }
+
+    /// Removes what was left to be removed later.
+    pub(super) fn remove_unneeded(&self) {
+        let unneeded = std::mem::take(&mut *self.unneeded.lock().unwrap_or_else(PoisonError::into_inner));
+        for (call, part) in unneeded {
+            crash::reach(Point::BodyUnneeded);
+            self.discard(call, part);
+            crash::reach(Point::BodyRemoved);
+        }
     }
 
     /// Removes temporary files and every body that `referred` does not know; names that are not ours are left alone.

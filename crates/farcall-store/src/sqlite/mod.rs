@@ -11,6 +11,7 @@ mod error;
 mod legible;
 mod mark;
 mod open;
+mod prune;
 mod read;
 mod recovery;
 mod reopen;
@@ -34,7 +35,7 @@ use self::error::unread;
 use self::mark::Mark;
 pub use self::open::OpenError;
 use self::read::SqliteReader;
-use self::write::Batch;
+use self::write::{Batch, Files};
 use crate::port::{CommitError, Fate, ReadError, Reader, ReopenError, Store, Write};
 use crate::record::Recovery;
 use crate::transition::SUPERSEDED;
@@ -91,8 +92,8 @@ impl SqliteStore {
         let tx = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let mut batch = Batch::new(&tx, &self.bodies)?;
         let applied = batch.apply(writes).and_then(|()| batch.seal(epoch, first));
-        let files = batch.into_files();
-        let discard = |bodies: &Bodies| files.iter().for_each(|&(call, part)| bodies.discard(call, part));
+        let Files { written, pruned } = batch.into_files();
+        let discard = |bodies: &Bodies| written.iter().for_each(|&(call, part)| bodies.discard(call, part));
         if applied.is_err() {
             discard(&self.bodies);
             return applied;
@@ -108,6 +109,7 @@ impl SqliteStore {
             Ok(()) => {
                 self.commits += 1;
                 self.mark.note(self.commits);
+                self.bodies.discard_later(pruned);
             }
         }
         self.intact()

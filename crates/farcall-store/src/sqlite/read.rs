@@ -14,10 +14,13 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 use super::bodies::{Bodies, Part};
 use super::error::unread;
 use super::legible::{self, Query, is_damage, query};
+use super::prune;
 use super::row::{self, Columns, attempt_columns, blob, call_columns};
 use super::sum::{self, Answer};
-use crate::port::{GrantsAsk, LaneRange, Legible, ReadError, Reader};
-use crate::record::{AttemptRecord, CallRecord, FileIdentity, GrantRecord, LaneName, RequestRecord, ResponseRecord};
+use crate::port::{EndedRange, GrantsAsk, LaneRange, Legible, ReadError, Reader};
+use crate::record::{
+    AttemptRecord, CallRecord, EndedRecord, FileIdentity, GrantRecord, LaneName, RequestRecord, ResponseRecord,
+};
 
 /// Reads committed data of one store.
 #[derive(Debug)]
@@ -33,12 +36,22 @@ impl SqliteReader {
         Self { connection, bodies }
     }
 
-    /// The body of a row, or that of the file it stands in.
-    fn body(&self, id: CallId, part: Part, inline: Option<Vec<u8>>) -> Result<Bytes, Failure> {
-        Ok(match inline {
-            Some(body) => body.into(),
-            None => self.bodies.read(id, part)?.into(),
-        })
+    /// The body of a row, or that of the file it stands in; nothing when its call was pruned since the row was read.
+    fn body(&self, id: CallId, part: Part, inline: Option<Vec<u8>>) -> Result<Option<Bytes>, Failure> {
+        let read = match inline {
+            Some(body) => return Ok(Some(body.into())),
+            None => self.bodies.read(id, part),
+        };
+        match read {
+            Ok(body) => Ok(Some(body.into())),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound && !self.knows(id)? => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn knows(&self, id: CallId) -> rusqlite::Result<bool> {
+        let mut statement = self.connection.prepare_cached("SELECT 1 FROM calls WHERE id = ?1")?;
+        Ok(statement.query_row([blob(id)], |_| Ok(())).optional()?.is_some())
     }
 
     fn stored_request(&self, id: CallId) -> Result<Option<Bytes>, Failure> {
@@ -48,7 +61,7 @@ impl SqliteReader {
             .query_row([blob(id)], |row| Ok((row.get(0)?, row.get(1)?)))
             .optional()?;
         let Some((inline, stored_sum)) = stored else { return Ok(None) };
-        let body = self.body(id, Part::Request, inline)?;
+        let Some(body) = self.body(id, Part::Request, inline)? else { return Ok(None) };
         sum::check("request", sum::of_request(id, &body), stored_sum)?;
         Ok(Some(body))
     }
@@ -66,7 +79,8 @@ impl SqliteReader {
                 Err(error) => return Err(error.into()),
             };
             let document = match self.body(id, Part::Request, inline) {
-                Ok(document) => document,
+                Ok(Some(document)) => document,
+                Ok(None) => return Ok(None),
                 Err(error) if error.downcast_ref().is_some_and(passes) => return Err(error),
                 Err(_) => return Ok(None),
             };
@@ -80,7 +94,7 @@ impl SqliteReader {
         let read = |row: &Row<'_>| Ok((row.get(0)?, row.get::<_, String>(1)?, row.get(2)?, row.get(3)?, row.get(4)?));
         let stored = self.connection.prepare_cached(RESPONSE)?.query_row([blob(id)], read).optional()?;
         let Some((status, headers, decoded, inline, stored_sum)) = stored else { return Ok(None) };
-        let body = self.body(id, Part::Response, inline)?;
+        let Some(body) = self.body(id, Part::Response, inline)? else { return Ok(None) };
         let answer = Answer { status, headers: &headers, decoded, body: &body };
         sum::check("response", sum::of_response(id, answer), stored_sum)?;
         let headers = row::headers(&headers).ok_or("the stored headers are damaged")?;
@@ -188,6 +202,11 @@ impl Reader for SqliteReader {
         self.stored_waiting(ranges).map_err(unread("waiting calls"))
     }
 
+    fn ended(&mut self, range: &EndedRange) -> Result<Vec<EndedRecord>, ReadError> {
+        self.bodies.remove_unneeded();
+        prune::ended(&self.connection, range).map_err(unread("ended calls"))
+    }
+
     fn expiring(&mut self, count: u32) -> Result<Legible<Vec<CallRecord>>, ReadError> {
         legible::calls(&self.connection, EXPIRING, &[], count).map_err(unread("deadlines"))
     }
@@ -239,12 +258,18 @@ const GRANTS_OPEN: &str = "SELECT (SELECT id FROM calls WHERE seq = call), numbe
     FROM attempts INDEXED BY attempts_open WHERE ended_at IS NULL AND limit_key = ?1 \
     ORDER BY granted_at DESC, call DESC, number DESC";
 
-const GRANTS_ENDED: &str = "SELECT latest_at, cost FROM attempts INDEXED BY attempts_by_limit \
-    WHERE limit_key = ?1 AND latest_at >= ?2 ORDER BY latest_at DESC, call DESC, number DESC LIMIT ?3";
+/// Of attempts, and of those whose calls were pruned.
+const GRANTS_ENDED: &str = "SELECT latest_at, cost, call, number FROM attempts INDEXED BY attempts_by_limit \
+    WHERE limit_key = ?1 AND latest_at >= ?2 \
+    UNION ALL SELECT latest_at, cost, -1, -1 FROM grants WHERE limit_key = ?1 AND latest_at >= ?2 \
+    ORDER BY 1 DESC, 3 DESC, 4 DESC LIMIT ?3";
 
 /// The last microsecond of each time, so that nothing is taken to have been earlier than it was.
-const GRANTS_SUMMED: &str = "SELECT latest_at / ?3 * ?3 + ?3 - 1, sum(cost) FROM attempts INDEXED BY attempts_by_limit \
-    WHERE limit_key = ?1 AND latest_at >= ?2 GROUP BY 1 ORDER BY 1 DESC";
+const GRANTS_SUMMED: &str = "SELECT end, sum(cost) FROM ( \
+    SELECT latest_at / ?3 * ?3 + ?3 - 1 AS end, cost FROM attempts INDEXED BY attempts_by_limit \
+    WHERE limit_key = ?1 AND latest_at >= ?2 \
+    UNION ALL SELECT latest_at / ?3 * ?3 + ?3 - 1, cost FROM grants WHERE limit_key = ?1 AND latest_at >= ?2) \
+    GROUP BY 1 ORDER BY 1 DESC";
 
 /// The index alone tells who is in the ranges; then the calls are read in the order in which they stand in their table,
 /// because those that came at the same time share its pages, and their lanes do not.

@@ -13,9 +13,10 @@ use farcall_core::time::Timestamp;
 use rusqlite::{CachedStatement, Connection, ErrorCode, OptionalExtension, params};
 
 use super::bodies::{Bodies, INLINE_BYTES_MAX, Part};
+use super::prune;
 use super::row::{Columns, blob, call_columns, headers_json, hop_json, tags_json};
 use super::sum::{self, Answer};
-use crate::port::{AttemptEnd, CommitError, Heading, Insert, Settle, Start, Write};
+use crate::port::{AttemptEnd, CommitError, Heading, Insert, Prune, Settle, Start, Write};
 use crate::record::{CallRecord, ErrorRecord, Progress, ResponseRecord};
 use crate::transition::{KEY_TAKEN, SECOND_INSERT, SUPERSEDED, Settlement, Standing, UNKNOWN_CALL, UNMATCHED_END};
 
@@ -24,13 +25,24 @@ pub(super) struct Batch<'c> {
     connection: &'c Connection,
     statements: Statements<'c>,
     bodies: &'c Bodies,
-    /// Body files written so far.
-    written: Vec<(CallId, Part)>,
+    files: Files,
     /// What the batch adds, by state; moves out of a state take away.
     accepted: i64,
     moves: [i64; State::ALL.len()],
+    pruned: usize,
+    /// What pruned calls count in limits is kept from then on.
+    grants_since: Option<Steady>,
     /// When the latest of it was decided.
     latest: Option<Steady>,
+}
+
+/// Files of bodies that a batch is about.
+#[derive(Debug, Default)]
+pub(super) struct Files {
+    /// They were written, and nobody needs them when it is rolled back.
+    pub(super) written: Vec<(CallId, Part)>,
+    /// Nobody needs them once it is durable.
+    pub(super) pruned: Vec<(CallId, Part)>,
 }
 
 /// A write, or two of one call that need one row only.
@@ -41,6 +53,8 @@ enum Step<'w> {
     Close { call: CallId, until: Steady },
     Release { call: CallId, ready_at: Steady },
     Filed(CallId),
+    Prune(&'w Prune),
+    FreeKey(CallId),
 }
 
 struct Statements<'c> {
@@ -65,9 +79,11 @@ impl<'c> Batch<'c> {
             connection,
             statements,
             bodies,
-            written: Vec::new(),
+            files: Files::default(),
             accepted: 0,
             moves: [0; State::ALL.len()],
+            pruned: 0,
+            grants_since: None,
             latest: None,
         })
     }
@@ -83,6 +99,8 @@ impl<'c> Batch<'c> {
                 Step::Close { call, until } => self.close(call, until)?,
                 Step::Release { call, ready_at } => self.release(call, ready_at)?,
                 Step::Filed(call) => self.file(call)?,
+                Step::Prune(prune) => self.prune(prune)?,
+                Step::FreeKey(call) => self.free_key(call)?,
             }
         }
         Ok(())
@@ -90,23 +108,26 @@ impl<'c> Batch<'c> {
 
     /// Makes the batch ready to be committed, as a batch of this epoch; `call` is named when the epoch has passed.
     pub(super) fn seal(&mut self, epoch: i64, call: CallId) -> Result<(), CommitError> {
-        if !self.written.is_empty() {
+        if !self.files.written.is_empty() {
             self.bodies.sync()?;
         }
+        if let Some(since) = self.grants_since {
+            prune::forget_grants(self.connection, since, self.pruned)?;
+        }
         let counts = [epoch, self.accepted].into_iter().chain(self.moves).map(Some);
-        let values = counts.chain([steady(self.latest)]);
+        let pruned = i64::try_from(self.pruned).unwrap_or(i64::MAX);
+        let values = counts.chain([steady(self.latest), Some(pruned)]);
         let sealed = self.statements.seal.execute(rusqlite::params_from_iter(values))?;
         if sealed == 1 { Ok(()) } else { Err(SUPERSEDED.of(call)) }
     }
 
-    /// The body files it wrote, to be removed when it is rolled back.
-    pub(super) fn into_files(self) -> Vec<(CallId, Part)> {
-        self.written
+    pub(super) fn into_files(self) -> Files {
+        self.files
     }
 
     fn insert(&mut self, insert: &Insert, first: Option<&Start>) -> Result<(), CommitError> {
         let call = &insert.call;
-        match self.statements.insert_call(call, first) {
+        match self.statements.insert_call(insert, first) {
             Err(error) if error.sqlite_error_code() == Some(ErrorCode::ConstraintViolation) => {
                 let known = self.statements.standing(call.id)?.is_some();
                 return Err(if known { SECOND_INSERT } else { KEY_TAKEN }.of(call.id));
@@ -167,7 +188,7 @@ impl<'c> Batch<'c> {
     }
 
     fn end(&mut self, seq: i64, settle: &Settle, progress: &Progress) -> Result<(), CommitError> {
-        self.statements.end(seq, progress)?;
+        self.statements.end(seq, progress, settle.at)?;
         let Some(response) = &settle.response else { return Ok(()) };
         let body = self.place(settle.call, Part::Response, &response.body)?;
         Ok(self.statements.insert_response((settle.call, seq), response, body)?)
@@ -198,6 +219,25 @@ impl<'c> Batch<'c> {
         Ok(())
     }
 
+    fn prune(&mut self, prune: &Prune) -> Result<(), CommitError> {
+        let (seq, standing) = self.stored(prune.call)?;
+        let held_by = prune::held_by(self.connection, prune.call, seq)?;
+        standing.prune(held_by).map_err(|refusal| refusal.of(prune.call))?;
+        self.files.pruned.extend(prune::remove(self.connection, seq, prune)?);
+        self.moves[standing.state as usize] -= 1;
+        self.pruned += 1;
+        self.grants_since = self.grants_since.max(Some(prune.grants_since));
+        Ok(())
+    }
+
+    fn free_key(&mut self, call: CallId) -> Result<(), CommitError> {
+        let (seq, standing) = self.stored(call)?;
+        let has_key = self.connection.prepare_cached(HAS_KEY)?.query_row([seq], |row| row.get(0))?;
+        standing.free_key(has_key).map_err(|refusal| refusal.of(call))?;
+        self.connection.prepare_cached(FREE_KEY)?.execute([seq])?;
+        Ok(())
+    }
+
     fn stored(&mut self, call: CallId) -> Result<(i64, Standing), CommitError> {
         self.statements.standing(call)?.ok_or_else(|| UNKNOWN_CALL.of(call))
     }
@@ -207,7 +247,7 @@ impl<'c> Batch<'c> {
         if body.len() <= INLINE_BYTES_MAX {
             return Ok(Some(body));
         }
-        self.written.push((call, part));
+        self.files.written.push((call, part));
         self.bodies.write(call, part, body)?;
         Ok(None)
     }
@@ -232,6 +272,8 @@ fn plan(writes: &[Write]) -> Vec<Step<'_>> {
             Write::Close { call, until } => steps.push(Step::Close { call: *call, until: *until }),
             Write::Release { call, ready_at } => steps.push(Step::Release { call: *call, ready_at: *ready_at }),
             Write::Filed(call) => steps.push(Step::Filed(*call)),
+            Write::Prune(prune) => steps.push(Step::Prune(prune)),
+            Write::FreeKey(call) => steps.push(Step::FreeKey(*call)),
         }
     }
     steps
@@ -272,7 +314,8 @@ impl<'c> Statements<'c> {
     }
 
     /// Inserts a call, running when its first attempt is given.
-    fn insert_call(&mut self, call: &CallRecord, first: Option<&Start>) -> rusqlite::Result<()> {
+    fn insert_call(&mut self, insert: &Insert, first: Option<&Start>) -> rusqlite::Result<()> {
+        let call = &insert.call;
         let progress = &call.progress;
         let (error_kind, error_message) = error_columns(progress.error.as_ref());
         let (file, key) = (call.file.as_ref(), call.idempotency.as_ref());
@@ -317,6 +360,7 @@ impl<'c> Statements<'c> {
                 key.map(|key| key.digest),
                 call.hop.as_ref().map(hop_json),
                 progress.state.is_end(),
+                steady(progress.state.is_end().then_some(insert.at)),
             ])
             .map(drop)
     }
@@ -345,11 +389,11 @@ impl<'c> Statements<'c> {
     }
 
     fn progress(&mut self, seq: i64, progress: &Progress) -> rusqlite::Result<()> {
-        set_progress(&mut self.progress, seq, progress)
+        set_progress(&mut self.progress, seq, progress, None)
     }
 
-    fn end(&mut self, seq: i64, progress: &Progress) -> rusqlite::Result<()> {
-        set_progress(&mut self.end, seq, progress)
+    fn end(&mut self, seq: i64, progress: &Progress, at: Steady) -> rusqlite::Result<()> {
+        set_progress(&mut self.end, seq, progress, Some(at))
     }
 
     /// `stored` is the body as it stands in the row: nothing when it has a file.
@@ -369,8 +413,8 @@ impl<'c> Statements<'c> {
 const INSERT_CALL: &str = concat!(
     "INSERT INTO calls (",
     call_columns!(),
-    ", ended) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, \
-     ?22, ?23, ?24, ?25, ?26, ?27, ?28, ?29, ?30, ?31, ?32, ?33, ?34, ?35, ?36, ?37, ?38, ?39)"
+    ", ended, ended_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, \
+     ?22, ?23, ?24, ?25, ?26, ?27, ?28, ?29, ?30, ?31, ?32, ?33, ?34, ?35, ?36, ?37, ?38, ?39, ?40)"
 );
 
 const CLOSE: &str = "INSERT INTO closings (limit_key, until) SELECT limit_key, ?2 FROM calls WHERE seq = ?1 \
@@ -396,18 +440,27 @@ const END_ATTEMPT: &str = "UPDATE attempts SET outcome = ?3, status = ?4, proved
     WHERE call = ?1 AND number = ?2 AND ended_at IS NULL";
 
 const PROGRESS: &str = "UPDATE calls SET state = ?2, ready_at = ?3, retries = ?4, requeues = ?5, throttles = ?6, \
-    finished_at = ?7, status = ?8, error_kind = ?9, error_message = ?10 WHERE seq = ?1";
+    finished_at = ?7, status = ?8, error_kind = ?9, error_message = ?10, ended_at = ?11 WHERE seq = ?1";
+
+const HAS_KEY: &str = "SELECT key IS NOT NULL FROM calls WHERE seq = ?1";
+
+const FREE_KEY: &str = "UPDATE calls SET key_scope = NULL, key = NULL, key_digest = NULL WHERE seq = ?1";
 
 const END: &str = "UPDATE calls SET state = ?2, ready_at = ?3, retries = ?4, requeues = ?5, throttles = ?6, \
-    finished_at = ?7, status = ?8, error_kind = ?9, error_message = ?10, ended = 1 WHERE seq = ?1";
+    finished_at = ?7, status = ?8, error_kind = ?9, error_message = ?10, ended = 1, ended_at = ?11 WHERE seq = ?1";
 
 /// The states in the order of `State::ALL`.
 const SEAL: &str = "UPDATE meta SET commits = commits + 1, accepted = accepted + ?2, scheduled = scheduled + ?3, \
     queued = queued + ?4, running = running + ?5, retrying = retrying + ?6, succeeded = succeeded + ?7, \
     failed = failed + ?8, cancelled = cancelled + ?9, expired = expired + ?10, unknown = unknown + ?11, \
-    poisoned = poisoned + ?12, latest = coalesce(max(latest, ?13), latest, ?13) WHERE one = 1 AND epoch = ?1";
+    poisoned = poisoned + ?12, latest = coalesce(max(latest, ?13), latest, ?13), pruned = pruned + ?14 WHERE one = 1 AND epoch = ?1";
 
-fn set_progress(statement: &mut CachedStatement<'_>, seq: i64, progress: &Progress) -> rusqlite::Result<()> {
+fn set_progress(
+    statement: &mut CachedStatement<'_>,
+    seq: i64,
+    progress: &Progress,
+    ended_at: Option<Steady>,
+) -> rusqlite::Result<()> {
     let (error_kind, error_message) = error_columns(progress.error.as_ref());
     statement
         .execute(params![
@@ -421,6 +474,7 @@ fn set_progress(statement: &mut CachedStatement<'_>, seq: i64, progress: &Progre
             progress.status,
             error_kind,
             error_message,
+            steady(ended_at),
         ])
         .map(drop)
 }

@@ -2,16 +2,18 @@
 //!
 //! Random histories of few calls; attempt numbers follow what is stored, so that many writes are valid.
 
+use std::collections::BTreeSet;
 use std::num::NonZeroI64;
 
 use farcall_core::attempt::AttemptOutcome;
 use farcall_core::call::{ErrorKind, State, TenantId};
-use farcall_store::port::{AttemptEnd, CommitError, GrantsAsk, LaneRange, Write};
+use farcall_store::port::{AttemptEnd, CommitError, Ended, EndedRange, GrantsAsk, LaneRange, Write};
 use farcall_store::record::{CallRecord, ErrorRecord, LaneName};
 use proptest::prelude::*;
 use proptest::test_runner::TestCaseError;
 
 use crate::lab::{Lab, MemoryLab, SqliteLab};
+use crate::prune::prune;
 use crate::sample::{
     attempt_end, call, filed, full_call, headed, hop, id, insert_with, key, response, settle_with, start_at, steady,
     waiting,
@@ -60,6 +62,12 @@ enum Change {
     Filed {
         call: u32,
     },
+    Prune {
+        call: u32,
+    },
+    FreeKey {
+        call: u32,
+    },
 }
 
 fn change() -> impl Strategy<Value = Change> {
@@ -96,8 +104,10 @@ fn change() -> impl Strategy<Value = Change> {
         },
     );
     let releases = (call.clone(), 0..30_i64).prop_map(|(call, second)| Change::Release { call, second });
-    let files = call.prop_map(|call| Change::Filed { call });
-    prop_oneof![3 => inserts, 4 => starts, 4 => settles, 1 => releases, 1 => files]
+    let files = call.clone().prop_map(|call| Change::Filed { call });
+    let prunes = call.clone().prop_map(|call| Change::Prune { call });
+    let frees = call.prop_map(|call| Change::FreeKey { call });
+    prop_oneof![3 => inserts, 4 => starts, 4 => settles, 1 => releases, 1 => files, 1 => prunes, 1 => frees]
 }
 
 fn history() -> impl Strategy<Value = Vec<Step>> {
@@ -147,6 +157,8 @@ fn write(change: &Change, attempts: &mut [u32; CALLS as usize]) -> Write {
         }
         Change::Release { call, second } => Write::Release { call: id(call), ready_at: steady(second) },
         Change::Filed { call } => filed(call),
+        Change::Prune { call } => prune(call),
+        Change::FreeKey { call } => Write::FreeKey(id(call)),
     }
 }
 
@@ -170,6 +182,13 @@ fn compare(memory: &mut dyn Lab, sqlite: &mut dyn Lab) -> Result<(), TestCaseErr
     }
     for key in KEYS {
         prop_assert_eq!(left.keyed("", key).map_err(failed)?, right.keyed("", key).map_err(failed)?);
+    }
+    let states = State::ALL.iter().copied().filter(|state| state.is_end()).map(Ended::Unkeyed);
+    for of in states.chain([Ended::Keyed]) {
+        for (after, count) in [(None, 100), (Some((steady(102), id(2))), 2)] {
+            let range = EndedRange { of, until: steady(102), after, count };
+            prop_assert_eq!(left.ended(&range).map_err(failed)?, right.ended(&range).map_err(failed)?, "{:?}", range);
+        }
     }
     prop_assert_eq!(left.expiring(2).map_err(failed)?, right.expiring(2).map_err(failed)?);
     let name = full_call(0).file.map(|file| file.name).unwrap_or_default();
@@ -219,12 +238,19 @@ proptest! {
         let mut memory = MemoryLab::open().map_err(failed)?;
         let mut sqlite = SqliteLab::open().map_err(failed)?;
         let (memory, sqlite): (&mut dyn Lab, &mut dyn Lab) = (&mut memory, &mut sqlite);
+        // No call comes again once it was pruned, as ids never do.
+        let mut pruned = BTreeSet::new();
         for step in &history {
             match step {
                 Step::Restart => restart(memory, sqlite)?,
                 Step::Commit(changes) => {
-                    let batch = writes(changes, &mut attempts(memory)?);
-                    prop_assert_eq!(answer(memory.commit(&batch)), answer(sqlite.commit(&batch)), "{:?}", batch);
+                    let comes_again = |write: &Write| matches!(write, Write::Insert(_)) && pruned.contains(&write.call());
+                    let mut batch = writes(changes, &mut attempts(memory)?);
+                    batch.retain(|write| !comes_again(write));
+                    let answered = answer(memory.commit(&batch));
+                    prop_assert_eq!(&answered, &answer(sqlite.commit(&batch)), "{:?}", batch);
+                    let prunes = batch.iter().filter(|write| answered.is_ok() && matches!(write, Write::Prune(_)));
+                    pruned.extend(prunes.map(Write::call));
                 }
             }
             compare(memory, sqlite)?;

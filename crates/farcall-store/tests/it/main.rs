@@ -10,10 +10,12 @@ mod damage;
 mod grants;
 mod lab;
 mod memory;
+mod prune;
 mod recovery;
 mod round_trip;
 mod sample;
 mod sqlite;
+mod sqlite_prune;
 mod waiting;
 
 type Outcome = Result<(), Box<dyn std::error::Error>>;

@@ -8,6 +8,7 @@ mod http2;
 mod milestones;
 mod network;
 mod proxies;
+mod redirects;
 mod tls;
 
 use std::process::Command;

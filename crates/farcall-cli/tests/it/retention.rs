@@ -1,0 +1,130 @@
+//! Calls that ended longer ago than they are kept: forgotten while everything else goes on, and counted.
+
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::rig::program::{Program, get, post_call};
+use crate::rig::recorder::{Recorder, Reply};
+use crate::rig::world::{Told, World, assert_identity};
+use crate::rig::{drop_file, response, until};
+
+type Outcome = Result<(), Box<dyn std::error::Error>>;
+
+fn configure(dir: &Path, retention: &str, upstream: &str) -> std::io::Result<()> {
+    let text = format!("retention: {{ {retention} }}\nupstreams:\n  api: {{ {upstream} }}\n");
+    fs::write(dir.join(".farcall.yml.new"), text)?;
+    fs::rename(dir.join(".farcall.yml.new"), dir.join("farcall.yml"))
+}
+
+fn post(dir: &Path, call: &Value) -> std::io::Result<String> {
+    let answer = post_call(dir, call)?;
+    assert_eq!(answer.status, 202, "{}", answer.body);
+    Ok(answer.body["id"].as_str().unwrap_or_default().to_owned())
+}
+
+fn state(dir: &Path, id: &str) -> Option<String> {
+    let answer = get(dir, &format!("/v1/calls/{id}")).ok()?;
+    Some(answer.body["state"].as_str()?.to_owned())
+}
+
+fn is_gone(dir: &Path, id: &str) -> bool {
+    get(dir, &format!("/v1/calls/{id}")).is_ok_and(|answer| answer.status == 404)
+}
+
+fn pruned(program: &Program) -> Option<u64> {
+    let health = program.health().ok()?;
+    assert_identity(&health);
+    health["pruned"].as_u64()
+}
+
+#[test]
+fn calls_go_when_their_time_has_come_by_their_end_and_those_with_keys_stay() -> Outcome {
+    let recorder = Recorder::start(|arrival, _| Reply::new(if arrival.path == "/bad" { 400 } else { 200 }))?;
+    let dir = tempfile::tempdir()?;
+    let upstream = format!("base_url: {}", recorder.url());
+    configure(dir.path(), "succeeded: 500ms, failed: none", &upstream)?;
+    let program = Program::serve(dir.path())?;
+    let call = |path: &str| json!({"upstream": "api", "end_point": path});
+    let keyed = json!({"upstream": "api", "end_point": "/keyed", "idempotency_key": "k"});
+    let (good, bad) = (post(dir.path(), &call("/good"))?, post(dir.path(), &call("/bad"))?);
+    let kept = post(dir.path(), &keyed)?;
+    drop_file(dir.path(), "order.json", &call("/file").to_string())?;
+    let id = response(dir.path(), "order.json")["id"].as_str().unwrap_or_default().to_owned();
+    until("two calls to be pruned", || (pruned(&program)? == 2).then_some(()));
+    assert!(is_gone(dir.path(), &good) && is_gone(dir.path(), &id));
+    assert_eq!(get(dir.path(), &format!("/v1/calls/{good}/attempts"))?.status, 404);
+    assert!(dir.path().join("responses/order.json").exists() && dir.path().join("requests/order.json").exists());
+
+    // One with a key stays, and is what a repetition is answered with.
+    assert_eq!(post_call(dir.path(), &keyed)?.body["id"].as_str(), Some(kept.as_str()));
+    assert_eq!(state(dir.path(), &kept).as_deref(), Some("succeeded"));
+
+    // A changed configuration holds at once, also for what ended before.
+    assert_eq!(state(dir.path(), &bad).as_deref(), Some("failed"));
+    configure(dir.path(), "succeeded: 500ms, failed: 1s", &upstream)?;
+    until("the failed call to be pruned", || (pruned(&program)? == 3).then_some(()));
+    assert!(is_gone(dir.path(), &bad));
+    program.kill()?;
+    let program = Program::serve(dir.path())?;
+    assert_eq!(pruned(&program), Some(3));
+    assert_eq!(state(dir.path(), &kept).as_deref(), Some("succeeded"));
+    assert_eq!(recorder.arrivals().len(), 4);
+    Ok(())
+}
+
+#[test]
+fn limits_go_on_counting_calls_that_were_pruned_over_a_kill() -> Outcome {
+    let recorder = Recorder::start(|_, _| Reply::new(200))?;
+    let dir = tempfile::tempdir()?;
+    configure(dir.path(), "succeeded: 300ms", &format!("base_url: {}, limits: [3/1h]", recorder.url()))?;
+    let call = json!({"upstream": "api", "end_point": "/"});
+    let program = Program::serve(dir.path())?;
+    for _ in 0..3 {
+        post(dir.path(), &call)?;
+    }
+    until("all to be pruned", || (pruned(&program)? == 3).then_some(()));
+    program.kill()?;
+    let program = Program::serve(dir.path())?;
+    let id = post(dir.path(), &call)?;
+    let reason =
+        |id: &str| Some(get(dir.path(), &format!("/v1/calls/{id}")).ok()?.body["wait_reason"].as_str()?.to_owned());
+    until("the fourth to wait for the limit", || reason(&id).filter(|reason| reason == "rate_limit"));
+    // A window that comes later counts them too.
+    configure(dir.path(), "succeeded: 300ms", &format!("base_url: {}, limits: [3/2h]", recorder.url()))?;
+    until("the change", || program.log().contains("the changed configuration is applied").then_some(()));
+    assert_eq!(reason(&id).as_deref(), Some("rate_limit"));
+    assert_eq!(recorder.arrivals().len(), 3);
+    Ok(())
+}
+
+#[test]
+fn under_load_the_counts_add_up_in_every_answer_and_nothing_is_lost() -> Outcome {
+    let world = World::new()?;
+    world.reconfigure("upstreams:", "retention: { succeeded: 200ms, failed: 200ms }\nupstreams:")?;
+    let program = world.launch().serve()?;
+    // Looks at the counts all the while.
+    world.load_for(Duration::from_secs(4));
+    assert!(pruned(&program).is_some_and(|pruned| pruned > 0), "nothing was pruned under load");
+    let pruned_of = |program: &Program| {
+        let health = program.health().ok()?;
+        assert_identity(&health);
+        (health["pruned"] == health["accepted"]).then_some(())
+    };
+    until("all to end and to be pruned", || pruned_of(&program));
+    let told = world.told.lock().expect("not poisoned").clone();
+    let arrivals = world.upstream.arrivals().len();
+    let accepted = told.values().filter(|told| matches!(told, Told::Accepted(_))).count();
+    assert!(accepted > 0 && arrivals >= accepted, "{accepted} accepted, {arrivals} arrived");
+    // Parents stay until their callbacks have ended: every end was called back.
+    let called_back = world.callbacks()?;
+    for told in told.values() {
+        let Told::Accepted(id) = told else { continue };
+        assert!(called_back.iter().any(|(called, state)| called == id && state == "succeeded"), "{id}");
+    }
+    let bodies = world.dir().join(".farcall/bodies");
+    until("the last body to be removed", || (fs::read_dir(&bodies).ok()?.count() == 0).then_some(()));
+    Ok(())
+}

@@ -1,0 +1,75 @@
+//! Looking for calls that ended longer ago than they are kept, when the dispatcher asks. What goes, and when, is decided
+//! there.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use farcall_core::dispatcher::{Event, Stale, StaleAsk, StaleCall};
+use farcall_core::retention::Retention;
+use farcall_store::port::{Ended, EndedRange, ReadError};
+use farcall_store::record::EndedRecord;
+
+use super::{Message, Run};
+use crate::cause::chain;
+use crate::clock;
+use crate::config::{Config, Upstream};
+
+/// How long calls are kept under a configuration.
+pub(super) fn retention(config: &Config) -> Retention {
+    let windows = |upstream: &Upstream| upstream.policy.limits.iter().map(|limit| limit.window).max();
+    let upstreams = config.upstreams.values().chain([&config.undeclared]);
+    Retention {
+        succeeded: config.retention.succeeded,
+        failed: config.retention.failed,
+        window_max: upstreams.filter_map(windows).max().unwrap_or(Duration::ZERO),
+    }
+}
+
+impl Run {
+    /// Begins to look for what the dispatcher wants.
+    pub(super) fn find_stale(&self) {
+        let Some(&ask) = self.dispatcher.stale_wanted() else { return };
+        let range = self.range(ask);
+        let (reads, messages) = (Arc::clone(&self.prune_reads), self.sender.clone());
+        self.tasks.spawn(async move {
+            let reading = async move { reads.with(move |reader| reader.ended(&range)).await };
+            let found = tokio::spawn(reading).await.unwrap_or_else(|_| Err(broke_down()));
+            // A loop that is gone needs nothing more.
+            let _ = messages.send(Message::StaleFound { ask, found }).await;
+        });
+    }
+
+    pub(super) fn stale_found(&mut self, ask: StaleAsk, found: Result<Vec<EndedRecord>, ReadError>) {
+        let event = match found {
+            Ok(found) => Event::StaleFound { ask, found: found.iter().map(|ended| self.stale_call(ended)).collect() },
+            Err(error) => {
+                tracing::warn!(error = chain(&error), "cannot look for calls to prune, trying again");
+                Event::StaleUnread
+            }
+        };
+        self.dispatcher.handle(clock::now(), event);
+    }
+
+    fn stale_call(&self, ended: &EndedRecord) -> StaleCall {
+        let EndedRecord { call, ended_at, is_held } = *ended;
+        StaleCall { call, ended_at: self.steady.instant(ended_at), is_held }
+    }
+
+    fn range(&self, ask: StaleAsk) -> EndedRange {
+        let StaleAsk { of, until, after, count } = ask;
+        EndedRange {
+            of: match of {
+                Stale::Keys => Ended::Keyed,
+                Stale::Calls(state) => Ended::Unkeyed(state),
+            },
+            until: self.steady.steady(until),
+            after: after.map(|(at, call)| (self.steady.steady(at), call)),
+            count,
+        }
+    }
+}
+
+/// A read that panicked has failed like one that says so, or nothing would be pruned ever again.
+fn broke_down() -> ReadError {
+    ReadError { what: "ended calls", source: "the read broke down".into() }
+}
