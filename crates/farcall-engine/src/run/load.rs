@@ -283,7 +283,7 @@ impl Found {
                 .collect();
             let ids: Vec<CallId> = wanted.iter().map(|waiting| waiting.record.id).collect();
             for (waiting, stored) in wanted.iter_mut().zip(reader.requests(&ids)?) {
-                kept_bytes += waiting.understand(stored.map(|stored| stored.document).unwrap_or_default(), routing);
+                kept_bytes += waiting.understand(&stored.map(|stored| stored.document).unwrap_or_default(), routing);
             }
         }
         Ok(())
@@ -292,10 +292,10 @@ impl Found {
 
 impl Waiting {
     /// Gives what it takes to keep the document.
-    fn understand(&mut self, bytes: Bytes, routing: &Routing<'_>) -> usize {
-        self.document = document::parse(&bytes, routing).ok().map(|document| (document, bytes.len()));
+    fn understand(&mut self, bytes: &Bytes, routing: &Routing<'_>) -> usize {
+        self.document = document::parse(bytes, routing).ok().map(|document| (document, bytes.len()));
         if self.record.has_overrides {
-            self.callback = document::callback_of(&bytes, routing);
+            self.callback = document::callback_of(bytes, routing);
         }
         kept_bytes(bytes.len())
     }

@@ -14,10 +14,11 @@ use farcall_engine::document::{Routing, parse};
 use farcall_engine::{Engine, Options, SUBMISSIONS_MAX, Submission};
 use farcall_store::memory::MemoryStore;
 use farcall_store::port::{
-    CommitError, Fate, GrantsAsk, Insert, LaneRange, Legible, ReadError, Reader, ReopenError, Store, Write,
+    CommitError, EndedRange, Fate, GrantsAsk, Insert, LaneRange, Legible, ReadError, Reader, ReopenError, Store, Write,
 };
 use farcall_store::record::{
-    AttemptRecord, CallRecord, FileIdentity, GrantRecord, Progress, Recovery, RequestRecord, ResponseRecord,
+    AttemptRecord, CallRecord, EndedRecord, FileIdentity, GrantRecord, Progress, Recovery, RequestRecord,
+    ResponseRecord,
 };
 
 use crate::engine::{OK, Outcome, until};
@@ -139,6 +140,10 @@ impl Reader for CountedReader {
     fn closed_until(&mut self, limit_key: &str) -> Result<Option<Steady>, ReadError> {
         let answer = self.reader.closed_until(limit_key);
         self.counted(answer, |_| 1)
+    }
+
+    fn ended(&mut self, range: &EndedRange) -> Result<Vec<EndedRecord>, ReadError> {
+        self.reader.ended(range)
     }
 
     fn free_bytes(&mut self) -> Result<u64, ReadError> {
