@@ -15,7 +15,7 @@ use farcall_engine::config::{Override, SETTINGS};
 use crate::exit::Failure;
 
 /// Settings that are refused until they exist, never ignored; the configuration says so. Not in the help.
-const LATER: [(&str, &str); 2] = [("store", "url"), ("inbox", "keep")];
+const LATER: [(&str, &str); 1] = [("store", "url")];
 
 /// What a setting is called outside the file.
 #[derive(Debug)]

@@ -63,6 +63,8 @@ points! {
     /// A large body's row is gone, its file not yet.
     BodyUnneeded = "body-unneeded",
     BodyRemoved = "body-removed",
+    /// A file that was kept long enough is gone, others of its name may not be.
+    OldFileRemoved = "old-file-removed",
     /// The log is about to be copied into the database.
     CheckpointBegun = "checkpoint-begun",
     CheckpointDone = "checkpoint-done",

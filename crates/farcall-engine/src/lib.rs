@@ -16,6 +16,7 @@ mod handle;
 mod inbox;
 pub mod intake;
 mod journal;
+mod keeper;
 mod media_type;
 mod nearest;
 pub mod outcome;

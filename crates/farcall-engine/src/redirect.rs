@@ -203,6 +203,32 @@ mod tests {
         }
     }
 
+    proptest::proptest! {
+        #[test]
+        fn whatever_a_location_is_it_leads_to_a_place_that_can_be_asked_or_nowhere(
+            bytes in proptest::collection::vec(proptest::num::u8::ANY, 0..40),
+            text in "(https?:|HTTP:|//|/|\\\\|\\.\\./|@|:|%2f|#|\\?|a|b\\.test|\\[::1\\]|127\\.1| ){0,8}",
+        ) {
+            for location in [bytes, text.into_bytes()] {
+                let headers = vec![("location".to_owned(), location)];
+                for from in ["http://a.test/x", "https://a.test:8443/x?y"] {
+                    let asked = asked(Method::POST, from);
+                    let Some(Next::To(next)) = asked.clone().next(&ResponseRecord { headers: headers.clone(), ..answer(307, &[]) })
+                    else {
+                        continue;
+                    };
+                    proptest::prop_assert!(matches!(next.url.scheme(), "http" | "https") && next.url.has_host());
+                    proptest::prop_assert!(next.url.username().is_empty() && next.url.password().is_none());
+                    proptest::prop_assert!(next.url.fragment().is_none());
+                    proptest::prop_assert_eq!(next.is_elsewhere, next.url.origin() != asked.url.origin());
+                    proptest::prop_assert!(asked.url.scheme() == "http" || next.url.scheme() == "https");
+                    // What is stored is read again.
+                    proptest::prop_assert_eq!(Url::parse(next.url.as_str()).ok(), Some(next.url));
+                }
+            }
+        }
+    }
+
     #[test]
     fn the_status_says_what_becomes_of_method_and_body() {
         for (status, method, then, has_body) in [

@@ -30,6 +30,8 @@ pub(crate) enum Plan {
     Stopping,
     /// While calls that ended are pruned.
     Pruning,
+    /// While files that were kept long enough are removed.
+    Keeping,
 }
 
 pub(crate) const fn plan(point: Point) -> Plan {
@@ -74,6 +76,7 @@ pub(crate) const fn plan(point: Point) -> Plan {
         | Point::ClockKept
         | Point::FilesSettled
         | Point::Rebuilt => Plan::Recovery,
+        Point::OldFileRemoved => Plan::Keeping,
         Point::PruneBegun | Point::PruneDurable | Point::BodyUnneeded | Point::BodyRemoved => Plan::Pruning,
         // A clean stop copies the log as a long one is copied under load.
         Point::CheckpointBegun | Point::CheckpointDone | Point::StoreClosing => Plan::Stopping,
@@ -101,6 +104,7 @@ fn survive(point: Point, nth: u32) -> Result<Findings, Box<dyn std::error::Error
             assert_killed(&world, point, program)?;
         }
         Plan::Pruning => return die_while_pruning(&world, point, nth),
+        Plan::Keeping => return die_while_keeping(&world, point, nth),
     }
     let program = world.launch().serve()?;
     drain(&world, &program);
@@ -117,6 +121,31 @@ fn die_under_load(world: &Arc<World>, point: Point, nth: u32) -> Outcome {
         program.ended().expect("our own child").is_some()
     });
     assert_killed(world, point, program)
+}
+
+/// Everything has ended and was found to be right; then all files go, removed by a program that dies and by the next.
+fn die_while_keeping(world: &Arc<World>, point: Point, nth: u32) -> Result<Findings, Box<dyn std::error::Error>> {
+    let program = world.launch().serve()?;
+    world.load_for(std::time::Duration::from_millis(300));
+    drain(world, &program);
+    let findings = assert_kept(world);
+    assert_eq!(program.terminate()?.code(), Some(0));
+    world.reconfigure("settle: 50ms", "settle: 50ms, keep: 500ms")?;
+    let program = world.launch().dying_at(point, nth).spawn()?;
+    assert_killed(world, point, program)?;
+    let has_no_more = |folder| std::fs::read_dir(world.dir().join(folder)).is_ok_and(|entries| entries.count() == 0);
+    // What is left of a pair is a request without its response at no time.
+    let request_alone = |name: std::ffi::OsString| !world.dir().join("responses").join(name).exists();
+    let requests = std::fs::read_dir(world.dir().join("requests"))?;
+    let alone = requests.filter(|entry| entry.as_ref().is_ok_and(|entry| request_alone(entry.file_name()))).count();
+    assert_eq!(alone, 0, "a request without its response");
+    let program = world.launch().serve()?;
+    until("the last file to go", || ["requests", "responses", "rejected"].into_iter().all(has_no_more).then_some(()));
+    let health = program.health()?;
+    assert_identity(&health);
+    assert_eq!(health["pruned"], 0, "the calls stay");
+    assert_eq!(program.terminate()?.code(), Some(0));
+    Ok(findings)
 }
 
 /// Everything has ended and was found to be right; then all of it is pruned, by a program that dies and by the next.

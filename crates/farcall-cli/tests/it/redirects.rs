@@ -336,6 +336,46 @@ fn a_call_that_waits_for_a_hop_tells_why() -> Outcome {
     Ok(())
 }
 
+/// As when it had not been tried yet: nothing that was accepted is lost over a slip in the configuration.
+#[test]
+fn a_call_on_its_way_waits_when_its_upstream_is_taken_out_of_the_configuration() -> Outcome {
+    let there = Recorder::start(|_, _| Reply::new(200))?;
+    let to = there.url();
+    let home = Recorder::start(move |_, _| redirect(302, format!("{to}/there")))?;
+    let ours = ("home", format!("base_url: \"{}\"", home.url()));
+    let theirs = |limits: &str| ("there", format!("base_url: \"{}\", limits: [\"{limits}\"]", there.url()));
+    let defaults = "redirects: 1, retry: 1, wait: 0.01";
+    let dir = directory(defaults, &[ours.clone(), theirs("1/1h")])?;
+    let program = Program::serve(dir.path())?;
+    let configure = |upstreams: &[(&str, String)], times: usize| -> Outcome {
+        fs::copy(directory(defaults, upstreams)?.path().join("farcall.yml"), dir.path().join("farcall.yml.new"))?;
+        fs::rename(dir.path().join("farcall.yml.new"), dir.path().join("farcall.yml"))?;
+        let applied = || program.log().matches("the changed configuration is applied").count() >= times;
+        until("the changed configuration", || applied().then_some(()));
+        Ok(())
+    };
+    let mut ids = Vec::new();
+    for number in 0..2 {
+        let call = json!({"upstream": "home", "end_point": format!("/{number}")});
+        ids.push(post_call(dir.path(), &call)?.body["id"].as_str().ok_or("an id")?.to_owned());
+    }
+    let one_that = |what: &str, is_meant: &dyn Fn(&Value) -> bool| {
+        until(what, || {
+            let calls = ids.iter().filter_map(|id| Some(get(dir.path(), &format!("/v1/calls/{id}")).ok()?.body));
+            calls.into_iter().find(is_meant)
+        })
+    };
+    let waiting = one_that("a hop that waits", &|call| call["wait_reason"] == "rate_limit");
+    configure(&[theirs("100/1s")], 1)?;
+    let paused = one_that("the same, at home", &|call| call["wait_reason"] == "paused");
+    assert_eq!(paused["id"], waiting["id"]);
+    assert_eq!((home.arrivals().len(), there.arrivals().len()), (2, 1), "nothing is sent meanwhile");
+    configure(&[ours, theirs("100/1s")], 2)?;
+    one_that("its end", &|call| call["id"] == waiting["id"] && call["state"] == "succeeded");
+    assert_eq!((home.arrivals().len(), there.arrivals().len()), (3, 2));
+    Ok(())
+}
+
 #[test]
 fn webhooks_follow_nothing() -> Outcome {
     let elsewhere = Recorder::start(|_, _| Reply::new(200))?;

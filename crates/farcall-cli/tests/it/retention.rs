@@ -128,3 +128,43 @@ fn under_load_the_counts_add_up_in_every_answer_and_nothing_is_lost() -> Outcome
     until("the last body to be removed", || (fs::read_dir(&bodies).ok()?.count() == 0).then_some(()));
     Ok(())
 }
+
+#[test]
+fn files_go_when_they_were_kept_long_enough_and_their_calls_stay() -> Outcome {
+    let recorder = Recorder::start(|_, _| Reply::new(200))?;
+    let dir = tempfile::tempdir()?;
+    let keep = |keep: &str| {
+        let text =
+            format!("inbox: {{ settle: 50ms{keep} }}\nupstreams:\n  api: {{ base_url: \"{}\" }}\n", recorder.url());
+        fs::write(dir.path().join(".farcall.yml.new"), text)?;
+        fs::rename(dir.path().join(".farcall.yml.new"), dir.path().join("farcall.yml"))
+    };
+    keep("")?;
+    let program = Program::serve(dir.path())?;
+    let call = json!({"upstream": "api", "end_point": "/"}).to_string();
+    for name in ["a.json", "b.json"] {
+        drop_file(dir.path(), name, &call)?;
+    }
+    drop_file(dir.path(), "bad.json", "{")?;
+    let id = response(dir.path(), "a.json")["id"].as_str().unwrap_or_default().to_owned();
+    response(dir.path(), "bad.json");
+    until("the pairs", || dir.path().join("requests/b.json").exists().then_some(()));
+    until("the rejected file", || dir.path().join("rejected/bad.json").exists().then_some(()));
+    fs::write(dir.path().join("responses/notes.txt"), "mine")?;
+    // Without a word nothing goes; a changed configuration holds at once.
+    keep(", keep: 1s")?;
+    let names = |folder: &str| -> Option<Vec<String>> {
+        let entries = fs::read_dir(dir.path().join(folder)).ok()?;
+        entries.map(|entry| Some(entry.ok()?.file_name().to_string_lossy().into_owned())).collect()
+    };
+    until("the files to go", || {
+        let left = [names("requests")?, names("responses")?, names("rejected")?].concat();
+        (left == ["notes.txt"]).then_some(())
+    });
+    assert_eq!(state(dir.path(), &id).as_deref(), Some("succeeded"));
+    assert_eq!(pruned(&program), Some(0));
+    // The name is free for the next file.
+    drop_file(dir.path(), "a.json", &call)?;
+    assert_ne!(response(dir.path(), "a.json")["id"].as_str(), Some(id.as_str()));
+    Ok(())
+}

@@ -137,7 +137,7 @@ fn a_mistake_outside_the_file_is_told_under_its_own_name() -> Outcome {
     for (flag, variables, origin) in [
         (vec!["--server-drain-timeout", "soon"], ("X", ""), "--server-drain-timeout"),
         (vec![], ("FARCALL_STORE_MIN_FREE", "much"), "FARCALL_STORE_MIN_FREE"),
-        (vec!["--inbox-keep", "3d"], ("X", ""), "--inbox-keep"),
+        (vec!["--inbox-keep", "long"], ("X", ""), "--inbox-keep"),
         (vec!["--retention-succeeded", "0"], ("X", ""), "--retention-succeeded"),
         (vec![], ("FARCALL_RETENTION_FAILED", "never"), "FARCALL_RETENTION_FAILED"),
     ] {

@@ -93,14 +93,15 @@ mod tests {
         let ages = |text: &str| -> Result<_, Box<dyn std::error::Error>> {
             let dir = tempfile::tempdir()?;
             std::fs::write(dir.path().join("farcall.yml"), text)?;
-            let RetentionSettings { succeeded, failed } = load(dir.path(), &LoadOptions::default())?.config.retention;
-            Ok((succeeded, failed))
+            let config = load(dir.path(), &LoadOptions::default())?.config;
+            Ok((config.retention.succeeded, config.retention.failed, config.inbox.keep))
         };
-        assert_eq!(ages("")?, (days(7), days(30)));
-        assert_eq!(ages("retention: { succeeded: 1d }")?, (days(1), days(30)));
-        assert_eq!(ages("retention: { succeeded: none, failed: 2d }")?, (None, days(2)));
+        assert_eq!(ages("")?, (days(7), days(30), None));
+        assert_eq!(ages("retention: { succeeded: 1d }\ninbox: { keep: 3d }")?, (days(1), days(30), days(3)));
+        assert_eq!(ages("retention: { succeeded: none, failed: 2d }\ninbox: { keep: none }")?, (None, days(2), None));
         for wrong in ["0", "never", "-1", "[1d]"] {
             assert!(ages(&format!("retention: {{ failed: {wrong} }}")).is_err(), "{wrong}");
+            assert!(ages(&format!("inbox: {{ keep: {wrong} }}")).is_err(), "{wrong}");
         }
         Ok(())
     }
@@ -122,7 +123,7 @@ mod tests {
 
     #[test]
     fn it_explains_every_available_key() -> Result<(), Box<dyn std::error::Error>> {
-        const LATER: [&str; 7] = ["breaker", "budget", "functions", "hedge", "keep", "routes", "url"];
+        const LATER: [&str; 6] = ["breaker", "budget", "functions", "hedge", "routes", "url"];
         let keys = known_keys()?;
         assert!(keys.len() > 50);
         for key in keys.iter().filter(|key| !LATER.contains(&key.as_str())) {

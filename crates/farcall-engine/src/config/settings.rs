@@ -17,7 +17,7 @@ use crate::quantity::size::SIZE_MAX;
 /// Every setting that a flag or the environment may give, as section and key.
 ///
 /// The flag is `--<section>-<key>` with hyphens, the variable `FARCALL_<SECTION>_<KEY>`.
-pub const SETTINGS: [(&str, &str); 9] = [
+pub const SETTINGS: [(&str, &str); 10] = [
     ("server", "listen"),
     ("server", "tokens"),
     ("server", "drain_timeout"),
@@ -25,6 +25,7 @@ pub const SETTINGS: [(&str, &str); 9] = [
     ("store", "path"),
     ("store", "min_free"),
     ("inbox", "settle"),
+    ("inbox", "keep"),
     ("retention", "succeeded"),
     ("retention", "failed"),
 ];
@@ -92,7 +93,7 @@ const INBOX_KEYS: &[KeyReader<Settings>] = &[
         let inbox = &mut settings.inbox;
         inbox.settle = reader.duration(&entry.node, Zero::Allowed).unwrap_or(inbox.settle);
     }),
-    ("keep", |reader, entry, settings| reader.later(entry, settings)),
+    ("keep", |reader, entry, settings| read_age(reader, &entry.node, &mut settings.inbox.keep)),
 ];
 
 const RETENTION_KEYS: &[KeyReader<Settings>] = &[

@@ -15,6 +15,7 @@ mod ended;
 mod folders;
 mod held;
 mod name;
+mod old;
 mod owners;
 mod rejected;
 mod taken;
@@ -37,6 +38,7 @@ use owners::Owners;
 pub use contents::{problem, rejected_response, response};
 pub use ended::Ended;
 pub(crate) use folders::{Inode, changed_ns, modified_ns, open_dir};
+pub(crate) use old::{OldFiles, Removed};
 pub use rejected::{Rejected, RejectedOutcome};
 pub(crate) use taken::{Cleared, Taken};
 

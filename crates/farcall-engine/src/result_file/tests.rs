@@ -12,6 +12,7 @@ use tempfile::TempDir;
 use super::*;
 use crate::document::{Rejection, RejectionKind};
 
+mod old;
 mod pairs;
 
 /// Long before any file of a test is written.

@@ -44,15 +44,7 @@ impl Run {
 impl Attempt {
     /// Sends the request of a hop.
     pub(super) async fn hop(&self, home: &Way, there: &Way) -> Made {
-        let prepared = match self.stored().await {
-            Ok((record, bytes)) => self.understood(&record, &bytes).and_then(|kept| {
-                let asked = asked(&record)?;
-                let request = self.prepare_hop((&kept.document, kept.via), home, there, asked.clone())?;
-                Ok((request, asked))
-            }),
-            Err(report) => Err(report),
-        };
-        match prepared {
+        match self.prepared(home, there).await {
             Ok((request, asked)) => {
                 let ends = Ends { home: &home.settings, there: &there.settings };
                 let transport = if ends.is_side_door(&asked) { &home.transport } else { &there.transport };
@@ -62,6 +54,22 @@ impl Attempt {
         }
     }
 
+    async fn prepared(&self, home: &Way, there: &Way) -> Result<(HttpRequest, Asked), Box<Report>> {
+        let is_gone = |name: String| !self.config.upstreams.contains_key(&name);
+        if declared_name(&home.reference).is_some_and(is_gone) {
+            // Nobody can read its document now. Where its next try begins it waits until that is declared again.
+            return Err(Box::new(unsent(
+                ErrorKind::Internal,
+                "the call's upstream is no longer configured".to_owned(),
+            )));
+        }
+        let (record, bytes) = self.stored().await?;
+        let kept = self.understood(&record, &bytes)?;
+        let asked = asked(&record)?;
+        let request = self.prepare_hop((&kept.document, kept.via), home, there, asked.clone())?;
+        Ok((request, asked))
+    }
+
     fn prepare_hop(
         &self,
         call: (&Document, Via),
@@ -69,12 +77,6 @@ impl Attempt {
         there: &Way,
         asked: Asked,
     ) -> Result<HttpRequest, Box<Report>> {
-        let is_gone = |name: &String| !self.config.upstreams.contains_key(name);
-        if declared_name(&home.reference).as_ref().is_some_and(is_gone) {
-            // Where its next try begins it waits until that is declared again.
-            let message = "the call's upstream is no longer configured";
-            return Err(Box::new(unsent(ErrorKind::Internal, message.to_owned())));
-        }
         // The configuration may be another one since: nothing goes where other limits hold than it was charged to.
         let has_moved =
             call.0.upstream != home.reference || UpstreamRef::of(&asked.url, &self.config) != there.reference;

@@ -49,6 +49,7 @@ use crate::execute::process::Spawner;
 use crate::filing::FilingQueue;
 use crate::handle::{Overview, Snapshot, StoreHealth, SubmitError, UpstreamOverview};
 use crate::journal::Journal;
+use crate::keeper::Keeper;
 use crate::reads::Reads;
 use crate::result_file::Filing;
 use crate::upstreams::{Serves, Upstreams, limit_key};
@@ -99,6 +100,7 @@ pub(crate) struct Run {
     spawner: Arc<Spawner>,
     filing: Arc<Filing>,
     filing_queue: FilingQueue,
+    keeper: Keeper,
     tasks: TaskTracker,
     rng: fastrand::Rng,
     documents: Documents,
@@ -199,11 +201,12 @@ impl Run {
             token.cancel();
         }
         self.tasks.close();
-        let Self { journal, messages, tasks, store_failure, filing_queue, .. } = self;
+        let Self { journal, messages, tasks, store_failure, filing_queue, keeper, .. } = self;
         drop(messages);
         tasks.wait().await;
         let close = tokio::task::spawn_blocking(move || {
             filing_queue.close();
+            keeper.close();
             journal.close();
         });
         if let Err(error) = close.await {

@@ -20,6 +20,7 @@ impl Run {
         self.dispatcher.set_retention(now.instant, prune::retention(&config));
         self.config = Arc::clone(&config);
         self.live.replace(config);
+        self.keeper.wake();
         Ok(())
     }
 }

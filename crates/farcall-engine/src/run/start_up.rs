@@ -27,6 +27,7 @@ use crate::execute::process::Spawner;
 use crate::filing::FilingQueue;
 use crate::handle::{Handle, Snapshot};
 use crate::journal::Journal;
+use crate::keeper::{Keeper, Keeping};
 use crate::reads::Reads;
 use crate::result_file::{FileError, Filing};
 use crate::upstreams::UpstreamError;
@@ -79,8 +80,7 @@ pub(crate) fn start(mut store: Box<dyn Store>, options: Options) -> Result<Start
     let mut rng = fastrand::Rng::new();
     let filing = Arc::new(Filing::new(&options.directory, now.timestamp.as_micros().unsigned_abs()));
     recover::settle_files(&filing, &recovery, reader.as_mut())?;
-    let config = options.config;
-    let live = Live::new(Arc::clone(&config));
+    let (live, config) = (Live::new(Arc::clone(&options.config)), options.config);
     let Rebuilt { dispatcher, upstreams, own_callbacks } =
         recover::rebuild(&recovery, &config, reader.as_mut(), Clocks { now, steady }, rng.u64(..))?;
 
@@ -88,12 +88,12 @@ pub(crate) fn start(mut store: Box<dyn Store>, options: Options) -> Result<Start
     let (reads, load_reads, prune_reads) = (reads(READERS)?, reads(1)?, reads(1)?);
     let (sender, messages) = mpsc::channel(MESSAGES_MAX);
     let filing_queue = filing_queue(&filing, store.reader()?, &sender, &recovery)?;
+    let keeper = keeper(&filing, store.reader()?, &live, steady)?;
     let journal = Journal::start(store, sender.clone()).map_err(no_thread("start the store's thread"))?;
     let spawner = Arc::new(Spawner::new(options.launcher).map_err(no_thread("start the spawning thread"))?);
     let damaged = DamagedCalls::met(recovery.damaged);
     let first = first_snapshot(&dispatcher, recovery.unfiled.len(), &damaged);
-    let unfiled = first.unfiled;
-    let (snapshots, watched) = watch::channel(first);
+    let (unfiled, (snapshots, watched)) = (first.unfiled, watch::channel(first));
     let last_overview = Arc::new(OnceLock::new());
     let handle = Handle {
         messages: sender.clone(),
@@ -124,6 +124,7 @@ pub(crate) fn start(mut store: Box<dyn Store>, options: Options) -> Result<Start
         spawner,
         filing: Arc::clone(&filing),
         filing_queue,
+        keeper,
         tasks: TaskTracker::new(),
         rng,
         documents: Documents::default(),
@@ -162,6 +163,16 @@ fn filing_queue(
     let queue = queue.map_err(no_thread("start the filing thread"))?;
     recovery.unfiled.iter().for_each(|call| queue.push_again(call.id));
     Ok(queue)
+}
+
+fn keeper(
+    filing: &Arc<Filing>,
+    reader: Box<dyn Reader>,
+    live: &Live,
+    steady: SteadyClock,
+) -> Result<Keeper, StartError> {
+    let keeping = Keeping { filing: Arc::clone(filing), reader, config: live.clone(), steady };
+    Keeper::start(keeping).map_err(no_thread("start the keeper's thread"))
 }
 
 /// Steady time goes on where the store left it; what says how is durable before anything is stored by it.

@@ -70,8 +70,7 @@ CREATE TABLE calls (
     file_changed_ns INTEGER,
     key_scope       TEXT,
     key             TEXT,
-    key_digest      BLOB,
-    hop             TEXT     -- where redirects have led it, as JSON; limit_key is that of this place then
+    key_digest      BLOB
 ) STRICT;
 CREATE UNIQUE INDEX calls_by_id ON calls (id);
 CREATE UNIQUE INDEX calls_by_key ON calls (key_scope, key) WHERE key IS NOT NULL;

@@ -18,6 +18,7 @@ use super::super::meter::{INTERIM_ANSWERS_MAX, Meter};
 use super::super::outgoing::Outgoing;
 use super::connection::Place;
 use super::{classify, request};
+use crate::clock;
 use crate::config::{Addresses, HeaderCaps};
 
 /// How long an attempt that failed before it went out waits to hear that it never will.
@@ -176,7 +177,11 @@ impl Drop for Exchange {
     fn drop(&mut self) {
         let connection = &self.place.connection;
         self.meter.end();
-        connection.ledger.close(self.stream);
+        if self.meter.has_written() {
+            connection.ledger.close(self.stream);
+        } else {
+            connection.ledger.give_up(self.stream, clock::now().instant);
+        }
         let is_silent = connection.ledger.received_bytes() == self.received_before;
         if !self.is_over && is_silent {
             connection.doubt();

@@ -21,7 +21,7 @@ pub(super) enum Passed {
 }
 
 /// Where in the stream of frames we are.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Frames {
     /// Bytes of preface and payload that are only passed over.
     skip: usize,

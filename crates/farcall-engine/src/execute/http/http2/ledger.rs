@@ -5,16 +5,25 @@
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
 
+use farcall_core::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::super::meter::Meter;
 use super::frames::Passed;
 
+/// How long after it was given up a request may still go out. Its slot cools since; what leaves later than the network's
+/// own `jitter` would arrive in a window that does not know of it.
+const LATE: Duration = Duration::from_millis(100);
+
 /// What is known of a connection and of the streams on it.
 #[derive(Debug, Default)]
 pub(super) struct Ledger {
     streams: Mutex<HashMap<u32, Arc<Meter>>>,
+    /// Streams whose requests were given up before they went out, and when; the h2 crate would send them all the same.
+    given_up: Mutex<HashMap<u32, Instant>>,
+    has_given_up: AtomicBool,
     received_bytes: AtomicU64,
     /// A write has failed: what is still read may count.
     broken: AtomicBool,
@@ -40,9 +49,31 @@ impl Ledger {
         self.streams().remove(&stream);
     }
 
+    /// The request of this stream was given up before any of it went out.
+    pub(super) fn give_up(&self, stream: u32, at: Instant) {
+        self.given_up().insert(stream, at);
+        self.has_given_up.store(true, Ordering::Release);
+        self.close(stream);
+    }
+
+    /// Whether to look for requests that must not go out any more.
+    pub(super) fn has_given_up(&self) -> bool {
+        self.has_given_up.load(Ordering::Acquire)
+    }
+
+    /// Whether this stream's request was given up too long ago to go out now.
+    pub(super) fn is_late(&self, stream: u32, now: Instant) -> bool {
+        self.given_up().get(&stream).is_some_and(|&at| now.since(at) >= LATE)
+    }
+
     /// Something went out; `sent` collects what only counts once it is flushed.
     pub(super) fn passed(&self, passed: Passed, sent: &mut Vec<Arc<Meter>>) {
         let (Passed::Beginning(stream) | Passed::End(stream)) = passed;
+        if self.has_given_up() {
+            let mut given_up = self.given_up();
+            given_up.remove(&stream);
+            self.has_given_up.store(!given_up.is_empty(), Ordering::Release);
+        }
         let Some(meter) = self.streams().get(&stream).cloned() else { return };
         match passed {
             Passed::Beginning(_) => meter.wrote(1),
@@ -109,7 +140,27 @@ impl Ledger {
         &self.ended
     }
 
+    fn given_up(&self) -> MutexGuard<'_, HashMap<u32, Instant>> {
+        self.given_up.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn streams(&self) -> MutexGuard<'_, HashMap<u32, Arc<Meter>>> {
         self.streams.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_that_was_given_up_may_go_out_a_moment_later_and_no_more() {
+        let (ledger, at) = (Ledger::default(), Instant::from_micros(5_000_000));
+        ledger.give_up(3, at);
+        assert!(ledger.has_given_up());
+        assert!(!ledger.is_late(3, at + LATE - Duration::from_micros(1)) && ledger.is_late(3, at + LATE));
+        assert!(!ledger.is_late(5, at + LATE), "another's");
+        ledger.passed(Passed::Beginning(3), &mut Vec::new());
+        assert!(!ledger.has_given_up() && !ledger.is_late(3, at + LATE), "it is out");
     }
 }

@@ -13,8 +13,9 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::super::meter::Meter;
 use super::super::wire::Stream;
-use super::frames::Frames;
+use super::frames::{Frames, Passed};
 use super::ledger::Ledger;
+use crate::clock;
 
 /// A stream of frames with its ledger.
 #[derive(Debug)]
@@ -36,6 +37,18 @@ impl Wire {
     /// Whether something came that is to be read before anything is written. It wakes the reader.
     fn must_read_first(&mut self) -> bool {
         self.is_read_awaited && self.ledger.take_doubt() && self.stream.has_news()
+    }
+
+    /// Whether these bytes begin a request that was given up long ago, because the socket took nothing until now. There
+    /// is no way to take it out from among the others: the connection ends.
+    fn would_send_late(&self, slices: &[IoSlice<'_>]) -> bool {
+        let (now, mut frames, mut is_late) = (clock::now().instant, self.frames.clone(), false);
+        for slice in slices {
+            frames.pass(slice, |passed| {
+                is_late |= matches!(passed, Passed::Beginning(stream) if self.ledger.is_late(stream, now));
+            });
+        }
+        is_late
     }
 
     /// Counts a write. A broken one pretends to have taken everything: see the top of the file.
@@ -78,6 +91,10 @@ impl AsyncWrite for Wire {
         let this = self.get_mut();
         if this.must_read_first() {
             return Poll::Pending;
+        }
+        if this.ledger.has_given_up() && this.would_send_late(slices) {
+            this.ledger.note("a request that had been given up was about to be sent");
+            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
         }
         let written = ready!(this.stream.poll_write_vectored(cx, slices));
         Poll::Ready(Ok(this.account(written, slices)))

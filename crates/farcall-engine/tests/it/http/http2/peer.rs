@@ -51,6 +51,8 @@ pub(super) struct Seen {
     pub(super) closed: usize,
     /// Complete requests: connection and stream.
     pub(super) arrivals: Vec<(usize, u32)>,
+    /// Requests whose heads have begun: connection and stream.
+    pub(super) heads: Vec<(usize, u32)>,
     /// Streams that were reset: connection, stream and code.
     pub(super) resets: Vec<(usize, u32, u32)>,
     pub(super) pings: usize,
@@ -115,6 +117,10 @@ impl Peers {
 
     pub(super) fn arrivals(&self) -> Vec<(usize, u32)> {
         self.seen.borrow().arrivals.clone()
+    }
+
+    pub(super) fn heads(&self) -> Vec<(usize, u32)> {
+        self.seen.borrow().heads.clone()
     }
 
     pub(super) fn connections(&self) -> usize {
@@ -219,6 +225,9 @@ impl Peer {
 
     fn note(&self, frame: &Frame) {
         let (number, stream) = (self.number, frame.stream);
+        if frame.kind == HEADERS {
+            self.seen.send_modify(|seen| seen.heads.push((number, stream)));
+        }
         self.seen.send_modify(|seen| match frame.kind {
             RST_STREAM => {
                 let code = frame.payload.as_slice().try_into().map(u32::from_be_bytes);

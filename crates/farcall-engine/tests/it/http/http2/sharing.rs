@@ -10,7 +10,7 @@ use farcall_engine::execute::Report;
 use farcall_engine::execute::http::{Transport, TransportSettings};
 use tokio_util::sync::CancellationToken;
 
-use super::peer::{CANCEL, MAX_STREAMS, Peer, Peers, ok};
+use super::peer::{CANCEL, INITIAL_WINDOW, MAX_STREAMS, Peer, Peers, WINDOW_UPDATE, frame, ok};
 use super::{Authority, ended, execute, get, post, settings, start, transport};
 use crate::http::{answer, failure};
 use crate::upstream::{Step, Upstream, bounded};
@@ -210,6 +210,48 @@ async fn a_connection_that_others_wait_on_stays_theirs() {
     upstream.until(|seen| seen.resets == [(0, 5, CANCEL)]).await;
 }
 
+/// An upstream that stops to read in the middle of an upload, while another request waits to go out behind it.
+#[tokio::test]
+async fn a_request_that_was_given_up_does_not_go_out_when_the_way_is_free_again() {
+    let authority = Authority::new("ours");
+    const LARGEST: &[(u16, u32)] = &[(INITIAL_WINDOW, (1 << 31) - 1)];
+    let upstream = Peers::start(&authority, LARGEST, |mut peer| async move {
+        if peer.number > 0 {
+            return peer.serve("later").await;
+        }
+        peer.send(frame(WINDOW_UPDATE, 0, 0, &(1u32 << 30).to_be_bytes())).await?;
+        peer.request_head().await?;
+        peer.seen.send_modify(|seen| seen.pings = 1);
+        let mut seen = peer.seen.subscribe();
+        drop(seen.wait_for(|seen| seen.pings == 2).await.map_err(io::Error::other)?);
+        peer.linger().await
+    })
+    .await;
+    let transport = transport(&settings(&authority));
+    let upload = {
+        let (transport, request) = (Arc::clone(&transport), post(upstream.url("/"), vec![0; 64 << 20]));
+        tokio::spawn(async move { execute(&transport, request).await })
+    };
+    upstream.until(|seen| seen.pings == 1).await;
+    let abort = CancellationToken::new();
+    let attempt = transport.execute(post(upstream.url("/"), "order"), None, abort.clone());
+    // Long enough to be handed over, which nobody can see, and then too late to go out.
+    let give_up = async {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        abort.cancel();
+    };
+    let (report, ()) = bounded(Box::pin(async { tokio::join!(attempt, give_up) })).await;
+    assert_eq!((report.aborted, report.result.bytes_sent), (true, Maybe), "it might still have gone out");
+    tokio::time::sleep(Duration::from_millis(150)).await;
+    upstream.seen.send_modify(|seen| seen.pings = 2);
+    upstream.until(|seen| seen.closed == 1).await;
+    let report = upload.await.expect("an attempt does not panic");
+    assert_eq!(failure(&report), (Some(Reset), Maybe, None, None));
+    assert_eq!(upstream.arrivals(), [], "neither is whole, and of the second there is nothing");
+    assert_eq!(upstream.heads(), [(0, 1)]);
+    assert_eq!(answer(&execute(&transport, get(upstream.url("/"))).await).1, b"later");
+}
+
 #[tokio::test]
 async fn dropping_an_attempt_resets_its_stream() {
     let authority = Authority::new("ours");
@@ -243,6 +285,38 @@ async fn a_connection_closed_while_idle_is_replaced_and_the_request_sent_once() 
         upstream.until(|seen| seen.closed == number).await;
     }
     assert_eq!(upstream.arrivals(), (0..20).map(|connection| (connection, 1)).collect::<Vec<_>>());
+}
+
+/// One runtime thread, blocked while the other side closes, so that the runtime cannot have heard of it.
+#[tokio::test]
+async fn what_the_runtime_has_not_heard_of_is_seen_before_anything_is_written() {
+    let authority = Arc::new(Authority::new("ours"));
+    let (ready, is_ready) = std::sync::mpsc::channel();
+    let theirs = Arc::clone(&authority);
+    std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        runtime.block_on(async {
+            let upstream = Peers::start(&theirs, &[], |mut peer| async move {
+                let stream = peer.request().await?;
+                peer.send(ok(stream, "hi")).await?;
+                let mut seen = peer.seen.subscribe();
+                drop(seen.wait_for(|seen| seen.pings > 0).await.map_err(io::Error::other)?);
+                Ok(())
+            })
+            .await;
+            ready.send(upstream).expect("the test waits");
+            std::future::pending::<()>().await;
+        });
+    });
+    let upstream = is_ready.recv().expect("the upstream starts");
+    let transport = transport(&settings(&authority));
+    assert_eq!(answer(&execute(&transport, post(upstream.url("/"), "order")).await).1, b"hi");
+    upstream.seen.send_modify(|seen| seen.pings = 1);
+    while upstream.seen.borrow().closed == 0 {
+        std::thread::yield_now();
+    }
+    assert_eq!(answer(&execute(&transport, post(upstream.url("/"), "order")).await).1, b"hi");
+    assert_eq!(upstream.arrivals(), [(0, 1), (1, 1)]);
 }
 
 #[tokio::test]
