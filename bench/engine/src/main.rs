@@ -1,7 +1,8 @@
 //! farcall's engine in process, as its command line runs it but without one: many durable calls handed to its `Handle`.
 //!
-//! `bulk` waits until all have ended, `fill` lets them wait behind a limit and leaves them in the directory. Figures are
-//! printed as JSON. The upstream is named `bench`.
+//! `bulk` waits until all have ended, `fill` lets them wait behind a limit and leaves them in the directory, `steady`
+//! goes on with what `fill` left and lets as many wait as before while it delivers. Figures are printed as JSON. A single
+//! upstream is named `bench`; of several each is an origin of its own, declared (`u0`, `u1`, ...) only on request.
 #![expect(clippy::print_stdout, reason = "stdout is where its figures go")]
 
 mod feed;
@@ -35,6 +36,12 @@ struct Args {
     dir: PathBuf,
     #[arg(long)]
     upstream: SocketAddr,
+    /// How many, at neighbouring addresses.
+    #[arg(long, default_value_t = 1)]
+    upstreams: u32,
+    /// Several are declared.
+    #[arg(long)]
+    declared: bool,
     #[arg(long, default_value_t = 100_000)]
     calls: u64,
     /// Attempts at a time.
@@ -43,6 +50,15 @@ struct Args {
     /// Bytes of a body.
     #[arg(long, default_value_t = 400)]
     body: usize,
+    /// Calls that have ended before it begins to measure; `steady` alone.
+    #[arg(long, default_value_t = 5_000)]
+    warm_up: u64,
+    /// Calls that wait; `steady` alone.
+    #[arg(long, default_value_t = 0)]
+    waiting: u64,
+    /// End as if killed, without closing the store; `fill` alone.
+    #[arg(long)]
+    abandon: bool,
     /// The upstream's limits, for example `10/1s`.
     #[arg(long)]
     limit: Vec<String>,
@@ -57,6 +73,8 @@ enum Task {
     Bulk,
     /// Until all calls are accepted.
     Fill,
+    /// Until so many more have ended.
+    Steady,
 }
 
 fn main() -> Result<()> {
@@ -70,32 +88,62 @@ fn main() -> Result<()> {
 
 async fn run(args: &Args) -> Result<Value> {
     let own = Process::own();
-    let engine = start(args)?;
-    let (cpu_before, threads_before) = (own.cpu()?, own.cpu_by_thread()?);
     let begun_us = now_us();
-    let calls = feed::Calls { upstream: args.upstream, count: args.calls, body_bytes: args.body };
-    feed::submit(engine.handle(), &calls).await?;
+    let engine = start(args)?;
+    let started_us = now_us();
+    let handle = engine.handle();
+    let calls = args.sent();
+    let patience = Duration::from_secs(args.patience);
+    if args.task == Task::Steady {
+        let warm_up = feed::keep_open(handle, &calls, args.open(), args.warm_up);
+        tokio::time::timeout(patience, warm_up).await.context("not warm in time")??;
+    }
+    let (cpu_before, threads_before) = (own.cpu()?, own.cpu_by_thread()?);
+    let measured_us = now_us();
+    match args.task {
+        Task::Bulk | Task::Fill => feed::submit(handle, &calls, 0..args.calls).await?,
+        Task::Steady => {
+            let delivering = feed::keep_open(handle, &calls, args.open(), args.calls);
+            tokio::time::timeout(patience, delivering).await.context("not all calls ended in time")??;
+        }
+    }
     let accepted_us = now_us();
     if args.task == Task::Bulk {
-        let ended =
-            tokio::time::timeout(Duration::from_secs(args.patience), all_succeeded(engine.handle(), args.calls));
+        let ended = tokio::time::timeout(patience, all_succeeded(handle, args.calls));
         ended.await.context("not all calls ended in time")??;
     }
     let done_us = now_us();
     let cpu = own.cpu()? - cpu_before;
     let threads = spent(&own.cpu_by_thread()?, &threads_before);
     let memory = own.memory()?;
-    engine.handle().drain().await;
-    engine.join().await?;
+    if args.abandon {
+        // Its threads go with the process.
+        std::mem::forget(engine);
+    } else {
+        handle.drain().await;
+        engine.join().await?;
+    }
     let seconds = |us: u64| us as f64 / 1e6;
     Ok(json!({
-        "accept_s": seconds(accepted_us - begun_us),
-        "total_s": seconds(done_us - begun_us),
+        "start_s": seconds(started_us - begun_us),
+        "accept_s": seconds(accepted_us - measured_us),
+        "total_s": seconds(done_us - measured_us),
         "cpu_s": cpu.as_secs_f64(),
         "threads_s": threads,
         "resident_kib": memory.resident_kib,
         "peak_kib": memory.peak_kib,
     }))
+}
+
+impl Args {
+    fn sent(&self) -> feed::Calls {
+        feed::Calls { upstream: self.upstream, upstreams: self.upstreams, body_bytes: self.body }
+    }
+
+    /// Calls that wait, and those that are out.
+    fn open(&self) -> u64 {
+        self.waiting + u64::from(self.concurrency)
+    }
 }
 
 fn start(args: &Args) -> Result<Engine> {
@@ -113,15 +161,20 @@ fn open(dir: &Path) -> Result<SqliteStore> {
 fn configuration(args: &Args) -> String {
     let limits = match args.task {
         Task::Fill => json!(["1/1d"]),
-        Task::Bulk => json!(args.limit),
+        Task::Bulk | Task::Steady => json!(args.limit),
     };
-    let upstream = json!({
-        "base_url": format!("http://{}", args.upstream),
-        "concurrency": args.concurrency,
-        "limits": limits,
-    });
+    let calls = args.sent();
+    // In all about as many are out as with one.
+    let concurrency = (args.concurrency / args.upstreams).max(1);
+    let named = |number: u32| {
+        let name = if args.upstreams == 1 { "bench".to_owned() } else { format!("u{number}") };
+        (name, json!({ "base_url": format!("http://{}", calls.address(number)) }))
+    };
+    let declared = if args.declared || args.upstreams == 1 { args.upstreams } else { 0 };
+    let upstreams: serde_json::Map<String, Value> = (0..declared).map(named).collect();
+    let defaults = json!({ "concurrency": concurrency, "limits": limits, "addresses": "any" });
     // JSON is YAML.
-    json!({ "upstreams": { "bench": upstream } }).to_string()
+    json!({ "defaults": defaults, "upstreams": upstreams }).to_string()
 }
 
 async fn all_succeeded(handle: &Handle, calls: u64) -> Result<()> {

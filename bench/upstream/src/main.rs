@@ -1,13 +1,16 @@
 //! The upstream of the benchmarks: one thread of hyper that answers 200 with a little JSON, and counts what arrives.
 //!
 //! It says its address on the first line of stdout, then answers each line on stdin with a line of JSON: `tally`,
-//! `worst <microseconds>`, `reset`. It ends with its stdin. A request tells which call it is by `?n=<number>`.
+//! `worst <microseconds>`, `within <microseconds>`, `after <microseconds>`, `reset`. It ends with its stdin. A request tells
+//! which call it is by `?n=<number>`. Every address of 127.0.0.0/8 leads here, so that it can be ten thousand origins; nobody from elsewhere is
+//! answered.
 #![expect(clippy::print_stdout, reason = "stdout is how it answers")]
 
 mod tally;
 
 use std::cell::RefCell;
 use std::convert::Infallible;
+use std::net::Ipv4Addr;
 use std::rc::Rc;
 
 use anyhow::Result;
@@ -38,8 +41,8 @@ fn main() -> Result<()> {
 }
 
 async fn serve() -> Result<()> {
-    let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
-    println!("{}", listener.local_addr()?);
+    let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0)).await?;
+    println!("{}:{}", Ipv4Addr::LOCALHOST, listener.local_addr()?.port());
     let tally = Shared::default();
     let accepting = tokio::task::spawn_local(accept(listener, Rc::clone(&tally)));
     let mut lines = BufReader::new(tokio::io::stdin()).lines();
@@ -55,6 +58,8 @@ fn obey(line: &str, tally: &mut Tally) -> serde_json::Value {
     match (command, argument.parse()) {
         ("tally", _) => tally.summary(),
         ("worst", Ok(window_us)) => json!({ "worst": tally.worst(window_us) }),
+        ("within", Ok(span_us)) => json!({ "within": tally.within(span_us) }),
+        ("after", Ok(since_us)) => json!({ "after": tally.after(since_us) }),
         ("reset", _) => {
             *tally = Tally::default();
             json!({})
@@ -66,7 +71,9 @@ fn obey(line: &str, tally: &mut Tally) -> serde_json::Value {
 async fn accept(listener: TcpListener, tally: Shared) {
     loop {
         // A connection that went away before it was accepted is its client's business.
-        if let Ok((stream, _)) = listener.accept().await {
+        if let Ok((stream, peer)) = listener.accept().await
+            && peer.ip().is_loopback()
+        {
             tokio::task::spawn_local(answer_all(stream, Rc::clone(&tally)));
         }
     }

@@ -59,6 +59,17 @@ impl Tally {
         }
         worst
     }
+
+    /// The first arrival from this moment on.
+    pub(crate) fn after(&self, since_us: u64) -> Option<u64> {
+        self.arrivals_us.get(self.arrivals_us.partition_point(|&at| at < since_us)).copied()
+    }
+
+    /// Arrivals from the first one on, before so many microseconds had passed.
+    pub(crate) fn within(&self, span_us: u64) -> usize {
+        let Some(first) = self.arrivals_us.first() else { return 0 };
+        self.arrivals_us.partition_point(|at| at - first < span_us)
+    }
 }
 
 #[cfg(test)]
@@ -82,6 +93,8 @@ mod tests {
     fn the_worst_window_may_begin_anywhere() {
         let tally = tally(&[(0, 0), (90, 1), (100, 2), (189, 3), (190, 4)]);
         assert_eq!((tally.worst(100), tally.worst(101), tally.worst(1)), (3, 4, 1));
-        assert_eq!(Tally::default().worst(100), 0);
+        assert_eq!((tally.within(100), tally.within(101)), (2, 3));
+        assert_eq!((tally.after(90), tally.after(91), tally.after(191)), (Some(90), Some(100), None));
+        assert_eq!((Tally::default().worst(100), Tally::default().within(1)), (0, 0));
     }
 }

@@ -19,7 +19,7 @@ use farcall_store::port::{GrantsAsk, ReadError, Reader};
 
 use crate::config::{Config, Upstream};
 use crate::document::UpstreamRef;
-use crate::execute::http::{Resolver, Transport, TransportError, TransportSettings};
+use crate::execute::http::{Resolver, Room, Transport, TransportError, TransportSettings};
 
 pub(crate) use webhooks::command_policy;
 
@@ -50,13 +50,20 @@ pub(crate) struct Upstreams {
     config: Arc<Config>,
     steady: SteadyClock,
     undeclared: Arc<Upstream>,
-    resolver: Resolver,
+    shared: Shared,
     by_id: IdMap<UpstreamId, Known>,
     by_reference: HashMap<UpstreamRef, UpstreamId>,
     /// For webhooks.
     webhooks: HashMap<UpstreamRef, UpstreamId>,
     /// Undeclared ones that were first named by redirects.
     redirected_to: usize,
+}
+
+/// What all ways to upstreams have in common.
+#[derive(Debug, Default)]
+struct Shared {
+    resolver: Resolver,
+    room: Room,
 }
 
 /// What it takes to make an upstream.
@@ -83,8 +90,7 @@ impl Upstreams {
     pub(crate) fn new(config: Arc<Config>, steady: SteadyClock) -> Self {
         let undeclared = Arc::new(config.undeclared.clone());
         let (by_id, by_reference, webhooks) = (IdMap::default(), HashMap::new(), HashMap::new());
-        let (resolver, redirected_to) = (Resolver::default(), 0);
-        Self { config, steady, undeclared, resolver, by_id, by_reference, webhooks, redirected_to }
+        Self { config, steady, undeclared, shared: Shared::default(), by_id, by_reference, webhooks, redirected_to: 0 }
     }
 
     /// Makes every declared upstream, with its limits as an earlier process left them.
@@ -112,7 +118,7 @@ impl Upstreams {
         };
         let is_missing = self.is_missing(reference);
         let settings = declared.map_or_else(|| Arc::clone(&self.undeclared), |upstream| Arc::new(upstream.clone()));
-        let transport = transport(&settings, &self.resolver).map_err(unusable(limit_key(reference)))?;
+        let transport = transport(&settings, &self.shared).map_err(unusable(limit_key(reference)))?;
         let Making { dispatcher, reader, now } = making;
         let now = *now;
         let asks = Limits::asks(&settings.policy, self.steady.certain_since(), now.instant);
@@ -221,9 +227,10 @@ fn unusable(name: &str) -> impl FnOnce(TransportError) -> UpstreamError {
     |source| UpstreamError::Transport { name, source }
 }
 
-fn transport(settings: &Upstream, resolver: &Resolver) -> Result<Transport, TransportError> {
+fn transport(settings: &Upstream, shared: &Shared) -> Result<Transport, TransportError> {
     Transport::new(&TransportSettings {
-        resolver: resolver.clone(),
+        resolver: shared.resolver.clone(),
+        room: shared.room.clone(),
         connect_timeout: settings.connect_timeout,
         ca_file: settings.tls_ca.clone(),
         max_headers: settings.max_headers,

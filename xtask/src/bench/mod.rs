@@ -7,7 +7,10 @@
 mod bulk;
 mod figures;
 mod files;
+mod flat;
 mod idle;
+mod limits;
+mod million;
 mod programs;
 mod restart;
 mod server;
@@ -36,6 +39,9 @@ pub(crate) struct Wish {
     /// Calls of a round, at most 1,000,000; each scenario has its own number otherwise.
     #[arg(long, value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
     calls: Option<u64>,
+    /// Upstreams of the scenario that has many, at most 10,000.
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    upstreams: Option<u32>,
     /// Write the figures of every round to this file, as JSON.
     #[arg(long)]
     json: Option<PathBuf>,
@@ -50,23 +56,28 @@ struct Bench {
     scratch: PathBuf,
     rounds: u32,
     calls: Option<u64>,
+    upstreams: Option<u32>,
 }
 
 type Scenario = fn(&Bench) -> Result<Table>;
 
-const SCENARIOS: [(&str, Scenario); 5] = [
+const SCENARIOS: [(&str, Scenario); 8] = [
     ("bulk", bulk::measure),
     ("files", files::measure),
     ("idle", idle::measure),
     ("waiting", waiting::measure),
     ("restart", restart::measure),
+    ("million", million::measure),
+    ("flat", flat::measure),
+    ("limits", limits::measure),
 ];
 
 /// Builds the programs, measures, prints the tables.
 pub(crate) fn run(root: &Path, wish: &Wish) -> Result<()> {
     let programs = Programs::build(root)?;
     let scratch = wish.scratch.clone().unwrap_or_else(|| programs.scratch());
-    let bench = Bench { programs, scratch, rounds: wish.rounds, calls: wish.calls };
+    let &Wish { rounds, calls, upstreams, .. } = wish;
+    let bench = Bench { programs, scratch, rounds, calls, upstreams };
     let mut results = serde_json::Map::new();
     for (name, measure) in SCENARIOS {
         if wish.scenarios.is_empty() || wish.scenarios.iter().any(|wished| wished == name) {

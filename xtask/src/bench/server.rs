@@ -4,7 +4,7 @@
 
 use std::fs;
 use std::io::{Read as _, Write as _};
-use std::net::{TcpListener, TcpStream};
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::thread;
@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use bench_gauge::{Process, now_us};
-use serde_json::json;
+use serde_json::{Map, Value, json};
 
 use super::programs::Programs;
 
@@ -31,6 +31,36 @@ pub(super) fn configure(dir: &Path, upstream: &str) -> Result<()> {
     // JSON is YAML.
     let upstream = json!({ "base_url": format!("http://{upstream}"), "concurrency": 64 });
     Ok(fs::write(dir.join("farcall.yml"), json!({ "upstreams": { "bench": upstream } }).to_string())?)
+}
+
+/// What a server is configured for.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Plan<'a> {
+    pub(super) upstreams: u32,
+    /// Several are declared.
+    pub(super) declared: bool,
+    pub(super) limits: &'a [&'a str],
+}
+
+impl Default for Plan<'_> {
+    fn default() -> Self {
+        Self { upstreams: 1, declared: false, limits: &[] }
+    }
+}
+
+/// Writes a configuration for the upstreams that `bench-engine` names, with 64 attempts at a time over all of them.
+pub(super) fn configure_many(dir: &Path, first: &str, plan: &Plan<'_>) -> Result<()> {
+    let (host, port) = first.rsplit_once(':').context("an address with a port")?;
+    let host = u32::from(host.parse::<Ipv4Addr>()?);
+    let named = |number: u32| {
+        let name = if plan.upstreams == 1 { "bench".to_owned() } else { format!("u{number}") };
+        let address = Ipv4Addr::from(host + number / 250 * 256 + number % 250);
+        (name, json!({ "base_url": format!("http://{address}:{port}") }))
+    };
+    let declared = if plan.declared || plan.upstreams == 1 { plan.upstreams } else { 0 };
+    let upstreams: Map<String, Value> = (0..declared).map(named).collect();
+    let defaults = json!({ "concurrency": (64 / plan.upstreams).max(1), "limits": plan.limits, "addresses": "any" });
+    Ok(fs::write(dir.join("farcall.yml"), json!({ "defaults": defaults, "upstreams": upstreams }).to_string())?)
 }
 
 impl Server {

@@ -69,6 +69,11 @@ impl Upstream {
         }
     }
 
+    /// A number that it tells of so many microseconds: `worst`, `within` or `after`.
+    pub(super) fn number(&mut self, what: &str, us: u64) -> Result<u64> {
+        self.ask(&format!("{what} {us}"))?[what].as_u64().with_context(|| format!("the upstream knows no {what}"))
+    }
+
     /// Forgets what has arrived.
     pub(super) fn reset(&mut self) -> Result<()> {
         self.ask("reset").map(drop)

@@ -4,7 +4,7 @@
 //! left to the store from the back of the lane that grew. How more of a lane comes in is in `load`.
 
 use super::entry::{Entry, Place};
-use super::{Dispatcher, Timer};
+use super::{Dispatcher, Timer, Write};
 use crate::call::{State, UpstreamId, WaitReason};
 use crate::id::CallId;
 use crate::lane::LaneId;
@@ -42,6 +42,17 @@ impl Dispatcher {
     /// Whether a call that waits is in memory; the store alone holds all others.
     pub fn is_loaded(&self, call: CallId) -> bool {
         self.calls.contains_key(&call)
+    }
+
+    /// Whether it was decided that a call ends, and that was not handed over yet.
+    pub fn is_ending(&self, call: CallId) -> bool {
+        self.writes.iter().any(|write| matches!(write, Write::Settle { call: ends, .. } if *ends == call))
+    }
+
+    /// Calls that stood in a lane in memory, or have a callback of their own, and are in the store alone since this was
+    /// last asked: nobody need remember anything of them. To be asked after every turn, and before calls are loaded.
+    pub fn take_left(&mut self) -> Vec<CallId> {
+        std::mem::take(&mut self.left)
     }
 
     /// The place behind everybody who waits already: now, or a little later when others came at the same moment.
@@ -149,8 +160,12 @@ impl Dispatcher {
         let (id, lane, position) = (entry.upstream(), entry.lane(), entry.position());
         let lanes = &mut self.upstreams[id.0 as usize].lanes;
         lanes.leave_out(lane, position, 1);
-        if lanes.remove(lane, position) {
+        let stood = lanes.remove(lane, position);
+        if stood {
             self.loaded -= 1;
+        }
+        if stood || entry.spec.callback.is_some() {
+            self.left.push(call);
         }
         if matches!(entry.place, Place::Asleep { .. }) {
             self.timers.cancel(position.ready_at, Timer::Wake(call));

@@ -69,6 +69,8 @@ pub struct Dispatcher {
     calls: IdMap<CallId, Entry>,
     /// Calls left to the store before their insert was durable.
     left_new: IdMap<CallId, LeftNew>,
+    /// Calls that have left memory since that was asked.
+    left: Vec<CallId>,
     memory: Memory,
     /// Waiting calls in memory.
     loaded: usize,
@@ -116,6 +118,7 @@ impl Dispatcher {
             quotas: Vec::new(),
             calls: IdMap::default(),
             left_new: IdMap::default(),
+            left: Vec::new(),
             memory: Memory::default(),
             loaded: 0,
             loads: Loads::default(),

@@ -3,4 +3,5 @@
 mod dispatcher;
 mod lanes;
 mod limits;
+mod many;
 mod model;

@@ -59,7 +59,7 @@ pub struct Document {
     /// Largest decoded answer body, in bytes.
     pub max_response: Option<u64>,
     /// Who is told its outcome.
-    pub callback: Option<OwnCallback>,
+    pub callback: Option<Box<OwnCallback>>,
 }
 
 /// A callback that a call asks for itself.

@@ -82,7 +82,7 @@ fn read(document: &Bytes, text: &str, routing: &Routing<'_>) -> Result<Document,
         overrides: overrides(&keys, &address.settings.policy.retry)?,
         success: optional(&keys.success, retry::success)?.unwrap_or_default(),
         max_response: optional(&keys.max_response, Field::size)?,
-        callback: optional(&keys.callback, |field| callback::read(field, routing))?,
+        callback: optional(&keys.callback, |field| callback::read(field, routing))?.map(Box::new),
         upstream: address.upstream,
         url: address.url,
     })

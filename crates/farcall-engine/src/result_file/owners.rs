@@ -1,6 +1,7 @@
 //! Whose a plain name is, among the calls that are not filed yet.
 //!
-//! Only names with a call still to be filed are remembered; the files themselves tell the rest.
+//! Only names with a call still to be filed are remembered; the files themselves tell the rest. A million calls may wait,
+//! so what is the rule, one call of a name, takes no more than the name and the id.
 
 use std::collections::HashMap;
 
@@ -9,11 +10,18 @@ use farcall_core::id::CallId;
 /// Plain names and the files taken under them.
 #[derive(Debug, Default)]
 pub(super) struct Owners {
-    names: HashMap<Vec<u8>, Claim>,
+    names: HashMap<Box<[u8]>, Claim>,
 }
 
 #[derive(Debug)]
-struct Claim {
+enum Claim {
+    /// The call taken last, and the only one that is not filed yet.
+    Sole(CallId),
+    Contested(Box<Contested>),
+}
+
+#[derive(Debug)]
+struct Contested {
     /// The call taken last, or nothing when it was a rejected file.
     last: Option<CallId>,
     unfiled: Vec<CallId>,
@@ -23,48 +31,81 @@ impl Owners {
     /// A call was taken under this name.
     pub(super) fn claim(&mut self, name: &[u8], id: CallId) {
         match self.names.get_mut(name) {
-            Some(claim) if claim.unfiled.contains(&id) => {}
+            Some(claim) if claim.unfiled().contains(&id) => {}
             Some(claim) => {
-                claim.last = Some(id);
-                claim.unfiled.push(id);
+                let contested = claim.contested();
+                contested.last = Some(id);
+                contested.unfiled.push(id);
             }
-            None => {
-                self.names.insert(name.to_vec(), Claim { last: Some(id), unfiled: vec![id] });
-            }
+            None => drop(self.names.insert(name.into(), Claim::Sole(id))),
         }
     }
 
     /// The call was not accepted after all: the name is the one's that had it before.
     pub(super) fn withdraw(&mut self, name: &[u8], id: CallId) {
         self.release(name, id);
-        if let Some(claim) = self.names.get_mut(name).filter(|claim| claim.last == Some(id)) {
-            claim.last = claim.unfiled.last().copied();
+        if let Some(claim) = self.names.get_mut(name).filter(|claim| claim.last() == Some(id)) {
+            let contested = claim.contested();
+            contested.last = contested.unfiled.last().copied();
         }
     }
 
     /// A file of this name was rejected.
     pub(super) fn reject(&mut self, name: &[u8]) {
         if let Some(claim) = self.names.get_mut(name) {
-            claim.last = None;
+            claim.contested().last = None;
         }
     }
 
     /// Whether no later file of this name is known.
     pub(super) fn owns(&self, name: &[u8], id: CallId) -> bool {
-        self.names.get(name).is_none_or(|claim| claim.last == Some(id))
+        self.names.get(name).is_none_or(|claim| claim.last() == Some(id))
     }
 
     /// Whether a call was claimed and its files are not in place yet.
     pub(super) fn is_unfiled(&self, name: &[u8], id: CallId) -> bool {
-        self.names.get(name).is_some_and(|claim| claim.unfiled.contains(&id))
+        self.names.get(name).is_some_and(|claim| claim.unfiled().contains(&id))
     }
 
     /// A call's files are in place.
     pub(super) fn release(&mut self, name: &[u8], id: CallId) {
-        let Some(claim) = self.names.get_mut(name) else { return };
-        claim.unfiled.retain(|&unfiled| unfiled != id);
-        if claim.unfiled.is_empty() {
-            self.names.remove(name);
+        let Some(claim) = self.names.get_mut(name).filter(|claim| claim.unfiled().contains(&id)) else { return };
+        if let Claim::Contested(contested) = claim {
+            contested.unfiled.retain(|&unfiled| unfiled != id);
+            if !contested.unfiled.is_empty() {
+                return;
+            }
+        }
+        self.names.remove(name);
+        // After a million files room for a million names is left.
+        if self.names.len() < self.names.capacity() / 8 {
+            self.names.shrink_to(self.names.len() * 2);
+        }
+    }
+}
+
+impl Claim {
+    fn last(&self) -> Option<CallId> {
+        match self {
+            Self::Sole(id) => Some(*id),
+            Self::Contested(contested) => contested.last,
+        }
+    }
+
+    fn unfiled(&self) -> &[CallId] {
+        match self {
+            Self::Sole(id) => std::slice::from_ref(id),
+            Self::Contested(contested) => &contested.unfiled,
+        }
+    }
+
+    fn contested(&mut self) -> &mut Contested {
+        if let Self::Sole(id) = *self {
+            *self = Self::Contested(Box::new(Contested { last: Some(id), unfiled: vec![id] }));
+        }
+        match self {
+            Self::Contested(contested) => contested,
+            Self::Sole(_) => unreachable!("it was just made one"),
         }
     }
 }
@@ -98,6 +139,17 @@ mod tests {
         assert!(owners.owns(name, a) && !owners.is_unfiled(name, b));
         owners.withdraw(name, a);
         assert!(owners.names.is_empty());
+    }
+
+    #[test]
+    fn what_is_remembered_of_a_file_is_small() {
+        assert!(size_of::<(Box<[u8]>, Claim)>() <= 48);
+        let mut owners = Owners::default();
+        let name = |number: u32| format!("{number:07}.json").into_bytes();
+        (0..10_000).for_each(|number| owners.claim(&name(number), CallId::from_bits(number.into())));
+        let room = owners.names.capacity();
+        (0..10_000).for_each(|number| owners.release(&name(number), CallId::from_bits(number.into())));
+        assert!(owners.names.is_empty() && owners.names.capacity() < room / 100);
     }
 
     #[test]

@@ -28,7 +28,7 @@ pub(super) struct OwnWebhook {
     is_signed: bool,
 }
 
-/// Those of the calls that have not ended; stored with the end, so that none of it is read again then.
+/// Those of the calls in memory that have not ended; stored with the end, so that none of it is read again then.
 #[derive(Debug, Default)]
 pub(super) struct OwnCallbacks {
     by_call: HashMap<CallId, OwnWebhook>,
@@ -42,8 +42,9 @@ impl OwnWebhook {
 }
 
 impl OwnCallbacks {
-    pub(super) fn keep(&mut self, call: CallId, webhook: OwnWebhook) {
-        self.by_call.insert(call, webhook);
+    /// False when it was known before.
+    pub(super) fn keep(&mut self, call: CallId, webhook: OwnWebhook) -> bool {
+        self.by_call.insert(call, webhook).is_none()
     }
 
     pub(super) fn forget(&mut self, call: CallId) {

@@ -10,7 +10,7 @@ use farcall_core::id_map::IdMap;
 
 use crate::document::Document;
 
-/// Bytes of documents kept; a document counts as twice the length of its text.
+/// Bytes of documents kept.
 const KEPT_BYTES_MAX: usize = 8 << 20;
 
 /// What an attempt needs to know of its call.
@@ -29,12 +29,17 @@ pub(super) struct Documents {
 
 impl Documents {
     pub(super) fn keep(&mut self, call: CallId, kept: Arc<Kept>, text_bytes: usize) {
-        let bytes = text_bytes * 2 + size_of::<Kept>();
+        let bytes = kept_bytes(text_bytes);
         self.forget(call);
         if self.bytes + bytes <= KEPT_BYTES_MAX {
             self.bytes += bytes;
             self.kept.insert(call, (kept, bytes));
         }
+    }
+
+    /// Bytes of documents that can still be kept.
+    pub(super) const fn room(&self) -> usize {
+        KEPT_BYTES_MAX.saturating_sub(self.bytes)
     }
 
     pub(super) fn get(&self, call: CallId) -> Option<Arc<Kept>> {
@@ -50,4 +55,9 @@ impl Documents {
             self.bytes -= bytes;
         }
     }
+}
+
+/// What it takes to keep a document of so many bytes of text: its parts, and the text that they point to.
+pub(super) const fn kept_bytes(text_bytes: usize) -> usize {
+    text_bytes * 2 + size_of::<Kept>()
 }

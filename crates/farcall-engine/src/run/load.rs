@@ -1,6 +1,6 @@
 //! Bringing in calls that wait in the store alone, when the dispatcher asks for them.
 //!
-//! They are read on a blocking thread, with their documents, so that their attempts need no read of their own. From
+//! They are read on a blocking thread, with as many documents as fit, so that few attempts need a read of their own. From
 //! records to what the core knows is here too, for recovery and loads alike.
 
 use std::num::NonZeroU32;
@@ -18,7 +18,7 @@ use farcall_store::port::{LaneRange, Legible, ReadError, Reader};
 use farcall_store::record::{CallRecord, Damaged, LaneName, RequestRecord};
 
 use super::callbacks::{COMMAND_KEY, OwnWebhook};
-use super::documents::Kept;
+use super::documents::{Kept, kept_bytes};
 use super::submit::overrides;
 use super::{Message, Run};
 use crate::cause::chain;
@@ -26,6 +26,9 @@ use crate::clock;
 use crate::config::Config;
 use crate::document::{self, OwnCallback, Routing, UpstreamRef};
 use crate::upstreams::{Making, Serves, UpstreamError, Upstreams, limit_key};
+
+/// Documents read in one snapshot.
+const DOCUMENTS_TOGETHER: usize = 256;
 
 /// What was read for the dispatcher.
 #[derive(Debug)]
@@ -41,9 +44,12 @@ struct Asked {
     ranges: Vec<LaneRange>,
     deadlines: u32,
     calls: Vec<CallId>,
+    /// Bytes of documents that can be kept.
+    room: usize,
 }
 
-/// A call that waits, and its document with its length, unless it is a callback or not understood any more.
+/// A call that waits, and its document with its length, unless it is a callback, or not understood any more, or there is
+/// no room for it.
 #[derive(Debug)]
 struct Waiting {
     record: CallRecord,
@@ -68,7 +74,7 @@ impl Run {
     pub(super) fn load(&mut self) {
         let Some(wanted) = self.dispatcher.wanted() else { return };
         let (deadlines, calls) = (wanted.deadlines, wanted.calls.clone());
-        let asked = Asked { ranges: self.ranges(wanted), deadlines, calls };
+        let asked = Asked { ranges: self.ranges(wanted), deadlines, calls, room: self.documents.room() };
         let (reads, config) = (Arc::clone(&self.load_reads), Arc::clone(&self.config));
         let messages = self.sender.clone();
         self.tasks.spawn(async move {
@@ -81,7 +87,9 @@ impl Run {
 
     pub(super) fn loaded(&mut self, found: Result<Found, ReadError>) {
         let now = clock::now();
-        let loaded = found.map_err(UpstreamError::from).and_then(|found| self.take_in(now, found));
+        self.forget_left();
+        let mut called_back = Vec::new();
+        let loaded = found.map_err(UpstreamError::from).and_then(|found| self.take_in(now, found, &mut called_back));
         let event = match loaded {
             Ok(loaded) => Event::Loaded(Box::new(loaded)),
             Err(error) => {
@@ -90,6 +98,11 @@ impl Run {
             }
         };
         self.dispatcher.handle(now, event);
+        for call in called_back {
+            if !self.dispatcher.is_loaded(call) && !self.dispatcher.is_ending(call) {
+                self.own_callbacks.forget(call);
+            }
+        }
     }
 
     fn ranges(&self, wanted: &Wanted) -> Vec<LaneRange> {
@@ -107,21 +120,27 @@ impl Run {
         wanted.lanes.iter().map(range).collect()
     }
 
-    fn take_in(&mut self, now: Now, found: Found) -> Result<Loaded, UpstreamError> {
+    /// Adds the calls whose own callbacks it remembers.
+    fn take_in(&mut self, now: Now, found: Found, called_back: &mut Vec<CallId>) -> Result<Loaded, UpstreamError> {
         let Found { lanes, deadlines, calls, damaged } = found;
         let has_gaps = !damaged.is_empty();
         if self.damaged.note(damaged) {
             self.publish();
         }
         let mut all = |calls: Vec<Waiting>| -> Result<Vec<Recovered>, UpstreamError> {
-            calls.into_iter().filter_map(|waiting| self.take_in_one(now, waiting).transpose()).collect()
+            calls.into_iter().filter_map(|waiting| self.take_in_one(now, waiting, called_back).transpose()).collect()
         };
         let lanes = lanes.into_iter().map(&mut all).collect::<Result<_, _>>()?;
         Ok(Loaded { lanes, deadlines: all(deadlines)?, calls: all(calls)?, has_gaps })
     }
 
     /// Nothing for a call whose upstream is not known, which cannot be: its lane is.
-    fn take_in_one(&mut self, now: Now, waiting: Waiting) -> Result<Option<Recovered>, UpstreamError> {
+    fn take_in_one(
+        &mut self,
+        now: Now,
+        waiting: Waiting,
+        called_back: &mut Vec<CallId>,
+    ) -> Result<Option<Recovered>, UpstreamError> {
         let Waiting { record, document, callback } = waiting;
         let mut making = Making { dispatcher: &mut self.dispatcher, reader: self.reader.as_mut(), now };
         let upstream = match reference(&record) {
@@ -134,7 +153,9 @@ impl Run {
         let mut own = Own { hop: hop(&record, &mut self.upstreams, &mut making)?, ..Own::default() };
         if let Some(callback) = callback {
             own.callback = Some(self.upstreams.webhooks_to(&callback.upstream, &mut making)?);
-            self.own_callbacks.keep(record.id, OwnWebhook::new(&callback, record.via));
+            if self.own_callbacks.keep(record.id, OwnWebhook::new(&callback, record.via)) {
+                called_back.push(record.id);
+            }
         }
         if let Some((kept, text_bytes)) = document {
             own.overrides = overrides(&kept.document).filter(|_| record.has_overrides);
@@ -224,8 +245,7 @@ pub(super) fn lane_id(lane: &LaneName) -> LaneId {
 }
 
 fn read(reader: &mut dyn Reader, config: &Config, asked: &Asked) -> Result<Found, ReadError> {
-    let Asked { ranges, deadlines, calls } = asked;
-    let routing = Routing::from(config);
+    let Asked { ranges, deadlines, calls, room } = asked;
     let lanes = reader.waiting(ranges)?;
     let deadlines = if *deadlines > 0 { reader.expiring(*deadlines)? } else { Legible::default() };
     let mut damaged = [lanes.damaged, deadlines.damaged].concat();
@@ -237,41 +257,59 @@ fn read(reader: &mut dyn Reader, config: &Config, asked: &Asked) -> Result<Found
         })
     };
     let calls = calls.iter().filter_map(&mut single).collect();
-    let mut all = |records: Vec<CallRecord>| with_documents(reader, &routing, records);
-    Ok(Found {
-        lanes: lanes.found.into_iter().map(&mut all).collect::<Result<_, _>>()?,
-        deadlines: all(deadlines.found)?,
-        calls: all(calls)?,
+    let mut found = Found {
+        lanes: lanes.found.into_iter().map(waiting).collect(),
+        deadlines: waiting(deadlines.found),
+        calls: waiting(calls),
         damaged,
-    })
+    };
+    found.read_documents(reader, &Routing::from(config), *room)?;
+    Ok(found)
+}
+
+fn waiting(records: Vec<CallRecord>) -> Vec<Waiting> {
+    records.into_iter().map(|record| Waiting { record, document: None, callback: None }).collect()
+}
+
+impl Found {
+    /// Reads the documents that the calls' own settings are in, and of the others as many as will be kept. In the order
+    /// of their ids they are nearly in that of the store, where neighbours share a page.
+    fn read_documents(&mut self, reader: &mut dyn Reader, routing: &Routing<'_>, room: usize) -> Result<(), ReadError> {
+        let lanes = self.lanes.iter_mut().flatten();
+        let all = lanes.chain(&mut self.deadlines).chain(&mut self.calls);
+        let mut all: Vec<&mut Waiting> = all.filter(|waiting| waiting.record.callback_of.is_none()).collect();
+        all.sort_unstable_by_key(|waiting| waiting.record.id);
+        let mut kept_bytes = 0;
+        for together in all.chunks_mut(DOCUMENTS_TOGETHER) {
+            let has_room = kept_bytes < room;
+            let mut wanted: Vec<&mut Waiting> = together
+                .iter_mut()
+                .map(|waiting| &mut **waiting)
+                .filter(|waiting| has_room || waiting.record.has_overrides)
+                .collect();
+            let ids: Vec<CallId> = wanted.iter().map(|waiting| waiting.record.id).collect();
+            for (waiting, stored) in wanted.iter_mut().zip(reader.requests(&ids)?) {
+                kept_bytes += stored.map_or(0, |stored| waiting.understand(stored, routing));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Waiting {
+    /// Gives what it takes to keep the document.
+    fn understand(&mut self, request: RequestRecord, routing: &Routing<'_>) -> usize {
+        let RequestRecord { via, document: bytes } = request;
+        let kept = |document| (Arc::new(Kept { document, via }), bytes.len());
+        self.document = document::parse(&bytes, routing).ok().map(kept);
+        if self.record.has_overrides {
+            self.callback = document::callback_of(&bytes, routing);
+        }
+        kept_bytes(bytes.len())
+    }
 }
 
 /// A read that panicked has failed like one that says so, or nothing would be loaded ever again.
 fn broke_down() -> ReadError {
     ReadError { what: "waiting calls", source: "the read broke down".into() }
-}
-
-/// Of a call whose document is damaged its attempt says so.
-fn with_documents(
-    reader: &mut dyn Reader,
-    routing: &Routing<'_>,
-    records: Vec<CallRecord>,
-) -> Result<Vec<Waiting>, ReadError> {
-    let wanted: Vec<CallId> = records.iter().filter(|call| call.callback_of.is_none()).map(|call| call.id).collect();
-    let mut requests = reader.requests(&wanted)?.into_iter();
-    let mut next = |record: CallRecord| {
-        let request = if record.callback_of.is_none() { requests.next().flatten() } else { None };
-        with_document(routing, record, request)
-    };
-    Ok(records.into_iter().map(&mut next).collect())
-}
-
-fn with_document(routing: &Routing<'_>, record: CallRecord, request: Option<RequestRecord>) -> Waiting {
-    let Some(RequestRecord { via, document: bytes }) = request else {
-        return Waiting { record, document: None, callback: None };
-    };
-    let kept = |document| (Arc::new(Kept { document, via }), bytes.len());
-    let document = document::parse(&bytes, routing).ok().map(kept);
-    let callback = if record.has_overrides { document::callback_of(&bytes, routing) } else { None };
-    Waiting { record, document, callback }
 }

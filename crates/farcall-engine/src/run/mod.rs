@@ -256,7 +256,16 @@ impl Run {
             self.journal.commit(turn.seq, writes, self.pending.running.len());
         }
         self.perform(turn.effects);
+        self.forget_left();
         self.look_at_store();
+    }
+
+    /// Of calls that only the store holds from now on nothing is remembered.
+    fn forget_left(&mut self) {
+        for call in self.dispatcher.take_left() {
+            self.documents.forget(call);
+            self.own_callbacks.forget(call);
+        }
     }
 
     fn perform(&mut self, effects: Vec<Effect>) {

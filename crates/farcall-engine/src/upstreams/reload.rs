@@ -48,7 +48,7 @@ impl Upstreams {
         let is_new = |name: &&String| !self.by_reference.contains_key(&UpstreamRef::Declared((*name).clone()));
         let new: Vec<String> = config.upstreams.keys().filter(is_new).cloned().collect();
         for name in &new {
-            transport(&config.upstreams[name], &self.resolver).map_err(unusable(name))?;
+            transport(&config.upstreams[name], &self.shared).map_err(unusable(name))?;
         }
         (self.config, self.undeclared) = (config, undeclared);
         gone.into_iter().for_each(|id| self.part_with(id, making));
@@ -87,7 +87,7 @@ impl Upstreams {
         let transport = if way(&known.settings) == way(&settings) {
             Arc::clone(&known.transport)
         } else {
-            Arc::new(transport(&settings, &self.resolver).map_err(unusable(key))?)
+            Arc::new(transport(&settings, &self.shared).map_err(unusable(key))?)
         };
         let certain_since = self.steady.certain_since();
         let asks = making.dispatcher.asks_of_change(id, &settings.policy, certain_since, making.now);

@@ -4,5 +4,6 @@ mod config;
 mod engine;
 mod hostile;
 mod http;
+mod scale;
 mod storage;
 mod upstream;

@@ -31,6 +31,10 @@ pub(super) use query;
 
 /// Calls for which room is made before they are read.
 const ROOM_MAX: usize = 1_024;
+
+/// The call of a `seq`.
+pub(super) const ONE: &str = concat!("SELECT ", call_columns!(), " FROM calls WHERE seq = ?1");
+
 /// No limit, as SQLite says it.
 const UNLIMITED: i64 = -1;
 
@@ -97,7 +101,6 @@ fn one_by_one(
     values: &[&dyn ToSql],
     count: u32,
 ) -> rusqlite::Result<Legible<Vec<CallRecord>>> {
-    const ONE: &str = concat!("SELECT ", call_columns!(), " FROM calls WHERE seq = ?1");
     let mut statement = connection.prepare_cached(query.seqs)?;
     let mut seqs = statement.query(&*with_limit(values, &UNLIMITED))?;
     let mut one = connection.prepare_cached(ONE)?;

@@ -28,6 +28,9 @@ pub(super) const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 /// SQLite before 3.51.3 can corrupt a database whose log two connections write or checkpoint at once.
 const LIBRARY_VERSION_MIN: i32 = 3_051_003;
 
+/// Pages that a reader may keep, in KiB. Every commit of the writer makes them worthless, so few are enough.
+const READER_CACHE_KIB: i64 = 512;
+
 /// Statements kept prepared per connection.
 const STATEMENTS: usize = 32;
 
@@ -103,6 +106,7 @@ pub(super) fn reader(dir: &Path) -> rusqlite::Result<Connection> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(database_path(dir), flags)?;
     configure(&connection)?;
+    connection.pragma_update(None, "cache_size", -READER_CACHE_KIB)?;
     Ok(connection)
 }
 

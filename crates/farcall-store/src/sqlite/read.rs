@@ -118,9 +118,13 @@ impl SqliteReader {
         statement.query_map([blob(id)], |row| row::attempt(&mut Columns::new(row)))?.collect()
     }
 
-    /// All ranges see one snapshot.
+    /// All ranges see one snapshot. Where a call is damaged each is read by itself.
     fn stored_waiting(&mut self, ranges: &[LaneRange]) -> rusqlite::Result<Legible<Vec<Vec<CallRecord>>>> {
         let snapshot = self.connection.transaction()?;
+        match waiting_in_order(&snapshot, ranges) {
+            Err(error) if legible::is_damage(&error) => {}
+            found => return found.map(Legible::whole),
+        }
         let mut legible = Legible::whole(Vec::with_capacity(ranges.len()));
         for LaneRange { lane: LaneName { limit_key, of_callbacks, priority, tenant }, ready_at, call, count } in ranges
         {
@@ -284,6 +288,34 @@ const GRANTS_SUMMED: &str = "SELECT end, sum(cost) FROM ( \
     WHERE limit_key = ?1 AND latest_at >= ?2 \
     UNION ALL SELECT latest_at / ?3 * ?3 + ?3 - 1, cost FROM grants WHERE limit_key = ?1 AND latest_at >= ?2) \
     GROUP BY 1 ORDER BY 1 DESC";
+
+/// The index alone tells who is in the ranges; then the calls are read in the order in which they stand in their table,
+/// because those that came at the same time share its pages, and their lanes do not.
+fn waiting_in_order(snapshot: &Connection, ranges: &[LaneRange]) -> rusqlite::Result<Vec<Vec<CallRecord>>> {
+    let mut places = Vec::new();
+    let mut statement = snapshot.prepare_cached(WAITING.seqs)?;
+    for (lane, range) in ranges.iter().enumerate() {
+        let LaneRange { lane: LaneName { limit_key, of_callbacks, priority, tenant }, ready_at, call, count } = range;
+        let (tenant, ready_at) = (tenant.0.cast_signed(), ready_at.as_micros());
+        let values = params![limit_key, of_callbacks, priority, tenant, ready_at, blob(*call), count];
+        let mut rows = statement.query(values)?;
+        while let Some(row) = rows.next()? {
+            places.push((row.get::<_, i64>(0)?, lane, places.len()));
+        }
+    }
+    places.sort_unstable();
+    let mut statement = snapshot.prepare_cached(legible::ONE)?;
+    let mut calls = Vec::with_capacity(places.len());
+    for (seq, lane, order) in places {
+        calls.push((order, lane, statement.query_row([seq], row::call)?));
+    }
+    calls.sort_unstable_by_key(|&(order, ..)| order);
+    let mut lanes: Vec<Vec<CallRecord>> = ranges.iter().map(|_| Vec::new()).collect();
+    for (_, lane, call) in calls {
+        lanes[lane].push(call);
+    }
+    Ok(lanes)
+}
 
 /// Whether a body file could not be read for want of something that may be there again the next moment.
 fn passes(error: &io::Error) -> bool {

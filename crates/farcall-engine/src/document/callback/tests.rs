@@ -24,6 +24,7 @@ fn a_callback_has_a_url_and_perhaps_a_secret() {
     let check = |callback: &str, upstream: UpstreamRef, is_signed: bool| {
         let document = document(callback);
         let parsed = parse(&document, &Routing::from(&config)).expect("a valid call").callback.expect("a callback");
+        let parsed = *parsed;
         let alone = callback_of(&document, &Routing::from(&config)).expect("the same callback");
         for own in [parsed, alone] {
             assert_eq!((&own.upstream, own.key.is_some()), (&upstream, is_signed), "{callback}");

@@ -1,7 +1,8 @@
 //! One HTTP/1.1 connection: hyper's state machine, driven only while an attempt waits on it.
 //!
 //! There is no task behind a connection. Dropping it closes it, also in the middle of a request; an idle one does
-//! nothing, and whether it is still open is found out when it is used again.
+//! nothing, and whether it is still open is found out when it is used again. One that is to be idle for long can rest: the
+//! bare stream is kept then, without the buffers that hyper has for it.
 
 use std::future::Future;
 use std::pin::{Pin, pin};
@@ -36,6 +37,14 @@ pub(super) struct Connection {
     meter: Arc<Meter>,
 }
 
+/// An idle connection without hyper's state, a tenth of its size.
+#[derive(Debug)]
+pub(super) struct Resting {
+    pub(super) route: Route,
+    pub(super) allowed: Addresses,
+    wire: Wire,
+}
+
 /// Nothing once the connection has ended.
 #[derive(Debug)]
 struct Driver(Option<Pin<Box<Protocol>>>);
@@ -51,18 +60,31 @@ impl Connection {
         allowed: Addresses,
         caps: HeaderCaps,
     ) -> Result<Self, Failure> {
-        let meter = Arc::<Meter>::default();
-        let wire = TokioIo::new(Wire::new(stream, Arc::clone(&meter)));
+        let wire = Wire::new(stream, Arc::<Meter>::default());
+        Self::wake(Resting { route, allowed, wire }, caps).await
+    }
+
+    /// HTTP on a connection that rested. Its meter knows that it was used before, so that it is looked at first.
+    pub(super) async fn wake(Resting { route, allowed, wire }: Resting, caps: HeaderCaps) -> Result<Self, Failure> {
+        let meter = Arc::clone(wire.meter());
         let head_bytes_max = caps.bytes as usize;
         let (sender, driver) = http1::Builder::new()
             .max_headers(usize::from(caps.fields))
             .max_header_size(head_bytes_max)
             // A head at its cap must still fit, with the byte that shows it is too long.
             .max_buf_size(BUFFER_BYTES_MAX.max(head_bytes_max.saturating_add(1)))
-            .handshake(wire)
+            .handshake(TokioIo::new(wire))
             .await
             .map_err(|error| Failure::new(ErrorKind::Internal, format!("no HTTP on {}: {error}", route.origin)))?;
         Ok(Self { route, allowed, sender, driver: Driver(Some(Box::pin(driver))), meter })
+    }
+
+    /// What is left of an idle connection when hyper's state is dropped; nothing when that has read what nobody asked
+    /// for, or the connection has ended.
+    pub(super) fn rest(self) -> Option<Resting> {
+        let Self { route, allowed, driver, .. } = self;
+        let parts = Pin::into_inner(driver.0?).into_parts();
+        parts.read_buf.is_empty().then(|| Resting { route, allowed, wire: parts.io.into_inner() })
     }
 
     pub(super) fn meter(&self) -> &Arc<Meter> {

@@ -17,6 +17,7 @@ mod meter;
 mod outgoing;
 mod pool;
 mod retry_after;
+mod room;
 mod tls;
 mod transport;
 mod tunnel;
@@ -24,5 +25,6 @@ mod ways;
 mod wire;
 
 pub use dns::Resolver;
+pub use room::Room;
 pub use tls::CaError;
 pub use transport::{Transport, TransportError, TransportSettings};

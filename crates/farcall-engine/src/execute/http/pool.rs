@@ -1,7 +1,7 @@
 //! The connections of one upstream: idle ones of HTTP/1.1, and those of HTTP/2 that have room.
 //!
 //! The one used last is taken first, so that a lull lets the others grow old. Old ones are closed when the pool is
-//! next touched, or by [`Pool::prune`]. Whoever finds none is told to open one, or waits for one that is being opened.
+//! next touched, or by [`Pool::prune`]. How many may be idle over all upstreams is `room`'s. Whoever finds none is told to open one, or waits for one that is being opened.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -11,9 +11,10 @@ use farcall_core::time::Instant;
 use tokio::sync::Notify;
 
 use super::classify::Failure;
-use super::connection::Connection;
+use super::connection::{Connection, Resting};
 use super::http2;
 use super::outgoing::Route;
+use super::room::{Kept, Room, Seat};
 use super::tls::Offer;
 use super::ways::{Speaks, Turn, Ways};
 use crate::clock;
@@ -25,6 +26,7 @@ pub(super) struct Pool {
     open: Mutex<Open>,
     idle_timeout: Duration,
     idle_max: usize,
+    room: Room,
 }
 
 #[derive(Debug, Default)]
@@ -38,14 +40,17 @@ struct Open {
 
 #[derive(Debug)]
 struct Idle {
-    connection: Connection,
+    connection: Kept,
     since: Instant,
+    seat: Seat,
 }
 
 /// A connection for one request.
 #[derive(Debug)]
 pub(super) enum Line {
     Http1(Connection),
+    /// Of HTTP/1.1, too.
+    Resting(Resting),
     Http2(http2::Place),
 }
 
@@ -74,8 +79,8 @@ struct Waiting<'a> {
 }
 
 impl Pool {
-    pub(super) fn new(idle_timeout: Duration, idle_max: usize) -> Self {
-        Self { open: Mutex::default(), idle_timeout, idle_max }
+    pub(super) fn new(idle_timeout: Duration, idle_max: usize, room: Room) -> Self {
+        Self { open: Mutex::default(), idle_timeout, idle_max, room }
     }
 
     /// The connection of this route that was used last, if there is one. It may have been closed by the other side
@@ -119,15 +124,24 @@ impl Pool {
         }
     }
 
-    /// Keeps a connection for the next request.
+    /// Keeps a connection for the next request, while there is room for it.
     pub(super) fn put(&self, connection: Connection) {
         let since = clock::now().instant;
         let mut open = self.open();
-        open.idle.push_back(Idle { connection, since });
-        let surplus = if open.idle.len() > self.idle_max { open.idle.pop_front() } else { None };
+        let seat = if open.idle.len() < self.idle_max { self.room.seat() } else { None };
+        // Where there is none, the oldest of its own gives way.
+        let (seat, closed) = match seat {
+            Some(seat) => (Some(seat), None),
+            None => open.idle.pop_front().map(|Idle { connection, seat, .. }| (seat, connection)).unzip(),
+        };
+        if let Some(seat) = seat
+            && let Some(connection) = Kept::new(connection, &seat)
+        {
+            open.idle.push_back(Idle { connection, since, seat });
+        }
         // Closing is a system call: not under the lock.
         drop(open);
-        drop(surplus);
+        drop(closed);
     }
 
     /// This route is taken by HTTP/1.1 only from now on.
@@ -161,8 +175,11 @@ impl Open {
         if let Some(place) = shared.find_map(http2::Connection::place) {
             return Some(Line::Http2(place));
         }
-        let index = self.idle.iter().rposition(|idle| suits(&idle.connection.route, idle.connection.allowed))?;
-        self.idle.remove(index).map(|idle| Line::Http1(idle.connection))
+        let index = self.idle.iter().rposition(|idle| suits(idle.connection.route(), idle.connection.allowed()))?;
+        self.idle.remove(index).map(|idle| match idle.connection {
+            Kept::Prompt(connection) => Line::Http1(*connection),
+            Kept::Resting(resting) => Line::Resting(resting),
+        })
     }
 
     /// Shared connections that take no request any more, or carried none for too long; beyond the maximum the oldest.

@@ -25,6 +25,7 @@ use super::http2;
 use super::meter::Meter;
 use super::outgoing::{Outgoing, Route};
 use super::pool::{Found, Line, Opening, Pool};
+use super::room::Room;
 use super::tls::{CaError, Offer, Trust};
 use crate::clock;
 use crate::config::{Addresses, HeaderCaps};
@@ -46,6 +47,8 @@ pub struct Transport {
 pub struct TransportSettings {
     /// The same for all upstreams, so that they share what it knows.
     pub resolver: Resolver,
+    /// The same for all upstreams: what they may keep together.
+    pub room: Room,
     /// From looking up the name to the end of the TLS handshake.
     pub connect_timeout: Duration,
     /// A PEM file of certificate authorities that are trusted beside the platform's.
@@ -107,7 +110,7 @@ impl Transport {
             },
             resolver: settings.resolver.clone(),
             trust: Trust::new(settings.ca_file.as_deref())?,
-            pool: Pool::new(settings.idle_timeout, settings.idle_max),
+            pool: Pool::new(settings.idle_timeout, settings.idle_max, settings.room.clone()),
         })
     }
 
@@ -189,6 +192,10 @@ impl Transport {
             let milestones = milestones.clone();
             let exchanged = match line {
                 Line::Http1(connection) => self.exchange(connection, &outgoing, wish, milestones, progress).await,
+                Line::Resting(resting) => {
+                    let woken = Box::pin(Connection::wake(resting, self.http2.caps)).await?;
+                    self.exchange(woken, &outgoing, wish, milestones, progress).await
+                }
                 // On the heap, so that attempts over HTTP/1.1 do not carry it with them.
                 Line::Http2(place) => {
                     Box::pin(self.exchange_among_others(place, &outgoing, wish, milestones, progress)).await
@@ -227,7 +234,7 @@ impl Transport {
         };
         let opened = opened.await;
         match &opened {
-            Ok(Line::Http1(_)) => opening.carries_one(),
+            Ok(Line::Http1(_) | Line::Resting(_)) => opening.carries_one(),
             Ok(Line::Http2(_)) => {}
             Err(failure) => opening.failed(failure),
         }
@@ -294,6 +301,7 @@ impl Default for TransportSettings {
     fn default() -> Self {
         Self {
             resolver: Resolver::default(),
+            room: Room::default(),
             connect_timeout: Duration::from_secs(5),
             ca_file: None,
             max_headers: HeaderCaps::default(),

@@ -37,6 +37,10 @@ impl Wire {
         Self { stream, meter }
     }
 
+    pub(super) const fn meter(&self) -> &Arc<Meter> {
+        &self.meter
+    }
+
     /// Counts a write. A broken one pretends to have taken what it was `offered`: see the top of the file.
     fn account(&self, written: io::Result<usize>, offered: usize) -> usize {
         match written {

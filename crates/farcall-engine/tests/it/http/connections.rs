@@ -6,13 +6,20 @@ use std::time::Duration;
 
 use farcall_core::attempt::BytesSent::{self, Maybe, No};
 use farcall_core::call::ErrorKind::{self, Reset};
-use farcall_engine::execute::http::{Transport, TransportSettings};
+use farcall_engine::execute::http::{Room, Transport, TransportSettings};
 use farcall_engine::execute::{HttpRequest, Report};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use super::{answer, execute, failure, get, post, transport};
 use crate::upstream::{Step, Upstream, bounded, ok};
+
+/// Idle connections keep their buffers, or rest.
+const KINDS: [fn() -> Transport; 2] = [transport, || with_room(Room::new(16, 0))];
+
+fn with_room(room: Room) -> Transport {
+    Transport::new(&TransportSettings { room, ..TransportSettings::default() }).expect("no file is needed")
+}
 
 /// Which connection each request came on.
 fn carried_by(upstream: &Upstream) -> Vec<usize> {
@@ -21,13 +28,15 @@ fn carried_by(upstream: &Upstream) -> Vec<usize> {
 
 #[tokio::test]
 async fn calls_in_a_row_use_one_connection() {
-    let upstream = Upstream::always(vec![Step::Serve(ok("hi"))]).await;
-    let transport = transport();
-    for number in 0..50 {
-        let report = execute(&transport, post(upstream.url("/"), format!("order {number}"))).await;
-        assert_eq!(answer(&report), (200, b"hi".as_slice()));
+    for kind in KINDS {
+        let upstream = Upstream::always(vec![Step::Serve(ok("hi"))]).await;
+        let transport = kind();
+        for number in 0..50 {
+            let report = execute(&transport, post(upstream.url("/"), format!("order {number}"))).await;
+            assert_eq!(answer(&report), (200, b"hi".as_slice()));
+        }
+        assert_eq!((upstream.connections(), upstream.arrivals().len()), (1, 50));
     }
-    assert_eq!((upstream.connections(), upstream.arrivals().len()), (1, 50));
 }
 
 #[tokio::test]
@@ -57,59 +66,65 @@ async fn calls_at_once_have_a_connection_each_and_share_them_later() {
 
 #[tokio::test]
 async fn a_connection_closed_while_idle_is_replaced_and_the_request_sent_once() {
-    for end in [vec![], vec![Step::Reset]] {
-        let script = [vec![Step::Request, Step::Send(ok("hi"))], end].concat();
-        let upstream = Upstream::always(script).await;
-        let transport = transport();
-        for number in 1..=20 {
-            let report = execute(&transport, post(upstream.url("/"), "order")).await;
-            assert_eq!(answer(&report), (200, b"hi".as_slice()));
-            upstream.until(|seen| seen.closed == number).await;
+    for kind in KINDS {
+        for end in [vec![], vec![Step::Reset]] {
+            let script = [vec![Step::Request, Step::Send(ok("hi"))], end].concat();
+            let upstream = Upstream::always(script).await;
+            let transport = kind();
+            for number in 1..=20 {
+                let report = execute(&transport, post(upstream.url("/"), "order")).await;
+                assert_eq!(answer(&report), (200, b"hi".as_slice()));
+                upstream.until(|seen| seen.closed == number).await;
+            }
+            assert_eq!(carried_by(&upstream), (0..20).collect::<Vec<_>>());
         }
-        assert_eq!(carried_by(&upstream), (0..20).collect::<Vec<_>>());
     }
 }
 
 #[tokio::test]
 async fn a_connection_that_spoke_while_idle_is_not_used_again() {
-    let stray = b"HTTP/1.1 408 Request Timeout\r\ncontent-length: 0\r\n\r\n".to_vec();
-    for stray in [[ok("hi"), stray.clone()].concat(), [ok("hi"), b"x".to_vec()].concat()] {
-        let upstream = Upstream::always(vec![Step::Request, Step::Send(stray), Step::AwaitClose]).await;
-        let transport = transport();
-        for _ in 0..3 {
-            assert_eq!(answer(&execute(&transport, post(upstream.url("/"), "order")).await).1, b"hi");
+    for kind in KINDS {
+        let stray = b"HTTP/1.1 408 Request Timeout\r\ncontent-length: 0\r\n\r\n".to_vec();
+        for stray in [[ok("hi"), stray.clone()].concat(), [ok("hi"), b"x".to_vec()].concat()] {
+            let upstream = Upstream::always(vec![Step::Request, Step::Send(stray), Step::AwaitClose]).await;
+            let transport = kind();
+            for _ in 0..3 {
+                assert_eq!(answer(&execute(&transport, post(upstream.url("/"), "order")).await).1, b"hi");
+            }
+            assert_eq!(carried_by(&upstream), [0, 1, 2]);
         }
-        assert_eq!(carried_by(&upstream), [0, 1, 2]);
     }
 }
 
 /// One runtime thread, blocked while the other side acts, so that the runtime cannot have heard of it.
 #[tokio::test]
 async fn what_the_runtime_has_not_heard_of_is_seen_before_anything_is_written() {
-    for stray in ["", "HTTP/1.1 500 Not Yours\r\ncontent-length: 0\r\n\r\n"] {
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("loopback can be bound");
-        let url = format!("http://{}/", listener.local_addr().expect("a bound socket has an address"));
-        let (go, told_to) = mpsc::channel();
-        let (acted, has_acted) = mpsc::channel();
-        let upstream = std::thread::spawn(move || -> std::io::Result<()> {
-            let mut first = listener.accept()?.0;
-            first.read(&mut [0; 1024]).and_then(|_| first.write_all(&ok("first")))?;
-            told_to.recv().map_err(std::io::Error::other)?;
-            first.write_all(stray.as_bytes())?;
-            if stray.is_empty() {
-                first.shutdown(std::net::Shutdown::Both)?;
-            }
-            acted.send(()).map_err(std::io::Error::other)?;
-            let mut second = listener.accept()?.0;
-            second.read(&mut [0; 1024]).and_then(|_| second.write_all(&ok("second")))
-        });
-        let transport = transport();
-        let url: url::Url = url.parse().expect("a URL");
-        assert_eq!(answer(&execute(&transport, post(url.clone(), "order")).await).1, b"first");
-        go.send(()).expect("the upstream waits");
-        has_acted.recv().expect("the upstream acts");
-        assert_eq!(answer(&execute(&transport, post(url, "order")).await).1, b"second");
-        upstream.join().expect("the upstream does not panic").expect("nor fails");
+    for kind in KINDS {
+        for stray in ["", "HTTP/1.1 500 Not Yours\r\ncontent-length: 0\r\n\r\n"] {
+            let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("loopback can be bound");
+            let url = format!("http://{}/", listener.local_addr().expect("a bound socket has an address"));
+            let (go, told_to) = mpsc::channel();
+            let (acted, has_acted) = mpsc::channel();
+            let upstream = std::thread::spawn(move || -> std::io::Result<()> {
+                let mut first = listener.accept()?.0;
+                first.read(&mut [0; 1024]).and_then(|_| first.write_all(&ok("first")))?;
+                told_to.recv().map_err(std::io::Error::other)?;
+                first.write_all(stray.as_bytes())?;
+                if stray.is_empty() {
+                    first.shutdown(std::net::Shutdown::Both)?;
+                }
+                acted.send(()).map_err(std::io::Error::other)?;
+                let mut second = listener.accept()?.0;
+                second.read(&mut [0; 1024]).and_then(|_| second.write_all(&ok("second")))
+            });
+            let transport = kind();
+            let url: url::Url = url.parse().expect("a URL");
+            assert_eq!(answer(&execute(&transport, post(url.clone(), "order")).await).1, b"first");
+            go.send(()).expect("the upstream waits");
+            has_acted.recv().expect("the upstream acts");
+            assert_eq!(answer(&execute(&transport, post(url, "order")).await).1, b"second");
+            upstream.join().expect("the upstream does not panic").expect("nor fails");
+        }
     }
 }
 
@@ -139,36 +154,40 @@ async fn a_request_that_went_out_on_a_dying_connection_is_not_sent_again() {
 
 #[tokio::test]
 async fn an_upstream_that_closes_at_random_never_gets_a_request_twice() {
-    // The upstream closes right behind its answer, so that close and next request race.
-    let upstream = Upstream::always(vec![Step::Request, Step::Send(ok("hi"))]).await;
-    let transport = transport();
-    let mut answered = 0;
-    for number in 0..300 {
-        let report = execute(&transport, post(upstream.url("/"), format!("order {number}"))).await;
-        answered += usize::from(report.result.error.is_none());
-        assert!(matches!(report.result.error, None | Some(Reset)), "{report:?}");
+    for kind in KINDS {
+        // The upstream closes right behind its answer, so that close and next request race.
+        let upstream = Upstream::always(vec![Step::Request, Step::Send(ok("hi"))]).await;
+        let transport = kind();
+        let mut answered = 0;
+        for number in 0..300 {
+            let report = execute(&transport, post(upstream.url("/"), format!("order {number}"))).await;
+            answered += usize::from(report.result.error.is_none());
+            assert!(matches!(report.result.error, None | Some(Reset)), "{report:?}");
+        }
+        let mut bodies: Vec<_> = upstream.arrivals().into_iter().map(|arrival| arrival.body).collect();
+        let arrived = bodies.len();
+        bodies.sort_unstable();
+        bodies.dedup();
+        assert_eq!(bodies.len(), arrived, "every request arrived at most once");
+        assert_eq!(arrived, answered, "and those that arrived were answered");
     }
-    let mut bodies: Vec<_> = upstream.arrivals().into_iter().map(|arrival| arrival.body).collect();
-    let arrived = bodies.len();
-    bodies.sort_unstable();
-    bodies.dedup();
-    assert_eq!(bodies.len(), arrived, "every request arrived at most once");
-    assert_eq!(arrived, answered, "and those that arrived were answered");
 }
 
 #[tokio::test]
 async fn answers_that_end_their_connection_are_not_followed_by_another() {
-    for reply in [
-        b"HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 2\r\n\r\nhi".to_vec(),
-        b"HTTP/1.0 200 OK\r\ncontent-length: 2\r\n\r\nhi".to_vec(),
-    ] {
-        let upstream = Upstream::always(vec![Step::Serve(reply)]).await;
-        let transport = transport();
-        for _ in 0..3 {
-            assert_eq!(answer(&execute(&transport, get(upstream.url("/"))).await).1, b"hi");
+    for kind in KINDS {
+        for reply in [
+            b"HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 2\r\n\r\nhi".to_vec(),
+            b"HTTP/1.0 200 OK\r\ncontent-length: 2\r\n\r\nhi".to_vec(),
+        ] {
+            let upstream = Upstream::always(vec![Step::Serve(reply)]).await;
+            let transport = kind();
+            for _ in 0..3 {
+                assert_eq!(answer(&execute(&transport, get(upstream.url("/"))).await).1, b"hi");
+            }
+            assert_eq!(carried_by(&upstream), [0, 1, 2]);
+            upstream.until(|seen| seen.closed == 3).await;
         }
-        assert_eq!(carried_by(&upstream), [0, 1, 2]);
-        upstream.until(|seen| seen.closed == 3).await;
     }
 }
 
@@ -205,6 +224,25 @@ async fn no_more_idle_connections_are_kept_than_allowed() {
     let upstream = Upstream::always(vec![Step::Serve(ok("hi"))]).await;
     assert_eq!(answer(&execute(&transport, get(upstream.url("/"))).await).1, b"hi");
     upstream.until(|seen| seen.closed == 1).await;
+}
+
+#[tokio::test]
+async fn upstreams_share_the_room_for_idle_connections() {
+    let room = Room::new(1, 1);
+    let (one, two) = (with_room(room.clone()), with_room(room));
+    let first = Upstream::always(vec![Step::Serve(ok("hi"))]).await;
+    let second = Upstream::always(vec![Step::Serve(ok("hi"))]).await;
+    for _ in 0..2 {
+        for (transport, upstream) in [(&one, &first), (&two, &second)] {
+            assert_eq!(answer(&execute(transport, get(upstream.url("/"))).await).1, b"hi");
+        }
+    }
+    assert_eq!((carried_by(&first), carried_by(&second)), (vec![0, 0], vec![0, 1]), "the first had the room");
+    drop(one);
+    for _ in 0..2 {
+        assert_eq!(answer(&execute(&two, get(second.url("/"))).await).1, b"hi");
+    }
+    assert_eq!(carried_by(&second), [0, 1, 2, 2], "and has given it back");
 }
 
 /// Starts an attempt, gives it up when the upstream has come as far as `expected`, and waits for the close.
