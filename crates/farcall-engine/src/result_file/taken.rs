@@ -121,15 +121,15 @@ impl Kept {
         Some(Self { folder: open_private(&private, TAKEN_FOLDER)? })
     }
 
-    /// The file of a call, if it can be moved to this folder and holds what it held when it was read.
+    /// The file of a call, if it can be moved to this folder and holds what it held when it was read. Its size and times
+    /// do not tell: after a power cut a file that nobody synced may have both and hold zeros.
     pub(super) fn file(&self, ended: &Ended, folder: BorrowedFd<'_>) -> Option<File> {
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let file = File::from(rustix::fs::openat(&self.folder, ended.id.to_string(), flags, Mode::empty()).ok()?);
         let stat = rustix::fs::fstat(&file).ok()?;
         let is_it = (stat.st_dev, stat.st_ino) == (ended.file.device, ended.file.inode) && stat.st_nlink == 1;
         let is_movable = is_it && is_regular(&stat) && stat.st_dev == rustix::fs::fstat(folder).ok()?.st_dev;
-        let is_same = || is_unwritten(&stat, &ended.file, &ended.request) || holds(&file, &ended.request);
-        (is_movable && is_same()).then_some(file)
+        (is_movable && holds(&file, &ended.request)).then_some(file)
     }
 
     /// Moves a call's file to its place, if the name is free.
