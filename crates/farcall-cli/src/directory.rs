@@ -49,6 +49,14 @@ pub(crate) fn existing(dir: &Path) -> Result<PathBuf, Failure> {
     Ok(path)
 }
 
+/// The names of the call files that wait in a directory, as they may be shown; none when it cannot be read.
+pub(crate) fn call_files(dir: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
+    let files = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_file()));
+    let names = files.map(|entry| entry.file_name().as_encoded_bytes().escape_ascii().to_string());
+    names.filter(|name| name.ends_with(".json") && !name.starts_with('.')).collect()
+}
+
 /// The directory that was given, or the one in the user's home.
 ///
 /// # Errors

@@ -4,6 +4,7 @@
 //! put another file in its place, and a look costs a few microseconds. A half-written file is not read: it must look
 //! the same twice. What is wrong with a file is said with its places, and what held before goes on holding.
 
+use std::net::SocketAddr;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -70,8 +71,9 @@ impl Reloader {
         }
     }
 
-    /// Reads the configuration and puts it in the place of the one that holds, or says why not.
-    pub(crate) async fn apply(&mut self, session: &Session) {
+    /// Reads the configuration and puts it in the place of the one that holds, or says why not. The API listens at
+    /// this address.
+    pub(crate) async fn apply(&mut self, session: &Session, address: Option<SocketAddr>) {
         let handle = &session.handle;
         self.read = look(&self.candidates);
         self.seen.clone_from(&self.read);
@@ -87,13 +89,23 @@ impl Reloader {
             Err(panic) => std::panic::resume_unwind(panic.into_panic()),
         };
         log_warnings(&warnings);
+        let is_open = config.server.tokens.is_empty();
+        if let Some(listen) = address.filter(|address| is_open && !address.ip().is_loopback()) {
+            return tracing::error!(
+                %listen,
+                "the changed configuration is not applied: without server.tokens farcall listens on loopback only"
+            );
+        }
         let config = Arc::new(config);
         if let Err(error) = handle.reload(Arc::clone(&config)).await {
             return tracing::error!(error = chain(&error), "the changed configuration is not applied");
         }
         let keys = needs_restart(&before, &config);
         if !keys.is_empty() {
-            tracing::warn!(keys = keys.join(", "), "these keys are read at the next start only");
+            tracing::warn!(keys = keys.join(", "), "restart farcall for these keys, they are read at a start only");
+        }
+        if address.is_some() && is_open && !before.server.tokens.is_empty() {
+            tracing::warn!("without tokens, whoever reaches this address acts as you");
         }
         tracing::info!(upstreams = config.upstreams.len(), "the changed configuration is applied");
     }

@@ -17,6 +17,10 @@ pub struct Tries {
     pub requeues: u32,
     /// Waits for Retry-After.
     pub throttles: u32,
+    /// Attempts whose handling broke down.
+    pub deaths: u32,
+    /// How often in a row farcall died with an attempt out that it had only just begun.
+    pub orphaned: u32,
 }
 
 /// What becomes of the call.

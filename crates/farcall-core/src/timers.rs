@@ -19,6 +19,8 @@ pub enum Timer {
     Deadline(CallId),
     /// An attempt has taken too long.
     Timeout(AttemptId),
+    /// An attempt is not what farcall dies of.
+    Survived(AttemptId),
     /// The deadline of a call that only the store holds may pass.
     StoredDeadline,
     /// A load that failed may be tried again.

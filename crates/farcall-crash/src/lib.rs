@@ -19,7 +19,7 @@ pub const IS_ARMED: bool = cfg!(feature = "armed");
 pub enum TrapError {
     #[error("this program has no crash points built in")]
     NotBuiltIn,
-    #[error("{0:?} is no trap; one reads `file-read@3` or `file-read@3:stop`")]
+    #[error("{0:?} is no trap; one reads `file-read@3` or `file-read=a.json:panic`")]
     Unreadable(String),
     #[error("no crash point is called {0:?}")]
     UnknownPoint(String),
@@ -38,7 +38,18 @@ pub fn reach(point: Point) {
     trap::reach(point);
 }
 
-/// Sets the one trap of this process: `POINT@NTH`, with `:stop` or `:panic` behind it to stop the process (SIGSTOP) or
+/// A boundary is crossed with something of this name.
+#[cfg(not(feature = "armed"))]
+#[inline]
+pub const fn reach_at(_: Point, _: &[u8]) {}
+
+/// A boundary is crossed with something of this name: the end, when a trap says so.
+#[cfg(feature = "armed")]
+pub fn reach_at(point: Point, name: &[u8]) {
+    trap::reach_at(point, name);
+}
+
+/// Sets the one trap of this process: `POINT@NTH`, or `POINT=NAME` for whenever it is crossed with that name, with `:stop` or `:panic` behind it to stop the process (SIGSTOP) or
 /// the thread (a panic) in place of dying by SIGKILL.
 ///
 /// # Errors

@@ -20,10 +20,19 @@ enum Action {
     Panic,
 }
 
+/// When a trap springs.
+#[derive(Debug, PartialEq, Eq)]
+enum When {
+    /// At this crossing alone.
+    Nth(u64),
+    /// At every crossing with this name.
+    Named(String),
+}
+
 #[derive(Debug, PartialEq, Eq)]
 struct Trap {
     point: Point,
-    nth: u64,
+    when: When,
     action: Action,
 }
 
@@ -35,8 +44,17 @@ pub(super) fn set(words: &str) -> Result<(), TrapError> {
 }
 
 pub(super) fn reach(point: Point) {
+    reach_at(point, &[]);
+}
+
+pub(super) fn reach_at(point: Point, name: &[u8]) {
     let Some(trap) = TRAP.get().filter(|trap| trap.point == point) else { return };
-    if CROSSINGS.fetch_add(1, Ordering::Relaxed) + 1 == trap.nth {
+    let crossing = CROSSINGS.fetch_add(1, Ordering::Relaxed) + 1;
+    let springs = match &trap.when {
+        When::Nth(nth) => crossing == *nth,
+        When::Named(wanted) => wanted.as_bytes() == name,
+    };
+    if springs {
         trap.spring();
     }
 }
@@ -44,16 +62,21 @@ pub(super) fn reach(point: Point) {
 impl Trap {
     fn parse(words: &str) -> Result<Self, TrapError> {
         let unreadable = || TrapError::Unreadable(words.to_owned());
-        let (name, rest) = words.split_once('@').ok_or_else(unreadable)?;
-        let (nth, action) = match rest.split_once(':') {
-            None => (rest, Action::Kill),
-            Some((nth, "stop")) => (nth, Action::Stop),
-            Some((nth, "panic")) => (nth, Action::Panic),
+        let (words, action) = match words.split_once(':') {
+            None => (words, Action::Kill),
+            Some((words, "stop")) => (words, Action::Stop),
+            Some((words, "panic")) => (words, Action::Panic),
             Some(_) => return Err(unreadable()),
         };
-        let nth = nth.parse().ok().filter(|&nth| nth > 0).ok_or_else(unreadable)?;
+        let (name, when) = match (words.split_once('@'), words.split_once('=')) {
+            (Some((name, nth)), None) => {
+                (name, When::Nth(nth.parse().ok().filter(|&nth| nth > 0).ok_or_else(unreadable)?))
+            }
+            (None, Some((name, wanted))) if !wanted.is_empty() => (name, When::Named(wanted.to_owned())),
+            _ => return Err(unreadable()),
+        };
         let point = Point::ALL.iter().copied().find(|point| point.name() == name);
-        Ok(Self { point: point.ok_or_else(|| TrapError::UnknownPoint(name.to_owned()))?, nth, action })
+        Ok(Self { point: point.ok_or_else(|| TrapError::UnknownPoint(name.to_owned()))?, when, action })
     }
 
     fn spring(&self) {
@@ -72,11 +95,13 @@ mod tests {
 
     #[test]
     fn traps_are_read_and_mistakes_in_them_told() {
-        let trap = |point, nth, action| Ok(Trap { point, nth, action });
+        let trap = |point, nth, action| Ok(Trap { point, when: When::Nth(nth), action });
         assert_eq!(Trap::parse("file-read@1"), trap(Point::FileRead, 1, Action::Kill));
         assert_eq!(Trap::parse("file-read@20:stop"), trap(Point::FileRead, 20, Action::Stop));
         assert_eq!(Trap::parse("rebuilt@2:panic"), trap(Point::Rebuilt, 2, Action::Panic));
-        for words in ["file-read", "file-read@", "file-read@0", "file-read@x", "file-read@1:sleep"] {
+        let named = Trap { point: Point::FileRead, when: When::Named("a.json".to_owned()), action: Action::Panic };
+        assert_eq!(Trap::parse("file-read=a.json:panic"), Ok(named));
+        for words in ["file-read", "file-read@", "file-read@0", "file-read@x", "file-read@1:sleep", "file-read="] {
             assert_eq!(Trap::parse(words), Err(TrapError::Unreadable(words.to_owned())));
         }
         assert_eq!(Trap::parse("nowhere@1"), Err(TrapError::UnknownPoint("nowhere".to_owned())));

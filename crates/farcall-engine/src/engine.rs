@@ -41,6 +41,7 @@ impl Engine {
         let intake = Intake::spawn(settings, Arc::clone(&filing), sender)
             .map_err(|source| StartError::Io { what: "start the inbox's thread", source })?;
         handle.inbox = Some(intake.status());
+        handle.inbox_waker = Some(intake.waker());
         let inbox = tokio::spawn(inbox::serve(offers, handle.clone(), filing));
         let running = tokio::spawn(run.run());
         Ok(Self { handle, running, intake, inbox })

@@ -13,6 +13,7 @@ use std::time::Duration;
 use farcall_core::id::CallId;
 use farcall_core::time::Instant;
 use farcall_store::port::{ReadError, Reader};
+use farcall_store::record::OutcomeRecord;
 use tokio::sync::mpsc;
 
 use crate::cause::chain;
@@ -66,13 +67,6 @@ struct Filer {
     filing: Arc<Filing>,
     reader: Box<dyn Reader>,
     messages: mpsc::Sender<Message>,
-}
-
-/// A batch read from the store.
-#[derive(Default)]
-struct Batch {
-    ended: Vec<Ended>,
-    bytes: usize,
 }
 
 /// What a batch leaves to do.
@@ -148,9 +142,9 @@ impl Filer {
 
     fn try_file(&mut self, calls: &[Waiting]) -> Left {
         let (batch, mut left) = self.read(calls);
-        let results = self.filing.file(&batch.ended);
+        let results = self.filing.file(&batch);
         let mut filed = Vec::with_capacity(results.len());
-        for (ended, result) in batch.ended.iter().zip(results) {
+        for (ended, result) in batch.iter().zip(results) {
             match result {
                 Ok(_) => filed.push(ended.id),
                 Err(error) => {
@@ -166,32 +160,30 @@ impl Filer {
         left
     }
 
-    /// Reads calls until the batch is large enough. One that cannot be read holds up no other.
-    fn read(&mut self, calls: &[Waiting]) -> (Batch, Left) {
-        let (mut batch, mut left) = (Batch::default(), Left::default());
-        for &waiting in calls {
-            if batch.bytes >= BATCH_BYTES_MAX {
-                left.unread.push(waiting);
-                continue;
-            }
-            if let Err(error) = self.add(&mut batch, waiting) {
-                left.failed.push(waiting.call);
-                left.error = Some(error.into());
+    /// Reads as many calls as the batch has room for. One that cannot be read holds up no other.
+    fn read(&mut self, calls: &[Waiting]) -> (Vec<Ended>, Left) {
+        let ids: Vec<CallId> = calls.iter().map(|waiting| waiting.call).collect();
+        let found = self.reader.outcomes(&ids, BATCH_BYTES_MAX);
+        let mut left = Left { unread: calls[found.len()..].to_vec(), ..Left::default() };
+        let mut batch = Vec::with_capacity(found.len());
+        for (&waiting, found) in calls.iter().zip(found) {
+            match found {
+                Ok(outcome) => batch.extend(outcome.and_then(|outcome| ended(outcome, waiting))),
+                Err(error) => {
+                    left.failed.push(waiting.call);
+                    left.error = Some(error.into());
+                }
             }
         }
         (batch, left)
     }
+}
 
-    fn add(&mut self, batch: &mut Batch, Waiting { call, is_again }: Waiting) -> Result<(), ReadError> {
-        let Some(record) = self.reader.call(call)? else { return Ok(()) };
-        let Some(file) = record.file.clone() else { return Ok(()) };
-        let answer = self.reader.response(record.id)?;
-        let request = self.reader.request(record.id)?.unwrap_or_default();
-        let response = result_file::response(&record, answer.as_ref());
-        batch.bytes += request.len() + response.len();
-        batch.ended.push(Ended { id: call, file, response, request, is_again });
-        Ok(())
-    }
+/// What is filed of a call; nothing when it came from no file.
+fn ended(outcome: OutcomeRecord, Waiting { call, is_again }: Waiting) -> Option<Ended> {
+    let OutcomeRecord { call: record, document: request, response } = outcome;
+    let response = result_file::response(&record, response.as_ref());
+    Some(Ended { id: call, file: record.file?, response, request, is_again })
 }
 
 impl Shared {

@@ -17,7 +17,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use crate::clock;
 use crate::config::{Config, Live};
 use crate::document::{Document, Rejection};
-use crate::intake::Status;
+use crate::intake::{Status, Waker};
 use crate::reads::Reads;
 use crate::run::{Message, next_reference};
 use crate::upstreams::UpstreamError;
@@ -174,6 +174,8 @@ pub struct Handle {
     pub(crate) last_overview: Arc<OnceLock<Overview>>,
     /// How the inbox stands, for an engine that watches one.
     pub(crate) inbox: Option<watch::Receiver<Status>>,
+    /// Its settings may have changed.
+    pub(crate) inbox_waker: Option<Waker>,
 }
 
 impl Handle {
@@ -196,7 +198,11 @@ impl Handle {
     pub async fn reload(&self, config: Arc<Config>) -> Result<(), ReloadError> {
         let (reply, answer) = oneshot::channel();
         self.messages.send(Message::Reload { config, reply }).await.map_err(|_| ReloadError::Stopping)?;
-        Ok(answer.await.map_err(|_| ReloadError::Stopping)??)
+        answer.await.map_err(|_| ReloadError::Stopping)??;
+        if let Some(inbox) = &self.inbox_waker {
+            inbox.wake();
+        }
+        Ok(())
     }
 
     /// Hands a call to the engine and waits until it is durable.

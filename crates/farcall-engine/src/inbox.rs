@@ -3,6 +3,7 @@
 //! The intake knows files, the engine knows calls; here they meet. A file whose idempotency key an earlier call of the
 //! same content holds gets a copy of that call's outcome, as soon as there is one.
 
+use std::pin::pin;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -16,13 +17,16 @@ use crate::cause::chain;
 use crate::handle::{Handle, Submission, SubmitError};
 use crate::intake::{Found, Offer, Verdict};
 use crate::result_file::{self, Ended, Filing};
+use crate::run::survived;
 
 /// Submits what the intake offers until it ends.
 pub(crate) async fn serve(mut offers: mpsc::Receiver<Offer>, handle: Handle, filing: Arc<Filing>) {
     while let Some(offer) = offers.recv().await {
-        let verdicts = judge(offer.files, &handle, &filing).await;
-        // An intake that is gone finds its files again at the next start.
-        let _ = offer.verdicts.send(verdicts);
+        // Without an answer the intake knows that one of the files is to blame, and finds out which.
+        if let Some(verdicts) = survived(pin!(judge(offer.files, &handle, &filing))).await {
+            // An intake that is gone finds its files again at the next start.
+            let _ = offer.verdicts.send(verdicts);
+        }
     }
 }
 

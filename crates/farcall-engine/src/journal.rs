@@ -1,8 +1,10 @@
 //! The writer's thread: makes turns durable and tells the loop when they are.
 //!
 //! SQLite blocks, so it has a thread of its own. Several turns may wait for it; those that do share one transaction and
-//! one sync. A commit that fails takes with it every turn handed over meanwhile, until the loop says that it knows. After
+//! one sync, and under load the writer waits a little for more of them (`gather`). A commit that fails takes with it every turn handed over meanwhile, until the loop says that it knows. After
 //! a failure of which nothing certain is known the store is opened again, as often as it takes, before anything is said.
+
+mod gather;
 
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -15,6 +17,7 @@ use farcall_crash::{self as crash, Point};
 use farcall_store::port::{CommitError, Fate, Store, Write};
 use tokio::sync::mpsc::Sender;
 
+use self::gather::Gather;
 use crate::cause::chain;
 use crate::run::Message;
 
@@ -55,6 +58,9 @@ struct Shared {
 #[derive(Debug, Default)]
 struct State {
     queue: VecDeque<Batch>,
+    gather: Gather,
+    /// The writer sleeps, until there is anything or enough to do.
+    is_asleep: bool,
     /// A commit failed, and the loop has not said yet that it knows.
     has_failed: bool,
     is_closed: bool,
@@ -89,16 +95,25 @@ impl Journal {
         Ok(Self { shared, thread })
     }
 
-    /// Hands a turn over. It never waits: the dispatcher bounds how many are under way.
-    pub(crate) fn commit(&self, seq: Seq, writes: Vec<Write>) {
-        self.shared.lock().queue.push_back(Batch { seq, writes });
-        self.shared.changed.notify_one();
+    /// Hands a turn over. It never waits: the dispatcher bounds how many are under way. `out` is the number of attempts
+    /// that are out, whose settlements may be on their way.
+    pub(crate) fn commit(&self, seq: Seq, writes: Vec<Write>, out: usize) {
+        let mut state = self.shared.lock();
+        state.gather.add(&writes, out);
+        state.queue.push_back(Batch { seq, writes });
+        // Waking is a system call.
+        let wakes = state.is_asleep && state.gather.is_enough();
+        drop(state);
+        if wakes {
+            self.shared.changed.notify_one();
+        }
     }
 
     /// The loop knows that a commit failed: what was handed over meanwhile fails too and comes back, in order.
     pub(crate) fn resume(&self) -> Vec<Write> {
         let mut state = self.shared.lock();
         state.has_failed = false;
+        state.gather.taken();
         state.queue.drain(..).flat_map(|batch| batch.writes).collect()
     }
 
@@ -184,13 +199,30 @@ impl Shared {
         let mut state = self.lock();
         loop {
             if !state.has_failed && !state.queue.is_empty() {
+                state = self.gather(state);
                 return state.merge();
             }
             if state.is_closed {
                 return None;
             }
+            state.is_asleep = true;
             state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+            state.is_asleep = false;
         }
+    }
+
+    /// Waits for more to share a sync with what is there, if that is worth it.
+    fn gather<'s>(&'s self, mut state: MutexGuard<'s, State>) -> MutexGuard<'s, State> {
+        if !state.gather.begin() {
+            return state;
+        }
+        state.is_asleep = true;
+        let goes_on = |state: &mut State| !state.gather.is_enough() && !state.is_closed;
+        let waited = self.changed.wait_timeout_while(state, gather::WAIT_MAX, goes_on);
+        state = waited.unwrap_or_else(PoisonError::into_inner).0;
+        state.is_asleep = false;
+        state.gather.end();
+        state
     }
 
     fn is_closed_after(&self, wait: Duration) -> bool {
@@ -208,6 +240,10 @@ impl State {
             merged.last = batch.seq;
             merged.writes.append(&mut batch.writes);
         }
+        self.gather.taken();
+        for batch in &self.queue {
+            self.gather.add_left(&batch.writes);
+        }
         Some(merged)
     }
 }
@@ -218,7 +254,7 @@ fn boundaries(write: &Write) -> (Point, Point) {
         Write::Insert(insert) if insert.call.callback_of.is_some() => (Point::CallbackBegun, Point::CallbackDurable),
         Write::Insert(_) => (Point::InsertBegun, Point::InsertDurable),
         Write::Start(_) => (Point::StartBegun, Point::StartDurable),
-        Write::Settle(_) => (Point::SettleBegun, Point::SettleDurable),
+        Write::Settle(_) | Write::Mark { .. } => (Point::SettleBegun, Point::SettleDurable),
         Write::Close { .. } => (Point::CloseBegun, Point::CloseDurable),
         // A callback is let go by the commit that says its parent is filed.
         Write::Release { .. } | Write::Filed(_) => (Point::FiledBegun, Point::FiledDurable),

@@ -19,6 +19,7 @@ mod journal;
 mod keeper;
 mod media_type;
 mod nearest;
+mod one_host;
 pub mod outcome;
 pub mod proxy;
 pub mod quantity;

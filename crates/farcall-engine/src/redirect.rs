@@ -9,6 +9,7 @@ use farcall_store::record::ResponseRecord;
 use url::Url;
 
 use crate::execute::HttpRequest;
+use crate::one_host::with_one_host;
 
 /// The longest `Location` that is followed, in bytes.
 const LOCATION_BYTES_MAX: usize = 8 << 10;
@@ -72,7 +73,7 @@ fn resolve(from: &Url, location: &[u8]) -> Option<Url> {
     if text.chars().any(|c| c.is_control() || c == '\\') || hides_its_host(text) {
         return None;
     }
-    let mut url = from.join(text).ok()?;
+    let mut url = with_one_host(from.join(text).ok()?)?;
     let is_http = matches!(url.scheme(), "http" | "https");
     if !is_http || !url.username().is_empty() || url.password().is_some() {
         return None;
@@ -193,7 +194,9 @@ mod tests {
             ("https://a.test/", true),
             ("http://a.test:81/", true),
             ("http://www.a.test/", true),
-            ("http://a.test./", true),
+            // The dot of the root makes no other host.
+            ("http://a.test./", false),
+            ("http://b.test./", true),
         ] {
             let there = goes(asked(Method::GET, "http://a.test/"), location);
             assert_eq!(there.is_elsewhere, is_elsewhere, "{location}");

@@ -2,7 +2,7 @@
 //!
 //! What is in a body is none of this module's business.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use axum::body::Body;
@@ -21,10 +21,11 @@ const UNIT_BYTES: u64 = 1_024;
 /// What holds for all bodies together.
 #[derive(Debug)]
 pub(crate) struct Bodies {
-    body_bytes_max: u64,
     /// The longest wait for the next piece of a body.
     idle_timeout: Duration,
     free_units: Arc<Semaphore>,
+    /// Units in all, free or not.
+    all_units: Mutex<u64>,
 }
 
 /// A body in memory; counted until this is dropped.
@@ -36,17 +37,18 @@ pub(crate) struct Held {
 
 impl Bodies {
     /// `all_bytes_max` bounds all bodies together, but one of the largest size always has room.
-    pub(crate) fn new(body_bytes_max: u64, all_bytes_max: u64, idle_timeout: Duration) -> Self {
-        let units = usize::try_from(units(all_bytes_max.max(body_bytes_max))).unwrap_or(usize::MAX);
-        let free_units = Arc::new(Semaphore::new(units.min(Semaphore::MAX_PERMITS)));
-        Self { body_bytes_max, idle_timeout, free_units }
+    pub(crate) fn new(all_bytes_max: u64, idle_timeout: Duration) -> Self {
+        let bodies = Self { idle_timeout, free_units: Arc::new(Semaphore::new(0)), all_units: Mutex::new(0) };
+        bodies.make_room(all_bytes_max);
+        bodies
     }
 
-    /// Reads a body to its end.
-    pub(crate) async fn read(&self, headers: &HeaderMap, mut body: Body) -> Result<Held, Problem> {
+    /// Reads a body to its end, if it is no larger than `bytes_max`.
+    pub(crate) async fn read(&self, bytes_max: u64, headers: &HeaderMap, mut body: Body) -> Result<Held, Problem> {
+        self.make_room(bytes_max);
         // A length that is no number is refused before it comes here.
         let announced = headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
-        let mut reservation = self.reserve(None, announced.unwrap_or(0))?;
+        let mut reservation = self.reserve(bytes_max, None, announced.unwrap_or(0))?;
         let mut bytes = BytesMut::new();
         loop {
             let Ok(frame) = timeout(self.idle_timeout, body.frame()).await else {
@@ -55,16 +57,33 @@ impl Bodies {
             let Some(frame) = frame else { return Ok(Held { bytes: bytes.freeze(), _reservation: reservation }) };
             let broken = |_| Problem::new(Code::MalformedRequest, "the body broke off or is badly framed");
             if let Ok(data) = frame.map_err(broken)?.into_data() {
-                reservation = self.reserve(reservation, length(bytes.len()).saturating_add(length(data.len())))?;
+                let so_far = length(bytes.len()).saturating_add(length(data.len()));
+                reservation = self.reserve(bytes_max, reservation, so_far)?;
                 bytes.extend_from_slice(&data);
             }
         }
     }
 
+    /// There is room for so many bytes in all at least.
+    fn make_room(&self, bytes: u64) {
+        let most = length(Semaphore::MAX_PERMITS);
+        let mut all = self.all_units.lock().unwrap_or_else(PoisonError::into_inner);
+        let missing = units(bytes).min(most).saturating_sub(*all);
+        if let Ok(permits @ 1..) = usize::try_from(missing) {
+            self.free_units.add_permits(permits);
+            *all += missing;
+        }
+    }
+
     /// Room for so many bytes, adding to what is reserved already.
-    fn reserve(&self, held: Option<OwnedSemaphorePermit>, bytes: u64) -> Result<Option<OwnedSemaphorePermit>, Problem> {
-        if bytes > self.body_bytes_max {
-            let detail = format!("the body is larger than `server.max_body`, which is {} bytes", self.body_bytes_max);
+    fn reserve(
+        &self,
+        bytes_max: u64,
+        held: Option<OwnedSemaphorePermit>,
+        bytes: u64,
+    ) -> Result<Option<OwnedSemaphorePermit>, Problem> {
+        if bytes > bytes_max {
+            let detail = format!("the body is larger than `server.max_body`, which is {bytes_max} bytes");
             return Err(Problem::new(Code::BodyTooLarge, detail));
         }
         let held_units = held.as_ref().map_or(0, OwnedSemaphorePermit::num_permits);
@@ -122,8 +141,17 @@ mod tests {
         Body::new(Scripted(|| Poll::Pending))
     }
 
-    fn bodies(body_bytes_max: u64, all_bytes_max: u64) -> Bodies {
-        Bodies::new(body_bytes_max, all_bytes_max, Duration::from_secs(1))
+    /// Bodies, with the size of the largest.
+    struct Bench(Bodies, u64);
+
+    impl Bench {
+        async fn read(&self, headers: &HeaderMap, body: Body) -> Result<Held, Problem> {
+            self.0.read(self.1, headers, body).await
+        }
+    }
+
+    fn bodies(body_bytes_max: u64, all_bytes_max: u64) -> Bench {
+        Bench(Bodies::new(all_bytes_max, Duration::from_secs(1)), body_bytes_max)
     }
 
     fn announcing(length: &'static str) -> HeaderMap {
@@ -145,6 +173,15 @@ mod tests {
         assert_eq!(status(bodies(5, 0).read(&HeaderMap::new(), Body::from("123456")).await), 413);
         assert_eq!(status(bodies(5, 0).read(&announcing("6"), stalled()).await), 413);
         assert_eq!(status(bodies(5, 0).read(&announcing("18446744073709551615"), stalled()).await), 413);
+    }
+
+    #[tokio::test]
+    async fn the_largest_size_may_change_and_always_has_room() {
+        let Bench(bodies, _) = bodies(5, 0);
+        assert_eq!(status(bodies.read(5, &HeaderMap::new(), Body::from("123456")).await), 413);
+        let large = vec![b'x'; 5_000];
+        assert!(bodies.read(5_000, &HeaderMap::new(), Body::from(large)).await.is_ok());
+        assert_eq!(status(bodies.read(5, &HeaderMap::new(), Body::from("123456")).await), 413);
     }
 
     #[tokio::test(start_paused = true)]

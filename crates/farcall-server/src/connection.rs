@@ -20,7 +20,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use crate::access::Access;
+use crate::access::Gate;
 use crate::app::App;
 
 /// Largest head of a request: request line and headers.
@@ -36,7 +36,7 @@ const LINGER_BYTES_MAX: usize = 64 << 20;
 #[derive(Debug, Clone)]
 pub(crate) struct Serving {
     pub(crate) app: Arc<App>,
-    pub(crate) access: Arc<Access>,
+    pub(crate) gate: Gate,
     /// The longest wait for a complete head, also between two requests.
     pub(crate) header_timeout: Duration,
     /// From then on the request in flight is the connection's last.
@@ -47,9 +47,9 @@ type Answer = Pin<Box<dyn Future<Output = Result<Response, Infallible>> + Send>>
 
 /// Serves a connection until either side ends it.
 pub(crate) async fn serve<S: AsyncRead + AsyncWrite + Unpin + Send>(stream: S, serving: Serving) {
-    let Serving { app, access, header_timeout, stopping } = serving;
+    let Serving { app, gate, header_timeout, stopping } = serving;
     let service = service_fn(move |request: http::Request<Incoming>| -> Answer {
-        let (app, access) = (Arc::clone(&app), Arc::clone(&access));
+        let (app, access) = (Arc::clone(&app), gate.now());
         Box::pin(async move { Ok(app.answer(&access, request.map(Body::new)).await) })
     });
     let mut connection = http1::Builder::new()

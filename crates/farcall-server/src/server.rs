@@ -14,7 +14,7 @@ use tokio::task::{JoinError, JoinSet};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-use crate::access::Access;
+use crate::access::Gate;
 use crate::app::App;
 use crate::body::Bodies;
 use crate::connection::{Serving, serve};
@@ -79,7 +79,7 @@ pub struct Options {
 pub struct Server {
     listeners: Listeners,
     app: Arc<App>,
-    tcp_access: Arc<Access>,
+    handle: Handle,
     options: Options,
 }
 
@@ -125,12 +125,9 @@ impl Server {
 
     /// A server on what is bound already, for programs that bind before they start their engine.
     pub fn new(listeners: Listeners, handle: Handle, options: Options) -> Self {
-        let config = handle.config();
-        let server = &config.server;
-        let tcp_access = Arc::new(Access::tcp(&server.tokens));
-        let bodies = Bodies::new(server.max_body, options.bodies_bytes_max, options.body_timeout);
-        let app = Arc::new(App::new(Arc::new(Face { handle, bodies })));
-        Self { listeners, app, tcp_access, options }
+        let bodies = Bodies::new(options.bodies_bytes_max, options.body_timeout);
+        let app = Arc::new(App::new(Arc::new(Face { handle: handle.clone(), bodies })));
+        Self { listeners, app, handle, options }
     }
 
     /// The TCP address, if there is one.
@@ -146,23 +143,23 @@ impl Server {
     /// Serves until `shutdown` is cancelled, then lets requests in flight finish for `shutdown_timeout`. Nothing of it
     /// runs on when this returns or is dropped, and the socket's file is gone.
     pub async fn run(self, shutdown: CancellationToken) {
-        let user = Arc::new(Access::User);
-        let tcp_serving = self.serving(Arc::clone(&self.tcp_access), &shutdown);
-        let socket_serving = self.serving(user, &shutdown);
+        let tcp_gate = self.local_addr().map(|address| Gate::tcp(self.handle.clone(), address));
+        let tcp_serving = tcp_gate.map(|gate| self.serving(gate, &shutdown));
+        let socket_serving = self.serving(Gate::user(), &shutdown);
         let Self { listeners: Listeners { tcp, socket }, options, .. } = self;
         let tcp_door = async {
-            if let Some(listener) = tcp {
-                Door::new(listener, tcp_serving, &options).run(&shutdown).await;
+            if let Some((listener, serving)) = tcp.zip(tcp_serving) {
+                Door::new(listener, serving, &options).run(&shutdown).await;
             }
         };
         let socket_door = Door::new(socket, socket_serving, &options).run(&shutdown);
         tokio::join!(tcp_door, socket_door);
     }
 
-    fn serving(&self, access: Arc<Access>, shutdown: &CancellationToken) -> Serving {
+    fn serving(&self, gate: Gate, shutdown: &CancellationToken) -> Serving {
         Serving {
             app: Arc::clone(&self.app),
-            access,
+            gate,
             header_timeout: self.options.header_timeout,
             stopping: shutdown.clone(),
         }

@@ -17,6 +17,9 @@ impl World {
         self.note(Line::Cancel { call });
         let at = self.clocks.steady(self.now);
         self.facts.cancels.entry(call).or_default().push(at);
+        if let Some(process) = &mut self.process {
+            process.cancelled.insert(call);
+        }
         self.look_at(Event::Cancel { call });
     }
 

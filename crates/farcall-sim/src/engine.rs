@@ -10,9 +10,9 @@ use farcall_core::call::{CallSpec, Method, Priority, TenantId, UpstreamId};
 use farcall_core::dispatcher::{Dispatcher, Effect, Event};
 use farcall_core::id::{AttemptId, CallId};
 use farcall_core::time::{Instant, Now};
-use farcall_store::port::Store;
+use farcall_store::port::{Store, Write};
 
-use crate::checker::{self, Check, ensure, violation};
+use crate::checker::{self, Check, Order, ensure, violation};
 use crate::disk::{Batch, Journal};
 use crate::facts::{Drain, Origin, Report, Reported, Times};
 use crate::journal;
@@ -52,6 +52,9 @@ pub(crate) struct Process {
     pub(crate) added: Vec<Added>,
     /// Upstreams at which nothing is to start.
     pub(crate) paused: BTreeSet<u32>,
+    /// Calls that somebody wanted to end.
+    pub(crate) cancelled: BTreeSet<CallId>,
+    pub(crate) order: Order,
 }
 
 /// A window that began to count while the process ran. What had just ended and was not stored yet counts longer in it
@@ -79,6 +82,8 @@ impl Process {
             stale: None,
             added: Vec::new(),
             paused: BTreeSet::new(),
+            cancelled: BTreeSet::new(),
+            order: Order::default(),
         }
     }
 
@@ -227,10 +232,20 @@ impl World {
                 Some(kept) => kept,
                 None => journal::translate(&self.plan, &mut self.facts, clock, write),
             };
-            let writes = turn.writes.iter().map(&mut translate).collect();
+            let writes: Vec<Write> = turn.writes.iter().map(&mut translate).collect();
+            self.follow_order(&writes)?;
             self.hand_over(Batch { seq: turn.seq, writes });
         }
         self.carry_out(&turn.effects)
+    }
+
+    fn follow_order(&mut self, writes: &[Write]) -> Check {
+        let Some(mut process) = self.process.take() else { return Ok(()) };
+        let mut order = std::mem::take(&mut process.order);
+        let checked = order.follow(self, writes, |call| process.dispatcher.is_loaded(call));
+        process.order = order;
+        self.process = Some(process);
+        checked
     }
 
     /// The dispatcher takes in what happened.

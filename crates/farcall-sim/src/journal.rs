@@ -59,6 +59,7 @@ pub(crate) fn translate(plan: &Plan, facts: &mut Facts, clock: Clock, write: &di
             port::Write::Release { call, ready_at: steady.steady(ready_at) }
         }
         dispatcher::Write::Filed { call } => port::Write::Filed(call),
+        dispatcher::Write::Mark { call, mark } => port::Write::Mark { call, mark },
         dispatcher::Write::Prune { call, state: _, grants_since } => {
             port::Write::Prune(port::Prune { call, grants_since: steady.steady(grants_since) })
         }
@@ -127,6 +128,7 @@ fn record(id: CallId, source: Source, limit_key: &str, accepted_at: Timestamp, p
         started_at: None,
         attempts: 0,
         progress,
+        cancel_requested: false,
         has_overrides: false,
         callback_of: None,
         retry_of: None,
@@ -157,9 +159,9 @@ fn note_end(facts: &mut Facts, clock: Clock, call: CallId, end: Option<dispatche
 
 fn progress_record(steady: SteadyClock, progress: dispatcher::Progress) -> Progress {
     let dispatcher::Progress { state, ready_at, tries, heading: _, status, error, finished_at } = progress;
-    let Tries { retries, requeues, throttles } = tries;
+    let Tries { retries, requeues, throttles, deaths, orphaned } = tries;
     let (ready_at, error) = (ready_at.map(|at| steady.steady(at)), error.map(error_record));
-    Progress { state, ready_at, retries, requeues, throttles, finished_at, status, error }
+    Progress { state, ready_at, retries, requeues, throttles, deaths, orphaned, finished_at, status, error }
 }
 
 fn heading(plan: &Plan, home: UpstreamId, heading: Heading) -> port::Heading {

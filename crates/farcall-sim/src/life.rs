@@ -9,7 +9,7 @@ use farcall_core::dispatcher::Event;
 use farcall_core::policy::LimitSpec;
 use farcall_core::time::Instant;
 
-use crate::checker::{self, Check, ensure, violation};
+use crate::checker::{self, Check, Order, ensure, violation};
 use crate::engine::{Added, Process};
 use crate::facts::{Drain, Era};
 use crate::faults::Faults;
@@ -35,7 +35,9 @@ impl World {
             .map_err(|error| violation(format!("the store cannot be taken over: {error}")))?;
         self.note(Line::Boot { number: u32::try_from(boot).unwrap_or(u32::MAX), live: recovery.engaged.len() });
         self.ledger.check_recovery(&recovery)?;
-        self.process = Some(Process::new(boot, dispatcher));
+        let order = Order::of(self, self.ledger.live_rows().map(|(call, _)| call));
+        let process = self.process.insert(Process::new(boot, dispatcher));
+        process.order = order;
         for call in &recovery.unfiled {
             self.file_soon(call.id);
         }
@@ -148,6 +150,7 @@ impl World {
         self.facts.eras.push(Era { at: self.now, policies: self.policies.clone() });
         recovery::change(self).map_err(|error| violation(format!("the store cannot be read: {error}")))?;
         let Some(process) = &mut self.process else { return Ok(()) };
+        process.order.change_costs();
         for (place, policy) in self.policies.iter().enumerate() {
             // One whose count was raised may have had to look at the past again.
             let is_new =

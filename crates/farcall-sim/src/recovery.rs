@@ -112,6 +112,11 @@ fn lane_id(lane: &LaneName) -> LaneId {
     LaneId { priority, tenant: lane.tenant }
 }
 
+/// The place of the upstream that a lane belongs to.
+pub(crate) fn place_of(plan: &Plan, key: &str, is_callback: bool) -> usize {
+    upstream_of(plan, key, is_callback).0 as usize
+}
+
 fn upstream_of(plan: &Plan, key: &str, is_callback: bool) -> UpstreamId {
     let place = if is_callback { plan.place_of_callback(key) } else { plan.place_of(key) };
     UpstreamId(place.and_then(|place| u32::try_from(place).ok()).expect("no upstream is ever removed"))
@@ -206,9 +211,16 @@ fn recovered(record: &CallRecord, steady: SteadyClock, spec: CallSpec, open: Vec
         spec,
         state: progress.state,
         hop: None,
-        tries: Tries { retries: progress.retries, requeues: progress.requeues, throttles: progress.throttles },
+        tries: Tries {
+            retries: progress.retries,
+            requeues: progress.requeues,
+            throttles: progress.throttles,
+            deaths: progress.deaths,
+            orphaned: progress.orphaned,
+        },
         attempts: record.attempts,
         ready_at: progress.ready_at.map(|at| steady.instant(at)),
+        is_cancel_requested: record.cancel_requested,
         open,
     }
 }

@@ -177,6 +177,7 @@ impl World {
             self.take_turns()?;
             self.stop_if_drained()?;
             checker::check_prompt(self)?;
+            self.check_cancels()?;
             if self.is_done() {
                 break;
             }

@@ -10,13 +10,14 @@ use std::num::NonZeroI64;
 use bytes::Bytes;
 use farcall_core::attempt::{AttemptKind, AttemptOutcome};
 use farcall_core::call::State;
+pub use farcall_core::dispatcher::Mark;
 use farcall_core::id::CallId;
 use farcall_core::steady::{KeptClock, Steady};
 use farcall_core::time::Timestamp;
 
 use crate::record::{
     AttemptRecord, CallRecord, Damaged, EndedRecord, ErrorRecord, FileIdentity, GrantRecord, HopRecord, LaneName,
-    Progress, Recovery, RequestRecord, ResponseRecord,
+    OutcomeRecord, Progress, Recovery, RequestRecord, ResponseRecord,
 };
 
 /// One change that must be durable before what rests on it happens.
@@ -39,6 +40,8 @@ pub enum Write {
     Prune(Prune),
     /// The idempotency key of a call that has ended may name another from now on.
     FreeKey(CallId),
+    /// Something to remember of a call that has not ended.
+    Mark { call: CallId, mark: Mark },
 }
 
 impl Write {
@@ -48,7 +51,12 @@ impl Write {
             Self::Insert(insert) => Some(insert.at),
             Self::Start(start) => Some(start.granted_at),
             Self::Settle(settle) => Some(settle.at),
-            Self::Close { .. } | Self::Release { .. } | Self::Filed(_) | Self::Prune(_) | Self::FreeKey(_) => None,
+            Self::Close { .. }
+            | Self::Release { .. }
+            | Self::Filed(_)
+            | Self::Prune(_)
+            | Self::FreeKey(_)
+            | Self::Mark { .. } => None,
         }
     }
 
@@ -59,7 +67,11 @@ impl Write {
             Self::Start(start) => start.call,
             Self::Settle(settle) => settle.call,
             Self::Prune(prune) => prune.call,
-            Self::Close { call, .. } | Self::Release { call, .. } | Self::Filed(call) | Self::FreeKey(call) => *call,
+            Self::Close { call, .. }
+            | Self::Release { call, .. }
+            | Self::Filed(call)
+            | Self::FreeKey(call)
+            | Self::Mark { call, .. } => *call,
         }
     }
 }
@@ -288,6 +300,18 @@ pub trait Reader: Send {
     /// When the store cannot be read.
     fn response(&mut self, id: CallId) -> Result<Option<ResponseRecord>, ReadError>;
 
+    /// These calls with all that their files are made of, in their order; nothing for an unknown call. Of the calls
+    /// after the first only as many as fit into so many bytes of documents and answers: the others are left out. One
+    /// that cannot be read holds up no other.
+    fn outcomes(&mut self, ids: &[CallId], bytes_max: usize) -> Vec<Result<Option<OutcomeRecord>, ReadError>> {
+        let outcome = |&id: &CallId| {
+            let Some(call) = self.call(id)? else { return Ok(None) };
+            let document = self.request(id)?.unwrap_or_default();
+            Ok(Some(OutcomeRecord { call, document, response: self.response(id)? }))
+        };
+        as_many_as_fit(ids.iter().map(outcome), bytes_max)
+    }
+
     /// The call that holds an idempotency key in a scope.
     ///
     /// # Errors
@@ -338,4 +362,23 @@ pub trait Reader: Send {
     /// # Errors
     /// When the file system does not say.
     fn free_bytes(&mut self) -> Result<u64, ReadError>;
+}
+
+/// The first outcome, and those after it while all together have fewer bytes than that.
+pub(crate) fn as_many_as_fit(
+    outcomes: impl Iterator<Item = Result<Option<OutcomeRecord>, ReadError>>,
+    bytes_max: usize,
+) -> Vec<Result<Option<OutcomeRecord>, ReadError>> {
+    let mut bytes = 0;
+    let mut taken = Vec::new();
+    for outcome in outcomes {
+        if let Ok(Some(OutcomeRecord { document, response, .. })) = &outcome {
+            bytes += document.len() + response.as_ref().map_or(0, |response| response.body.len());
+        }
+        taken.push(outcome);
+        if bytes >= bytes_max {
+            break;
+        }
+    }
+    taken
 }

@@ -42,6 +42,10 @@ pub struct Progress {
     pub requeues: u32,
     /// Waits for Retry-After so far.
     pub throttles: u32,
+    /// Attempts whose handling broke down.
+    pub deaths: u32,
+    /// How often in a row farcall died with an attempt out that it had only just begun.
+    pub orphaned: u32,
     pub finished_at: Option<Timestamp>,
     /// The status of the answer that decided, when there was one.
     pub status: Option<u16>,
@@ -76,6 +80,8 @@ pub struct CallRecord {
     /// Attempts made.
     pub attempts: u32,
     pub progress: Progress,
+    /// It is to be cancelled, and was when an attempt was out.
+    pub cancel_requested: bool,
     /// Its document has settings of its own over its upstream's policy.
     pub has_overrides: bool,
     pub callback_of: Option<CallId>,
@@ -116,7 +122,18 @@ pub struct HopRecord {
 impl Progress {
     /// That of a call in this state which was never tried, and may go on from `ready_at` on.
     pub const fn waiting(state: State, ready_at: Option<Steady>) -> Self {
-        Self { state, ready_at, retries: 0, requeues: 0, throttles: 0, finished_at: None, status: None, error: None }
+        Self {
+            state,
+            ready_at,
+            retries: 0,
+            requeues: 0,
+            throttles: 0,
+            deaths: 0,
+            orphaned: 0,
+            finished_at: None,
+            status: None,
+            error: None,
+        }
     }
 }
 
@@ -151,6 +168,14 @@ pub struct AttemptRecord {
 pub struct RequestRecord {
     pub via: Via,
     pub document: Bytes,
+}
+
+/// A call with its document and the answer kept for it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OutcomeRecord {
+    pub call: CallRecord,
+    pub document: Bytes,
+    pub response: Option<ResponseRecord>,
 }
 
 /// The answer that is kept: that of the attempt which ended the call.

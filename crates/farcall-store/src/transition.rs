@@ -43,6 +43,8 @@ pub(crate) const KEY_TAKEN: Refusal = Refusal("insert under a taken idempotency 
 pub(crate) const UNKNOWN_CALL: Refusal = Refusal("change before the insert");
 /// The attempt is not stored, or ended before.
 pub(crate) const UNMATCHED_END: Refusal = Refusal("end without its running attempt");
+/// The call is not stored as its last write left it.
+pub(crate) const CHANGED_MEANWHILE: Refusal = Refusal("write on what somebody else has changed");
 /// Another engine has taken over, or this one never has.
 pub(crate) const SUPERSEDED: Refusal = Refusal("superseded write");
 
@@ -75,6 +77,12 @@ impl Standing {
         }
     }
 
+    /// After this attempt has started.
+    #[must_use]
+    pub(crate) const fn started(self, start: &Start) -> Self {
+        Self { state: State::Running, filed: self.filed, attempts: start.number, waits: false }
+    }
+
     /// What this settlement does. That its attempt runs is for the store to check.
     pub(crate) fn settle(self, settle: &Settle) -> Result<Settlement, Refusal> {
         if settle.attempt.as_ref().is_some_and(still_runs) {
@@ -98,6 +106,11 @@ impl Standing {
             return Err(Refusal("release of a call that is not held back"));
         }
         Ok(())
+    }
+
+    /// Whether something may be remembered of the call.
+    pub(crate) const fn mark(self) -> Result<(), Refusal> {
+        if self.state.is_end() { Err(Refusal("mark after the end")) } else { Ok(()) }
     }
 
     /// Whether the call may be pruned.

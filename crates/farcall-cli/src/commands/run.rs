@@ -1,7 +1,8 @@
 //! `farcall run [DIR]`: executes everything that waits, and ends when nothing can still end by itself.
 //!
-//! Calls of upstreams that are paused are reported and left. There is no API while it runs; a first Ctrl-C drains, a
-//! second stops at once, and what has not ended stays for the next run.
+//! Calls of upstreams that are paused are reported and left. When nothing is left but files that there is no space for,
+//! it waits for space a little while and then names them and ends with 7. There is no API while it runs; a first Ctrl-C
+//! drains, a second stops at once, and what has not ended stays for the next run.
 
 use std::path::Path;
 use std::time::Duration;
@@ -13,6 +14,7 @@ use tracing::Level;
 
 use crate::args::Dir;
 use crate::context::Context;
+use crate::directory;
 use crate::exit::{Exit, Failure};
 use crate::print::counted;
 use crate::progress::{Progress, Standing, live};
@@ -32,6 +34,11 @@ pub(crate) fn run(context: &Context, dir: &Dir) -> Result<Exit, Failure> {
     context.start_logging(Level::WARN, progress.bars())?;
     session::block_on(execute(context, &dir, progress))
 }
+
+/// How long files that there is no space for are waited for, when nothing else is left.
+const SPACE_PATIENCE: Duration = Duration::from_secs(10);
+/// Files that are named; more are counted.
+const NAMED_MAX: usize = 1_000;
 
 /// What happened next.
 enum Event {
@@ -57,7 +64,7 @@ async fn execute(context: &Context, dir: &Path, progress: Progress) -> Result<Ex
             Event::Look if is_draining => view.draw(&session).await,
             Event::Look => {
                 view.draw(&session).await;
-                if view.is_finished(&session).await {
+                if view.is_finished(&session).await || view.gives_up_waiting_for_space(context, &session) {
                     is_draining = true;
                     session.handle.drain().await;
                 }
@@ -86,11 +93,15 @@ struct View {
     progress: Progress,
     overview: Overview,
     next_draw: Option<Instant>,
+    /// Since when nothing is left but files that there is no space for.
+    starved_since: Option<Instant>,
+    /// They were waited for in vain.
+    is_starved: bool,
 }
 
 impl View {
     fn new(progress: Progress) -> Self {
-        Self { progress, overview: Overview::default(), next_draw: None }
+        Self { progress, overview: Overview::default(), next_draw: None, starved_since: None, is_starved: false }
     }
 
     async fn draw(&mut self, session: &Session) {
@@ -115,16 +126,36 @@ impl View {
     /// Whether nothing can still end by itself. The inbox is asked first: what it has handed over is counted by then.
     async fn is_finished(&mut self, session: &Session) -> bool {
         let is_quiet = session.handle.inbox().is_none_or(|status| status.borrow().is_quiet());
-        let snapshot = session.handle.snapshot();
-        if !is_quiet || snapshot.unfiled > 0 || snapshot.in_flight > 0 {
-            return false;
-        }
-        if live(&snapshot) > self.stuck(&snapshot) {
+        if !is_quiet || !self.is_idle(&session.handle.snapshot()) {
             return false;
         }
         self.refresh(session).await;
         let snapshot = session.handle.snapshot();
         live(&snapshot) <= self.stuck(&snapshot)
+    }
+
+    /// No call can end by itself.
+    fn is_idle(&self, snapshot: &Snapshot) -> bool {
+        snapshot.unfiled == 0 && snapshot.in_flight == 0 && live(snapshot) <= self.stuck(snapshot)
+    }
+
+    /// Whether nothing is left but files that the store has no space for, and has had none for a while.
+    fn gives_up_waiting_for_space(&mut self, context: &Context, session: &Session) -> bool {
+        let is_refused = session.handle.inbox().is_some_and(|status| status.borrow().is_refused);
+        if !is_refused || !self.is_idle(&session.handle.snapshot()) {
+            self.starved_since = None;
+            return false;
+        }
+        let now = clock::now().instant;
+        let Some(since) = self.starved_since else {
+            self.starved_since = Some(now);
+            if !context.global.quiet {
+                context.screen.tell("nothing is left but files that cannot be stored; waiting for space");
+            }
+            return false;
+        };
+        self.is_starved = now.since(since) >= SPACE_PATIENCE;
+        self.is_starved
     }
 
     /// Calls that cannot end by themselves.
@@ -147,6 +178,8 @@ impl View {
         }
         if is_interrupted {
             Exit::Interrupted
+        } else if self.is_starved {
+            Exit::Directory
         } else if tally.failed() > 0 || rejected > 0 || session.handle.snapshot().damaged > 0 {
             Exit::CallFailed
         } else {
@@ -165,6 +198,9 @@ impl View {
             let rejected = counted(rejected, "file");
             remarks.push(format!("{rejected} rejected, see {}", session.directory.join("rejected").display()));
         }
+        if self.is_starved {
+            remarks.extend(refused_files(session));
+        }
         if left > 0 {
             let paused = match self.paused() {
                 0 => String::new(),
@@ -178,6 +214,22 @@ impl View {
         }
         remarks
     }
+}
+
+/// Why files were left, and which.
+fn refused_files(session: &Session) -> Vec<String> {
+    let why =
+        session.handle.snapshot().store_error.unwrap_or_else(|| "there is less space than store.min_free".to_owned());
+    let mut names = directory::call_files(&session.directory);
+    names.sort_unstable();
+    let more = names.len().saturating_sub(NAMED_MAX);
+    let mut remarks =
+        vec![format!("{} not taken: {why}", counted(u64::try_from(names.len()).unwrap_or(u64::MAX), "file"))];
+    remarks.extend(names.into_iter().take(NAMED_MAX).map(|name| format!("  {name}")));
+    if more > 0 {
+        remarks.push(format!("  and {more} more"));
+    }
+    remarks
 }
 
 /// Files that wait in the inbox, and those rejected.

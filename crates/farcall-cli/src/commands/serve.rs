@@ -33,7 +33,7 @@ async fn serve(context: &Context, dir: &Path) -> Result<Exit, Failure> {
     let stop = loop {
         tokio::select! {
             stop = signals.next() => break stop,
-            () = reloader.wanted() => reloader.apply(&session).await,
+            () = reloader.wanted() => reloader.apply(&session, api.address).await,
             ended = session.ended() => return Err(unasked(ended)),
         }
     };

@@ -6,8 +6,10 @@
 
 use std::time::Duration;
 
+use farcall_crash::Point;
+
 use crate::rig::checker::{assert_kept, drain};
-use crate::rig::program::Program;
+use crate::rig::program::{Launch, Program};
 use crate::rig::recorder::{Recorder, Reply};
 use crate::rig::world::World;
 use crate::rig::{drop_file, response, rounds, until};
@@ -95,5 +97,28 @@ fn a_restart_with_many_waiting_calls_is_quick() -> Outcome {
     assert!(began.elapsed() < Duration::from_secs(2), "took {:?}", began.elapsed());
     assert_eq!(program.health()?["accepted"], 2_000);
     assert_eq!(upstream.arrivals().len(), 1, "the one permit of the day was used before the kill");
+    Ok(())
+}
+
+/// Device numbers may change over a reboot, of the disk and of whatever is mounted from elsewhere.
+#[test]
+fn a_file_whose_disk_got_another_number_since_is_not_taken_twice() -> Outcome {
+    let dir = tempfile::tempdir()?;
+    let upstream = Recorder::start(|_, _| Reply::new(200))?;
+    let config = format!("upstreams:\n  api: {{ base_url: \"{}\" }}\n", upstream.url());
+    std::fs::write(dir.path().join("farcall.yml"), config)?;
+    let program = Launch::new(dir.path()).dying_at(Point::InsertDurable, 1).serve()?;
+    drop_file(dir.path(), "order.json", r#"{"upstream": "api", "end_point": "/x", "delay": "1s"}"#)?;
+    assert!(!program.finish()?.success());
+    assert!(dir.path().join("order.json").exists(), "it is stored, and still in the inbox");
+    let database = rusqlite::Connection::open(dir.path().join(".farcall/farcall.db"))?;
+    assert_eq!(database.execute("UPDATE calls SET file_device = file_device + 1", [])?, 1);
+    database.close().map_err(|(_, error)| error)?;
+    let program = Program::serve(dir.path())?;
+    assert_eq!(response(dir.path(), "order.json")["state"], "succeeded");
+    assert_eq!(program.health()?["accepted"], 1);
+    assert!(!dir.path().join("order.json").exists());
+    assert_eq!(upstream.arrivals().len(), 1);
+    assert_eq!(program.terminate()?.code(), Some(0));
     Ok(())
 }

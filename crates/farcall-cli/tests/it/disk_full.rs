@@ -209,3 +209,24 @@ fn a_limit_of_256_descriptors_is_lived_with() -> Outcome {
     assert_eq!(program.terminate()?.code(), Some(0));
     Ok(())
 }
+
+/// No disk has that much space: files are refused as on one that is full.
+#[test]
+fn a_run_that_has_only_files_without_space_left_names_them_and_ends() -> Outcome {
+    let dir = tempfile::tempdir()?;
+    let config = "store: { min_free: 1024TiB }\nupstreams:\n  api: { base_url: \"http://127.0.0.1:9\" }\n";
+    std::fs::write(dir.path().join("farcall.yml"), config)?;
+    for name in ["one.json", "two.json"] {
+        drop_file(dir.path(), name, r#"{"upstream": "api", "end_point": "/x", "method": "PUT"}"#)?;
+    }
+    let begun = Instant::now();
+    let run = std::process::Command::new(env!("CARGO_BIN_EXE_farcall")).arg("run").arg(dir.path()).output()?;
+    let said = String::from_utf8_lossy(&run.stderr);
+    assert_eq!(run.status.code(), Some(7), "{said}");
+    for words in ["waiting for space", "2 files not taken", "store.min_free", "  one.json", "  two.json"] {
+        assert_eq!(said.matches(words).count(), 1, "{words:?} in {said}");
+    }
+    assert!(begun.elapsed() >= Duration::from_secs(10), "space may come");
+    assert!(dir.path().join("one.json").exists() && dir.path().join("two.json").exists());
+    Ok(())
+}

@@ -1,13 +1,15 @@
 //! A configuration that changes while the program runs: applied within a second, whole or not at all.
 
 use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 use serde_json::json;
 
-use crate::rig::program::{Program, get, post_call};
+use crate::rig::program::{Launch, Program, get, post_call};
 use crate::rig::recorder::{Recorder, Reply};
 use crate::rig::{drop_file, pause, response, until};
 
@@ -157,5 +159,100 @@ fn no_secret_goes_to_where_the_upstream_no_longer_leads() -> Outcome {
     let answer = get(dir.path(), &format!("/v1/calls/{id}"))?;
     assert_eq!(answer.body["error"]["kind"], "invalid", "{}", answer.body);
     assert_eq!((old.arrivals().len(), new.arrivals().len()), (0, 0));
+    Ok(())
+}
+
+/// A connection that stays open over requests.
+struct Line {
+    stream: TcpStream,
+    answers: BufReader<TcpStream>,
+}
+
+impl Line {
+    fn open(address: &str) -> std::io::Result<Self> {
+        let stream = TcpStream::connect(address)?;
+        Ok(Self { answers: BufReader::new(stream.try_clone()?), stream })
+    }
+
+    fn head(&mut self, method: &str, path: &str, token: &str, more: &str) -> std::io::Result<()> {
+        write!(self.stream, "{method} {path} HTTP/1.1\r\nhost: localhost\r\nfarcall-token: {token}\r\n{more}\r\n")
+    }
+
+    /// The status of the next answer, whose body is read to its end.
+    fn status(&mut self) -> Result<u16, Box<dyn std::error::Error>> {
+        let mut line = String::new();
+        self.answers.read_line(&mut line)?;
+        let status = line.split_whitespace().nth(1).ok_or("no status")?.parse()?;
+        let mut length = 0;
+        loop {
+            let mut field = String::new();
+            self.answers.read_line(&mut field)?;
+            match field.trim().split_once(": ") {
+                Some(("content-length", value)) => length = value.parse()?,
+                Some(_) => {}
+                None => break,
+            }
+        }
+        self.answers.read_exact(&mut vec![0; length])?;
+        Ok(status)
+    }
+
+    fn get(&mut self, token: &str) -> Result<u16, Box<dyn std::error::Error>> {
+        self.head("GET", "/v1/calls/call_x", token, "")?;
+        self.status()
+    }
+}
+
+#[test]
+fn tokens_and_the_largest_body_change_while_connections_are_open() -> Outcome {
+    let recorder = Recorder::start(|_, _| Reply::new(200))?;
+    let dir = tempfile::tempdir()?;
+    let with = |server: &str| format!("server: {{ {server} }}\n{}", upstream(&recorder.url(), ""));
+    configure(dir.path(), &with("tokens: [old, kept]"))?;
+    let program = Launch::new(dir.path()).listening().serve()?;
+    let address = program.address();
+    let (mut line, mut begun) = (Line::open(&address)?, Line::open(&address)?);
+    assert_eq!((line.get("old")?, line.get("kept")?, line.get("new")?), (404, 404, 401));
+    // Let in by a token that goes while its body is on its way.
+    let call = json!({"upstream": "api", "end_point": "/begun"}).to_string();
+    begun.head("POST", "/v1/calls", "old", &format!("content-length: {}\r\n", call.len()))?;
+    begun.stream.write_all(&call.as_bytes()[..5])?;
+    pause(Duration::from_millis(100));
+    configure(dir.path(), &with("tokens: [kept, new], max_body: 50"))?;
+    let changed = Instant::now();
+    until("the new token", || line.get("new").ok().filter(|&status| status == 404));
+    assert!(changed.elapsed() < Duration::from_secs(1), "{:?}", changed.elapsed());
+    assert_eq!((line.get("old")?, line.get("kept")?), (401, 404));
+    begun.stream.write_all(&call.as_bytes()[5..])?;
+    assert_eq!(begun.status()?, 202, "what was let in goes on");
+    assert_eq!(begun.get("old")?, 401, "and is judged anew afterwards");
+    line.head("POST", "/v1/calls", "new", "content-length: 51\r\n")?;
+    assert_eq!(line.status()?, 413);
+    // Without tokens everybody who reaches loopback may come in.
+    configure(dir.path(), &with("max_body: 1MiB"))?;
+    let mut line = Line::open(&address)?;
+    until("no token", || line.get("none").ok().filter(|&status| status == 404));
+    configure(dir.path(), &with("tokens: [\"${env:FARCALL_NOT_SET}\"]"))?;
+    logged(&program, REFUSED, 1);
+    assert_eq!(line.get("none")?, 404, "an invalid file changes nothing");
+    assert!(!program.log().contains("server.tokens, "), "{}", program.log());
+    Ok(())
+}
+
+#[test]
+fn how_long_files_settle_changes_for_those_that_wait_already() -> Outcome {
+    let recorder = Recorder::start(|_, _| Reply::new(200))?;
+    let dir = tempfile::tempdir()?;
+    let with = |settle: &str| format!("inbox: {{ settle: {settle} }}\n{}", upstream(&recorder.url(), ""));
+    configure(dir.path(), &with("1h"))?;
+    let program = Program::serve(dir.path())?;
+    drop_file(dir.path(), "bad.json", "{ not yet")?;
+    pause(Duration::from_millis(300));
+    assert!(dir.path().join("bad.json").exists());
+    configure(dir.path(), &with("100ms"))?;
+    logged(&program, APPLIED, 1);
+    let applied = Instant::now();
+    assert_eq!(response(dir.path(), "bad.json")["state"], "rejected");
+    assert!(applied.elapsed() < Duration::from_secs(1), "{:?}", applied.elapsed());
     Ok(())
 }

@@ -15,10 +15,10 @@ use serde_json::{Value, json};
 
 use crate::rig::checker::{assert_kept, drain};
 use crate::rig::command::farcall;
-use crate::rig::program::{Program, get, post_call};
+use crate::rig::program::{Launch, Program, get, post_call};
 use crate::rig::recorder::{Recorder, Reply};
-use crate::rig::until;
 use crate::rig::world::World;
+use crate::rig::{drop_file, response, until};
 
 type Outcome = Result<(), Box<dyn std::error::Error>>;
 
@@ -160,4 +160,64 @@ fn contents(folder: &Path) -> std::io::Result<BTreeMap<String, (u64, SystemTime)
         }
     }
     Ok(found)
+}
+
+/// It dies at each start, as soon as it begins the attempt.
+#[test]
+fn a_call_that_farcall_dies_of_at_each_start_is_poisoned_and_answered() -> Outcome {
+    let dir = tempfile::tempdir()?;
+    let upstream = Recorder::start(|_, _| Reply::new(200))?;
+    std::fs::write(
+        dir.path().join("farcall.yml"),
+        format!("upstreams:\n  api: {{ base_url: \"{}\" }}\n", upstream.url()),
+    )?;
+    let deadly = Launch::new(dir.path()).dying_at(Point::AttemptBegun, 1);
+    drop_file(dir.path(), "deadly.json", r#"{"upstream": "api", "end_point": "/deadly", "method": "PUT", "body": 1}"#)?;
+    for _ in 0..3 {
+        assert!(!deadly.spawn()?.finish()?.success());
+    }
+    // One that lives, or dies of anything else.
+    let program = deadly.serve()?;
+    let answer = response(dir.path(), "deadly.json");
+    assert_eq!((&answer["state"], &answer["error"]["kind"]), (&json!("poisoned"), &json!("internal")), "{answer}");
+    assert_eq!(answer["attempts"], 3);
+    program.kill()?;
+    let program = Program::serve(dir.path())?;
+    drop_file(dir.path(), "other.json", r#"{"upstream": "api", "end_point": "/other", "method": "PUT", "body": 1}"#)?;
+    assert_eq!(response(dir.path(), "other.json")["state"], "succeeded");
+    let paths: Vec<String> = upstream.arrivals().iter().map(|arrival| arrival.path.clone()).collect();
+    assert_eq!(paths, ["/other"], "the deadly one is never sent");
+    assert_eq!(program.terminate()?.code(), Some(0));
+    Ok(())
+}
+
+#[test]
+fn a_file_that_the_inbox_always_breaks_down_on_is_rejected_and_others_are_taken() -> Outcome {
+    let dir = tempfile::tempdir()?;
+    let upstream = Recorder::start(|_, _| Reply::new(200))?;
+    std::fs::write(
+        dir.path().join("farcall.yml"),
+        format!("upstreams:\n  api: {{ base_url: \"{}\" }}\n", upstream.url()),
+    )?;
+    let call = |path: &str| json!({"upstream": "api", "end_point": path, "method": "PUT", "body": 1}).to_string();
+    for n in 0..20 {
+        drop_file(dir.path(), format!("{n}.json"), &call(&format!("/{n}")))?;
+    }
+    drop_file(dir.path(), "deadly.json", &call("/deadly"))?;
+    let program = Launch::new(dir.path()).panicking_on(Point::FileRead, "deadly.json").serve()?;
+    for n in 0..20 {
+        assert_eq!(response(dir.path(), format!("{n}.json"))["state"], "succeeded");
+    }
+    let answer = response(dir.path(), "deadly.json");
+    assert_eq!(answer["state"], "rejected", "{answer}");
+    assert!(answer["error"]["message"].as_str().is_some_and(|message| message.contains("broke down three times")));
+    until("the file has left the inbox", || (!dir.path().join("deadly.json").exists()).then_some(()));
+    assert!(dir.path().join("rejected/deadly.json.problem.json").exists());
+    assert_eq!(std::fs::read_to_string(dir.path().join("rejected/deadly.json"))?, call("/deadly"));
+    assert_eq!(program.log().matches("watching the inbox broke down").count(), 3, "{}", program.log());
+    drop_file(dir.path(), "late.json", &call("/late"))?;
+    assert_eq!(response(dir.path(), "late.json")["state"], "succeeded");
+    assert_eq!(upstream.arrivals().len(), 21);
+    assert_eq!(program.terminate()?.code(), Some(0));
+    Ok(())
 }

@@ -1,11 +1,11 @@
 //! Cancelling: a call ends `cancelled` only when no byte of it will be sent any more; else it ends as it really ends.
 //!
 //! A call that waits ends at once. One whose attempt was let go is left to that attempt, which may have arrived: no
-//! further attempt follows, and what this one comes to is the end.
+//! further attempt follows, and what this one comes to is the end. That is stored, so that it holds after a restart too.
 
-use super::Dispatcher;
 use super::entry::{Cut, Place};
 use super::finish::Over;
+use super::{Dispatcher, Mark, Write};
 use crate::attempt::AttemptOutcome;
 use crate::call::State;
 use crate::id::CallId;
@@ -18,11 +18,14 @@ impl Dispatcher {
         match entry.place {
             Place::Ended => {}
             Place::Running => {
-                entry.is_cancel_requested = true;
+                let is_news = !std::mem::replace(&mut entry.is_cancel_requested, true);
                 let unlaunched: Vec<u32> =
                     entry.live.iter().filter(|live| !live.is_durable).map(|live| live.number).collect();
                 for number in unlaunched {
                     self.cut(call, Some(number), Cut::Cancel);
+                }
+                if is_news {
+                    self.writes.push(Write::Mark { call, mark: Mark::CancelRequested });
                 }
             }
             Place::Lane | Place::Asleep { .. } | Place::Held => {

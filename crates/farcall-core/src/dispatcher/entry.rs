@@ -29,8 +29,6 @@ pub(super) struct Entry {
     pub(super) ready_at: Instant,
     /// It was to be cancelled when an attempt had been let go.
     pub(super) is_cancel_requested: bool,
-    /// Attempts whose handling broke down, since this process has the call.
-    pub(super) deaths: u32,
     /// Attempts that are out.
     pub(super) live: Vec<Live>,
 }
@@ -49,7 +47,6 @@ impl Entry {
             is_stored: true,
             ready_at,
             is_cancel_requested: false,
-            deaths: 0,
             live: Vec::new(),
         }
     }
@@ -83,11 +80,6 @@ impl Entry {
         let method = self.spec.method;
         let leaves = self.hop.is_some_and(|hop| !hop.is_begun_from(method));
         if leaves { self.go_home() } else { None }
-    }
-
-    /// What is known of it here is not stored, so it stays in memory.
-    pub(super) const fn is_pinned(&self) -> bool {
-        self.deaths > 0
     }
 
     pub(super) const fn position(&self) -> Position {

@@ -3,8 +3,10 @@
 //! What a result means is asked of `classify` and `settle`; here it is carried out: slots, counts, writes, the
 //! callbacks.
 
+use std::time::Duration;
+
 use super::entry::{Cut, Entry, Live, Place};
-use super::{AskedBy, AttemptEnd, Callback, Dispatcher, Effect, Progress, Write};
+use super::{AskedBy, AttemptEnd, Callback, Dispatcher, Effect, Mark, Progress, Write};
 use crate::attempt::{AttemptOutcome, AttemptResult, BytesSent};
 use crate::call::{CallSpec, CallbackOf, ErrorKind, Method, Priority, Source, State, TenantId, UpstreamId};
 use crate::classify::{Verdict, classify};
@@ -17,7 +19,9 @@ use crate::time::{Instant, Now};
 use crate::timers::Timer;
 
 /// A call whose handling breaks down so often is not tried again.
-const DEATHS_MAX: u32 = 3;
+pub(super) const DEATHS_MAX: u32 = 3;
+/// An attempt that has been out for so long is not what farcall dies of.
+const SURVIVED_AFTER: Duration = Duration::from_secs(2);
 
 /// An attempt that is over, and what follows for its call.
 pub(super) struct Over {
@@ -30,9 +34,23 @@ impl Dispatcher {
         let Some(entry) = self.calls.get_mut(&attempt.call) else { return };
         let policy = &self.upstreams[entry.spec.upstream.0 as usize].policy;
         let at = now.instant + Terms::new(policy, entry.spec.overrides.as_deref(), entry.method()).timeout();
+        let is_suspect = entry.tries.orphaned > 0;
         if let Some(live) = entry.launched(attempt.number).filter(|live| live.times_out_at.is_none()) {
             live.times_out_at = Some(at);
             self.timers.set(at, Timer::Timeout(attempt));
+            if is_suspect {
+                self.timers.set(now.instant + SURVIVED_AFTER, Timer::Survived(attempt));
+            }
+        }
+    }
+
+    /// Farcall has died with the call's last attempts out; it lives on with this one.
+    pub(super) fn note_survived(&mut self, attempt: AttemptId) {
+        let Some(entry) = self.calls.get_mut(&attempt.call) else { return };
+        let is_out = entry.place == Place::Running && entry.launched(attempt.number).is_some();
+        if is_out && entry.tries.orphaned > 0 {
+            entry.tries.orphaned = 0;
+            self.writes.push(Write::Mark { call: attempt.call, mark: Mark::Survived });
         }
     }
 
@@ -154,6 +172,7 @@ impl Dispatcher {
         // Nobody can report of one that was never let go.
         let place = entry.live.iter().position(|live| live.number == attempt.number && live.is_durable)?;
         let mut live = entry.live.swap_remove(place);
+        entry.tries.orphaned = 0;
         if let Some(at) = live.times_out_at {
             self.timers.cancel(at, Timer::Timeout(attempt));
         }
@@ -268,7 +287,7 @@ impl Dispatcher {
         let entry = &self.calls[&call];
         match over.decision {
             Decision::Wait { .. } | Decision::Requeue { .. } | Decision::HandBack | Decision::Hop { .. }
-                if entry.deaths >= DEATHS_MAX =>
+                if entry.tries.deaths >= DEATHS_MAX =>
             {
                 Decision::End { state: State::Poisoned, error: Some(ErrorKind::Internal) }
             }
@@ -281,7 +300,7 @@ impl Dispatcher {
     fn note_death(&mut self, call: CallId, result: &AttemptResult) {
         let is_death = result.error == Some(ErrorKind::Internal) && result.bytes_sent == BytesSent::Maybe;
         if let Some(entry) = self.calls.get_mut(&call).filter(|_| is_death) {
-            entry.deaths += 1;
+            entry.tries.deaths += 1;
         }
     }
 

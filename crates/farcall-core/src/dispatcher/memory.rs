@@ -85,14 +85,13 @@ impl Dispatcher {
         let Some(entry) = self.calls.get_mut(&call) else { return };
         entry.ready_at = ready_at;
         let (id, lane, position) = (entry.upstream(), entry.lane(), entry.position());
-        let is_pinned = entry.is_pinned();
-        if is_pinned || !self.upstream(id).lanes.is_beyond(lane, position) {
+        if !self.upstream(id).lanes.is_beyond(lane, position) {
             self.let_in(call, asleep);
         } else {
             return self.leave_out(call);
         }
         let last = self.upstream(id).lanes.last(lane).map(|last| last.call);
-        if let Some(last) = last.filter(|last| self.is_too_much(id, lane) && !self.calls[last].is_pinned()) {
+        if let Some(last) = last.filter(|_| self.is_too_much(id, lane)) {
             self.leave_out(last);
         }
         self.want_more(id, lane);

@@ -35,7 +35,7 @@ pub use prune::{Stale, StaleAsk, StaleCall};
 pub use restore::{OpenAttempt, Recovered};
 pub use standing::{Standing, UpstreamStanding, Waiters};
 pub use storage::TURNS_IN_FLIGHT_MAX;
-pub use turn::{AskedBy, AttemptEnd, Callback, Effect, Progress, Seq, Turn, Write};
+pub use turn::{AskedBy, AttemptEnd, Callback, Effect, Mark, Progress, Seq, Turn, Write};
 
 use crate::call::{CallSpec, QuotaId, State, UpstreamId, WaitReason};
 use crate::id::CallId;
@@ -78,6 +78,8 @@ pub struct Dispatcher {
     pruning: Pruning,
     /// The last place that was given at the end of a lane.
     last_place: Instant,
+    /// Calls taken over that farcall may have died of.
+    suspects: u32,
     /// Callbacks that wait until their parent is filed, behind that.
     held: BTreeSet<(CallId, CallId)>,
     commands: UpstreamId,
@@ -122,6 +124,7 @@ impl Dispatcher {
             loads: Loads::default(),
             pruning: Pruning::default(),
             last_place: Instant::MIN,
+            suspects: 0,
             held: BTreeSet::new(),
             commands: UpstreamId(0),
             timers: Timers::default(),
@@ -312,6 +315,7 @@ impl Dispatcher {
             Timer::Wake(call) => self.wake_call(call),
             Timer::Deadline(call) => self.expire(now, call),
             Timer::Timeout(attempt) => self.cut(attempt.call, Some(attempt.number), Cut::Timeout),
+            Timer::Survived(attempt) => self.note_survived(attempt),
             Timer::StoredDeadline => self.loads.deadline_fired(),
             Timer::Load => self.loads.may_ask_again(),
             Timer::Drain => self.cut_all(Cut::Drain),

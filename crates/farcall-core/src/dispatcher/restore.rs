@@ -5,9 +5,10 @@
 use std::time::Duration;
 
 use super::entry::Entry;
+use super::finish::DEATHS_MAX;
 use super::{AttemptEnd, Census, Dispatcher, Effect, Progress, Write};
 use crate::attempt::AttemptOutcome;
-use crate::call::{CallSpec, ErrorKind, State, UpstreamId};
+use crate::call::{CallSpec, ErrorKind, State, UpstreamId, WaitReason};
 use crate::hop::Hop;
 use crate::id::CallId;
 use crate::lane::{LaneId, Position};
@@ -17,6 +18,9 @@ use crate::time::{Instant, Now};
 
 /// Before anything that waits: long enough that nothing has waited that long.
 const LONG_AGO: Duration = Duration::from_secs(100 * 365 * 86_400);
+
+/// How far apart calls are tried again that farcall may have died of: longer than it takes to know that it lives on.
+const SUSPECTS_EVERY: Duration = Duration::from_secs(3);
 
 /// A call as its store kept it.
 #[derive(Debug, Clone, PartialEq)]
@@ -29,6 +33,8 @@ pub struct Recovered {
     pub attempts: u32,
     /// Its place in its lane, when it waits in one.
     pub ready_at: Option<Instant>,
+    /// It was to be cancelled while an attempt was out.
+    pub is_cancel_requested: bool,
     /// Attempts that were out.
     pub open: Vec<OpenAttempt>,
 }
@@ -85,14 +91,11 @@ impl Dispatcher {
     /// A call whose attempts were out: they are stored as unknown, and the call goes on or ends by `on_unknown`.
     fn restore_running(&mut self, now: Now, recovered: Recovered) {
         let went_to = recovered.upstream();
-        let Recovered { spec, state, hop, tries, attempts, open, .. } = recovered;
+        let Recovered { spec, state, hop, mut tries, attempts, is_cancel_requested, open, .. } = recovered;
+        tries.orphaned += u32::from(!open.is_empty());
         let (call, id) = (spec.id, spec.upstream);
-        // It was the first of its lane, and is again: a million others may have come after it.
-        let place = now.instant - LONG_AGO;
-        let mut entry = Entry { hop, ..Entry::new(spec, state, tries, attempts, place) };
-        let policy = &self.upstreams[id.0 as usize].policy;
-        let terms = Terms::new(policy, entry.spec.overrides.as_deref(), entry.method());
-        let decision = decide_interrupted(&terms, tries, ErrorKind::Unknown);
+        let mut entry = Entry { hop, is_cancel_requested, ..Entry::new(spec, state, tries, attempts, now.instant) };
+        let decision = self.decide_orphaned(&entry);
         let proved_at = now.instant + self.quota_of(went_to).limits.jitter();
         let mut ends = open.iter().map(|open| unknown_end(now, open.number, proved_at)).collect::<Vec<_>>();
         let last = ends.pop();
@@ -108,6 +111,8 @@ impl Dispatcher {
         self.census.change(State::Running, state);
         entry.state = state;
         let finished_at = state.is_end().then_some(now.timestamp);
+        entry.ready_at = if state.is_end() { now.instant } else { self.place_of_orphan(now, tries) };
+        let place = entry.ready_at;
         let ready_at = (!state.is_end()).then_some(place);
         let heading = if state.is_end() { entry.go_home() } else { entry.begin_anew() };
         let progress = Progress { state, ready_at, tries, heading, status: None, error, finished_at };
@@ -116,8 +121,35 @@ impl Dispatcher {
             self.effects_after.push(Effect::Ended { call, has_file: entry.spec.has_file });
             self.insert_callbacks(now, &entry.spec, state);
         } else {
-            self.place_new(entry, None);
+            let asleep = (place > now.instant).then_some(WaitReason::Backoff);
+            self.place_new(entry, asleep);
         }
+    }
+
+    /// What follows for a call whose attempts farcall left behind. One that it seems to die of is given up.
+    fn decide_orphaned(&self, entry: &Entry) -> Decision {
+        let policy = &self.upstreams[entry.spec.upstream.0 as usize].policy;
+        let terms = Terms::new(policy, entry.spec.overrides.as_deref(), entry.method());
+        match decide_interrupted(&terms, entry.tries, ErrorKind::Unknown) {
+            end @ Decision::End { .. } => end,
+            _ if entry.is_cancel_requested => Decision::End { state: State::Unknown, error: Some(ErrorKind::Unknown) },
+            _ if entry.tries.orphaned >= DEATHS_MAX => {
+                Decision::End { state: State::Poisoned, error: Some(ErrorKind::Internal) }
+            }
+            goes_on
+            @ (Decision::Wait { .. } | Decision::Requeue { .. } | Decision::HandBack | Decision::Hop { .. }) => goes_on,
+        }
+    }
+
+    /// Where a call waits whose attempt was out. It was the first of its lane, and is again: a million others may have
+    /// come after it. Those that farcall may have died of go one after the other, and the first not before farcall has
+    /// lived for a while without them, so that the next death tells which.
+    fn place_of_orphan(&mut self, now: Now, tries: Tries) -> Instant {
+        if tries.orphaned + 1 < DEATHS_MAX {
+            return now.instant - LONG_AGO;
+        }
+        self.suspects += 1;
+        now.instant + SUSPECTS_EVERY * self.suspects
     }
 }
 

@@ -13,7 +13,7 @@ use crate::time::Now;
 use crate::timers::Timer;
 
 /// Turns that may be on their way to the disk at once.
-pub const TURNS_IN_FLIGHT_MAX: usize = 4;
+pub const TURNS_IN_FLIGHT_MAX: usize = 32;
 /// How long to wait after a failed commit; twice as long after each further one.
 const RETRY_BASE: Duration = Duration::from_millis(100);
 const RETRY_MAX: Duration = Duration::from_secs(1);

@@ -9,6 +9,7 @@ use std::time::Duration;
 mod cancels;
 mod failures;
 mod prune;
+mod restarts;
 
 use super::*;
 use crate::attempt::{AttemptKind, AttemptOutcome, AttemptResult, BytesSent};
@@ -409,6 +410,7 @@ fn an_attempt_that_was_out_at_the_crash_is_unknown_and_costs_no_retry() {
             tries: Tries::default(),
             attempts: 1,
             ready_at: None,
+            is_cancel_requested: false,
             open: vec![OpenAttempt { number: 1 }],
         };
         bench.dispatcher.restore(bench.now(), recovered);

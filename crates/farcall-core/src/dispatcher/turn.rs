@@ -52,6 +52,17 @@ pub enum Write {
     Prune { call: CallId, state: State, grants_since: Instant },
     /// The idempotency key of a call that ended long ago may name another.
     FreeKey { call: CallId },
+    /// Something to remember of a call that runs.
+    Mark { call: CallId, mark: Mark },
+}
+
+/// What is remembered of a call that runs, beside its attempts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mark {
+    /// It is to be cancelled: no further attempt is made, also after a restart.
+    CancelRequested,
+    /// Its attempt is not what farcall dies of.
+    Survived,
 }
 
 impl Write {
@@ -63,6 +74,7 @@ impl Write {
             | Self::Close { call, .. }
             | Self::Release { call, .. }
             | Self::Filed { call }
+            | Self::Mark { call, .. }
             | Self::Prune { call, .. }
             | Self::FreeKey { call } => call,
             Self::Start { attempt, .. } => attempt.call,

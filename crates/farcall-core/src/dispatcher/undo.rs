@@ -152,6 +152,7 @@ fn refused(writes: &[Write]) -> Refused {
             | Write::Close { .. }
             | Write::Release { .. }
             | Write::Filed { .. }
+            | Write::Mark { .. }
             | Write::Prune { .. }
             | Write::FreeKey { .. } => {}
         }

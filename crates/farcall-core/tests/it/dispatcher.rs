@@ -216,6 +216,7 @@ impl Journal {
             | Write::Filed { .. }
             | Write::Prune { .. }
             | Write::FreeKey { .. } => {}
+            Write::Mark { call, .. } => prop_assert!(self.inserted.contains(&call) && !self.ended.contains(&call)),
         }
         Ok(())
     }

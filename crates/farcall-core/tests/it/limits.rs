@@ -96,6 +96,17 @@ fn insist(bench: &mut Bench, wish: Wish) {
     }
 }
 
+fn play(bench: &mut Bench, acts: Vec<Act>) {
+    for act in acts {
+        match act {
+            Act::Send(wish) => insist(bench, wish),
+            Act::Pass(time) => bench.pass(time),
+            Act::Crash { counts, downtime } => bench.crash(&counts, downtime),
+            Act::Change { limits, lag } => bench.change(limits, lag),
+        }
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 1_500, ..ProptestConfig::default() })]
 
@@ -108,14 +119,7 @@ proptest! {
     ) {
         let network = network(&policy, &acts, base, wild);
         let mut bench = Bench::new(policy, network);
-        for act in acts {
-            match act {
-                Act::Send(wish) => insist(&mut bench, wish),
-                Act::Pass(time) => bench.pass(time),
-                Act::Crash { counts, downtime } => bench.crash(&counts, downtime),
-                Act::Change { limits, lag } => bench.change(limits, lag),
-            }
-        }
+        play(&mut bench, acts);
         bench.pass(Duration::from_secs(100_000));
         prop_assert_eq!(bench.excess(), None);
     }
@@ -128,14 +132,7 @@ proptest! {
     ) {
         let network = network(&policy, &acts, Duration::from_millis(1), Duration::from_millis(1));
         let mut bench = Bench::new(policy, network);
-        for act in acts {
-            match act {
-                Act::Send(wish) => insist(&mut bench, wish),
-                Act::Pass(time) => bench.pass(time),
-                Act::Crash { counts, downtime } => bench.crash(&counts, downtime),
-                Act::Change { limits, lag } => bench.change(limits, lag),
-            }
-        }
+        play(&mut bench, acts);
         // Everything out has ended by then; smoothing may space a large cost by many intervals.
         bench.pass(Duration::from_secs(41));
         let policy = bench.policies.last().expect("there is one from the start").clone();

@@ -19,8 +19,10 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
 );
 
 /// The secret that a receiver shares with us. It shows itself to nobody.
+///
+/// Boxed, because it is a kilobyte and most calls have none.
 #[derive(Clone)]
-pub struct SigningKey(hmac::Key);
+pub struct SigningKey(Box<hmac::Key>);
 
 /// Why a text is no signing secret. Never with the text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -51,7 +53,7 @@ impl SigningKey {
         if !KEY_BYTES.contains(&key.len()) {
             return Err(SigningKeyError::Length { bytes: key.len() });
         }
-        Ok(Self(hmac::Key::new(hmac::HMAC_SHA256, &key)))
+        Ok(Self(Box::new(hmac::Key::new(hmac::HMAC_SHA256, &key))))
     }
 
     /// The signature of a message, as the header `webhook-signature` has it.

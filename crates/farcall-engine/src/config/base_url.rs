@@ -7,6 +7,7 @@ use url::Url;
 use super::diagnostic::Span;
 use super::reader::Reader;
 use super::tree::Node;
+use crate::one_host::with_one_host;
 
 /// Reads the `base_url` of an upstream.
 pub(super) fn read(reader: &mut Reader<'_>, node: &Node) -> Option<(Url, Span)> {
@@ -20,6 +21,10 @@ pub(super) fn read(reader: &mut Reader<'_>, node: &Node) -> Option<(Url, Span)> 
             }
             return None;
         }
+    };
+    let Some(url) = with_one_host(url) else {
+        reader.error(node.span, "a base URL names a host");
+        return None;
     };
     let (message, hint) = match mistake(&url) {
         None => return Some((url, node.span)),

@@ -27,13 +27,9 @@ impl Live {
 
 /// The keys in which two configurations differ that only a start reads.
 pub fn needs_restart(before: &Config, after: &Config) -> Vec<&'static str> {
-    let (server, was) = (&after.server, &before.server);
     let differences = [
-        ("server.listen", server.listen != was.listen),
-        ("server.tokens", server.tokens != was.tokens),
-        ("server.max_body", server.max_body != was.max_body),
+        ("server.listen", after.server.listen != before.server.listen),
         ("store.path", after.store.path != before.store.path),
-        ("inbox.settle", after.inbox.settle != before.inbox.settle),
     ];
     differences.into_iter().filter(|(_, differs)| *differs).map(|(key, _)| key).collect()
 }

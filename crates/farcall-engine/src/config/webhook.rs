@@ -9,6 +9,7 @@ use super::model::Webhook;
 use super::reader::{KeyReader, Reader};
 use super::tree::{Entry, Node, Value};
 use crate::callback::SigningKey;
+use crate::one_host::with_one_host;
 use crate::secret::Template;
 
 /// Secrets of one receiver at a time: the one in use, and those being replaced.
@@ -55,6 +56,10 @@ fn read_url(reader: &mut Reader<'_>, node: &Node) -> Option<Url> {
             reader.error(node.span, format!("no valid URL: {error}"));
             return None;
         }
+    };
+    let Some(url) = with_one_host(url) else {
+        reader.error(node.span, "a callback's URL names a host");
+        return None;
     };
     let message = if !matches!(url.scheme(), "http" | "https") {
         "a callback's URL begins with http:// or https://"

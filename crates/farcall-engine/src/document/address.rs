@@ -15,6 +15,7 @@ use super::parse::CallKeys;
 use super::{RejectionKind, Routing, UpstreamRef};
 use crate::config::Upstream;
 use crate::nearest::nearest;
+use crate::one_host::with_one_host;
 
 /// The longest URL, which is what the HTTP client can carry.
 const URL_BYTES_MAX: usize = 65_534;
@@ -187,6 +188,7 @@ fn parse(field: &Field<'_>, text: &str) -> Result<Url, Fault> {
         return Err(field.wrong("must not hold user information before the host"));
     }
     let url = Url::parse(text).map_err(|error| field.wrong(format_args!("is no URL: {error}")))?;
+    let url = with_one_host(url).ok_or_else(|| field.wrong("names no host"))?;
     if hides_dot_segments(url.path()) {
         return Err(field.wrong("must not hide dot segments behind encoded slashes"));
     }

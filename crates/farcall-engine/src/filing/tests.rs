@@ -92,6 +92,7 @@ fn ended(id: CallId) -> CallRecord {
         started_at: None,
         attempts: 1,
         progress: Progress::waiting(State::Succeeded, None),
+        cancel_requested: false,
         has_overrides: false,
         callback_of: None,
         retry_of: None,

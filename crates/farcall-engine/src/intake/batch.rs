@@ -14,6 +14,7 @@ use farcall_store::record::FileIdentity;
 use tokio::sync::oneshot;
 use tracing::{info, warn};
 
+use super::casualties;
 use super::directory::Inbox;
 use super::ledger::{APPEARANCE_DELAY, Decision, Name, Oddity, Sight, Stamp};
 use super::look::{self, Look};
@@ -42,6 +43,11 @@ struct Judged {
 impl Inbox {
     /// Looks at a batch of names and does what follows.
     pub(super) fn handle(&mut self, names: &[Name]) {
+        if let [name] = names
+            && self.gives_up(name)
+        {
+            return;
+        }
         let candidates = self.look_at(names);
         // Whoever was writing while we read is known before anything is decided.
         self.note_changes();
@@ -53,6 +59,31 @@ impl Inbox {
             self.reject(&judged.rejected);
         }
         self.publish_status();
+    }
+
+    /// Whether our handling broke down on this file too often; then it is rejected, or left where it is.
+    fn gives_up(&mut self, name: &Name) -> bool {
+        let file = name.escape_ascii();
+        match self.casualties.judge(name) {
+            casualties::Verdict::Handle => return false,
+            casualties::Verdict::Leave { is_news: true } => {
+                tracing::error!(%file, "farcall's handling of a call file breaks down, it stays in the inbox");
+            }
+            casualties::Verdict::Leave { is_news: false } => {}
+            casualties::Verdict::GiveUp => {
+                let Some(folder) = &self.folder else { return true };
+                match look::look(folder.as_fd(), name, self.settings.config.now().server.max_body) {
+                    Look::Read(stamp, _) | Look::TooLarge(stamp) => {
+                        self.reject(&[(stamp.identity(name), broke_down())]);
+                    }
+                    Look::Gone => self.ledger.forget(name),
+                    Look::Odd(_) | Look::Changing | Look::Failed(_) => {
+                        self.ledger.look_again(name, clock::now().instant, RETRY_DELAY);
+                    }
+                }
+            }
+        }
+        true
     }
 
     fn look_at(&mut self, names: &[Name]) -> Vec<Candidate> {
@@ -79,7 +110,7 @@ impl Inbox {
                 continue;
             }
             if let Look::Read(_, bytes) = &look {
-                crash::reach(Point::FileRead);
+                crash::reach_at(Point::FileRead, name);
                 bytes_read += bytes.len();
             }
             candidates.push(Candidate::new(Arc::clone(name), look, &routing, config.server.max_body));
@@ -112,7 +143,12 @@ impl Inbox {
         let sent = self.offers.blocking_send(Offer { files, verdicts });
         let answer =
             sent.ok().and_then(|()| answer.blocking_recv().ok()).filter(|answer| answer.len() == offered.len());
+        if answer.is_none() && !self.offers.is_closed() {
+            // Whoever was to answer broke down on one of these files.
+            self.casualties.break_down();
+        }
         let verdicts = answer.unwrap_or_else(|| vec![Verdict::Refused; offered.len()]);
+        self.status.is_refused = verdicts.contains(&Verdict::Refused);
         let mut taken = Vec::with_capacity(offered.len());
         let now = clock::now().instant;
         for ((file, bytes), verdict) in offered.into_iter().zip(verdicts) {
@@ -206,6 +242,14 @@ impl Candidate {
         let sight = if read.is_ok() { Sight::Valid(stamp) } else { Sight::Invalid(stamp) };
         Self { name, sight, contents: Some((stamp, bytes, read)) }
     }
+}
+
+fn broke_down() -> Rejection {
+    let message =
+        "farcall's handling of this file broke down three times, which is a mistake in farcall; its log tells \
+                   more"
+            .to_owned();
+    Rejection { kind: RejectionKind::Invalid, message, key: None, line: None, column: None }
 }
 
 fn too_large(size: u64, bytes_max: u64) -> Rejection {

@@ -15,6 +15,7 @@ use rustix::fs::{CWD, Dir};
 use tokio::sync::{mpsc, watch as watched};
 use tracing::warn;
 
+use super::casualties::Casualties;
 use super::ledger::{Ledger, Name};
 use super::look;
 use super::watch::{Notice, Watch};
@@ -27,12 +28,24 @@ const WAITING_NAMES_MAX: usize = 65_536;
 /// Of a batch, what is left to the scan while one is going on.
 const SCAN_SHARE: usize = OFFER_FILES_MAX / 4;
 
+/// What an inbox is given, and what of it outlives one that breaks down.
+#[derive(Debug, Clone)]
+pub(super) struct Owner {
+    pub(super) settings: Settings,
+    pub(super) filing: Arc<Filing>,
+    pub(super) offers: mpsc::Sender<Offer>,
+    pub(super) publish: watched::Sender<Status>,
+    pub(super) control: Arc<Control>,
+    pub(super) casualties: Arc<Casualties>,
+}
+
 pub(super) struct Inbox {
     pub(super) settings: Settings,
     pub(super) filing: Arc<Filing>,
     pub(super) offers: mpsc::Sender<Offer>,
     publish: watched::Sender<Status>,
     control: Arc<Control>,
+    pub(super) casualties: Arc<Casualties>,
     pub(super) ledger: Ledger,
     /// Nothing while the directory cannot be opened.
     pub(super) folder: Option<OwnedFd>,
@@ -49,13 +62,8 @@ pub(super) struct Inbox {
 }
 
 impl Inbox {
-    pub(super) fn new(
-        settings: Settings,
-        filing: Arc<Filing>,
-        offers: mpsc::Sender<Offer>,
-        publish: watched::Sender<Status>,
-        control: Arc<Control>,
-    ) -> Self {
+    pub(super) fn new(owner: Owner) -> Self {
+        let Owner { settings, filing, offers, publish, control, casualties } = owner;
         // What an earlier one counted, before it broke down.
         let Status { answered, taken, rejected, .. } = *publish.borrow();
         let status = Status { answered, taken, rejected, ..Status::default() };
@@ -66,6 +74,7 @@ impl Inbox {
             offers,
             publish,
             control,
+            casualties,
             folder: None,
             watch: None,
             scan: None,
@@ -82,6 +91,7 @@ impl Inbox {
     pub(super) fn run(mut self) {
         while !self.control.is_stopping() && !self.offers.is_closed() {
             let now = clock::now();
+            self.ledger.settle_within(self.settings.config.now().inbox.settle, now.instant);
             self.begin_scan_if_due(now.instant);
             self.note_changes();
             let names = self.next_names(now.instant);
@@ -89,7 +99,11 @@ impl Inbox {
                 self.publish_status();
                 self.wait(now.instant);
             } else {
-                self.handle(&names);
+                for names in self.casualties.batches(names) {
+                    self.casualties.begin(&names);
+                    self.handle(&names);
+                    self.casualties.end();
+                }
             }
         }
         self.publish_status();

@@ -122,6 +122,17 @@ impl Ledger {
         }
     }
 
+    /// How long a file that does not parse is left; one that is waited for is looked at again.
+    pub(super) fn settle_within(&mut self, settle: Duration, now: Instant) {
+        if std::mem::replace(&mut self.settle, settle) == settle {
+            return;
+        }
+        let waiting = self.entries.iter().filter(|(_, entry)| entry.look.is_some());
+        for name in waiting.map(|(name, _)| Arc::clone(name)).collect::<Vec<_>>() {
+            self.reschedule(&name, Some(now));
+        }
+    }
+
     /// How many names wait.
     pub(super) fn len(&self) -> usize {
         self.entries.len()

@@ -5,6 +5,7 @@
 //! When to look at a file, and when to give it up, is decided in `ledger`; whether a call is accepted, by the engine.
 
 mod batch;
+mod casualties;
 mod directory;
 mod ledger;
 mod look;
@@ -28,7 +29,8 @@ use tokio::sync::{mpsc, oneshot, watch as watched};
 use crate::config::Live;
 use crate::document::{Document, Rejection};
 use crate::result_file::Filing;
-use directory::Inbox;
+use casualties::Casualties;
+use directory::{Inbox, Owner};
 
 /// How often the directory is read in full, whatever the notifications said.
 pub const RESCAN_INTERVAL: Duration = Duration::from_secs(5);
@@ -97,6 +99,8 @@ pub struct Status {
     pub waiting: usize,
     pub taken: u64,
     pub rejected: u64,
+    /// The engine cannot store what it was offered last; the files stay, and are offered again.
+    pub is_refused: bool,
 }
 
 /// The watching thread, as its owner sees it.
@@ -105,6 +109,16 @@ pub struct Intake {
     control: Arc<Control>,
     status: watched::Receiver<Status>,
     thread: JoinHandle<()>,
+}
+
+/// Makes the thread look round at once, for whatever may have changed.
+#[derive(Debug, Clone)]
+pub(crate) struct Waker(Arc<Control>);
+
+impl Waker {
+    pub(crate) fn wake(&self) {
+        self.0.wake();
+    }
 }
 
 /// What the owner tells the thread.
@@ -133,11 +147,12 @@ impl Intake {
         let (publish, status) = watched::channel(Status::default());
         let watched = Arc::clone(&control);
         let watch = move || {
-            let inbox = || {
-                Inbox::new(settings.clone(), Arc::clone(&filing), offers.clone(), publish.clone(), Arc::clone(&watched))
-            };
+            let casualties = Arc::new(Casualties::default());
+            let owner = Owner { settings, filing, offers, publish, control: Arc::clone(&watched), casualties };
             // A mistake of ours costs what the thread had in mind, and no file: the next scan finds them all.
-            while catch_unwind(AssertUnwindSafe(|| inbox().run())).is_err() && !watched.is_stopping() {
+            while catch_unwind(AssertUnwindSafe(|| Inbox::new(owner.clone()).run())).is_err() && !watched.is_stopping()
+            {
+                owner.casualties.break_down();
                 tracing::error!("watching the inbox broke down, beginning anew");
                 watched.wait(BROKE_DOWN_DELAY);
             }
@@ -156,6 +171,11 @@ impl Intake {
         let request = self.control.rescans_asked.fetch_add(1, Ordering::AcqRel) + 1;
         self.control.wake();
         request
+    }
+
+    /// A way to make it look round at once.
+    pub(crate) fn waker(&self) -> Waker {
+        Waker(Arc::clone(&self.control))
     }
 
     /// Tells the thread to end. It does so after the offer it waits on is answered or dropped.

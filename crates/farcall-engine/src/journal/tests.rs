@@ -26,7 +26,7 @@ impl Bench {
     }
 
     fn commit(&self, seq: u64) {
-        self.journal.commit(Seq(seq), vec![insert(seq)]);
+        self.journal.commit(Seq(seq), vec![insert(seq)], 0);
     }
 
     /// The next that is said of a commit.
@@ -66,6 +66,7 @@ fn insert(number: u64) -> Write {
         started_at: None,
         attempts: 0,
         progress: Progress::waiting(CallState::Queued, None),
+        cancel_requested: false,
         has_overrides: false,
         callback_of: None,
         retry_of: None,

@@ -94,11 +94,16 @@ impl Filing {
     /// When the folders cannot be used.
     pub fn clear_inbox<'f>(&self, files: impl IntoIterator<Item = &'f FileIdentity>) -> Result<(), FileError> {
         let folders = Folders::open(&self.dir)?;
+        let failed = |source| FileError { action: "look at it", folder: ".", source };
+        let device = rustix::fs::fstat(folders.inbox()).map_err(failed)?.st_dev;
         for file in files {
-            let is_it = rustix::fs::statat(folders.inbox(), &*file.name, AtFlags::SYMLINK_NOFOLLOW)
-                .is_ok_and(|stat| is_file(&stat, file));
-            let inode = (file.device, file.inode);
-            if is_it && let Cleared::Stuck(error) = self.clear_stuck(folders.inbox(), &file.name, inode) {
+            // A reboot may number the disks anew: what lay in this folder lies there still, on whatever device it is.
+            let renumbered = FileIdentity { device, ..file.clone() };
+            let found = rustix::fs::statat(folders.inbox(), &*file.name, AtFlags::SYMLINK_NOFOLLOW);
+            let found = found.ok().filter(|stat| is_file(stat, file) || is_file(stat, &renumbered));
+            let Some(stat) = found else { continue };
+            let inode = (stat.st_dev, stat.st_ino);
+            if let Cleared::Stuck(error) = self.clear_stuck(folders.inbox(), &file.name, inode) {
                 let name = file.name.escape_ascii();
                 tracing::warn!(file = %name, %error, "a call file cannot be removed; its call is known");
                 self.stuck().insert(inode, file.changed_ns);

@@ -3,6 +3,7 @@
 //! Cutting an attempt off closes its connection, or ends its program; the report says whether anything was sent.
 
 use std::path::PathBuf;
+use std::pin::pin;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -162,11 +163,11 @@ impl Run {
 
 impl Attempt {
     pub(super) async fn run(self, target: Target) {
-        let made = async {
+        let made = pin!(async {
             let made = self.make(target).await;
             crash::reach(Point::AttemptEnded);
             made
-        };
+        });
         let Made { report, next } = casualty::made(made).await;
         // A loop that is gone has cut everything off; its successor finds the attempt open.
         let _ = self.messages.send(Message::Reported { attempt: self.id, report: Box::new(report), next }).await;

@@ -75,6 +75,7 @@ impl Run {
             started_at: None,
             attempts: 0,
             progress: record::Progress::waiting(State::Queued, None),
+            cancel_requested: false,
             has_overrides: false,
             callback_of: Some(callback.parent),
             retry_of: None,

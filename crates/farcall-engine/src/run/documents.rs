@@ -28,12 +28,12 @@ pub(super) struct Documents {
 }
 
 impl Documents {
-    pub(super) fn keep(&mut self, call: CallId, kept: Kept, text_bytes: usize) {
+    pub(super) fn keep(&mut self, call: CallId, kept: Arc<Kept>, text_bytes: usize) {
         let bytes = kept_bytes(text_bytes);
         self.forget(call);
         if self.bytes + bytes <= KEPT_BYTES_MAX {
             self.bytes += bytes;
-            self.kept.insert(call, (Arc::new(kept), bytes));
+            self.kept.insert(call, (kept, bytes));
         }
     }
 

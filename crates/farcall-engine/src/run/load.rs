@@ -6,7 +6,6 @@
 use std::num::NonZeroU32;
 use std::sync::Arc;
 
-use bytes::Bytes;
 use farcall_core::call::{CallSpec, CallbackOf, Method, Overrides, Priority, UpstreamId};
 use farcall_core::dispatcher::{Event, LaneLoad, Loaded, Recovered, Wanted};
 use farcall_core::hop::Hop;
@@ -16,7 +15,7 @@ use farcall_core::settle::Tries;
 use farcall_core::steady::SteadyClock;
 use farcall_core::time::Now;
 use farcall_store::port::{LaneRange, Legible, ReadError, Reader};
-use farcall_store::record::{CallRecord, Damaged, LaneName};
+use farcall_store::record::{CallRecord, Damaged, LaneName, RequestRecord};
 
 use super::callbacks::{COMMAND_KEY, OwnWebhook};
 use super::documents::{Kept, kept_bytes};
@@ -25,7 +24,7 @@ use super::{Message, Run};
 use crate::cause::chain;
 use crate::clock;
 use crate::config::Config;
-use crate::document::{self, Document, OwnCallback, Routing, UpstreamRef};
+use crate::document::{self, OwnCallback, Routing, UpstreamRef};
 use crate::upstreams::{Making, Serves, UpstreamError, Upstreams, limit_key};
 
 /// Documents read in one snapshot.
@@ -54,7 +53,7 @@ struct Asked {
 #[derive(Debug)]
 struct Waiting {
     record: CallRecord,
-    document: Option<(Document, usize)>,
+    document: Option<(Arc<Kept>, usize)>,
     callback: Option<OwnCallback>,
 }
 
@@ -158,9 +157,9 @@ impl Run {
                 called_back.push(record.id);
             }
         }
-        if let Some((document, text_bytes)) = document {
-            own.overrides = overrides(&document).filter(|_| record.has_overrides);
-            self.documents.keep(record.id, Kept { document, via: record.via }, text_bytes);
+        if let Some((kept, text_bytes)) = document {
+            own.overrides = overrides(&kept.document).filter(|_| record.has_overrides);
+            self.documents.keep(record.id, kept, text_bytes);
         }
         Ok(Some(recovered(&record, upstream, self.steady, own)))
     }
@@ -190,9 +189,16 @@ pub(super) fn recovered(record: &CallRecord, upstream: UpstreamId, steady: Stead
         spec,
         state: progress.state,
         hop,
-        tries: Tries { retries: progress.retries, requeues: progress.requeues, throttles: progress.throttles },
+        tries: Tries {
+            retries: progress.retries,
+            requeues: progress.requeues,
+            throttles: progress.throttles,
+            deaths: progress.deaths,
+            orphaned: progress.orphaned,
+        },
         attempts: record.attempts,
         ready_at: progress.ready_at.map(|at| steady.instant(at)),
+        is_cancel_requested: record.cancel_requested,
         open: Vec::new(),
     }
 }
@@ -283,7 +289,7 @@ impl Found {
                 .collect();
             let ids: Vec<CallId> = wanted.iter().map(|waiting| waiting.record.id).collect();
             for (waiting, stored) in wanted.iter_mut().zip(reader.requests(&ids)?) {
-                kept_bytes += waiting.understand(&stored.map(|stored| stored.document).unwrap_or_default(), routing);
+                kept_bytes += waiting.understand(stored, routing);
             }
         }
         Ok(())
@@ -291,11 +297,13 @@ impl Found {
 }
 
 impl Waiting {
-    /// Gives what it takes to keep the document.
-    fn understand(&mut self, bytes: &Bytes, routing: &Routing<'_>) -> usize {
-        self.document = document::parse(bytes, routing).ok().map(|document| (document, bytes.len()));
+    /// Gives what it takes to keep the document. Of a call whose document is damaged its attempt says so.
+    fn understand(&mut self, stored: Option<RequestRecord>, routing: &Routing<'_>) -> usize {
+        let Some(RequestRecord { via, document: bytes }) = stored else { return 0 };
+        let kept = |document| (Arc::new(Kept { document, via }), bytes.len());
+        self.document = document::parse(&bytes, routing).ok().map(kept);
         if self.record.has_overrides {
-            self.callback = document::callback_of(bytes, routing);
+            self.callback = document::callback_of(&bytes, routing);
         }
         kept_bytes(bytes.len())
     }

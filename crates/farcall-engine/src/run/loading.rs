@@ -3,6 +3,7 @@
 //! Only a short cut. An attempt whose document cannot be read or understood here, or that comes while a read breaks
 //! down, reads it again by itself and reports what is wrong.
 
+use std::pin::pin;
 use std::sync::Arc;
 
 use farcall_core::id::CallId;
@@ -38,7 +39,7 @@ impl Run {
 }
 
 async fn make(unread: Vec<Unread>, tasks: TaskTracker) {
-    let kept = casualty::survived(load(&unread)).await.unwrap_or_default();
+    let kept = casualty::survived(pin!(load(&unread))).await.unwrap_or_default();
     let kept = kept.into_iter().map(|kept| kept.map(Arc::new)).chain(std::iter::repeat(None));
     for (Unread { attempt, way }, kept) in unread.into_iter().zip(kept) {
         tasks.spawn(attempt.run(Target::Http { kept, way }));

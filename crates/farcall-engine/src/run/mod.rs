@@ -40,6 +40,7 @@ use farcall_store::port::{CommitError, Reader};
 use tokio::sync::{mpsc, watch};
 use tokio_util::task::TaskTracker;
 
+pub(crate) use casualty::survived;
 pub(crate) use load::next_reference;
 pub(crate) use message::Message;
 
@@ -252,7 +253,7 @@ impl Run {
         }
         if !turn.writes.is_empty() {
             let writes = turn.writes.iter().map(|write| self.translate(write, now)).collect();
-            self.journal.commit(turn.seq, writes);
+            self.journal.commit(turn.seq, writes, self.pending.running.len());
         }
         self.perform(turn.effects);
         self.forget_left();

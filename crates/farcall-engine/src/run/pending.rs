@@ -73,6 +73,7 @@ impl Pending {
                 | Write::Close { .. }
                 | Write::Release { .. }
                 | Write::Filed(_)
+                | Write::Mark { .. }
                 | Write::Prune(_)
                 | Write::FreeKey(_) => {}
             }

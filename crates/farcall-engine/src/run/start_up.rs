@@ -74,8 +74,7 @@ pub(crate) struct Started {
 /// Takes the store over and makes the loop.
 pub(crate) fn start(mut store: Box<dyn Store>, options: Options) -> Result<Started, StartError> {
     let recovery = store.take_over()?;
-    let mut reader = store.reader()?;
-    let now = clock::now();
+    let (mut reader, now) = (store.reader()?, clock::now());
     let steady = go_on(store.as_mut(), &recovery, now)?;
     let mut rng = fastrand::Rng::new();
     let filing = Arc::new(Filing::new(&options.directory, now.timestamp.as_micros().unsigned_abs()));
@@ -92,7 +91,7 @@ pub(crate) fn start(mut store: Box<dyn Store>, options: Options) -> Result<Start
     let journal = Journal::start(store, sender.clone()).map_err(no_thread("start the store's thread"))?;
     let spawner = Arc::new(Spawner::new(options.launcher).map_err(no_thread("start the spawning thread"))?);
     let damaged = DamagedCalls::met(recovery.damaged);
-    let first = first_snapshot(&dispatcher, recovery.unfiled.len(), &damaged);
+    let first = first_snapshot(&dispatcher, recovery.unfiled.len(), damaged.live());
     let (unfiled, (snapshots, watched)) = (first.unfiled, watch::channel(first));
     let last_overview = Arc::new(OnceLock::new());
     let handle = Handle {
@@ -102,6 +101,7 @@ pub(crate) fn start(mut store: Box<dyn Store>, options: Options) -> Result<Start
         config: live.clone(),
         last_overview: Arc::clone(&last_overview),
         inbox: None,
+        inbox_waker: None,
     };
     let run = Run {
         config,
@@ -147,9 +147,9 @@ fn no_thread(what: &'static str) -> impl FnOnce(std::io::Error) -> StartError {
     move |source| StartError::Io { what, source }
 }
 
-fn first_snapshot(dispatcher: &Dispatcher, unfiled: usize, damaged: &DamagedCalls) -> Snapshot {
+fn first_snapshot(dispatcher: &Dispatcher, unfiled: usize, damaged: u64) -> Snapshot {
     let unfiled = u64::try_from(unfiled).unwrap_or(u64::MAX);
-    Snapshot { census: dispatcher.durable_census(), unfiled, damaged: damaged.live(), ..Snapshot::default() }
+    Snapshot { census: dispatcher.durable_census(), unfiled, damaged, ..Snapshot::default() }
 }
 
 /// The filer, with what an earlier process did not file.

@@ -2,6 +2,8 @@
 //!
 //! Nothing is acknowledged before its commit, and an idempotency key names one call from the moment it is offered.
 
+use std::sync::Arc;
+
 use farcall_core::call::{CallSpec, Method, Overrides, State, TenantId, UpstreamId};
 use farcall_core::dispatcher::Event;
 use farcall_core::id::CallId;
@@ -77,7 +79,7 @@ impl Run {
         self.pending.unacknowledged.insert(id, Unacknowledged { key, file, waiting: Vec::new() });
         self.dispatcher.handle(now, Event::Offered(Box::new(spec)));
         if self.dispatcher.is_loaded(id) {
-            self.documents.keep(id, kept, text_bytes);
+            self.documents.keep(id, Arc::new(kept), text_bytes);
         }
         Ok(Accepted { id, is_replay: false })
     }
@@ -235,6 +237,7 @@ fn new_record(
         started_at: None,
         attempts: 0,
         progress: Progress::waiting(State::Queued, None),
+        cancel_requested: false,
         has_overrides: spec.overrides.is_some() || spec.callback.is_some(),
         callback_of: None,
         retry_of: None,

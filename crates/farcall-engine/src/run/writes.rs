@@ -50,6 +50,7 @@ impl Run {
             Write::Close { call, until } => port::Write::Close { call, until: self.steady.steady(until) },
             Write::Release { call, ready_at } => port::Write::Release { call, ready_at: self.steady.steady(ready_at) },
             Write::Filed { call } => port::Write::Filed(call),
+            Write::Mark { call, mark } => port::Write::Mark { call, mark },
             Write::Prune { call, state: _, grants_since } => {
                 port::Write::Prune(port::Prune { call, grants_since: self.steady.steady(grants_since) })
             }
@@ -135,6 +136,8 @@ fn stored_progress(progress: Progress, steady: SteadyClock, message: Option<&str
         retries: progress.tries.retries,
         requeues: progress.tries.requeues,
         throttles: progress.tries.throttles,
+        deaths: progress.tries.deaths,
+        orphaned: progress.tries.orphaned,
         finished_at: progress.finished_at,
         status: progress.status,
         error: progress.error.map(|kind| error(kind, message, progress.status, None)),

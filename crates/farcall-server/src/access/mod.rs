@@ -4,6 +4,7 @@
 //! under a name of its own that points here (DNS rebinding: `host`), nor by sending a request across (`site`). With
 //! tokens neither can, because no browser adds our headers by itself.
 
+mod gate;
 mod host;
 mod site;
 mod token;
@@ -12,6 +13,7 @@ use farcall_core::call::Via;
 use http::request::Parts;
 
 use crate::problem::{Code, Problem};
+pub(crate) use gate::Gate;
 use host::Authority;
 use token::Tokens;
 

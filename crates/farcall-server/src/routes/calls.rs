@@ -32,7 +32,7 @@ async fn accept(State(face): State<Arc<Face>>, request: Request<Body>) -> Result
     check_preferences(&parts.headers)?;
     check_media(&parts.headers)?;
     let key = key_in_header(&parts.headers)?;
-    let held = face.bodies.read(&parts.headers, body).await?;
+    let held = face.bodies.read(face.handle.config().server.max_body, &parts.headers, body).await?;
     let document = understand(&face, &held.bytes, key)?;
     let accepted = face
         .handle

@@ -47,6 +47,7 @@ fn cost_of_lost_starts(world: &World, place: usize, lost: &[Write]) -> u32 {
         | Write::Close { .. }
         | Write::Release { .. }
         | Write::Filed(_)
+        | Write::Mark { .. }
         | Write::Prune(_)
         | Write::FreeKey(_) => None,
     });

@@ -81,7 +81,8 @@ fn check_call(world: &World, call: &CallRecord, attempts: &[AttemptRecord]) -> C
         counts_before = counts;
         next = counts.follow(came, at, (&terms, trail.method));
         trail.follow(came, &terms);
-        if deaths.count(world, id(call, attempt)) && matches!(next, Next::Attempt(_)) {
+        deaths.count(world, id(call, attempt), attempt);
+        if deaths.is_certain() && matches!(next, Next::Attempt(_)) && !is_to_be_cancelled(call, attempt) {
             next = Next::End(State::Poisoned);
         }
         last = Some((attempt.granted_at, at, came));
@@ -91,7 +92,10 @@ fn check_call(world: &World, call: &CallRecord, attempts: &[AttemptRecord]) -> C
         end == State::Expired && call.deadline.is_some_and(|at| world.facts.finishes.get(&call.id) >= Some(&at));
     let is_right = match next {
         Next::End(state) => end == state,
-        Next::Attempt(_) => expires_rightly || is_cancelled_rightly(world, call, last),
+        Next::Attempt(_) => {
+            let may_be_poisoned = end == State::Poisoned && deaths.is_possible();
+            expires_rightly || may_be_poisoned || is_cancelled_rightly(world, call, last)
+        }
     };
     ensure(is_right, || format!("{} ended {end}, and {next:?} was due", call.id))?;
     let stored =
@@ -108,7 +112,8 @@ fn is_cancelled_rightly(world: &World, call: &CallRecord, last: Option<(Steady, 
     let Some((granted_at, ended_at, came)) = last else {
         return call.progress.state == State::Cancelled && cancels(world, call).next().is_some();
     };
-    let was_out = cancels(world, call).any(|at| granted_at <= at && at <= ended_at);
+    // A reboot may set the clock that the wish was noted by back behind it; what was stored is certain.
+    let was_out = call.cancel_requested || cancels(world, call).any(|at| granted_at <= at && at <= ended_at);
     let waited = cancels(world, call).any(|at| at >= ended_at);
     let attempt = AttemptId { call: call.id, number: call.attempts };
     let sent_nothing = came == Came::HandedBack
@@ -125,24 +130,46 @@ fn cancels<'a>(world: &'a World, call: &CallRecord) -> impl Iterator<Item = Stea
     world.facts.cancels.get(&call.id).into_iter().flatten().copied()
 }
 
-/// Attempts that died under the hands of one process.
+/// A wish to cancel it was stored when this attempt, its last one, ended.
+fn is_to_be_cancelled(call: &CallRecord, attempt: &AttemptRecord) -> bool {
+    call.cancel_requested && attempt.number == call.attempts
+}
+
+/// Attempts that died under our hands, and deaths of the process with an attempt out.
 #[derive(Debug, Default)]
 struct Deaths {
-    boot: usize,
     count: u32,
+    /// Deaths of the process in a row, those for sure and those at most: when the attempt was out for long, it may be
+    /// known that the process did not die of it.
+    orphaned: (u32, u32),
 }
 
 impl Deaths {
-    /// Counts this attempt if it died so; whether that was once too often.
-    fn count(&mut self, world: &World, attempt: AttemptId) -> bool {
-        let Some(launch) = world.facts.launches.get(&attempt) else { return false };
-        if launch.boot != self.boot {
-            *self = Self { boot: launch.boot, count: 0 };
+    fn count(&mut self, world: &World, id: AttemptId, attempt: &AttemptRecord) {
+        let kind = attempt.error.as_ref().map(|error| error.kind);
+        if kind != Some(ErrorKind::Unknown) {
+            self.orphaned = (0, 0);
+            self.count += u32::from(kind == Some(ErrorKind::Internal) && attempt.outcome == AttemptOutcome::Unknown);
+            return;
         }
-        let died = |what| matches!(what, Reported::Finished(result) if result.error == Some(ErrorKind::Internal));
-        self.count += u32::from(world.facts.reports.get(&attempt).is_some_and(|report| died(report.what)));
-        self.count >= 3
+        let (least, most) = self.orphaned;
+        self.orphaned = if was_out_for_long(world, id) { (1, most + 1) } else { (least + 1, most + 1) };
     }
+
+    const fn is_certain(&self) -> bool {
+        self.count >= 3 || self.orphaned.0 >= 3
+    }
+
+    const fn is_possible(&self) -> bool {
+        self.count >= 3 || self.orphaned.1 >= 3
+    }
+}
+
+/// Whether the process lived on for two seconds and more with this attempt out before it died.
+fn was_out_for_long(world: &World, attempt: AttemptId) -> bool {
+    let Some(launch) = world.facts.launches.get(&attempt) else { return false };
+    let died_at = world.facts.crashes.iter().find(|&&at| at >= launch.at);
+    died_at.is_some_and(|at| at.since(launch.at) >= Duration::from_secs(2))
 }
 
 /// Where a call goes next, worked out anew.

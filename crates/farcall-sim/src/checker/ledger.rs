@@ -82,7 +82,7 @@ impl Ledger {
         self.rows.values().map(|row| (&row.call, row.attempts.as_slice()))
     }
 
-    pub(super) fn live_rows(&self) -> impl Iterator<Item = (&CallRecord, &[AttemptRecord])> {
+    pub(crate) fn live_rows(&self) -> impl Iterator<Item = (&CallRecord, &[AttemptRecord])> {
         self.live.iter().filter_map(|call| self.rows.get(call)).map(|row| (&row.call, row.attempts.as_slice()))
     }
 
@@ -217,6 +217,17 @@ impl World {
         Ok(())
     }
 
+    /// Once nothing is on its way to the disk, every wish to cancel a call that runs is there.
+    pub(crate) fn check_cancels(&self) -> Check {
+        let Some(process) = self.process.as_ref().filter(|process| process.is_settled()) else { return Ok(()) };
+        let runs = |call: &&CallId| self.ledger.call(**call).is_some_and(|row| row.progress.state == State::Running);
+        let forgotten = |call: &&CallId| !self.ledger.call(**call).is_some_and(|row| row.cancel_requested);
+        match process.cancelled.iter().filter(runs).find(forgotten) {
+            Some(call) => Err(violation(format!("{call} is to be cancelled, and nothing of that is stored"))),
+            None => Ok(()),
+        }
+    }
+
     /// What is told of the store's counts is what the store holds; and when nothing is pending, so is what is in memory.
     pub(crate) fn check_census(&self) -> Check {
         let Some(process) = &self.process else { return Ok(()) };
@@ -275,6 +286,10 @@ fn check_change(previous: &Row, row: &Row) -> Check {
     let ended = previous.attempts.iter().zip(&row.attempts).filter(|(before, _)| before.ended_at.is_some());
     ensure(known <= row.attempts.len() && ended.clone().all(|(before, now)| before == now), || {
         format!("an attempt of {id} changed after its end")
+    })?;
+    let goes_on = row.attempts.len() > known;
+    ensure(!previous.call.cancel_requested || !goes_on, || {
+        format!("{id} is tried again though it is to be cancelled")
     })?;
     if !previous.call.progress.state.is_end() {
         return Ok(());

@@ -21,7 +21,10 @@ pub(crate) fn time_to_end(world: &World) -> Duration {
     let restarts = if faults.changes_limits { longest * 20 + Duration::from_secs(7_200) * 400 } else { Duration::ZERO };
     // Callbacks come after whatever they are for, to upstreams that may be busy with calls then.
     let callbacks = longest + faults.file_delay_max;
-    longest + restarts + callbacks + faults.downtime_max + patience(world) + step
+    // Calls that the process may have died of go one after the other.
+    let calls = u32::try_from(world.plan.calls.len()).expect("plans are small");
+    let suspects = Duration::from_secs(3) * calls * 3;
+    longest + restarts + callbacks + suspects + faults.downtime_max + patience(world) + step
 }
 
 /// Until every call has been sent once more.

@@ -1,6 +1,6 @@
 //! Whether what happened is what was promised. Nothing here asks the machine what it should have done.
 //!
-//! Some checks run while the world turns (`ledger`, `caution`, `promptness`), the others on the whole run: the upstreams' own logs of
+//! Some checks run while the world turns (`ledger`, `caution`, `promptness`, `order`), the others on the whole run: the upstreams' own logs of
 //! arrivals (`windows`), every call's history (`history`), callbacks (`callbacks`), paused upstreams (`pauses`).
 
 mod callbacks;
@@ -8,6 +8,7 @@ mod caution;
 mod history;
 mod ledger;
 mod liveness;
+mod order;
 mod pauses;
 mod promptness;
 mod pruned;
@@ -20,6 +21,7 @@ pub(crate) use caution::check_caution;
 pub(crate) use history::closing;
 pub(crate) use ledger::Ledger;
 pub(crate) use liveness::time_to_end;
+pub(crate) use order::Order;
 pub(crate) use promptness::check_prompt;
 pub(crate) use terms::{cost_of, place_of, quota_of, terms};
 

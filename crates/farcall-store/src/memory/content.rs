@@ -15,7 +15,7 @@ use farcall_core::id::{AttemptId, CallId};
 use farcall_core::steady::{KeptClock, Steady};
 
 use super::prune::{self, Kept};
-use crate::port::{AttemptEnd, CommitError, GrantsAsk, Insert, LaneRange, Settle, Start, Write};
+use crate::port::{AttemptEnd, CommitError, GrantsAsk, Insert, LaneRange, Mark, Settle, Start, Write};
 use crate::record::{
     AttemptRecord, CallRecord, FileIdentity, GrantRecord, LaneName, LaneRecord, Recovery, ResponseRecord, Totals,
 };
@@ -173,6 +173,7 @@ impl Content {
                 Write::Close { call, until } => self.close(*call, *until),
                 Write::Release { call, ready_at } => self.change(*call, &mut before, |row| row.release(*ready_at)),
                 Write::Filed(call) => self.change(*call, &mut before, Row::file),
+                Write::Mark { call, mark } => self.change(*call, &mut before, |row| row.mark(*mark)),
                 Write::Prune(prune) => self.prune(prune).map(|row| before.push((prune.call, Some(row)))),
                 Write::FreeKey(call) => self.free_key(*call, &mut before),
             };
@@ -344,6 +345,15 @@ impl Row {
     fn release(&mut self, ready_at: Steady) -> Result<(), Refusal> {
         self.standing().release()?;
         self.call.progress.ready_at = Some(ready_at);
+        Ok(())
+    }
+
+    fn mark(&mut self, mark: Mark) -> Result<(), Refusal> {
+        self.standing().mark()?;
+        match mark {
+            Mark::CancelRequested => self.call.cancel_requested = true,
+            Mark::Survived => self.call.progress.orphaned = 0,
+        }
         Ok(())
     }
 

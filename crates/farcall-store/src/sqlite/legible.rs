@@ -32,6 +32,8 @@ pub(super) use query;
 /// The call of a `seq`.
 pub(super) const ONE: &str = concat!("SELECT ", call_columns!(), " FROM calls WHERE seq = ?1");
 
+/// Calls for which room is made before they are read.
+const ROOM_MAX: usize = 1_024;
 /// No limit, as SQLite says it.
 const UNLIMITED: i64 = -1;
 
@@ -83,8 +85,13 @@ pub(super) fn is_damage(error: &rusqlite::Error) -> bool {
 }
 
 fn all(connection: &Connection, query: Query, values: &[&dyn ToSql], count: u32) -> rusqlite::Result<Vec<CallRecord>> {
-    let count = i64::from(count);
-    connection.prepare_cached(query.calls)?.query_map(&*with_limit(values, &count), row::call)?.collect()
+    let limit = i64::from(count);
+    // They are large, and a vector that grows copies them.
+    let mut calls = Vec::with_capacity(usize::try_from(count).unwrap_or(usize::MAX).min(ROOM_MAX));
+    for call in connection.prepare_cached(query.calls)?.query_map(&*with_limit(values, &limit), row::call)? {
+        calls.push(call?);
+    }
+    Ok(calls)
 }
 
 fn one_by_one(

@@ -8,6 +8,7 @@
 mod bodies;
 mod checkpoint;
 mod error;
+mod known;
 mod legible;
 mod mark;
 mod open;
@@ -17,6 +18,7 @@ mod recovery;
 mod reopen;
 mod row;
 mod schema;
+mod statements;
 mod sum;
 mod write;
 
@@ -32,6 +34,7 @@ use rusqlite::{Connection, TransactionBehavior};
 use self::bodies::Bodies;
 use self::checkpoint::{Checkpointer, Limits};
 use self::error::unread;
+use self::known::Known;
 use self::mark::Mark;
 pub use self::open::OpenError;
 use self::read::SqliteReader;
@@ -51,6 +54,7 @@ pub struct SqliteStore {
     /// Batches committed, by the last account that is certain.
     commits: i64,
     checkpointer: Checkpointer,
+    known: Known,
     /// Why nothing more is committed.
     broken: Option<Arc<dyn std::error::Error + Send + Sync>>,
     /// Let go last, when the connection is closed.
@@ -83,6 +87,7 @@ impl SqliteStore {
             epoch: None,
             commits: 0,
             checkpointer: Checkpointer::new(Limits::DEFAULT),
+            known: Known::default(),
             broken: None,
             mark: opened.mark,
         })
@@ -90,7 +95,7 @@ impl SqliteStore {
 
     fn transact(&mut self, writes: &[Write], epoch: i64, first: CallId) -> Result<(), CommitError> {
         let tx = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        let mut batch = Batch::new(&tx, &self.bodies)?;
+        let mut batch = Batch::new(&tx, &self.bodies, &mut self.known)?;
         let applied = batch.apply(writes).and_then(|()| batch.seal(epoch, first));
         let Files { written, pruned } = batch.into_files();
         let discard = |bodies: &Bodies| written.iter().for_each(|&(call, part)| bodies.discard(call, part));
@@ -127,6 +132,7 @@ impl Store for SqliteStore {
         recovery::sweep(&self.connection, &self.bodies).map_err(unread("the body files"))?;
         crash::reach(Point::BodiesSwept);
         self.epoch = Some(epoch);
+        self.known.clear();
         self.commits = reopen::commits(&self.connection).map_err(unread("the number of commits"))?;
         Ok(recovery)
     }
@@ -144,6 +150,9 @@ impl Store for SqliteStore {
         let Some(first) = writes.first().map(Write::call) else { return Ok(()) };
         let epoch = self.epoch.ok_or_else(|| SUPERSEDED.of(first))?;
         let committed = self.transact(writes, epoch, first);
+        if committed.is_err() {
+            self.known.clear();
+        }
         if matches!(committed, Err(CommitError::Full)) {
             // The log may be what fills the disk; it is shorter once it is copied. That may find no space either.
             let _ = checkpoint::truncate(&self.connection);
@@ -213,10 +222,13 @@ mod tests {
                 retries: 0,
                 requeues: 0,
                 throttles: 0,
+                deaths: 0,
+                orphaned: 0,
                 finished_at: None,
                 status: None,
                 error: None,
             },
+            cancel_requested: false,
             has_overrides: false,
             callback_of: None,
             retry_of: None,

@@ -17,9 +17,10 @@ use super::legible::{self, Query, is_damage, query};
 use super::prune;
 use super::row::{self, Columns, attempt_columns, blob, call_columns};
 use super::sum::{self, Answer};
-use crate::port::{EndedRange, GrantsAsk, LaneRange, Legible, ReadError, Reader};
+use crate::port::{EndedRange, GrantsAsk, LaneRange, Legible, ReadError, Reader, as_many_as_fit};
 use crate::record::{
-    AttemptRecord, CallRecord, EndedRecord, FileIdentity, GrantRecord, LaneName, RequestRecord, ResponseRecord,
+    AttemptRecord, CallRecord, EndedRecord, FileIdentity, GrantRecord, LaneName, OutcomeRecord, RequestRecord,
+    ResponseRecord,
 };
 
 /// Reads committed data of one store.
@@ -52,6 +53,17 @@ impl SqliteReader {
     fn knows(&self, id: CallId) -> rusqlite::Result<bool> {
         let mut statement = self.connection.prepare_cached("SELECT 1 FROM calls WHERE id = ?1")?;
         Ok(statement.query_row([blob(id)], |_| Ok(())).optional()?.is_some())
+    }
+
+    fn stored_call(&self, id: CallId) -> rusqlite::Result<Option<CallRecord>> {
+        const SQL: &str = concat!("SELECT ", call_columns!(), " FROM calls WHERE id = ?1");
+        self.connection.prepare_cached(SQL)?.query_row([blob(id)], row::call).optional()
+    }
+
+    fn stored_outcome(&self, id: CallId) -> Result<Option<OutcomeRecord>, Failure> {
+        let Some(call) = self.stored_call(id)? else { return Ok(None) };
+        let document = self.stored_request(id)?.unwrap_or_default();
+        Ok(Some(OutcomeRecord { call, document, response: self.stored_response(id)? }))
     }
 
     fn stored_request(&self, id: CallId) -> Result<Option<Bytes>, Failure> {
@@ -163,11 +175,17 @@ impl SqliteReader {
 
 impl Reader for SqliteReader {
     fn call(&mut self, id: CallId) -> Result<Option<CallRecord>, ReadError> {
-        const SQL: &str = concat!("SELECT ", call_columns!(), " FROM calls WHERE id = ?1");
-        self.connection
-            .prepare_cached(SQL)
-            .and_then(|mut statement| statement.query_row([blob(id)], row::call).optional())
-            .map_err(unread("a call"))
+        self.stored_call(id).map_err(unread("a call"))
+    }
+
+    /// In one snapshot: each begins with a look whether the database has changed, and then with an empty cache.
+    fn outcomes(&mut self, ids: &[CallId], bytes_max: usize) -> Vec<Result<Option<OutcomeRecord>, ReadError>> {
+        let snapshot = self.connection.unchecked_transaction();
+        if let Err(error) = snapshot {
+            let first = ids.first().map(|_| Err(unread("outcomes")(error)));
+            return first.into_iter().collect();
+        }
+        as_many_as_fit(ids.iter().map(|&id| self.stored_outcome(id).map_err(unread("an outcome"))), bytes_max)
     }
 
     fn attempts(&mut self, id: CallId) -> Result<Vec<AttemptRecord>, ReadError> {

@@ -40,6 +40,7 @@ impl SqliteStore {
         let fate = self.renew(&mut connection).map_err(|error| failed(error.into()))?;
         let fate = fate.ok_or_else(|| failed(Foreign.into()))?;
         self.connection = connection;
+        self.known.clear();
         self.broken = None;
         Ok(fate)
     }

@@ -20,7 +20,7 @@ macro_rules! call_columns {
          attempts, filed, source, via, upstream, limit_key, method, url, tags, priority, tenant, \
          tenant_id, cost, accepted_at, \
          not_before, deadline, has_overrides, callback_of, retry_of, file_name, file_device, file_inode, \
-         file_changed_ns, key_scope, key, key_digest, hop"
+         file_changed_ns, key_scope, key, key_digest, hop, deaths, orphaned, cancel_requested"
     };
 }
 pub(super) use call_columns;
@@ -87,6 +87,12 @@ impl<'row> Columns<'row> {
         from_word(self.row.get_ref(index)?.as_str()?).ok_or_else(|| damaged(index))
     }
 
+    pub(super) fn text<T>(&mut self, read: impl FnOnce(&str) -> T) -> rusqlite::Result<T> {
+        let index = self.next;
+        self.next += 1;
+        Ok(read(self.row.get_ref(index)?.as_str()?))
+    }
+
     fn error(&mut self) -> rusqlite::Result<Option<ErrorRecord>> {
         let Some(message) = self.row.get(self.next + 1)? else {
             self.next += 2;
@@ -117,12 +123,25 @@ pub(super) fn call(row: &Row<'_>) -> rusqlite::Result<CallRecord> {
     let started_at = columns.optional_time()?;
     let finished_at = columns.optional_time()?;
     let (status, error) = (columns.take()?, columns.error()?);
-    Ok(CallRecord {
+    let (attempts, filed) = (columns.take()?, columns.take()?);
+    let mut call = CallRecord {
         id,
         started_at,
-        attempts: columns.take()?,
-        filed: columns.take()?,
-        progress: Progress { state, ready_at, retries, requeues, throttles, finished_at, status, error },
+        attempts,
+        filed,
+        progress: Progress {
+            state,
+            ready_at,
+            retries,
+            requeues,
+            throttles,
+            deaths: 0,
+            orphaned: 0,
+            finished_at,
+            status,
+            error,
+        },
+        cancel_requested: false,
         source: columns.word(Source::from_word)?,
         via: columns.word(Via::from_word)?,
         upstream: columns.take()?,
@@ -143,7 +162,10 @@ pub(super) fn call(row: &Row<'_>) -> rusqlite::Result<CallRecord> {
         file: file(&mut columns)?,
         idempotency: idempotency(&mut columns)?,
         hop: columns.take_as(hop)?,
-    })
+    };
+    (call.progress.deaths, call.progress.orphaned) = (columns.take()?, columns.take()?);
+    call.cancel_requested = columns.take()?;
+    Ok(call)
 }
 
 /// Reads an attempt from the columns of `attempt_columns!`.

@@ -13,6 +13,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("migrations/0001_calls.sql"),
     include_str!("migrations/0002_retention.sql"),
     include_str!("migrations/0003_redirects.sql"),
+    include_str!("migrations/0004_deaths.sql"),
 ];
 
 /// The version this program writes.

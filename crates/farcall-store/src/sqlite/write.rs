@@ -1,30 +1,36 @@
 //! One batch inside its transaction: every write checked against what is stored, then made.
 //!
-//! The start of a call that the same batch inserts is made part of its insert, so that the row is written once. The
+//! The start of a call that the same batch inserts is made part of its insert, so that the row is written once. Where a
+//! call stands is mostly known from its last write (`known`), and each statement says in its condition what it rests on. The
 //! last step, [`Batch::seal`], counts what the batch did and checks in the same statement that the epoch still is ours.
 
 use bytes::Bytes;
-use farcall_core::attempt::AttemptOutcome;
 use farcall_core::call::State;
 use farcall_core::id::CallId;
 use farcall_core::id_map::IdMap;
 use farcall_core::steady::Steady;
-use farcall_core::time::Timestamp;
-use rusqlite::{CachedStatement, Connection, ErrorCode, OptionalExtension, params};
+use rusqlite::{Connection, ErrorCode, params};
 
 use super::bodies::{Bodies, INLINE_BYTES_MAX, Part};
+use super::known::{Known, Stored};
 use super::prune;
-use super::row::{Columns, blob, call_columns, headers_json, hop_json, tags_json};
-use super::sum::{self, Answer};
-use crate::port::{AttemptEnd, CommitError, Heading, Insert, Prune, Settle, Start, Write};
-use crate::record::{CallRecord, ErrorRecord, Progress, ResponseRecord};
-use crate::transition::{KEY_TAKEN, SECOND_INSERT, SUPERSEDED, Settlement, Standing, UNKNOWN_CALL, UNMATCHED_END};
+use super::row::{blob, hop_json};
+use super::statements::{
+    CLOSE, FREE_KEY, HAS_KEY, HEAD, MARK_CANCEL, MARK_SURVIVED, RELEASE, Statements, set_progress, steady,
+};
+use super::sum;
+use crate::port::{CommitError, Heading, Insert, Mark, Prune, Settle, Start, Write};
+use crate::record::{CallRecord, Progress};
+use crate::transition::{
+    CHANGED_MEANWHILE, KEY_TAKEN, SECOND_INSERT, SUPERSEDED, Settlement, Standing, UNKNOWN_CALL, UNMATCHED_END,
+};
 
 /// A batch being applied. Dropped without a commit of its transaction, it has done nothing but leave body files.
 pub(super) struct Batch<'c> {
     connection: &'c Connection,
     statements: Statements<'c>,
     bodies: &'c Bodies,
+    known: &'c mut Known,
     files: Files,
     /// What the batch adds, by state; moves out of a state take away.
     accepted: i64,
@@ -53,32 +59,20 @@ enum Step<'w> {
     Close { call: CallId, until: Steady },
     Release { call: CallId, ready_at: Steady },
     Filed(CallId),
+    Mark { call: CallId, mark: Mark },
     Prune(&'w Prune),
     FreeKey(CallId),
 }
 
-struct Statements<'c> {
-    insert_call: CachedStatement<'c>,
-    insert_request: CachedStatement<'c>,
-    insert_attempt: CachedStatement<'c>,
-    insert_response: CachedStatement<'c>,
-    standing: CachedStatement<'c>,
-    start: CachedStatement<'c>,
-    end_attempt: CachedStatement<'c>,
-    progress: CachedStatement<'c>,
-    end: CachedStatement<'c>,
-    file: CachedStatement<'c>,
-    seal: CachedStatement<'c>,
-}
-
 impl<'c> Batch<'c> {
     /// A batch of this connection's open transaction.
-    pub(super) fn new(connection: &'c Connection, bodies: &'c Bodies) -> rusqlite::Result<Self> {
+    pub(super) fn new(connection: &'c Connection, bodies: &'c Bodies, known: &'c mut Known) -> rusqlite::Result<Self> {
         let statements = Statements::prepare(connection)?;
         Ok(Self {
             connection,
             statements,
             bodies,
+            known,
             files: Files::default(),
             accepted: 0,
             moves: [0; State::ALL.len()],
@@ -99,6 +93,7 @@ impl<'c> Batch<'c> {
                 Step::Close { call, until } => self.close(call, until)?,
                 Step::Release { call, ready_at } => self.release(call, ready_at)?,
                 Step::Filed(call) => self.file(call)?,
+                Step::Mark { call, mark } => self.mark(call, mark)?,
                 Step::Prune(prune) => self.prune(prune)?,
                 Step::FreeKey(call) => self.free_key(call)?,
             }
@@ -129,7 +124,7 @@ impl<'c> Batch<'c> {
         let call = &insert.call;
         match self.statements.insert_call(insert, first) {
             Err(error) if error.sqlite_error_code() == Some(ErrorCode::ConstraintViolation) => {
-                let known = self.statements.standing(call.id)?.is_some();
+                let known = self.statements.stored(call.id, self.known)?.is_some();
                 return Err(if known { SECOND_INSERT } else { KEY_TAKEN }.of(call.id));
             }
             done => done?,
@@ -138,29 +133,39 @@ impl<'c> Batch<'c> {
         let body = self.place(call.id, Part::Request, &insert.request)?;
         let sum = sum::of_request(call.id, &insert.request);
         self.statements.insert_request.execute(params![seq, body, sum])?;
+        let limit_key = self.known.shared(&call.limit_key);
+        let mut stored = Stored { seq, standing: standing(call), limit_key, cost: call.cost };
         if let Some(start) = first {
-            self.statements.insert_attempt(seq, start)?;
+            self.statements.insert_attempt(&stored, start)?;
+            stored.standing = stored.standing.started(start);
         }
         self.accepted += 1;
-        self.moves[first.map_or(call.progress.state, |_| State::Running) as usize] += 1;
+        self.moves[stored.standing.state as usize] += 1;
+        self.known.put(call.id, stored);
         Ok(())
     }
 
     fn start(&mut self, start: &Start) -> Result<(), CommitError> {
-        let (seq, standing) = self.stored(start.call)?;
-        standing.start(start).map_err(|refusal| refusal.of(start.call))?;
-        self.count(standing.state, State::Running);
-        self.statements.start.execute(params![
-            seq,
+        let mut stored = self.stored(start.call)?;
+        stored.standing.start(start).map_err(|refusal| refusal.of(start.call))?;
+        self.count(stored.standing.state, State::Running);
+        let started = self.statements.start.execute(params![
+            stored.seq,
             start.number,
             start.started_at.as_micros(),
-            State::Running.as_str()
+            State::Running.as_str(),
+            blob(start.call)
         ])?;
-        Ok(self.statements.insert_attempt(seq, start)?)
+        changed_one(started, start.call)?;
+        self.statements.insert_attempt(&stored, start)?;
+        stored.standing = stored.standing.started(start);
+        self.known.put(start.call, stored);
+        Ok(())
     }
 
     fn settle(&mut self, settle: &Settle) -> Result<(), CommitError> {
-        let (seq, standing) = self.stored(settle.call)?;
+        let stored = self.stored(settle.call)?;
+        let Stored { seq, standing, .. } = stored;
         let settlement = standing.settle(settle).map_err(|refusal| refusal.of(settle.call))?;
         if let Some(end) = &settle.attempt
             && !self.statements.end_attempt(seq, end)?
@@ -171,40 +176,56 @@ impl<'c> Batch<'c> {
             self.count(standing.state, progress.state);
         }
         match (settlement, &settle.progress) {
-            (Settlement::Ends, Some(progress)) => self.end(seq, settle, progress)?,
-            (Settlement::GoesOn, Some(progress)) => self.statements.progress(seq, progress)?,
-            (Settlement::Stays | Settlement::GoesOn | Settlement::Ends, _) => {}
+            (Settlement::Ends, Some(progress)) => self.end(stored, settle, progress)?,
+            (Settlement::GoesOn, Some(progress)) => self.go_on(seq, settle.call, progress)?,
+            (Settlement::Stays, _) => self.known.put(settle.call, stored),
+            (Settlement::GoesOn | Settlement::Ends, None) => {}
         }
         match &settle.heading {
-            Some(heading) => self.head(seq, heading),
+            Some(heading) => self.head(seq, settle.call, heading),
             None => Ok(()),
         }
     }
 
-    fn head(&self, seq: i64, heading: &Heading) -> Result<(), CommitError> {
+    fn head(&mut self, seq: i64, call: CallId, heading: &Heading) -> Result<(), CommitError> {
+        // It is counted by something else from now on.
+        drop(self.known.take(call));
         let hop = heading.hop.as_ref().map(hop_json);
-        self.connection.prepare_cached(HEAD)?.execute(params![seq, heading.limit_key, hop])?;
-        Ok(())
+        let values = params![seq, heading.limit_key, hop, blob(call)];
+        changed_one(self.connection.prepare_cached(HEAD)?.execute(values)?, call)
     }
 
-    fn end(&mut self, seq: i64, settle: &Settle, progress: &Progress) -> Result<(), CommitError> {
-        self.statements.end(seq, progress, settle.at)?;
+    fn go_on(&mut self, seq: i64, call: CallId, progress: &Progress) -> Result<(), CommitError> {
+        changed_one(set_progress(&mut self.statements.progress, (call, seq), progress, None)?, call)
+    }
+
+    fn end(&mut self, stored: Stored, settle: &Settle, progress: &Progress) -> Result<(), CommitError> {
+        let Stored { seq, standing, .. } = stored;
+        let end = &mut self.statements.end;
+        changed_one(set_progress(end, (settle.call, seq), progress, Some(settle.at))?, settle.call)?;
+        if !standing.filed {
+            let standing = Standing { state: progress.state, waits: false, ..standing };
+            self.known.put(settle.call, Stored { standing, ..stored });
+        }
         let Some(response) = &settle.response else { return Ok(()) };
         let body = self.place(settle.call, Part::Response, &response.body)?;
         Ok(self.statements.insert_response((settle.call, seq), response, body)?)
     }
 
     fn close(&mut self, call: CallId, until: Steady) -> Result<(), CommitError> {
-        let (seq, _) = self.stored(call)?;
-        self.connection.prepare_cached(CLOSE)?.execute(params![seq, until.as_micros()])?;
+        let stored = self.stored(call)?;
+        self.connection.prepare_cached(CLOSE)?.execute(params![&*stored.limit_key, until.as_micros()])?;
+        self.known.put(call, stored);
         Ok(())
     }
 
     fn release(&mut self, call: CallId, ready_at: Steady) -> Result<(), CommitError> {
-        let (seq, standing) = self.stored(call)?;
+        let Stored { seq, standing, .. } = self.stored(call)?;
         standing.release().map_err(|refusal| refusal.of(call))?;
-        self.connection.prepare_cached(RELEASE)?.execute(params![seq, ready_at.as_micros()])?;
-        Ok(())
+        changed_one(
+            self.connection.prepare_cached(RELEASE)?.execute(params![seq, ready_at.as_micros(), blob(call)])?,
+            call,
+        )
     }
 
     fn count(&mut self, from: State, to: State) {
@@ -213,14 +234,25 @@ impl<'c> Batch<'c> {
     }
 
     fn file(&mut self, call: CallId) -> Result<(), CommitError> {
-        let (seq, standing) = self.stored(call)?;
+        let Stored { seq, standing, .. } = self.stored(call)?;
         standing.file().map_err(|refusal| refusal.of(call))?;
-        self.statements.file.execute([seq])?;
-        Ok(())
+        changed_one(self.statements.file.execute(params![seq, blob(call)])?, call)
+    }
+
+    fn mark(&mut self, call: CallId, mark: Mark) -> Result<(), CommitError> {
+        let stored = self.stored(call)?;
+        stored.standing.mark().map_err(|refusal| refusal.of(call))?;
+        let sql = match mark {
+            Mark::CancelRequested => MARK_CANCEL,
+            Mark::Survived => MARK_SURVIVED,
+        };
+        let changed = self.connection.prepare_cached(sql)?.execute(params![stored.seq, blob(call)])?;
+        self.known.put(call, stored);
+        changed_one(changed, call)
     }
 
     fn prune(&mut self, prune: &Prune) -> Result<(), CommitError> {
-        let (seq, standing) = self.stored(prune.call)?;
+        let Stored { seq, standing, .. } = self.stored(prune.call)?;
         let held_by = prune::held_by(self.connection, prune.call, seq)?;
         standing.prune(held_by).map_err(|refusal| refusal.of(prune.call))?;
         self.files.pruned.extend(prune::remove(self.connection, seq, prune)?);
@@ -231,15 +263,19 @@ impl<'c> Batch<'c> {
     }
 
     fn free_key(&mut self, call: CallId) -> Result<(), CommitError> {
-        let (seq, standing) = self.stored(call)?;
+        let Stored { seq, standing, .. } = self.stored(call)?;
         let has_key = self.connection.prepare_cached(HAS_KEY)?.query_row([seq], |row| row.get(0))?;
         standing.free_key(has_key).map_err(|refusal| refusal.of(call))?;
         self.connection.prepare_cached(FREE_KEY)?.execute([seq])?;
         Ok(())
     }
 
-    fn stored(&mut self, call: CallId) -> Result<(i64, Standing), CommitError> {
-        self.statements.standing(call)?.ok_or_else(|| UNKNOWN_CALL.of(call))
+    /// Where the call stands. It is not known any more then: whoever does not end with it puts it back.
+    fn stored(&mut self, call: CallId) -> Result<Stored, CommitError> {
+        if let Some(stored) = self.known.take(call) {
+            return Ok(stored);
+        }
+        self.statements.stored(call, self.known)?.ok_or_else(|| UNKNOWN_CALL.of(call))
     }
 
     /// What goes into the row: the body, or nothing when it now stands in a file.
@@ -272,6 +308,7 @@ fn plan(writes: &[Write]) -> Vec<Step<'_>> {
             Write::Close { call, until } => steps.push(Step::Close { call: *call, until: *until }),
             Write::Release { call, ready_at } => steps.push(Step::Release { call: *call, ready_at: *ready_at }),
             Write::Filed(call) => steps.push(Step::Filed(*call)),
+            Write::Mark { call, mark } => steps.push(Step::Mark { call: *call, mark: *mark }),
             Write::Prune(prune) => steps.push(Step::Prune(prune)),
             Write::FreeKey(call) => steps.push(Step::FreeKey(*call)),
         }
@@ -280,213 +317,16 @@ fn plan(writes: &[Write]) -> Vec<Step<'_>> {
 }
 
 fn may_start(call: &CallRecord, start: &Start) -> bool {
-    let progress = &call.progress;
-    let waits = progress.ready_at.is_some();
-    let standing = Standing { state: progress.state, filed: call.filed, attempts: call.attempts, waits };
-    standing.start(start).is_ok()
+    standing(call).start(start).is_ok()
 }
 
-impl<'c> Statements<'c> {
-    fn prepare(connection: &'c Connection) -> rusqlite::Result<Self> {
-        Ok(Self {
-            insert_call: connection.prepare_cached(INSERT_CALL)?,
-            insert_request: connection.prepare_cached("INSERT INTO requests (call, body, sum) VALUES (?1, ?2, ?3)")?,
-            insert_attempt: connection.prepare_cached(INSERT_ATTEMPT)?,
-            insert_response: connection.prepare_cached(INSERT_RESPONSE)?,
-            standing: connection.prepare_cached(STANDING)?,
-            start: connection.prepare_cached(START)?,
-            end_attempt: connection.prepare_cached(END_ATTEMPT)?,
-            progress: connection.prepare_cached(PROGRESS)?,
-            end: connection.prepare_cached(END)?,
-            file: connection.prepare_cached("UPDATE calls SET filed = 1 WHERE seq = ?1")?,
-            seal: connection.prepare_cached(SEAL)?,
-        })
-    }
-
-    fn standing(&mut self, call: CallId) -> rusqlite::Result<Option<(i64, Standing)>> {
-        let read = |row: &rusqlite::Row<'_>| {
-            let mut columns = Columns::new(row);
-            let (seq, state) = (columns.take()?, columns.word(State::from_word)?);
-            let (filed, attempts, waits) = (columns.take()?, columns.take()?, columns.take()?);
-            Ok((seq, Standing { state, filed, attempts, waits }))
-        };
-        self.standing.query_row([blob(call)], read).optional()
-    }
-
-    /// Inserts a call, running when its first attempt is given.
-    fn insert_call(&mut self, insert: &Insert, first: Option<&Start>) -> rusqlite::Result<()> {
-        let call = &insert.call;
-        let progress = &call.progress;
-        let (error_kind, error_message) = error_columns(progress.error.as_ref());
-        let (file, key) = (call.file.as_ref(), call.idempotency.as_ref());
-        self.insert_call
-            .execute(params![
-                blob(call.id),
-                first.map_or(progress.state, |_| State::Running).as_str(),
-                steady(progress.ready_at.filter(|_| first.is_none())),
-                progress.retries,
-                progress.requeues,
-                progress.throttles,
-                micros(call.started_at.or(first.map(|start| start.started_at))),
-                micros(progress.finished_at),
-                progress.status,
-                error_kind,
-                error_message,
-                first.map_or(call.attempts, |start| start.number),
-                call.filed,
-                call.source.as_str(),
-                call.via.as_str(),
-                call.upstream,
-                call.limit_key,
-                call.method,
-                call.url,
-                tags_json(&call.tags),
-                call.priority,
-                call.tenant,
-                call.tenant_id.0.cast_signed(),
-                call.cost,
-                call.accepted_at.as_micros(),
-                steady(call.not_before),
-                steady(call.deadline),
-                call.has_overrides,
-                call.callback_of.map(blob),
-                call.retry_of.map(blob),
-                file.map(|file| file.name.as_slice()),
-                file.map(|file| file.device.cast_signed()),
-                file.map(|file| file.inode.cast_signed()),
-                file.map(|file| file.changed_ns),
-                key.map(|key| key.scope.as_str()),
-                key.map(|key| key.key.as_str()),
-                key.map(|key| key.digest),
-                call.hop.as_ref().map(hop_json),
-                progress.state.is_end(),
-                steady(progress.state.is_end().then_some(insert.at)),
-            ])
-            .map(drop)
-    }
-
-    fn insert_attempt(&mut self, seq: i64, start: &Start) -> rusqlite::Result<()> {
-        let running = AttemptOutcome::Running.as_str();
-        let (started_at, granted_at) = (start.started_at.as_micros(), start.granted_at.as_micros());
-        let kind = start.kind.as_str();
-        self.insert_attempt.execute(params![seq, start.number, kind, running, started_at, granted_at]).map(drop)
-    }
-
-    /// Ends a running attempt; says whether there was one.
-    fn end_attempt(&mut self, seq: i64, end: &AttemptEnd) -> rusqlite::Result<bool> {
-        let (error_kind, error_message) = error_columns(end.error.as_ref());
-        let ended = self.end_attempt.execute(params![
-            seq,
-            end.number,
-            end.outcome.as_str(),
-            end.status,
-            steady(end.proved_at),
-            end.ended_at.as_micros(),
-            error_kind,
-            error_message,
-        ])?;
-        Ok(ended == 1)
-    }
-
-    fn progress(&mut self, seq: i64, progress: &Progress) -> rusqlite::Result<()> {
-        set_progress(&mut self.progress, seq, progress, None)
-    }
-
-    fn end(&mut self, seq: i64, progress: &Progress, at: Steady) -> rusqlite::Result<()> {
-        set_progress(&mut self.end, seq, progress, Some(at))
-    }
-
-    /// `stored` is the body as it stands in the row: nothing when it has a file.
-    fn insert_response(
-        &mut self,
-        (call, seq): (CallId, i64),
-        response: &ResponseRecord,
-        stored: Option<&[u8]>,
-    ) -> rusqlite::Result<()> {
-        let headers = headers_json(&response.headers);
-        let ResponseRecord { status, decoded, ref body, .. } = *response;
-        let sum = sum::of_response(call, Answer { status, headers: &headers, decoded, body });
-        self.insert_response.execute(params![seq, status, headers, decoded, stored, sum]).map(drop)
-    }
+/// Where a call stands that is inserted so.
+const fn standing(call: &CallRecord) -> Standing {
+    let CallRecord { progress, filed, attempts, .. } = call;
+    Standing { state: progress.state, filed: *filed, attempts: *attempts, waits: progress.ready_at.is_some() }
 }
 
-const INSERT_CALL: &str = concat!(
-    "INSERT INTO calls (",
-    call_columns!(),
-    ", ended, ended_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, \
-     ?22, ?23, ?24, ?25, ?26, ?27, ?28, ?29, ?30, ?31, ?32, ?33, ?34, ?35, ?36, ?37, ?38, ?39, ?40)"
-);
-
-const CLOSE: &str = "INSERT INTO closings (limit_key, until) SELECT limit_key, ?2 FROM calls WHERE seq = ?1 \
-    ON CONFLICT (limit_key) DO UPDATE SET until = max(until, excluded.until)";
-
-const INSERT_ATTEMPT: &str = "INSERT INTO attempts (call, number, kind, outcome, started_at, granted_at, limit_key, cost) \
-    SELECT seq, ?2, ?3, ?4, ?5, ?6, limit_key, cost FROM calls WHERE seq = ?1";
-
-const INSERT_RESPONSE: &str =
-    "INSERT INTO responses (call, status, headers, decoded, body, sum) VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
-
-const START: &str = "UPDATE calls SET attempts = ?2, started_at = coalesce(started_at, ?3), state = ?4, \
-    ready_at = NULL WHERE seq = ?1";
-
-const HEAD: &str = "UPDATE calls SET limit_key = ?2, hop = ?3 WHERE seq = ?1";
-
-const RELEASE: &str = "UPDATE calls SET ready_at = ?2 WHERE seq = ?1";
-
-const STANDING: &str = "SELECT seq, state, filed, attempts, ready_at IS NOT NULL FROM calls WHERE id = ?1";
-
-const END_ATTEMPT: &str = "UPDATE attempts SET outcome = ?3, status = ?4, proved_at = ?5, ended_at = ?6, \
-    error_kind = ?7, error_message = ?8, latest_at = max(granted_at, ?5) \
-    WHERE call = ?1 AND number = ?2 AND ended_at IS NULL";
-
-const PROGRESS: &str = "UPDATE calls SET state = ?2, ready_at = ?3, retries = ?4, requeues = ?5, throttles = ?6, \
-    finished_at = ?7, status = ?8, error_kind = ?9, error_message = ?10, ended_at = ?11 WHERE seq = ?1";
-
-const HAS_KEY: &str = "SELECT key IS NOT NULL FROM calls WHERE seq = ?1";
-
-const FREE_KEY: &str = "UPDATE calls SET key_scope = NULL, key = NULL, key_digest = NULL WHERE seq = ?1";
-
-const END: &str = "UPDATE calls SET state = ?2, ready_at = ?3, retries = ?4, requeues = ?5, throttles = ?6, \
-    finished_at = ?7, status = ?8, error_kind = ?9, error_message = ?10, ended = 1, ended_at = ?11 WHERE seq = ?1";
-
-/// The states in the order of `State::ALL`.
-const SEAL: &str = "UPDATE meta SET commits = commits + 1, accepted = accepted + ?2, scheduled = scheduled + ?3, \
-    queued = queued + ?4, running = running + ?5, retrying = retrying + ?6, succeeded = succeeded + ?7, \
-    failed = failed + ?8, cancelled = cancelled + ?9, expired = expired + ?10, unknown = unknown + ?11, \
-    poisoned = poisoned + ?12, latest = coalesce(max(latest, ?13), latest, ?13), pruned = pruned + ?14 WHERE one = 1 AND epoch = ?1";
-
-fn set_progress(
-    statement: &mut CachedStatement<'_>,
-    seq: i64,
-    progress: &Progress,
-    ended_at: Option<Steady>,
-) -> rusqlite::Result<()> {
-    let (error_kind, error_message) = error_columns(progress.error.as_ref());
-    statement
-        .execute(params![
-            seq,
-            progress.state.as_str(),
-            steady(progress.ready_at),
-            progress.retries,
-            progress.requeues,
-            progress.throttles,
-            micros(progress.finished_at),
-            progress.status,
-            error_kind,
-            error_message,
-            steady(ended_at),
-        ])
-        .map(drop)
-}
-
-fn error_columns(error: Option<&ErrorRecord>) -> (Option<&str>, Option<&str>) {
-    (error.map(|error| error.kind.as_str()), error.map(|error| error.message.as_str()))
-}
-
-fn micros(time: Option<Timestamp>) -> Option<i64> {
-    time.map(Timestamp::as_micros)
-}
-
-fn steady(time: Option<Steady>) -> Option<i64> {
-    time.map(Steady::as_micros)
+/// A row is not as the last write left it: somebody else has written.
+fn changed_one(changed: usize, call: CallId) -> Result<(), CommitError> {
+    if changed == 1 { Ok(()) } else { Err(CHANGED_MEANWHILE.of(call)) }
 }

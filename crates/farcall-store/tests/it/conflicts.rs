@@ -6,13 +6,13 @@
 use farcall_core::attempt::AttemptOutcome;
 use farcall_core::call::State;
 use farcall_core::id::CallId;
-use farcall_store::port::{AttemptEnd, CommitError, Write};
-use farcall_store::record::{CallRecord, IdempotencyRecord};
+use farcall_store::port::{AttemptEnd, CommitError, Mark, Write};
+use farcall_store::record::{CallRecord, IdempotencyRecord, Progress};
 
 use crate::lab::Lab;
 use crate::sample::{
-    attempt_end, call, filed, full_call, id, insert, insert_with, key, response, settle, settle_attempt, settle_with,
-    start,
+    attempt_end, call, filed, full_call, id, insert, insert_with, key, progress, response, settle, settle_attempt,
+    settle_with, start,
 };
 use crate::{Outcome, for_each_store};
 
@@ -28,6 +28,7 @@ for_each_store! {
     files_are_placed_once_and_after_the_end,
     the_order_within_a_batch_counts,
     a_body_file_of_a_refused_batch_harms_no_other,
+    marks_are_kept_of_calls_that_live_and_refused_of_others,
 }
 
 /// Refused alone, refused after a valid write, and without a trace.
@@ -191,4 +192,26 @@ fn a_body_file_of_a_refused_batch_harms_no_other(lab: &mut dyn Lab) -> Outcome {
     };
     assert_eq!(read(lab, id(1))?, (Some(body.clone().into()), Some(response(body))));
     Ok(())
+}
+
+fn marks_are_kept_of_calls_that_live_and_refused_of_others(lab: &mut dyn Lab) -> Outcome {
+    let mark = |mark| Write::Mark { call: id(1), mark };
+    lab.commit(&[insert(call(1)), start(1, 1)])?;
+    let counted = Progress { orphaned: 2, deaths: 1, ..progress(State::Retrying) };
+    let Write::Settle(mut settled) = settle(1, 1, State::Retrying) else { return Err("a settlement is one".into()) };
+    settled.progress = Some(counted);
+    lab.commit(&[Write::Settle(settled), start(1, 2)])?;
+    let seen = |lab: &mut dyn Lab| -> Result<_, Box<dyn std::error::Error>> {
+        lab.restart()?;
+        let call = lab.call(id(1))?;
+        Ok((call.cancel_requested, call.progress.deaths, call.progress.orphaned))
+    };
+    assert_eq!(seen(lab)?, (false, 1, 2));
+    lab.commit(&[mark(Mark::Survived)])?;
+    assert_eq!(seen(lab)?, (false, 1, 0));
+    lab.commit(&[mark(Mark::CancelRequested)])?;
+    assert_eq!(seen(lab)?, (true, 1, 0));
+    lab.commit(&[settle(1, 2, State::Unknown)])?;
+    refuses(lab, mark(Mark::CancelRequested), "mark after the end")?;
+    refuses(lab, Write::Mark { call: id(7), mark: Mark::Survived }, "change before the insert")
 }

@@ -5,9 +5,10 @@
 use bytes::Bytes;
 use farcall_core::attempt::{AttemptKind, AttemptOutcome};
 use farcall_core::call::{ErrorKind, Source, State, Via};
+use farcall_core::id::CallId;
 use farcall_store::port::{AttemptEnd, Settle, Start, Write};
 use farcall_store::record::{
-    AttemptRecord, CallRecord, ErrorRecord, IdempotencyRecord, Progress, RequestRecord, ResponseRecord,
+    AttemptRecord, CallRecord, ErrorRecord, IdempotencyRecord, OutcomeRecord, Progress, RequestRecord, ResponseRecord,
 };
 
 use crate::lab::Lab;
@@ -25,6 +26,7 @@ for_each_store! {
     bodies_of_any_size_and_content_come_back,
     headers_of_any_bytes_come_back,
     unknown_calls_have_nothing,
+    outcomes_come_together_as_many_as_fit,
     a_key_leads_to_its_call_in_its_scope_only,
 }
 
@@ -199,6 +201,26 @@ fn unknown_calls_have_nothing(lab: &mut dyn Lab) -> Outcome {
     assert_eq!(reader.request(id(2))?, None);
     assert_eq!(reader.response(id(2))?, None);
     assert_eq!(reader.response(id(1))?, None);
+    Ok(())
+}
+
+fn outcomes_come_together_as_many_as_fit(lab: &mut dyn Lab) -> Outcome {
+    for n in 1..=3 {
+        lab.commit(&[insert_with(call(n), vec![b'a'; 60]), start(n, 1)])?;
+        lab.commit(&[settle_with(n, Some(attempt_end(1)), State::Succeeded, Some(response(vec![b'b'; 40])))])?;
+    }
+    let mut reader = lab.reader()?;
+    let mut ids =
+        |ids: &[CallId], bytes_max| reader.outcomes(ids, bytes_max).into_iter().collect::<Result<Vec<_>, _>>();
+    let found = ids(&[id(1), id(9), id(3)], 1_000)?;
+    let shown = |outcome: &Option<OutcomeRecord>| {
+        let OutcomeRecord { call, document, response } = outcome.clone()?;
+        Some((call.id, document.len(), response?.body.len()))
+    };
+    assert_eq!(found.iter().map(shown).collect::<Vec<_>>(), [Some((id(1), 60, 40)), None, Some((id(3), 60, 40))]);
+    let all = [id(1), id(2), id(3)];
+    assert_eq!([0, 100, 101, 200, 201].map(|bytes| ids(&all, bytes).map_or(0, |found| found.len())), [1, 1, 2, 2, 3]);
+    assert!(ids(&[], 1_000)?.is_empty());
     Ok(())
 }
 

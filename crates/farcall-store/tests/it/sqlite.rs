@@ -292,3 +292,24 @@ fn the_kept_counts_are_those_of_the_rows() -> Outcome {
     }
     Ok(())
 }
+
+#[test]
+fn what_somebody_else_changed_is_not_overwritten() -> Outcome {
+    let changes = [
+        ("UPDATE calls SET attempts = 7", vec![start(1, 2)]),
+        ("UPDATE calls SET ended = 1", vec![settle(1, 1, State::Succeeded)]),
+        ("UPDATE calls SET ended = 1", vec![settle(1, 1, State::Retrying)]),
+        ("UPDATE attempts SET ended_at = 1", vec![settle(1, 1, State::Succeeded)]),
+        ("DELETE FROM calls", vec![settle(1, 1, State::Succeeded)]),
+    ];
+    for (change, writes) in changes {
+        let mut lab = SqliteLab::open()?;
+        (&mut lab as &mut dyn Lab).commit(&[insert(call(1)), start(1, 1)])?;
+        Connection::open(lab.dir().join("farcall.db"))?.execute_batch(change)?;
+        let refused = lab.store().commit(&writes);
+        assert!(matches!(refused, Err(CommitError::Conflict { call, .. }) if call == id(1)), "{change}: {refused:?}");
+        let again = lab.store().commit(&writes);
+        assert!(matches!(again, Err(CommitError::Conflict { call, .. }) if call == id(1)), "{change}: {again:?}");
+    }
+    Ok(())
+}

@@ -19,6 +19,7 @@ pub(crate) struct Launch {
     /// Words before the program's own: something that becomes the program, keeping its process id.
     wrapper: Vec<OsString>,
     trap: Option<String>,
+    listen: &'static str,
     log: PathBuf,
 }
 
@@ -39,7 +40,7 @@ pub(crate) struct Answer {
 
 impl Launch {
     pub(crate) fn new(dir: &Path) -> Self {
-        Self { dir: dir.to_owned(), wrapper: Vec::new(), trap: None, log: dir.join(".serve.log") }
+        Self { dir: dir.to_owned(), wrapper: Vec::new(), trap: None, listen: "none", log: dir.join(".serve.log") }
     }
 
     /// What it says goes to this file, for example because the directory's file system will go away.
@@ -67,13 +68,23 @@ impl Launch {
         Self { trap: Some(format!("{}@{nth}:panic", point.name())), ..self }
     }
 
+    /// Panics whenever it reaches this point with something of this name.
+    pub(crate) fn panicking_on(self, point: Point, name: &str) -> Self {
+        Self { trap: Some(format!("{}={name}:panic", point.name())), ..self }
+    }
+
+    /// Listens on TCP, too, at an address that [`Program::address`] tells.
+    pub(crate) fn listening(self) -> Self {
+        Self { listen: "127.0.0.1:0", ..self }
+    }
+
     /// Starts the server and waits for nothing.
     pub(crate) fn spawn(&self) -> std::io::Result<Program> {
         let program = OsString::from(env!("CARGO_BIN_EXE_farcall"));
         let mut words = self.wrapper.iter().chain([&program]);
         let log = std::fs::OpenOptions::new().create(true).append(true).open(&self.log)?;
         let mut command = Command::new(words.next().expect("at least the program itself"));
-        command.args(words).args(["serve", "--listen", "none"]).arg(&self.dir);
+        command.args(words).args(["serve", "--listen", self.listen]).arg(&self.dir);
         command.envs(self.trap.iter().map(|trap| ("FARCALL_CRASH", trap)));
         let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn()?;
         Ok(Program { child, dir: self.dir.clone(), log: self.log.clone() })
@@ -130,6 +141,15 @@ impl Program {
 
     pub(crate) fn id(&self) -> u32 {
         self.child.id()
+    }
+
+    /// Where it listens.
+    pub(crate) fn address(&self) -> String {
+        until("a server to say where it listens", || {
+            let log = self.log();
+            let (_, after) = log.split_once("listen=")?;
+            Some(after.split_once(' ')?.0.trim_matches('"').to_owned())
+        })
     }
 
     pub(crate) fn health(&self) -> std::io::Result<Value> {

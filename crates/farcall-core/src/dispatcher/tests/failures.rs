@@ -27,15 +27,16 @@ fn one_at_a_time() -> UpstreamPolicy {
 #[test]
 fn turns_follow_each_other_while_commits_are_in_flight_up_to_a_bound() {
     let mut bench = Bench::new(UpstreamPolicy::default());
-    let seqs: Vec<Seq> = (1..=4)
+    let bound = TURNS_IN_FLIGHT_MAX as u128;
+    let seqs: Vec<Seq> = (1..=bound)
         .map(|number| {
             let spec = bench.spec(number);
             offer(&mut bench, spec)
         })
         .collect();
     assert_eq!(bench.dispatcher.turns_in_flight(), TURNS_IN_FLIGHT_MAX);
-    bench.dispatcher.handle(bench.now(), Event::Offered(Box::new(bench.spec(5))));
-    assert_eq!(bench.hand_over(), None, "the fifth waits");
+    bench.dispatcher.handle(bench.now(), Event::Offered(Box::new(bench.spec(bound + 1))));
+    assert_eq!(bench.hand_over(), None, "the next one waits");
     assert_eq!(bench.dispatcher.next_wakeup(bench.now().instant), None, "and nobody is woken for it");
     bench.dispatcher.handle(bench.now(), Event::Committed { seq: seqs[1] });
     assert!(bench.hand_over().is_some());

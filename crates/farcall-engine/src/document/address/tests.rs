@@ -144,6 +144,17 @@ fn undeclared_upstreams_go_by_their_origin() {
     };
     assert_eq!(origin("https://API.Test:443/a?b"), "https://api.test");
     assert_eq!(origin("http://127.0.0.1:8080"), "http://127.0.0.1:8080");
+    assert_eq!(origin("https://api.test./a"), "https://api.test", "the dot of the root makes no other origin");
+}
+
+#[test]
+fn the_dot_of_the_root_leads_round_no_upstream() {
+    let declared =
+        |members: &str| resolve_members(members).unwrap_or_else(|rejection| panic!("{rejection}: {members}"));
+    let orders = (UpstreamRef::Declared("shop".to_owned()), "https://shop.test/admin/x".to_owned());
+    assert_eq!(declared(r#""url":"https://shop.test./admin/x""#), orders);
+    assert_eq!(declared(r#""base_url":"https://Shop.Test./admin","end_point":"/x""#), orders);
+    assert_eq!(declared(r#""upstream":"shop","url":"https://shop.test.:443/admin/x""#), orders);
 }
 
 #[test]

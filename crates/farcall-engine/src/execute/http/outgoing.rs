@@ -194,19 +194,21 @@ mod tests {
             .iter()
             .map(|(name, value)| (HeaderName::from_static(name), value.parse().expect("a header value")))
             .collect();
-        let url = url.parse().expect("a URL");
-        let body = Bytes::from_static(body.as_bytes());
-        let request = HttpRequest {
+        let request = HttpRequest { headers, body: Bytes::from_static(body.as_bytes()), ..request(method, url) };
+        Outgoing::prepare(request).expect("a request that can be sent")
+    }
+
+    fn request(method: Method, url: &str) -> HttpRequest {
+        HttpRequest {
             method,
-            url,
-            headers,
-            body,
+            url: url.parse().expect("a URL"),
+            headers: HeaderMap::new(),
+            body: Bytes::new(),
             content_type: None,
             max_response: 0,
             addresses: Addresses::Any,
             proxy: None,
-        };
-        Outgoing::prepare(request).expect("a request that can be sent")
+        }
     }
 
     fn lines(outgoing: &Outgoing) -> Vec<String> {
@@ -267,19 +269,7 @@ mod tests {
         for (method, url) in
             [(Method::CONNECT, "http://a.test/"), (Method::GET, "ftp://a.test/"), (Method::GET, "data:x")]
         {
-            let url = url.parse().expect("a URL");
-            let (headers, body) = (HeaderMap::new(), Bytes::new());
-            let request = HttpRequest {
-                method,
-                url,
-                headers,
-                body,
-                content_type: None,
-                max_response: 0,
-                addresses: Addresses::Any,
-                proxy: None,
-            };
-            let failure = Outgoing::prepare(request).expect_err("not sendable");
+            let failure = Outgoing::prepare(request(method, url)).expect_err("not sendable");
             assert_eq!(failure.kind, ErrorKind::Invalid);
         }
     }

@@ -1,0 +1,184 @@
+//! Who goes next at an upstream, watched from outside: priorities are strict but for one start in twenty, which goes to a
+//! lower one, and tenants of one priority take turns, counted in cost.
+//!
+//! It follows every decision of a process, and counts only calls that its memory holds: a lane whose next calls are on
+//! their way from the store is passed over. A failed commit takes decisions back, and ends the watch of that process.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use farcall_core::id::CallId;
+use farcall_core::steady::Steady;
+use farcall_store::port::Write;
+use farcall_store::record::CallRecord;
+
+use super::{Check, cost_of, ensure};
+use crate::recovery;
+use crate::world::World;
+
+/// Starts between two that go to a lower priority.
+const HIGHER_IN_A_ROW: u32 = 19;
+/// How far apart two tenants may be that both wait all the time: three calls of the largest cost, and some more.
+const COST_APART_MAX: u64 = 40;
+
+/// What one process has decided so far.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Order {
+    calls: BTreeMap<CallId, Standing>,
+    lines: BTreeMap<usize, Line>,
+    /// Nobody can say any more what was decided.
+    is_over: bool,
+    /// Costs are not what they were when calls took their places.
+    has_other_costs: bool,
+}
+
+/// A call that has not ended, and since when it waits, if it does.
+#[derive(Debug, Clone, Copy)]
+struct Standing {
+    call: CallId,
+    place: usize,
+    is_callback: bool,
+    priority: u8,
+    tenant: u64,
+    ready_at: Option<Steady>,
+}
+
+/// The starts of one upstream.
+#[derive(Debug, Clone, Default)]
+struct Line {
+    since_lower: u32,
+    /// Starts in a row that a lower priority had to wait for.
+    without_lower: u32,
+    /// What two tenants of a priority were given since both have waited.
+    rivals: BTreeMap<(u8, u64, u64), (u64, u64)>,
+}
+
+impl Order {
+    /// At a start, from what the store holds.
+    pub(crate) fn of<'c>(world: &World, live: impl Iterator<Item = &'c CallRecord>) -> Self {
+        let calls = live.map(|call| (call.id, Standing::of(world, call, call.progress.ready_at))).collect();
+        Self { calls, ..Self::default() }
+    }
+
+    pub(crate) const fn end(&mut self) {
+        self.is_over = true;
+    }
+
+    pub(crate) fn change_costs(&mut self) {
+        self.has_other_costs = true;
+        self.lines.values_mut().for_each(|line| line.rivals.clear());
+    }
+
+    /// Looks at the decisions of one turn; `is_loaded` says which calls are in memory after it.
+    pub(crate) fn follow(&mut self, world: &World, writes: &[Write], is_loaded: impl Fn(CallId) -> bool) -> Check {
+        if self.is_over {
+            return Ok(());
+        }
+        let starts = self.take_in(world, writes);
+        let now = world.clocks.steady(world.now);
+        let waits = |standing: &&Standing| standing.ready_at.is_some_and(|at| at <= now) && is_loaded(standing.call);
+        let waiting: Vec<Standing> = self.calls.values().filter(waits).copied().collect();
+        let places: BTreeSet<usize> =
+            starts.iter().map(|start| start.place).chain(self.lines.keys().copied()).collect();
+        for place in places {
+            let at = |standings: &[Standing]| -> Vec<Standing> {
+                standings.iter().filter(|standing| standing.place == place).copied().collect()
+            };
+            let (starts, waiting) = (at(&starts), at(&waiting));
+            let line = self.lines.entry(place).or_default();
+            line.check_priorities(place, &starts, &waiting)?;
+            if !self.has_other_costs {
+                line.check_tenants(world, place, &starts, &waiting)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// What was decided to start, in order.
+    fn take_in(&mut self, world: &World, writes: &[Write]) -> Vec<Standing> {
+        let mut starts = Vec::new();
+        for write in writes {
+            if let Write::Insert(insert) = write {
+                let standing = Standing::of(world, &insert.call, insert.call.progress.ready_at);
+                self.calls.insert(insert.call.id, standing);
+            }
+            let Some(standing) = self.calls.get_mut(&write.call()) else { continue };
+            match write {
+                Write::Start(_) => {
+                    standing.ready_at = None;
+                    starts.push(*standing);
+                }
+                Write::Release { ready_at, .. } => standing.ready_at = Some(*ready_at),
+                Write::Settle(settle) => {
+                    if let Some(heading) = &settle.heading {
+                        standing.place = recovery::place_of(&world.plan, &heading.limit_key, standing.is_callback);
+                    }
+                    match &settle.progress {
+                        Some(progress) if progress.state.is_end() => drop(self.calls.remove(&settle.call)),
+                        Some(progress) => standing.ready_at = progress.ready_at,
+                        None => {}
+                    }
+                }
+                Write::Insert(_)
+                | Write::Close { .. }
+                | Write::Filed(_)
+                | Write::Prune(_)
+                | Write::FreeKey(_)
+                | Write::Mark { .. } => {}
+            }
+        }
+        starts
+    }
+}
+
+impl Standing {
+    fn of(world: &World, call: &CallRecord, ready_at: Option<Steady>) -> Self {
+        let is_callback = call.callback_of.is_some();
+        let place = recovery::place_of(&world.plan, &call.limit_key, is_callback);
+        Self { call: call.id, place, is_callback, priority: call.priority, tenant: call.tenant_id.0, ready_at }
+    }
+}
+
+impl Line {
+    fn check_priorities(&mut self, place: usize, starts: &[Standing], waiting: &[Standing]) -> Check {
+        for (number, start) in starts.iter().enumerate() {
+            let passed_over = || starts[number + 1..].iter().chain(waiting);
+            let is_lower = passed_over().any(|other| other.priority < start.priority);
+            let has_lower = passed_over().any(|other| other.priority > start.priority);
+            if is_lower {
+                let since = self.since_lower;
+                ensure(since >= HIGHER_IN_A_ROW, || {
+                    format!("{start:?} goes before a higher priority, {since} starts after the last such at {place}")
+                })?;
+                (self.since_lower, self.without_lower) = (0, 0);
+                continue;
+            }
+            self.since_lower += 1;
+            self.without_lower = if has_lower { self.without_lower + 1 } else { 0 };
+            let without = self.without_lower;
+            ensure(without <= HIGHER_IN_A_ROW, || format!("a lower priority waits for {without} starts at {place}"))?;
+        }
+        Ok(())
+    }
+
+    fn check_tenants(&mut self, world: &World, place: usize, starts: &[Standing], waiting: &[Standing]) -> Check {
+        let policy = &world.policies[world.plan.quota(place)];
+        for start in starts {
+            let cost = u64::from(cost_of(&world.plan, &world.facts, policy, start.call));
+            for (&(priority, one, other), given) in &mut self.rivals {
+                given.0 += if (priority, one) == (start.priority, start.tenant) { cost } else { 0 };
+                given.1 += if (priority, other) == (start.priority, start.tenant) { cost } else { 0 };
+            }
+        }
+        let backlogs: BTreeSet<(u8, u64)> = waiting.iter().map(|call| (call.priority, call.tenant)).collect();
+        let both_wait =
+            |priority, one, other| backlogs.contains(&(priority, one)) && backlogs.contains(&(priority, other));
+        self.rivals.retain(|&(priority, one, other), _| both_wait(priority, one, other));
+        for &(priority, one) in &backlogs {
+            for &(_, other) in backlogs.iter().filter(|&&(level, other)| level == priority && other > one) {
+                self.rivals.entry((priority, one, other)).or_default();
+            }
+        }
+        let unfair = self.rivals.iter().find(|(_, given)| given.0.abs_diff(given.1) > COST_APART_MAX);
+        ensure(unfair.is_none(), || format!("two tenants both wait at {place}, and were given {unfair:?}"))
+    }
+}

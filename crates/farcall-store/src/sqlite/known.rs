@@ -1,0 +1,96 @@
+//! What the writer knows of stored calls without asking: those it wrote or looked up last.
+//!
+//! A call is written at its insert, its start and its end, and what one write leaves is where the next begins. Only this
+//! process writes while its epoch lasts, so what was committed in it still stands; whatever fails empties the memory.
+//! It is no authority all the same: every statement that rests on it says in its condition what it takes for granted.
+
+use std::sync::Arc;
+
+use farcall_core::id::CallId;
+use farcall_core::id_map::IdMap;
+
+use crate::transition::Standing;
+
+/// Calls of one generation. Those that were not met during a whole one are forgotten.
+const GENERATION_CALLS_MAX: usize = 2_048;
+
+/// A call as it is stored, as far as its next write asks.
+#[derive(Debug, Clone)]
+pub(super) struct Stored {
+    pub(super) seq: i64,
+    pub(super) standing: Standing,
+    /// What its attempts are counted by, and as how many.
+    pub(super) limit_key: Arc<str>,
+    pub(super) cost: u32,
+}
+
+/// A bounded memory of stored calls.
+#[derive(Debug, Default)]
+pub(super) struct Known {
+    young: IdMap<CallId, Stored>,
+    old: IdMap<CallId, Stored>,
+    /// The last limit key that was met: mostly the next one is the same.
+    limit_key: Option<Arc<str>>,
+}
+
+impl Known {
+    /// Takes a call out of memory; who changes it puts back what it has become.
+    pub(super) fn take(&mut self, call: CallId) -> Option<Stored> {
+        self.young.remove(&call).or_else(|| self.old.remove(&call))
+    }
+
+    pub(super) fn put(&mut self, call: CallId, stored: Stored) {
+        if self.young.len() >= GENERATION_CALLS_MAX {
+            self.old = std::mem::take(&mut self.young);
+        }
+        self.young.insert(call, stored);
+    }
+
+    /// Something failed, or another epoch begins: nothing is known.
+    pub(super) fn clear(&mut self) {
+        *self = Self::default();
+    }
+
+    /// The limit key, shared with the calls that have the same.
+    pub(super) fn shared(&mut self, limit_key: &str) -> Arc<str> {
+        match &self.limit_key {
+            Some(last) if **last == *limit_key => Arc::clone(last),
+            _ => Arc::clone(self.limit_key.insert(Arc::from(limit_key))),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use farcall_core::call::State;
+
+    use super::*;
+
+    fn stored(seq: i64) -> Stored {
+        let standing = Standing { state: State::Queued, filed: true, attempts: 0, waits: true };
+        Stored { seq, standing, limit_key: Arc::from("a"), cost: 1 }
+    }
+
+    #[test]
+    fn calls_that_nobody_meets_are_forgotten_and_others_are_not() {
+        let mut known = Known::default();
+        let id = |n: usize| CallId::from_bits(n as u128);
+        known.put(id(0), stored(0));
+        for n in 1..GENERATION_CALLS_MAX * 5 {
+            known.put(id(n), stored(1));
+            let met = known.take(id(0)).expect("a call that is met is known");
+            known.put(id(0), met);
+            assert!(known.young.len() + known.old.len() <= 2 * GENERATION_CALLS_MAX);
+        }
+        assert!(known.take(id(1)).is_none());
+        assert!(known.take(id(GENERATION_CALLS_MAX * 5 - 1)).is_some());
+    }
+
+    #[test]
+    fn calls_of_one_limit_key_share_it() {
+        let mut known = Known::default();
+        let first = known.shared("a");
+        assert!(Arc::ptr_eq(&first, &known.shared("a")));
+        assert_eq!(&*known.shared("b"), "b");
+    }
+}
