@@ -289,7 +289,7 @@ impl Found {
                 .collect();
             let ids: Vec<CallId> = wanted.iter().map(|waiting| waiting.record.id).collect();
             for (waiting, stored) in wanted.iter_mut().zip(reader.requests(&ids)?) {
-                kept_bytes += waiting.understand(stored, routing);
+                kept_bytes += stored.map_or(0, |stored| waiting.understand(stored, routing));
             }
         }
         Ok(())
@@ -297,9 +297,9 @@ impl Found {
 }
 
 impl Waiting {
-    /// Gives what it takes to keep the document. Of a call whose document is damaged its attempt says so.
-    fn understand(&mut self, stored: Option<RequestRecord>, routing: &Routing<'_>) -> usize {
-        let Some(RequestRecord { via, document: bytes }) = stored else { return 0 };
+    /// Gives what it takes to keep the document.
+    fn understand(&mut self, request: RequestRecord, routing: &Routing<'_>) -> usize {
+        let RequestRecord { via, document: bytes } = request;
         let kept = |document| (Arc::new(Kept { document, via }), bytes.len());
         self.document = document::parse(&bytes, routing).ok().map(kept);
         if self.record.has_overrides {

@@ -29,11 +29,12 @@ macro_rules! query {
 }
 pub(super) use query;
 
+/// Calls for which room is made before they are read.
+const ROOM_MAX: usize = 1_024;
+
 /// The call of a `seq`.
 pub(super) const ONE: &str = concat!("SELECT ", call_columns!(), " FROM calls WHERE seq = ?1");
 
-/// Calls for which room is made before they are read.
-const ROOM_MAX: usize = 1_024;
 /// No limit, as SQLite says it.
 const UNLIMITED: i64 = -1;
 
