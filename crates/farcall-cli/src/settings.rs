@@ -153,6 +153,11 @@ impl Setting {
             ("server", "max_body") => ("SIZE", "Largest call document"),
             ("store", "path") => ("PATH", "Where calls are kept, relative to DIR"),
             ("store", "min_free") => ("SIZE", "Take no new calls when the disk has less space left"),
+            ("inbox", "keep") => {
+                ("TIME", "Age at which request, response and rejected files are removed; none by default")
+            }
+            ("retention", "succeeded") => ("TIME", "How long calls that ended well, or were cancelled, are kept"),
+            ("retention", "failed") => ("TIME", "How long all other ended calls are kept"),
             ("inbox", "settle") => ("TIME", "How long a file that is no valid call yet is left alone"),
             _ => ("VALUE", "As in the file"),
         }

@@ -3,7 +3,7 @@
 //! A test starts itself again in there (`unshare`), which takes root. Where that cannot be had the test says loudly that
 //! it checked nothing, and fails when `CI` is set.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
 
@@ -46,24 +46,26 @@ pub(crate) fn hold(addresses: &[&str]) {
     for address in addresses {
         run("ip", &["addr", "add", address, "dev", "lo", "nodad"]);
     }
-    for address in addresses {
-        wait_for_route(address);
-    }
+    wait_for_routes(addresses);
 }
 
-/// The kernel adds the route of an IPv6 address some time after the address.
-fn wait_for_route(address: &str) {
-    let (address, _) = address.split_once('/').expect("an address and its length");
-    let address: IpAddr = address.parse().expect("an address");
-    let any: IpAddr = if address.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
-    let socket = UdpSocket::bind((any, 0)).expect("a port");
+/// The kernel adds the route of an IPv6 address some time after the address, and may take those of others away for a
+/// moment meanwhile: so all must lead here in one go, for what the tests do, which is to connect.
+fn wait_for_routes(addresses: &[&str]) {
+    let listener = std::net::TcpListener::bind((Ipv6Addr::UNSPECIFIED, 0)).expect("a port");
+    let port = listener.local_addr().expect("a listener has an address").port();
+    let leads_here = |address: &&str| {
+        let (address, _) = address.split_once('/').expect("an address and its length");
+        let address: IpAddr = address.parse().expect("an address");
+        std::net::TcpStream::connect((address, port)).and_then(|_| listener.accept()).is_ok()
+    };
     for _ in 0..500 {
-        if socket.connect((address, 9)).is_ok() {
+        if addresses.iter().all(leads_here) {
             return;
         }
         std::thread::sleep(std::time::Duration::from_millis(10));
     }
-    panic!("no route to {address}");
+    panic!("no way to all of {addresses:?}");
 }
 
 fn run(program: &str, args: &[&str]) {
