@@ -1,6 +1,6 @@
 //! An attempt whose task panics still reports: else its call would run for ever, and its slots never cool.
 //!
-//! What it had sent by then nobody knows, so bytes may have left. After three such deaths in one life of the engine the
+//! What it had sent by then nobody knows, so bytes may have left. After three such deaths, counted over restarts, the
 //! dispatcher ends the call `poisoned`, if nothing ended it before.
 
 use std::future::{Future, poll_fn};
