@@ -154,18 +154,6 @@ impl Reader for CountedReader {
 /// The n-th call that waits.
 fn waiting(n: u32, upstream: &Upstream) -> Write {
     let (place, url) = (Steady::from_micros(i64::from(n)), upstream.url("/"));
-    let progress = Progress {
-        state: State::Queued,
-        ready_at: Some(place),
-        retries: 0,
-        requeues: 0,
-        throttles: 0,
-        deaths: 0,
-        orphaned: 0,
-        finished_at: None,
-        status: None,
-        error: None,
-    };
     let call = CallRecord {
         id: CallId::from_bits(u128::from(n) + 1),
         source: Source::Bulk,
@@ -184,7 +172,7 @@ fn waiting(n: u32, upstream: &Upstream) -> Write {
         deadline: None,
         started_at: None,
         attempts: 0,
-        progress,
+        progress: Progress::waiting(State::Queued, Some(place)),
         has_overrides: false,
         callback_of: None,
         hop: None,
