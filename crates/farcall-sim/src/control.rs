@@ -19,6 +19,7 @@ impl World {
         self.facts.cancels.entry(call).or_default().push(at);
         if let Some(process) = &mut self.process {
             process.cancelled.insert(call);
+            process.unanswered.insert(call);
         }
         self.look_at(Event::Cancel { call });
     }

@@ -54,6 +54,8 @@ pub(crate) struct Process {
     pub(crate) paused: BTreeSet<u32>,
     /// Calls that somebody wanted to end.
     pub(crate) cancelled: BTreeSet<CallId>,
+    /// Those of them of whom nobody was told what came of it.
+    pub(crate) unanswered: BTreeSet<CallId>,
     pub(crate) order: Order,
 }
 
@@ -83,6 +85,7 @@ impl Process {
             added: Vec::new(),
             paused: BTreeSet::new(),
             cancelled: BTreeSet::new(),
+            unanswered: BTreeSet::new(),
             order: Order::default(),
         }
     }
@@ -292,10 +295,32 @@ impl World {
                 Effect::Abort { attempt } => self.abort_any(attempt)?,
                 Effect::Load => self.read_soon(),
                 Effect::FindStale => self.look_for_stale(),
+                Effect::CancelNoted { call } => self.cancel_noted(call)?,
+                Effect::CancelMissed { call } => self.cancel_missed(call)?,
                 Effect::Ended { call, has_file } => self.ended(call, has_file)?,
             }
         }
         Ok(())
+    }
+
+    fn cancel_noted(&mut self, call: CallId) -> Check {
+        let is_stored = self.ledger.call(call).is_some_and(|row| row.cancel_requested || row.progress.state.is_end());
+        ensure(is_stored, || format!("{call} is said to be cancelled later, and nothing of that is stored"))?;
+        self.answer_cancel(call);
+        Ok(())
+    }
+
+    fn cancel_missed(&mut self, call: CallId) -> Check {
+        let lives = self.ledger.knows(call) && !self.ledger.has_ended(call);
+        ensure(!lives, || format!("{call} has not ended, and cancelling it is said to have missed"))?;
+        self.answer_cancel(call);
+        Ok(())
+    }
+
+    fn answer_cancel(&mut self, call: CallId) {
+        if let Some(process) = &mut self.process {
+            process.unanswered.remove(&call);
+        }
     }
 
     fn acknowledge(&mut self, call: CallId) -> Check {
@@ -310,6 +335,7 @@ impl World {
     fn refuse(&mut self, call: CallId) -> Check {
         self.note(Line::Refused { call });
         ensure(!self.ledger.knows(call), || format!("{call} is refused and stored"))?;
+        self.answer_cancel(call);
         let place = self.process.as_mut().and_then(|process| process.offered.remove(&call));
         let Some(place) = place else { return Err(violation(format!("{call} is refused to nobody, or twice"))) };
         self.facts.origins.remove(&call);
@@ -332,6 +358,7 @@ impl World {
 
     fn ended(&mut self, call: CallId, has_file: bool) -> Check {
         ensure(self.ledger.has_ended(call), || format!("{call} is said to have ended before that is stored"))?;
+        self.answer_cancel(call);
         if has_file {
             self.file_soon(call);
         }

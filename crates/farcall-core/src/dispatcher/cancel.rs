@@ -2,10 +2,11 @@
 //!
 //! A call that waits ends at once. One whose attempt was let go is left to that attempt, which may have arrived: no
 //! further attempt follows, and what this one comes to is the end. That is stored, so that it holds after a restart too.
+//! Whoever asked is told by `Ended`, `CancelNoted` or `CancelMissed`, or by `Refuse` of a call that was never accepted.
 
 use super::entry::{Cut, Place};
 use super::finish::Over;
-use super::{Dispatcher, Mark, Write};
+use super::{Dispatcher, Effect, Mark, Write};
 use crate::attempt::AttemptOutcome;
 use crate::call::State;
 use crate::id::CallId;
@@ -16,16 +17,20 @@ impl Dispatcher {
     pub(super) fn cancel(&mut self, now: Now, call: CallId) {
         let Some(entry) = self.calls.get_mut(&call) else { return self.cancel_stored(call) };
         match entry.place {
-            Place::Ended => {}
+            Place::Ended => self.push_after_all(Effect::CancelMissed { call }),
             Place::Running => {
                 let is_news = !std::mem::replace(&mut entry.is_cancel_requested, true);
                 let unlaunched: Vec<u32> =
                     entry.live.iter().filter(|live| !live.is_durable).map(|live| live.number).collect();
+                let may_be_out = unlaunched.len() < entry.live.len();
                 for number in unlaunched {
                     self.cut(call, Some(number), Cut::Cancel);
                 }
                 if is_news {
                     self.writes.push(Write::Mark { call, mark: Mark::CancelRequested });
+                }
+                if may_be_out {
+                    self.push_after_all(Effect::CancelNoted { call });
                 }
             }
             Place::Lane | Place::Asleep { .. } | Place::Held => {

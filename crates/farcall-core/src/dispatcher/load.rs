@@ -96,7 +96,8 @@ impl Dispatcher {
 
     /// Whether calls are on their way from the store, or will be asked for.
     pub fn is_loading(&self) -> bool {
-        self.loads.under_way.is_some() || self.loads.is_resting || !self.loads.lanes.is_empty()
+        let Loads { lanes, cancels, under_way, is_resting, .. } = &self.loads;
+        under_way.is_some() || *is_resting || !lanes.is_empty() || !cancels.is_empty()
     }
 
     /// Takes over a lane of which the store holds this many calls.
@@ -157,8 +158,17 @@ impl Dispatcher {
         for call in &wanted.calls {
             self.loads.cancels.remove(call);
         }
+        let mut missed: BTreeSet<CallId> = wanted.calls.iter().copied().collect();
         for recovered in loaded.calls {
+            missed.remove(&recovered.spec.id);
             self.cancel_read(now, recovered);
+        }
+        for call in missed {
+            // What came into memory since the load was asked for is cancelled there.
+            match self.calls.contains_key(&call) {
+                true => self.cancel(now, call),
+                false => self.push_after_all(Effect::CancelMissed { call }),
+            }
         }
         self.loads.under_way = None;
         self.loads.left.clear();
@@ -273,6 +283,8 @@ impl Dispatcher {
     pub(super) fn cancel_stored(&mut self, call: CallId) {
         if self.upstreams.iter().any(|upstream| upstream.lanes.beyond() > 0) {
             self.loads.cancels.insert(call);
+        } else {
+            self.push_after_all(Effect::CancelMissed { call });
         }
     }
 
@@ -284,6 +296,8 @@ impl Dispatcher {
             self.cancel_stored(call);
         } else if self.fetch(now, recovered).is_some() {
             self.end(now, call, State::Cancelled, None, None, None);
+        } else {
+            self.push_after_all(Effect::CancelMissed { call });
         }
     }
 

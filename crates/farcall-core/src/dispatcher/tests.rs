@@ -113,6 +113,8 @@ impl Bench {
             | Effect::Abort { .. }
             | Effect::Load
             | Effect::FindStale
+            | Effect::CancelNoted { .. }
+            | Effect::CancelMissed { .. }
             | Effect::Ended { .. } => None,
         };
         self.effects.iter().filter_map(launched).collect()

@@ -144,6 +144,10 @@ pub enum Effect {
     Load,
     /// Look up in the store what [`super::Dispatcher::stale_wanted`] names, and answer with `Event::StaleFound`.
     FindStale,
+    /// The call was to be cancelled, which is durable: an attempt that was let go decides how it ends.
+    CancelNoted { call: CallId },
+    /// The call was to be cancelled, and is none that has not ended; what it is the store tells.
+    CancelMissed { call: CallId },
     /// The call has ended, durably.
     Ended { call: CallId, has_file: bool },
 }

@@ -56,8 +56,11 @@ impl Dispatcher {
         }
         let is_kept = |write: &Write| has_happened(write) && !refused.contains_key(&write.call());
         self.writes = writes.into_iter().filter(is_kept).collect();
-        let is_end = |effect: &Effect| matches!(effect, Effect::Ended { call, .. } if !refused.contains_key(call));
-        self.effects_after = effects.into_iter().filter(is_end).collect();
+        let mut following: Vec<Effect> = effects.into_iter().filter(|effect| still_follows(effect, &refused)).collect();
+        if self.writes.is_empty() {
+            self.effects.append(&mut following);
+        }
+        self.effects_after = following;
         for (call, cut) in overdue.into_iter().rev() {
             self.end_overdue(now, call, cut);
         }
@@ -130,6 +133,21 @@ impl Dispatcher {
 /// Whether what a write says is true whether or not it was stored. What is only wished is wished again later.
 const fn has_happened(write: &Write) -> bool {
     !matches!(write, Write::Start { .. } | Write::Prune { .. } | Write::FreeKey { .. })
+}
+
+/// Whether an effect is due once what is kept of the writes is stored.
+fn still_follows(effect: &Effect, refused: &Refused) -> bool {
+    match effect {
+        Effect::Ended { call, .. } | Effect::CancelNoted { call } | Effect::CancelMissed { call } => {
+            !refused.contains_key(call)
+        }
+        Effect::Acknowledge { .. }
+        | Effect::Refuse { .. }
+        | Effect::Launch { .. }
+        | Effect::Abort { .. }
+        | Effect::Load
+        | Effect::FindStale => false,
+    }
 }
 
 /// The calls that these writes insert for somebody who waits to be told, and the callbacks of such calls.

@@ -228,6 +228,8 @@ struct Bench {
     journal: Journal,
     under_way: VecDeque<(Seq, Vec<Write>)>,
     refused: u64,
+    /// Calls that were cancelled before they were offered.
+    foreseen: std::collections::BTreeSet<CallId>,
 }
 
 impl Bench {
@@ -246,7 +248,11 @@ impl Bench {
                     self.refused += 1;
                     prop_assert!(!self.journal.inserted.contains(call), "{call}");
                 }
-                Effect::Abort { .. } | Effect::Load | Effect::FindStale => {}
+                Effect::CancelMissed { call } => {
+                    let lives = self.journal.inserted.contains(call) && !self.journal.ended.contains(call);
+                    prop_assert!(!lives || self.foreseen.contains(call), "{call}");
+                }
+                Effect::CancelNoted { .. } | Effect::Abort { .. } | Effect::Load | Effect::FindStale => {}
             }
         }
         if !turn.writes.is_empty() {
@@ -277,14 +283,17 @@ proptest! {
 
     #[test]
     fn nonsense_is_survived_and_what_is_written_stays_consistent(acts in vec(act(), 1..200)) {
-        let journal = Journal::default();
-        let mut bench = Bench { dispatcher: dispatcher(), journal, under_way: VecDeque::new(), refused: 0 };
+        let (journal, foreseen) = (Journal::default(), std::collections::BTreeSet::new());
+        let mut bench = Bench { dispatcher: dispatcher(), journal, under_way: VecDeque::new(), refused: 0, foreseen };
         let (mut ms, mut offered) = (0, 0);
         for act in acts {
             if let Act::Pass { ms: passed } = act {
                 ms += passed;
             }
             if let Some(event) = event(act, &mut offered, now(ms)) {
+                if let Event::Cancel { call } = event && call.bits() >= offered {
+                    bench.foreseen.insert(call);
+                }
                 bench.dispatcher.handle(now(ms), event);
             }
             match act {

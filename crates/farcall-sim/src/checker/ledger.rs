@@ -95,7 +95,7 @@ impl Ledger {
         self.pruned.contains(&call)
     }
 
-    pub(super) fn call(&self, call: CallId) -> Option<&CallRecord> {
+    pub(crate) fn call(&self, call: CallId) -> Option<&CallRecord> {
         self.rows.get(&call).map(|row| &row.call)
     }
 
@@ -217,9 +217,14 @@ impl World {
         Ok(())
     }
 
-    /// Once nothing is on its way to the disk, every wish to cancel a call that runs is there.
+    /// Once nothing is on its way to the disk or from it, every wish to cancel a call that runs is there, and whoever had
+    /// one was told what came of it.
     pub(crate) fn check_cancels(&self) -> Check {
         let Some(process) = self.process.as_ref().filter(|process| process.is_settled()) else { return Ok(()) };
+        let is_over = process.draining.is_some() || process.dispatcher.is_loading() || process.is_dirty;
+        if let Some(call) = process.unanswered.first().filter(|_| !is_over) {
+            return Err(violation(format!("nobody says what came of cancelling {call}")));
+        }
         let runs = |call: &&CallId| self.ledger.call(**call).is_some_and(|row| row.progress.state == State::Running);
         let forgotten = |call: &&CallId| !self.ledger.call(**call).is_some_and(|row| row.cancel_requested);
         match process.cancelled.iter().filter(runs).find(forgotten) {

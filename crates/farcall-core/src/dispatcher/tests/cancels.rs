@@ -86,6 +86,37 @@ fn a_cancelled_call_whose_start_could_not_be_stored_is_cancelled_when_that_can()
 }
 
 #[test]
+fn whoever_cancels_is_told_what_came_of_it_once_that_is_durable() {
+    let told = |bench: &Bench, call| {
+        let call = CallId::from_bits(call);
+        let answers = bench.effects.iter().filter(|effect| match **effect {
+            Effect::CancelNoted { call: told } | Effect::CancelMissed { call: told } | Effect::Ended { call: told, .. } => {
+                told == call
+            }
+            _ => false,
+        });
+        answers.copied().collect::<Vec<_>>()
+    };
+    let mut bench = Bench::new(UpstreamPolicy { concurrency: Some(NonZeroU32::MIN), ..UpstreamPolicy::default() });
+    for call in [1, 2] {
+        let spec = bench.spec(call);
+        bench.offer(spec);
+    }
+    bench.dispatcher.handle(bench.now(), Event::Cancel { call: CallId::from_bits(1) });
+    bench.dispatcher.handle(bench.now(), Event::Cancel { call: CallId::from_bits(2) });
+    let seq = bench.hand_over().expect("a wish and an end");
+    assert_eq!((told(&bench, 1), told(&bench, 2)), (vec![], vec![]), "nothing of it is durable");
+    bench.tell(Event::Committed { seq });
+    let [one, two, seven] = [1, 2, 7].map(CallId::from_bits);
+    assert_eq!(told(&bench, 1), [Effect::CancelNoted { call: one }]);
+    assert_eq!(told(&bench, 2), [Effect::Ended { call: two, has_file: false }]);
+    cancel(&mut bench, 2);
+    cancel(&mut bench, 7);
+    assert_eq!(told(&bench, 2).last(), Some(&Effect::CancelMissed { call: two }));
+    assert_eq!(told(&bench, 7), [Effect::CancelMissed { call: seven }]);
+}
+
+#[test]
 fn cancelling_what_has_ended_or_never_was_changes_nothing() {
     let mut bench = Bench::new(UpstreamPolicy::default());
     let spec = bench.spec(1);
