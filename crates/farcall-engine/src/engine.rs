@@ -63,6 +63,7 @@ impl Engine {
         };
         self.intake.stop();
         let _ = self.inbox.await;
+        self.handle.operations.join().await;
         if let Err(error) = tokio::task::spawn_blocking(move || self.intake.join()).await {
             std::panic::resume_unwind(error.into_panic());
         }

@@ -7,20 +7,22 @@ use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use farcall_core::call::{Source, State, Via, WaitReason};
-use farcall_core::dispatcher::Census;
+use farcall_core::dispatcher::{Census, Standing};
 use farcall_core::id::CallId;
 use farcall_core::time::Timestamp;
 use farcall_store::port::ReadError;
 use farcall_store::record::{AttemptRecord, CallRecord, FileIdentity, ResponseRecord};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
 use crate::clock;
 use crate::config::{Config, Live};
 use crate::document::{Document, Rejection};
 use crate::intake::{Status, Waker};
+use crate::operations::Operations;
 use crate::reads::Reads;
-use crate::run::{Message, next_reference};
+use crate::run::{Message, StandingAsk, next_reference};
 use crate::upstreams::UpstreamError;
+use crate::watch::CallEvent;
 
 /// Submissions that the engine takes in at one go.
 pub const SUBMISSIONS_MAX: usize = 1_000;
@@ -38,6 +40,8 @@ pub struct Submission {
     pub file: Option<FileIdentity>,
     /// Whose idempotency keys count; empty for the user.
     pub scope: String,
+    /// The call that it is made again of.
+    pub retry_of: Option<CallId>,
 }
 
 /// A call that is durable.
@@ -85,6 +89,21 @@ pub struct CallView {
     pub request_headers: Vec<(String, String)>,
     /// Kept when the call has ended with an answer.
     pub response: Option<ResponseRecord>,
+}
+
+impl CallView {
+    /// The store tells the state, but that the time of a scheduled call has come is not written: the engine knows.
+    fn stand(&mut self, standing: Option<Standing>) {
+        let Some(standing) = standing else { return };
+        let progress = &mut self.record.progress;
+        if standing.state == State::Queued && progress.state == State::Scheduled {
+            progress.state = standing.state;
+        }
+        self.wait_reason = standing.wait_reason;
+        if let Some(at) = standing.next_at {
+            self.next_at = Some(clock::now().timestamp_of(at));
+        }
+    }
 }
 
 /// The engine as a whole, consistent in itself: taken after a commit.
@@ -168,6 +187,8 @@ impl UpstreamOverview {
 pub struct Handle {
     pub(crate) messages: mpsc::Sender<Message>,
     pub(crate) snapshots: watch::Receiver<Snapshot>,
+    pub(crate) news: broadcast::Sender<CallEvent>,
+    pub(crate) operations: Arc<Operations>,
     pub(crate) reads: Arc<Reads>,
     pub(crate) config: Live,
     /// What the engine had done when it ended.
@@ -232,27 +253,23 @@ impl Handle {
     /// # Errors
     /// When the store cannot be read.
     pub async fn call(&self, id: CallId) -> Result<Option<CallView>, ReadError> {
-        let (reply, standing) = oneshot::channel();
-        // An engine that is gone has no standing to tell; the store still knows the call.
-        let _ = self.messages.send(Message::Standing { call: id, reply }).await;
-        let standing = standing.await.ok().flatten();
-        let Some(mut view) = self.reads.call_view(id, standing).await? else { return Ok(None) };
-        if standing.is_none() {
-            self.add_stored_standing(&mut view).await;
-        }
+        let Some(mut view) = self.reads.call_view(id).await? else { return Ok(None) };
+        self.add_standings(std::slice::from_mut(&mut view)).await;
         Ok(Some(view))
     }
 
-    /// Why a call waits that only the store holds.
-    async fn add_stored_standing(&self, view: &mut CallView) {
-        let progress = &view.record.progress;
-        let Some((place, ready_at)) = next_reference(&view.record).zip(progress.ready_at) else { return };
-        let (reply, standing) = oneshot::channel();
-        let _ = self.messages.send(Message::StoredStanding { place, state: progress.state, ready_at, reply }).await;
-        if let Some(standing) = standing.await.ok().flatten() {
-            view.record.progress.state = standing.state;
-            view.wait_reason = standing.wait_reason;
-            view.next_at = standing.next_at.map(|at| clock::now().timestamp_of(at));
+    /// Why calls wait, of the running engine's own knowledge; an engine that is gone has none.
+    pub(crate) async fn add_standings(&self, views: &mut [CallView]) {
+        let mut waiting: Vec<&mut CallView> =
+            views.iter_mut().filter(|view| !view.record.progress.state.is_end()).collect();
+        if waiting.is_empty() {
+            return;
+        }
+        let asked = waiting.iter().map(|view| standing_ask(&view.record)).collect();
+        let (reply, standings) = oneshot::channel();
+        let _ = self.messages.send(Message::Standings { asked, reply }).await;
+        for (view, standing) in waiting.iter_mut().zip(standings.await.unwrap_or_default()) {
+            view.stand(standing);
         }
     }
 
@@ -313,4 +330,10 @@ impl Handle {
     pub async fn drain(&self) {
         let _ = self.messages.send(Message::Drain).await;
     }
+}
+
+fn standing_ask(record: &CallRecord) -> StandingAsk {
+    let progress = &record.progress;
+    let place = next_reference(record).zip(progress.ready_at);
+    StandingAsk { call: record.id, place: place.map(|(place, ready_at)| (place, progress.state, ready_at)) }
 }

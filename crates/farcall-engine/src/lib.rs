@@ -17,9 +17,11 @@ mod inbox;
 pub mod intake;
 mod journal;
 mod keeper;
+pub mod listing;
 mod media_type;
 mod nearest;
 mod one_host;
+pub mod operations;
 pub mod outcome;
 pub mod proxy;
 pub mod quantity;
@@ -29,8 +31,10 @@ mod request;
 pub mod result_file;
 mod retry_override;
 mod run;
+pub mod steer;
 pub mod secret;
 mod upstreams;
+pub mod watch;
 
 // What a handle's answers are made of.
 pub use farcall_store::port::ReadError;

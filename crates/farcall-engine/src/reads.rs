@@ -6,10 +6,9 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
-use farcall_core::dispatcher::Standing;
 use farcall_core::id::CallId;
 use farcall_core::steady::SteadyClock;
-use farcall_store::port::{ReadError, Reader};
+use farcall_store::port::{ListAsk, Listed, ReadError, Reader};
 use farcall_store::record::{AttemptRecord, CallRecord, ResponseRecord};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -67,30 +66,31 @@ impl Reads {
         }
     }
 
-    pub(crate) async fn call_view(
-        self: &Arc<Self>,
-        id: CallId,
-        standing: Option<Standing>,
-    ) -> Result<Option<CallView>, ReadError> {
-        let now = clock::now();
+    /// A call with its answer, without why it waits.
+    pub(crate) async fn call_view(self: &Arc<Self>, id: CallId) -> Result<Option<CallView>, ReadError> {
         let (config, steady) = (self.config.now(), self.steady);
         self.with(move |reader| {
             let Some(record) = reader.call(id)? else { return Ok(None) };
             // Of one whose document is damaged everything else can still be told.
             let request = reader.requests(&[id])?.pop().flatten().map(|stored| stored.document).unwrap_or_default();
             let response = if record.progress.state.is_end() { reader.response(id)? } else { None };
-            // The store is the truth; the standing tells why a call waits, if it still does.
-            let standing = standing.filter(|_| !record.progress.state.is_end());
-            Ok(Some(CallView {
-                wait_reason: standing.and_then(|standing| standing.wait_reason),
-                next_at: standing
-                    .and_then(|standing| standing.next_at)
-                    .or_else(|| record.progress.ready_at.map(|at| steady.instant(at)).filter(|&at| at > now.instant))
-                    .map(|at| now.timestamp_of(at)),
-                request_headers: masked_headers(&config, &request),
-                record,
-                response,
-            }))
+            Ok(Some(view(&config, steady, record, &request, response)))
+        })
+        .await
+    }
+
+    /// A page of calls without their answers and why they wait, and where the next one begins.
+    pub(crate) async fn list(self: &Arc<Self>, ask: ListAsk) -> Result<(Vec<CallView>, Option<u64>), ReadError> {
+        let (config, steady) = (self.config.now(), self.steady);
+        self.with(move |reader| {
+            let Listed { calls, next } = reader.list(&ask)?;
+            let ids: Vec<CallId> = calls.iter().map(|call| call.id).collect();
+            let requests = reader.requests(&ids)?.into_iter();
+            let views = calls.into_iter().zip(requests).map(|(record, request)| {
+                let request = request.map(|stored| stored.document).unwrap_or_default();
+                view(&config, steady, record, &request, None)
+            });
+            Ok((views.collect(), next))
         })
         .await
     }
@@ -141,6 +141,24 @@ impl Reads {
 impl Drop for Lent {
     fn drop(&mut self) {
         self.reads.lock().extend(self.reader.take());
+    }
+}
+
+fn view(
+    config: &Config,
+    steady: SteadyClock,
+    record: CallRecord,
+    request: &Bytes,
+    response: Option<ResponseRecord>,
+) -> CallView {
+    let now = clock::now();
+    let next_at = record.progress.ready_at.map(|at| steady.instant(at)).filter(|&at| at > now.instant);
+    CallView {
+        wait_reason: None,
+        next_at: next_at.map(|at| now.timestamp_of(at)),
+        request_headers: masked_headers(config, request),
+        record,
+        response,
     }
 }
 

@@ -9,7 +9,7 @@ use std::num::NonZeroI64;
 
 use bytes::Bytes;
 use farcall_core::attempt::{AttemptKind, AttemptOutcome};
-use farcall_core::call::State;
+use farcall_core::call::{Source, State};
 pub use farcall_core::dispatcher::Mark;
 use farcall_core::id::CallId;
 use farcall_core::steady::{KeptClock, Steady};
@@ -178,6 +178,53 @@ pub struct LaneRange {
     pub count: u32,
 }
 
+/// Which calls are listed. What is not set lets all through.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct CallFilter {
+    /// In one of these states; all when there are none.
+    pub states: Vec<State>,
+    /// Of this declared upstream, or of undeclared ones of this limit key.
+    pub upstream: Option<String>,
+    pub source: Option<Source>,
+    /// With this tag, among others.
+    pub tag: Option<String>,
+    /// Accepted then or later.
+    pub since: Option<Timestamp>,
+    /// Accepted before that.
+    pub until: Option<Timestamp>,
+}
+
+impl CallFilter {
+    /// Whether a call passes.
+    pub fn admits(&self, call: &CallRecord) -> bool {
+        let of_upstream =
+            |name: &String| call.upstream.as_ref().map_or(call.home_key() == name, |declared| declared == name);
+        (self.states.is_empty() || self.states.contains(&call.progress.state))
+            && self.upstream.as_ref().is_none_or(of_upstream)
+            && self.source.is_none_or(|source| source == call.source)
+            && self.tag.as_ref().is_none_or(|tag| call.tags.contains(tag))
+            && self.since.is_none_or(|since| since <= call.accepted_at)
+            && self.until.is_none_or(|until| call.accepted_at < until)
+    }
+}
+
+/// Calls by the order of their acceptance, the last first, from behind a place on: at most `count` that the filter
+/// lets through, and of at most so many that are looked at.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ListAsk {
+    pub filter: CallFilter,
+    pub before: Option<u64>,
+    pub count: u32,
+    pub examined_max: u32,
+}
+
+/// Calls of a list, and behind which place it goes on; nothing at its end.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Listed {
+    pub calls: Vec<CallRecord>,
+    pub next: Option<u64>,
+}
+
 /// What was read, and what stands among it that does not read back.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Legible<T> {
@@ -337,6 +384,12 @@ pub trait Reader: Send {
     /// # Errors
     /// When the store cannot be read.
     fn ended(&mut self, range: &EndedRange) -> Result<Vec<EndedRecord>, ReadError>;
+
+    /// Calls whatever their state, newest first. Damaged ones are passed over.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    fn list(&mut self, ask: &ListAsk) -> Result<Listed, ReadError>;
 
     /// At most `count` calls that wait in a lane and have a deadline, the earliest first. Damaged ones are passed over
     /// and do not count.

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use farcall_core::call::{Source, State, TenantId, Via};
 use farcall_core::steady::Steady;
 use farcall_core::time::Timestamp;
-use farcall_store::port::{EndedRange, GrantsAsk, LaneRange, Legible};
+use farcall_store::port::{EndedRange, GrantsAsk, LaneRange, Legible, ListAsk, Listed};
 use farcall_store::record::{
     AttemptRecord, CallRecord, EndedRecord, FileIdentity, GrantRecord, Progress, ResponseRecord,
 };
@@ -48,6 +48,10 @@ impl Reader for Faulty {
 
     fn ended(&mut self, _: &EndedRange) -> Result<Vec<EndedRecord>, ReadError> {
         Ok(Vec::new())
+    }
+
+    fn list(&mut self, _: &ListAsk) -> Result<Listed, ReadError> {
+        Ok(Listed::default())
     }
 
     fn expiring(&mut self, _: u32) -> Result<Legible<Vec<CallRecord>>, ReadError> {

@@ -67,7 +67,7 @@ impl<'a> Call<'a> {
             status: answer.map(|answer| answer.status).or(record.progress.status),
             error: record.progress.error.as_ref().map(Error::of),
             retry_of: record.retry_of.map(|id| id.to_string()),
-            cancel_requested: false,
+            cancel_requested: record.cancel_requested,
             request_headers: Some(Fields(&view.request_headers)),
             answer: answer.map(Answer::of),
         }

@@ -15,6 +15,7 @@ use tokio::sync::oneshot;
 
 use super::batches::Answers;
 use super::load::Found;
+use super::watchers::Told;
 use crate::config::Config;
 use crate::document::UpstreamRef;
 use crate::execute::Report;
@@ -22,6 +23,14 @@ use crate::handle::{Overview, Submission};
 use crate::journal::FailedCommit;
 use crate::redirect::Next;
 use crate::upstreams::{Serves, UpstreamError};
+
+/// A call of which it is asked why it waits.
+#[derive(Debug)]
+pub(crate) struct StandingAsk {
+    pub(crate) call: CallId,
+    /// Its place in a lane, if it has one, in case that only the store holds it: where it goes, its state, and from when on.
+    pub(crate) place: Option<((UpstreamRef, Serves), State, Steady)>,
+}
 
 /// A message to the loop.
 #[derive(Debug)]
@@ -31,16 +40,19 @@ pub(crate) enum Message {
         submissions: Vec<Submission>,
         reply: oneshot::Sender<Answers>,
     },
-    Standing {
-        call: CallId,
-        reply: oneshot::Sender<Option<Standing>>,
+    /// Why calls wait, in their order.
+    Standings {
+        asked: Vec<StandingAsk>,
+        reply: oneshot::Sender<Vec<Option<Standing>>>,
     },
-    /// Why a call waits that only the store holds.
-    StoredStanding {
-        place: (UpstreamRef, Serves),
-        state: State,
-        ready_at: Steady,
-        reply: oneshot::Sender<Option<Standing>>,
+    Cancel {
+        call: CallId,
+        reply: oneshot::Sender<Told>,
+    },
+    /// Tells when a call has ended that has not yet.
+    Watch {
+        call: CallId,
+        reply: oneshot::Sender<()>,
     },
     Overview {
         reply: oneshot::Sender<Overview>,

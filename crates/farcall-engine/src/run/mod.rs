@@ -15,6 +15,7 @@ mod hops;
 mod load;
 mod loading;
 mod message;
+mod news;
 mod pending;
 mod prune;
 mod recover;
@@ -23,6 +24,7 @@ mod start_up;
 mod stats;
 mod storage;
 mod submit;
+mod watchers;
 mod webhooks;
 mod writes;
 
@@ -31,18 +33,19 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use farcall_core::call::{State, UpstreamId};
-use farcall_core::dispatcher::{Dispatcher, Effect, Event};
+use farcall_core::dispatcher::{Dispatcher, Effect, Event, Standing};
 use farcall_core::id::CallId;
 use farcall_core::steady::SteadyClock;
-use farcall_core::time::Instant;
+use farcall_core::time::{Instant, Now};
 use farcall_crash::{self as crash, Point};
 use farcall_store::port::{CommitError, Reader};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::task::TaskTracker;
 
 pub(crate) use casualty::survived;
 pub(crate) use load::next_reference;
-pub(crate) use message::Message;
+pub(crate) use message::{Message, StandingAsk};
+pub(crate) use watchers::Told;
 
 use crate::clock;
 use crate::config::{Config, Live};
@@ -59,8 +62,10 @@ use callbacks::OwnCallbacks;
 use damage::DamagedCalls;
 use documents::Documents;
 use pending::Pending;
+use news::News;
 use stats::Stats;
 use storage::Storage;
+use watchers::Watchers;
 
 pub use start_up::{Options, StartError};
 pub(crate) use start_up::{Started, start};
@@ -115,6 +120,8 @@ pub(crate) struct Run {
     /// When idle connections were last closed.
     pruned_at: Instant,
     stats: Stats,
+    watchers: Watchers,
+    news: News,
     announcer: Announcer,
     damaged: DamagedCalls,
     /// When it was asked to stop, attempts may go on until then.
@@ -187,6 +194,7 @@ impl Run {
         if now.since(self.pruned_at) >= PRUNE_EVERY {
             self.pruned_at = now;
             self.upstreams.prune();
+            self.watchers.sweep();
         }
     }
 
@@ -220,12 +228,11 @@ impl Run {
         let now = clock::now();
         match message {
             Message::Submit { submissions, reply } => self.submit(submissions, reply),
-            Message::Standing { call, reply } => drop(reply.send(self.dispatcher.standing(call))),
-            Message::StoredStanding { place: (upstream, serves), state, ready_at, reply } => {
-                let id = self.upstreams.find(&upstream, serves);
-                let _ = reply
-                    .send(id.map(|id| self.dispatcher.stored_standing(now, id, state, self.steady.instant(ready_at))));
+            Message::Standings { asked, reply } => {
+                let _ = reply.send(asked.into_iter().map(|asked| self.standing(now, asked)).collect());
             }
+            Message::Cancel { call, reply } => self.cancel(now, call, reply),
+            Message::Watch { call, reply } => self.watchers.watch(call, reply),
             Message::Overview { reply } => drop(reply.send(self.overview())),
             Message::Reload { config, reply } => drop(reply.send(self.reload(config))),
             Message::Drain => self.drain(),
@@ -252,7 +259,12 @@ impl Run {
             self.publish();
         }
         if !turn.writes.is_empty() {
-            let writes = turn.writes.iter().map(|write| self.translate(write, now)).collect();
+            let writes: Vec<_> = turn.writes.iter().map(|write| self.translate(write, now)).collect();
+            if self.news.is_followed() {
+                let both = turn.writes.iter().zip(&writes);
+                let events = both.filter_map(|(decided, stored)| self.event_of(decided, stored, now)).collect();
+                self.news.hold(turn.seq, events);
+            }
             self.journal.commit(turn.seq, writes, self.pending.running.len());
         }
         self.perform(turn.effects);
@@ -282,6 +294,8 @@ impl Run {
                 Effect::Abort { attempt } => self.abort(attempt),
                 Effect::Load => self.load(),
                 Effect::FindStale => self.find_stale(),
+                Effect::CancelNoted { call } => self.watchers.tell(call, Told::Noted),
+                Effect::CancelMissed { call } => self.watchers.tell(call, Told::Missed),
                 Effect::Ended { call, has_file } => self.ended(call, has_file),
             }
         }
@@ -291,6 +305,7 @@ impl Run {
     fn ended(&mut self, call: CallId, has_file: bool) {
         self.documents.forget(call);
         self.own_callbacks.forget(call);
+        self.watchers.ended(call);
         if has_file {
             self.filing_queue.push(call);
         }
@@ -307,6 +322,24 @@ impl Run {
         for &call in calls {
             self.unfiled = self.unfiled.saturating_sub(1);
             self.dispatcher.handle(now, Event::Filed { call });
+        }
+    }
+
+    /// Why a call waits, as far as the running engine knows.
+    fn standing(&self, now: Now, asked: StandingAsk) -> Option<Standing> {
+        self.dispatcher.standing(asked.call).or_else(|| {
+            let ((upstream, serves), state, ready_at) = asked.place?;
+            let id = self.upstreams.find(&upstream, serves)?;
+            Some(self.dispatcher.stored_standing(now, id, state, self.steady.instant(ready_at)))
+        })
+    }
+
+    /// Whoever wants it is told what came of it once that is durable.
+    fn cancel(&mut self, now: Now, call: CallId, reply: oneshot::Sender<Told>) {
+        if self.drains_until.is_some() {
+            let _ = reply.send(Told::Stopping);
+        } else if self.watchers.ask(call, reply) {
+            self.dispatcher.handle(now, Event::Cancel { call });
         }
     }
 

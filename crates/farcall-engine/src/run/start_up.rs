@@ -17,9 +17,11 @@ use tokio_util::task::TaskTracker;
 use super::announce::{Announcer, SpaceAnnouncer};
 use super::damage::DamagedCalls;
 use super::documents::Documents;
+use super::news::News;
 use super::pending::Pending;
 use super::recover::{self, Clocks, Rebuilt};
 use super::storage::Storage;
+use super::watchers::Watchers;
 use super::{Message, Run, Stats};
 use crate::clock;
 use crate::config::{Config, Live};
@@ -93,10 +95,12 @@ pub(crate) fn start(mut store: Box<dyn Store>, options: Options) -> Result<Start
     let damaged = DamagedCalls::met(recovery.damaged);
     let first = first_snapshot(&dispatcher, recovery.unfiled.len(), damaged.live());
     let (unfiled, (snapshots, watched)) = (first.unfiled, watch::channel(first));
-    let last_overview = Arc::new(OnceLock::new());
+    let (last_overview, news) = (Arc::new(OnceLock::new()), News::default());
     let handle = Handle {
         messages: sender.clone(),
         snapshots: watched,
+        news: news.sender(),
+        operations: Arc::default(),
         reads: Arc::clone(&reads),
         config: live.clone(),
         last_overview: Arc::clone(&last_overview),
@@ -135,6 +139,8 @@ pub(crate) fn start(mut store: Box<dyn Store>, options: Options) -> Result<Start
         space_announcer: SpaceAnnouncer::default(),
         pruned_at: now.instant,
         stats: Stats::default(),
+        watchers: Watchers::default(),
+        news,
         announcer: Announcer::default(),
         damaged,
         drains_until: None,

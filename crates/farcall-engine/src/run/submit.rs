@@ -18,7 +18,7 @@ use super::batches::Answers;
 use super::callbacks::OwnWebhook;
 use super::documents::Kept;
 use super::pending::Unacknowledged;
-use super::{Message, Run};
+use super::{Message, Run, Told};
 use crate::clock;
 use crate::document::{Document, Rejection, RejectionKind, When};
 use crate::handle::{Accepted, Submission, SubmitError};
@@ -88,6 +88,7 @@ impl Run {
     pub(super) fn refuse(&mut self, call: CallId) {
         self.documents.forget(call);
         self.own_callbacks.forget(call);
+        self.watchers.tell(call, Told::Missed);
         if let Some(name) = self.pending.refuse(call, || self.storage.refusal()) {
             self.filing.withdraw(&name, call);
         }
@@ -240,7 +241,7 @@ fn new_record(
         cancel_requested: false,
         has_overrides: spec.overrides.is_some() || spec.callback.is_some(),
         callback_of: None,
-        retry_of: None,
+        retry_of: submission.retry_of,
         filed: submission.file.is_none(),
         file: submission.file.clone(),
         idempotency,
@@ -285,7 +286,7 @@ mod tests {
         let bytes = bytes::Bytes::from_static(br#"{"url": "http://127.0.0.1/"}"#);
         let document = Box::new(parse(&bytes, &Routing::from(&Config::default())).expect("a valid call"));
         let (source, via, scope) = (Source::Api, Via::Tcp, String::new());
-        let submission = Submission { document, bytes, source, via, file: None, scope };
+        let submission = Submission { document, bytes, source, via, file: None, scope, retry_of: None };
         let (sender, mut messages) = mpsc::channel(1);
         let (reply, mut answer) = oneshot::channel();
         sender.try_send(Message::Submit { submissions: vec![submission], reply }).expect("room for one");

@@ -49,7 +49,7 @@ impl Attempt {
         };
         let url = Url::parse(&record.url).map_err(|error| WebhookError::Stored { what: error.to_string() })?;
         let parent = record.callback_of.unwrap_or(self.id.call);
-        let ended = found(self.reads.call_view(parent, None).await, "the call it is for")?;
+        let ended = found(self.reads.call_view(parent).await, "the call it is for")?;
         let keys = match asked_by {
             _ if !is_signed => Vec::new(),
             AskedBy::Policy => self.configured_keys(&ended.record, &url)?,

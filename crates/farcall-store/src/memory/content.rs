@@ -15,7 +15,7 @@ use farcall_core::id::{AttemptId, CallId};
 use farcall_core::steady::{KeptClock, Steady};
 
 use super::prune::{self, Kept};
-use crate::port::{AttemptEnd, CommitError, GrantsAsk, Insert, LaneRange, Mark, Settle, Start, Write};
+use crate::port::{AttemptEnd, CommitError, GrantsAsk, Insert, LaneRange, ListAsk, Listed, Mark, Settle, Start, Write};
 use crate::record::{
     AttemptRecord, CallRecord, FileIdentity, GrantRecord, LaneName, LaneRecord, Recovery, ResponseRecord, Totals,
 };
@@ -136,6 +136,23 @@ impl Content {
         let mut calls: Vec<_> = self.rows.values().filter(is_in).filter_map(from).collect();
         calls.sort_by_key(|&(place, _)| place);
         calls.into_iter().map(|(_, call)| call).take(amount(range.count)).collect()
+    }
+
+    pub(super) fn list(&self, ask: &ListAsk) -> Listed {
+        let mut rows: Vec<&Row> = self.rows.values().map(Arc::as_ref).collect();
+        rows.retain(|row| ask.before.is_none_or(|before| row.seq < before));
+        rows.sort_unstable_by_key(|row| Reverse(row.seq));
+        let mut listed = Listed::default();
+        for (looked_at, row) in rows.iter().enumerate() {
+            if listed.calls.len() >= amount(ask.count) || looked_at >= amount(ask.examined_max) {
+                listed.next = Some(row.seq + 1);
+                break;
+            }
+            if ask.filter.admits(&row.call) {
+                listed.calls.push(row.call.clone());
+            }
+        }
+        listed
     }
 
     pub(super) fn expiring(&self, count: u32) -> Vec<CallRecord> {

@@ -18,7 +18,7 @@ use farcall_core::steady::{KeptClock, Steady};
 use self::content::Content;
 pub use self::trouble::{Trouble, Troubles};
 use crate::port::{
-    CommitError, EndedRange, Fate, GrantsAsk, LaneRange, Legible, ReadError, Reader, ReopenError, Store, Write,
+    CommitError, EndedRange, Fate, GrantsAsk, LaneRange, Legible, ListAsk, Listed, ReadError, Reader, ReopenError, Store, Write,
 };
 use crate::record::{AttemptRecord, CallRecord, EndedRecord, FileIdentity, GrantRecord, Recovery, ResponseRecord};
 use crate::transition::SUPERSEDED;
@@ -263,6 +263,10 @@ impl Reader for MemoryReader {
     fn waiting(&mut self, ranges: &[LaneRange]) -> Result<Legible<Vec<Vec<CallRecord>>>, ReadError> {
         let content = self.disk.content();
         Ok(Legible::whole(ranges.iter().map(|range| content.waiting(range)).collect()))
+    }
+
+    fn list(&mut self, ask: &ListAsk) -> Result<Listed, ReadError> {
+        Ok(self.disk.content().list(ask))
     }
 
     fn ended(&mut self, range: &EndedRange) -> Result<Vec<EndedRecord>, ReadError> {

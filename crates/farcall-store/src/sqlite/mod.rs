@@ -10,6 +10,7 @@ mod checkpoint;
 mod error;
 mod known;
 mod legible;
+mod list;
 mod mark;
 mod open;
 mod prune;

@@ -14,10 +14,10 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 use super::bodies::{Bodies, Part};
 use super::error::unread;
 use super::legible::{self, Query, is_damage, query};
-use super::prune;
+use super::{list, prune};
 use super::row::{self, Columns, attempt_columns, blob, call_columns};
 use super::sum::{self, Answer};
-use crate::port::{EndedRange, GrantsAsk, LaneRange, Legible, ReadError, Reader, as_many_as_fit};
+use crate::port::{EndedRange, GrantsAsk, LaneRange, Legible, ListAsk, Listed, ReadError, Reader, as_many_as_fit};
 use crate::record::{
     AttemptRecord, CallRecord, EndedRecord, FileIdentity, GrantRecord, LaneName, OutcomeRecord, RequestRecord,
     ResponseRecord,
@@ -218,6 +218,10 @@ impl Reader for SqliteReader {
 
     fn waiting(&mut self, ranges: &[LaneRange]) -> Result<Legible<Vec<Vec<CallRecord>>>, ReadError> {
         self.stored_waiting(ranges).map_err(unread("waiting calls"))
+    }
+
+    fn list(&mut self, ask: &ListAsk) -> Result<Listed, ReadError> {
+        list::list(&self.connection, ask).map_err(unread("calls"))
     }
 
     fn ended(&mut self, range: &EndedRange) -> Result<Vec<EndedRecord>, ReadError> {

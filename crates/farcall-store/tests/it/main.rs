@@ -9,6 +9,7 @@ mod conflicts;
 mod damage;
 mod grants;
 mod lab;
+mod list;
 mod memory;
 mod prune;
 mod recovery;
