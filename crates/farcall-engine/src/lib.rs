@@ -31,8 +31,8 @@ mod request;
 pub mod result_file;
 mod retry_override;
 mod run;
-pub mod steer;
 pub mod secret;
+pub mod steer;
 mod upstreams;
 pub mod watch;
 

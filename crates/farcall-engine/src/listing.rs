@@ -74,12 +74,7 @@ impl Handle {
         loop {
             let found = u32::try_from(page.calls.len()).unwrap_or(u32::MAX);
             let before = page.next.map(|cursor| cursor.0);
-            let ask = ListAsk {
-                filter: filter.clone(),
-                before,
-                count: count - found,
-                examined_max: EXAMINED_TOGETHER,
-            };
+            let ask = ListAsk { filter: filter.clone(), before, count: count - found, examined_max: EXAMINED_TOGETHER };
             let (calls, next) = self.reads.list(ask).await?;
             page.calls.extend(calls);
             page.next = next.map(Cursor);

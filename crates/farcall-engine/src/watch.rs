@@ -23,11 +23,23 @@ pub struct CallEvent {
 /// What has happened to a call.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Happened {
-    Accepted { state: State },
-    Started { attempt: u32 },
+    Accepted {
+        state: State,
+    },
+    Started {
+        attempt: u32,
+    },
     /// Its attempt ended, and it goes on later.
-    Waits { state: State, status: Option<u16>, next_at: Option<Timestamp> },
-    Ended { state: State, status: Option<u16>, error: Option<ErrorKind> },
+    Waits {
+        state: State,
+        status: Option<u16>,
+        next_at: Option<Timestamp>,
+    },
+    Ended {
+        state: State,
+        status: Option<u16>,
+        error: Option<ErrorKind>,
+    },
 }
 
 impl Happened {

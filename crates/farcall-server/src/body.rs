@@ -43,6 +43,11 @@ impl Bodies {
         bodies
     }
 
+    /// The longest wait for the next piece of a body.
+    pub(crate) const fn idle_timeout(&self) -> Duration {
+        self.idle_timeout
+    }
+
     /// Reads a body to its end, if it is no larger than `bytes_max`.
     pub(crate) async fn read(&self, bytes_max: u64, headers: &HeaderMap, mut body: Body) -> Result<Held, Problem> {
         self.make_room(bytes_max);

@@ -4,6 +4,7 @@
 
 use axum::response::{IntoResponse, Response};
 use farcall_engine::document::{Rejection, RejectionKind};
+use farcall_engine::steer::{CancelError, RetryError};
 use farcall_engine::{SubmitError, outcome};
 use http::header::{ACCEPT_ENCODING, CONNECTION, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderName, HeaderValue, StatusCode};
@@ -21,6 +22,11 @@ pub(crate) enum Code {
     UnsupportedMediaType,
     UnsupportedContentCoding,
     ForeignHost,
+    AlreadyEnded,
+    NotEnded,
+    NotRetryable,
+    InvalidFilter,
+    InvalidOperation,
     InvalidIdempotencyKey,
     IdempotencyKeyReused,
     Internal,
@@ -69,6 +75,11 @@ impl Code {
                 (S::UNSUPPORTED_MEDIA_TYPE, "unsupported_content_coding", "The body must not be compressed")
             }
             Self::ForeignHost => (S::MISDIRECTED_REQUEST, "foreign_host", "This is not the host that was asked for"),
+            Self::AlreadyEnded => (S::CONFLICT, "already_ended", "The call has ended already"),
+            Self::NotEnded => (S::CONFLICT, "not_ended", "The call has not ended yet"),
+            Self::NotRetryable => (S::CONFLICT, "not_retryable", "The call cannot be made again"),
+            Self::InvalidFilter => (S::UNPROCESSABLE_ENTITY, "invalid_filter", "The filter is not valid"),
+            Self::InvalidOperation => (S::UNPROCESSABLE_ENTITY, "invalid_operation", "The operation is not valid"),
             Self::InvalidIdempotencyKey => {
                 (S::UNPROCESSABLE_ENTITY, "invalid_idempotency_key", "The idempotency key cannot be used")
             }
@@ -99,6 +110,11 @@ impl Code {
             | Self::MethodNotAllowed
             | Self::UnsupportedMediaType
             | Self::ForeignHost
+            | Self::AlreadyEnded
+            | Self::NotEnded
+            | Self::NotRetryable
+            | Self::InvalidFilter
+            | Self::InvalidOperation
             | Self::InvalidIdempotencyKey
             | Self::IdempotencyKeyReused
             | Self::Internal
@@ -140,6 +156,28 @@ impl Problem {
         self
     }
 
+    /// The same at this line of what was sent.
+    pub(crate) const fn at_line(mut self, line: u32) -> Self {
+        self.line = Some(line);
+        self
+    }
+
+    /// As a document.
+    pub(crate) fn json(&self) -> Vec<u8> {
+        let (status, code, title) = self.what.facts();
+        let document = outcome::Problem {
+            r#type: "about:blank",
+            title,
+            status: status.as_u16(),
+            code,
+            detail: &self.detail,
+            key: self.key.as_deref(),
+            line: self.line,
+            column: self.column,
+        };
+        serde_json::to_vec(&document).expect("strings and numbers are JSON")
+    }
+
     /// The store could not be read. Logged here, where the error stops.
     pub(crate) fn unreadable(error: &farcall_engine::ReadError) -> Self {
         let source = std::error::Error::source(error).map(ToString::to_string).unwrap_or_default();
@@ -169,20 +207,36 @@ impl From<SubmitError> for Problem {
     }
 }
 
+impl From<CancelError> for Problem {
+    fn from(error: CancelError) -> Self {
+        let code = match &error {
+            CancelError::Unknown => Code::NotFound,
+            CancelError::AlreadyEnded { .. } => Code::AlreadyEnded,
+            CancelError::Busy => Code::Busy,
+            CancelError::Stopping => Code::Draining,
+            CancelError::Read(error) => return Self::unreadable(error),
+        };
+        Self::new(code, error.to_string())
+    }
+}
+
+impl From<RetryError> for Problem {
+    fn from(error: RetryError) -> Self {
+        let code = match error {
+            RetryError::Unknown => Code::NotFound,
+            RetryError::NotEnded { .. } => Code::NotEnded,
+            RetryError::Callback | RetryError::Damaged => Code::NotRetryable,
+            RetryError::Submit(error) => return error.into(),
+            RetryError::Read(error) => return Self::unreadable(&error),
+        };
+        Self::new(code, error.to_string())
+    }
+}
+
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
-        let (status, code, title) = self.what.facts();
-        let document = outcome::Problem {
-            r#type: "about:blank",
-            title,
-            status: status.as_u16(),
-            code,
-            detail: &self.detail,
-            key: self.key.as_deref(),
-            line: self.line,
-            column: self.column,
-        };
-        let json = serde_json::to_vec(&document).expect("strings and numbers are JSON");
+        let (status, ..) = self.what.facts();
+        let json = self.json();
         let content_type = HeaderValue::from_static("application/problem+json");
         let mut response = (status, [(CONTENT_TYPE, content_type)], json).into_response();
         response.headers_mut().extend(self.what.header());

@@ -20,6 +20,7 @@ use crate::body::Bodies;
 use crate::connection::{Serving, serve};
 use crate::listen::{BindError, Listeners, Socket};
 use crate::routes::Face;
+use crate::routes::bulk::BULKS_MAX;
 
 /// The pause after a connection that could not be accepted, mostly for want of descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(500);
@@ -126,7 +127,8 @@ impl Server {
     /// A server on what is bound already, for programs that bind before they start their engine.
     pub fn new(listeners: Listeners, handle: Handle, options: Options) -> Self {
         let bodies = Bodies::new(options.bodies_bytes_max, options.body_timeout);
-        let app = Arc::new(App::new(Arc::new(Face { handle: handle.clone(), bodies })));
+        let bulks = Arc::new(Semaphore::new(BULKS_MAX));
+        let app = Arc::new(App::new(Arc::new(Face { handle: handle.clone(), bodies, bulks })));
         Self { listeners, app, handle, options }
     }
 

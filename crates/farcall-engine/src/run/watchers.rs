@@ -77,7 +77,8 @@ impl Watchers {
             replies.retain(|reply| !reply.is_closed());
             !replies.is_empty()
         });
-        self.count = self.ends.values().map(Vec::len).sum::<usize>() + self.cancels.values().map(Vec::len).sum::<usize>();
+        self.count =
+            self.ends.values().map(Vec::len).sum::<usize>() + self.cancels.values().map(Vec::len).sum::<usize>();
     }
 
     fn has_room(&mut self) -> bool {

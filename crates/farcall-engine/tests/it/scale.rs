@@ -14,8 +14,8 @@ use farcall_engine::document::{Routing, parse};
 use farcall_engine::{Engine, Options, SUBMISSIONS_MAX, Submission};
 use farcall_store::memory::MemoryStore;
 use farcall_store::port::{
-    CommitError, EndedRange, Fate, GrantsAsk, Insert, LaneRange, Legible, ListAsk, Listed, ReadError,
-    Reader, ReopenError, Store, Write,
+    CommitError, EndedRange, Fate, GrantsAsk, Insert, LaneRange, Legible, ListAsk, Listed, ReadError, Reader,
+    ReopenError, Store, Write,
 };
 use farcall_store::record::{
     AttemptRecord, CallRecord, EndedRecord, FileIdentity, GrantRecord, Progress, Recovery, RequestRecord,
@@ -237,7 +237,15 @@ async fn all_end(limits: &str, text: impl Fn(u32, &Upstream) -> String, ends: &[
         let submission = |&n: &u32| -> Result<Submission, Box<dyn std::error::Error>> {
             let bytes = Bytes::from(text(n, &upstream));
             let document = Box::new(parse(&bytes, &Routing::from(config.as_ref()))?);
-            Ok(Submission { document, bytes, source: Source::Bulk, via: Via::User, file: None, scope: String::new(), retry_of: None })
+            Ok(Submission {
+                document,
+                bytes,
+                source: Source::Bulk,
+                via: Via::User,
+                file: None,
+                scope: String::new(),
+                retry_of: None,
+            })
         };
         let answers = handle.submit_many(batch.iter().map(submission).collect::<Result<_, _>>()?).await;
         assert!(answers.iter().all(Result::is_ok));

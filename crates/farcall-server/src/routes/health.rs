@@ -1,4 +1,4 @@
-//! GET `/healthz`: whether farcall does its work, and how much of it there is.
+//! GET `/healthz`: whether farcall does its work, and how much of it there is. GET `/readyz`: whether it takes more.
 //!
 //! 503 says that nothing works any more; a full store still settles what was accepted, so it answers 200.
 
@@ -15,5 +15,13 @@ pub(super) async fn show(State(face): State<Arc<Face>>) -> Response {
     let free_bytes = face.handle.free_bytes().await;
     let health = Health::of(&face.handle.snapshot(), free_bytes.ok(), face.handle.config().store.min_free);
     let status = if health.is_failing() { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::OK };
+    json(status, &health)
+}
+
+/// Whether new calls should come here: not while farcall stops, nor while its store takes none.
+pub(super) async fn ready(State(face): State<Arc<Face>>) -> Response {
+    let free_bytes = face.handle.free_bytes().await;
+    let health = Health::of(&face.handle.snapshot(), free_bytes.ok(), face.handle.config().store.min_free);
+    let status = if health.is_ready() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     json(status, &health)
 }

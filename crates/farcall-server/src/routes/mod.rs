@@ -2,25 +2,36 @@
 //!
 //! Who may come in was decided before; what a handler cannot do it returns as a `Problem`.
 
+mod accept;
 mod attempts;
+pub(crate) mod bulk;
 mod call;
 mod calls;
+mod cancel;
+mod events;
+mod filter;
 mod health;
 mod later;
+mod operations;
+mod response;
+mod retry;
 
 use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::{FromRequestParts, Path};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
+use farcall_core::call::Via;
 use farcall_core::id::CallId;
 use farcall_engine::Handle;
 use http::header::CONTENT_TYPE;
 use http::request::Parts;
 use http::{HeaderName, HeaderValue, Method, StatusCode, Uri};
 use serde::Serialize;
+use tokio::sync::Semaphore;
 
+use crate::access::Scope;
 use crate::body::Bodies;
 use crate::problem::{Code, Problem};
 
@@ -32,18 +43,46 @@ const CALL_ID: HeaderName = HeaderName::from_static("farcall-call-id");
 pub(crate) struct Face {
     pub(crate) handle: Handle,
     pub(crate) bodies: Bodies,
+    /// Room for bulk requests.
+    pub(crate) bulks: Arc<Semaphore>,
 }
 
 /// The call that a path names.
 struct CallInPath(CallId);
+
+/// Who sends a request: in whose name it acts, and whose idempotency keys count.
+#[derive(Debug, Clone)]
+struct Caller {
+    via: Via,
+    scope: String,
+}
+
+impl Caller {
+    fn of(parts: &Parts) -> Self {
+        Self {
+            // Without a word of whoever let it in, the one that may do less.
+            via: parts.extensions.get().copied().unwrap_or(Via::Tcp),
+            scope: parts.extensions.get::<Scope>().cloned().unwrap_or_default().0,
+        }
+    }
+}
 
 /// All paths of the API; those of later versions are refused as such.
 pub(crate) fn router(face: Arc<Face>) -> Router {
     Router::new()
         .route("/healthz", get(health::show))
         .route("/v1/calls", calls::methods())
+        .route("/v1/calls/bulk", post(bulk::accept))
         .route("/v1/calls/{id}", get(call::show))
         .route("/v1/calls/{id}/attempts", get(attempts::list))
+        .route("/v1/calls/{id}/response", get(response::show))
+        .route("/v1/calls/{id}/events", get(events::of_call))
+        .route("/v1/calls/{id}/cancel", post(cancel::cancel))
+        .route("/v1/calls/{id}/retry", post(retry::retry))
+        .route("/v1/operations", post(operations::begin))
+        .route("/v1/operations/{id}", get(operations::show))
+        .route("/v1/events", get(events::of_all))
+        .route("/readyz", get(health::ready))
         .merge(later::router())
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)

@@ -76,6 +76,10 @@ impl Health {
         }
     }
 
+    pub(crate) fn is_ready(&self) -> bool {
+        self.status == Status::Ok && !self.draining
+    }
+
     pub(crate) fn is_failing(&self) -> bool {
         self.status == Status::Failing
     }

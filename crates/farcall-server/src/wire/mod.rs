@@ -4,9 +4,15 @@
 
 mod attempt;
 mod call;
+mod calls;
+mod event;
 mod health;
+mod operation;
 
 pub(crate) use attempt::Attempts;
 pub(crate) use call::AcceptedId;
+pub(crate) use calls::Calls;
+pub(crate) use event::CallEvent;
 pub(crate) use farcall_engine::outcome::Call;
 pub(crate) use health::Health;
+pub(crate) use operation::Operation;

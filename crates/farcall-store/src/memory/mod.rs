@@ -18,7 +18,8 @@ use farcall_core::steady::{KeptClock, Steady};
 use self::content::Content;
 pub use self::trouble::{Trouble, Troubles};
 use crate::port::{
-    CommitError, EndedRange, Fate, GrantsAsk, LaneRange, Legible, ListAsk, Listed, ReadError, Reader, ReopenError, Store, Write,
+    CommitError, EndedRange, Fate, GrantsAsk, LaneRange, Legible, ListAsk, Listed, ReadError, Reader, ReopenError,
+    Store, Write,
 };
 use crate::record::{AttemptRecord, CallRecord, EndedRecord, FileIdentity, GrantRecord, Recovery, ResponseRecord};
 use crate::transition::SUPERSEDED;

@@ -14,9 +14,9 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 use super::bodies::{Bodies, Part};
 use super::error::unread;
 use super::legible::{self, Query, is_damage, query};
-use super::{list, prune};
 use super::row::{self, Columns, attempt_columns, blob, call_columns};
 use super::sum::{self, Answer};
+use super::{list, prune};
 use crate::port::{EndedRange, GrantsAsk, LaneRange, Legible, ListAsk, Listed, ReadError, Reader, as_many_as_fit};
 use crate::record::{
     AttemptRecord, CallRecord, EndedRecord, FileIdentity, GrantRecord, LaneName, OutcomeRecord, RequestRecord,

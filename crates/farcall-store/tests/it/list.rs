@@ -97,9 +97,7 @@ fn a_page_looks_at_so_many_and_no_more(lab: &mut dyn Lab) -> Outcome {
 }
 
 fn pruned_calls_leave_no_gap(lab: &mut dyn Lab) -> Outcome {
-    let end = |n: u32| {
-        [insert(call(n)), start(n, 1), settle(n, 1, State::Succeeded)]
-    };
+    let end = |n: u32| [insert(call(n)), start(n, 1), settle(n, 1, State::Succeeded)];
     lab.commit(&(1..=20).flat_map(end).collect::<Vec<_>>())?;
     let prune = |n: u32| Write::Prune(Prune { call: id(n), grants_since: steady(0) });
     lab.commit(&(3..=19).map(prune).collect::<Vec<_>>())?;

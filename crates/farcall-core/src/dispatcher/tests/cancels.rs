@@ -90,9 +90,9 @@ fn whoever_cancels_is_told_what_came_of_it_once_that_is_durable() {
     let told = |bench: &Bench, call| {
         let call = CallId::from_bits(call);
         let answers = bench.effects.iter().filter(|effect| match **effect {
-            Effect::CancelNoted { call: told } | Effect::CancelMissed { call: told } | Effect::Ended { call: told, .. } => {
-                told == call
-            }
+            Effect::CancelNoted { call: told }
+            | Effect::CancelMissed { call: told }
+            | Effect::Ended { call: told, .. } => told == call,
             _ => false,
         });
         answers.copied().collect::<Vec<_>>()

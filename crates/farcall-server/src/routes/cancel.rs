@@ -1,0 +1,20 @@
+//! POST `/v1/calls/{id}/cancel`: 200 when no byte of the call will be sent any more, 202 when bytes may be out.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use farcall_engine::steer::Cancelled;
+use http::StatusCode;
+
+use super::{CALL_ID, CallInPath, Face, call_id_value, json};
+use crate::problem::Problem;
+use crate::wire::Call;
+
+pub(super) async fn cancel(State(face): State<Arc<Face>>, CallInPath(id): CallInPath) -> Result<Response, Problem> {
+    let (status, view) = match face.handle.cancel(id).await? {
+        Cancelled::Ended(view) => (StatusCode::OK, view),
+        Cancelled::Requested(view) => (StatusCode::ACCEPTED, view),
+    };
+    Ok(([(CALL_ID, call_id_value(id))], json(status, &Call::of(&view))).into_response())
+}

@@ -1,0 +1,32 @@
+//! GET `/v1/calls/{id}/response`: the bytes of the answer that is kept, under its own content type.
+//!
+//! They are another's: no browser shall run anything of them here.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use http::header::{CONTENT_SECURITY_POLICY, CONTENT_TYPE};
+use http::{HeaderValue, StatusCode};
+
+use super::{CALL_ID, CallInPath, Face, call_id_value, unknown_call};
+use crate::problem::{Code, Problem};
+
+pub(super) async fn show(State(face): State<Arc<Face>>, CallInPath(id): CallInPath) -> Result<Response, Problem> {
+    let view = face.handle.call(id).await.map_err(|error| Problem::unreadable(&error))?.ok_or_else(unknown_call)?;
+    let state = view.record.progress.state;
+    let Some(answer) = view.response else {
+        let problem = if state.is_end() {
+            Problem::new(Code::NotFound, "the call ended without an answer")
+        } else {
+            Problem::new(Code::NotEnded, format!("the call is {state}; its answer comes with its end"))
+        };
+        return Err(problem);
+    };
+    let content_type = answer.headers.iter().find(|(name, _)| name == "content-type");
+    let content_type = content_type.and_then(|(_, value)| HeaderValue::from_bytes(value).ok());
+    let content_type = content_type.unwrap_or(HeaderValue::from_static("application/octet-stream"));
+    let policy = HeaderValue::from_static("default-src 'none'; sandbox");
+    let headers = [(CONTENT_TYPE, content_type), (CONTENT_SECURITY_POLICY, policy), (CALL_ID, call_id_value(id))];
+    Ok((StatusCode::OK, headers, answer.body).into_response())
+}

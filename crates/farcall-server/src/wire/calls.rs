@@ -1,0 +1,26 @@
+//! A page of calls as the API lists them.
+
+use farcall_engine::listing::{Cursor, Page};
+use farcall_engine::outcome::Call;
+
+#[derive(Debug, serde::Serialize)]
+pub(crate) struct Calls<'a> {
+    data: Vec<Call<'a>>,
+    next_cursor: Option<String>,
+    has_more: bool,
+}
+
+impl<'a> Calls<'a> {
+    pub(crate) fn of(page: &'a Page) -> Self {
+        Self {
+            data: page.calls.iter().map(Call::of).collect(),
+            next_cursor: page.next.map(Cursor::encode),
+            has_more: page.next.is_some(),
+        }
+    }
+
+    /// The last page, with nothing on it.
+    pub(crate) const fn none() -> Self {
+        Self { data: Vec::new(), next_cursor: None, has_more: false }
+    }
+}

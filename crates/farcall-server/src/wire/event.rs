@@ -1,0 +1,44 @@
+//! Something that has happened to a call, as the stream of all events tells it.
+
+use farcall_core::call::{ErrorKind, State};
+use farcall_engine::outcome::rfc3339;
+use farcall_engine::watch::{self, Happened};
+
+#[derive(Debug, serde::Serialize)]
+pub(crate) struct CallEvent<'a> {
+    id: String,
+    upstream: Option<&'a str>,
+    at: String,
+    /// From then on.
+    state: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    attempt: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    status: Option<u16>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error_kind: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next_at: Option<String>,
+}
+
+impl<'a> CallEvent<'a> {
+    pub(crate) fn of(event: &'a watch::CallEvent) -> Self {
+        let (mut attempt, mut status, mut error_kind, mut next_at) = (None, None, None, None);
+        match event.what {
+            Happened::Accepted { .. } => {}
+            Happened::Started { attempt: number } => attempt = Some(number),
+            Happened::Waits { status: answered, next_at: at, .. } => (status, next_at) = (answered, at),
+            Happened::Ended { status: answered, error, .. } => (status, error_kind) = (answered, error),
+        }
+        Self {
+            id: event.call.to_string(),
+            upstream: event.upstream.as_deref(),
+            at: rfc3339(event.at),
+            state: State::as_str(event.what.state()),
+            attempt,
+            status,
+            error_kind: error_kind.map(ErrorKind::as_str),
+            next_at: next_at.map(rfc3339),
+        }
+    }
+}

@@ -1,0 +1,41 @@
+//! An operation as the API tells it.
+
+use farcall_engine::operations;
+use farcall_engine::outcome::rfc3339;
+
+#[derive(Debug, serde::Serialize)]
+pub(crate) struct Operation<'a> {
+    id: String,
+    action: &'static str,
+    dry_run: bool,
+    state: &'static str,
+    total: Option<u64>,
+    done: u64,
+    skipped: u64,
+    errors: u64,
+    error: Option<&'a str>,
+    started_at: String,
+    finished_at: Option<String>,
+}
+
+impl<'a> Operation<'a> {
+    pub(crate) fn of(operation: &'a operations::Operation) -> Self {
+        Self {
+            id: format!("op_{}", operation.id.to_string().trim_start_matches("call_")),
+            action: if operation.is_cancel { "cancel" } else { "retry" },
+            dry_run: operation.dry_run,
+            state: operation.phase.as_str(),
+            total: operation.total,
+            done: operation.done,
+            skipped: operation.skipped,
+            errors: operation.errors,
+            error: operation.error.as_deref(),
+            started_at: rfc3339(operation.started_at),
+            finished_at: operation.finished_at.map(rfc3339),
+        }
+    }
+
+    pub(crate) fn path(&self) -> String {
+        format!("/v1/operations/{}", self.id)
+    }
+}
