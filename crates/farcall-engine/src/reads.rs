@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use bytes::Bytes;
 use farcall_core::id::CallId;
 use farcall_core::steady::SteadyClock;
-use farcall_store::port::{ListAsk, Listed, ReadError, Reader};
+use farcall_store::port::{Legible, ListAsk, Listed, ReadError, Reader};
 use farcall_store::record::{AttemptRecord, CallRecord, ResponseRecord};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -72,7 +72,8 @@ impl Reads {
         self.with(move |reader| {
             let Some(record) = reader.call(id)? else { return Ok(None) };
             // Of one whose document is damaged everything else can still be told.
-            let request = reader.requests(&[id])?.pop().flatten().map(|stored| stored.document).unwrap_or_default();
+            let request =
+                reader.requests(&[id])?.found.pop().flatten().map(|stored| stored.document).unwrap_or_default();
             let response = if record.progress.state.is_end() { reader.response(id)? } else { None };
             Ok(Some(view(&config, steady, record, &request, response)))
         })
@@ -85,7 +86,7 @@ impl Reads {
         self.with(move |reader| {
             let Listed { calls, next } = reader.list(&ask)?;
             let ids: Vec<CallId> = calls.iter().map(|call| call.id).collect();
-            let requests = reader.requests(&ids)?.into_iter();
+            let requests = reader.requests(&ids)?.found.into_iter();
             let views = calls.into_iter().zip(requests).map(|(record, request)| {
                 let request = request.map(|stored| stored.document).unwrap_or_default();
                 view(&config, steady, record, &request, None)
@@ -112,7 +113,11 @@ impl Reads {
     ) -> Result<Option<(CallRecord, Bytes)>, ReadError> {
         self.with(move |reader| {
             let Some(record) = reader.call(id)? else { return Ok(None) };
-            Ok(Some((record, reader.request(id)?.unwrap_or_default())))
+            let Legible { mut found, mut damaged } = reader.requests(&[id])?;
+            match damaged.pop() {
+                Some(damaged) => Err(ReadError { what: "a request", source: damaged.what.into() }),
+                None => Ok(Some((record, found.pop().flatten().map(|stored| stored.document).unwrap_or_default()))),
+            }
         })
         .await
     }
