@@ -123,9 +123,8 @@ impl Bulk {
             if is_last {
                 return self.tell(self.submit(read).await);
             }
-            let (told, next) = tokio::join!(self.submit(read), lines.batch());
-            self.tell(told);
-            batch = next;
+            let submitted = async { self.tell(self.submit(read).await) };
+            ((), batch) = tokio::join!(submitted, lines.batch());
         }
     }
 
@@ -174,7 +173,13 @@ impl Lines {
     async fn batch(&mut self) -> Result<(Batch, bool), (u32, Problem)> {
         let mut batch = Batch { first: self.next, ..Batch::default() };
         loop {
-            while let Some(line) = self.line()? {
+            loop {
+                let line = match self.line() {
+                    // What came before it is calls all the same; the next batch begins with it.
+                    Err(_) if !batch.lines.is_empty() => return Ok((batch, false)),
+                    line => line?,
+                };
+                let Some(line) = line else { break };
                 batch.bytes += line.len();
                 batch.lines.push(line);
                 if batch.lines.len() >= SUBMISSIONS_MAX || batch.bytes >= BATCH_BYTES_MAX {

@@ -83,12 +83,37 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
             .map(|(name, value)| (name.to_ascii_lowercase(), value.trim().to_owned()))
             .collect();
         let mut reply = Reply { status, headers, body: Vec::new() };
+        if has_body && reply.header("transfer-encoding") == Some("chunked") {
+            while let Some(chunk) = self.chunk().await {
+                reply.body.extend(chunk);
+            }
+            return reply;
+        }
         let length = reply.header("content-length").map_or(0, |length| length.parse().expect("a length"));
         if has_body && length > 0 {
             self.read_until(|read| (read.len() >= length).then_some(length)).await;
             reply.body = self.read.drain(..length).collect();
         }
         reply
+    }
+
+    /// Status and headers of the next answer, whose body is read by [`Client::chunk`].
+    pub(crate) async fn head(&mut self) -> Reply {
+        bounded(self.read_reply(false)).await
+    }
+
+    /// The next piece of a body that comes in pieces; nothing at its end.
+    pub(crate) async fn chunk(&mut self) -> Option<Vec<u8>> {
+        bounded(self.read_chunk()).await
+    }
+
+    async fn read_chunk(&mut self) -> Option<Vec<u8>> {
+        let line_end = self.read_until(|read| read.windows(2).position(|two| two == b"\r\n")).await;
+        let line = String::from_utf8(self.read.drain(..line_end + 2).collect()).expect("a length is text");
+        let length = usize::from_str_radix(line.trim_end(), 16).expect("a length");
+        self.read_until(|read| (read.len() >= length + 2).then_some(length)).await;
+        let chunk: Vec<u8> = self.read.drain(..length + 2).take(length).collect();
+        (length > 0).then_some(chunk)
     }
 
     async fn read_until(&mut self, found: impl Fn(&[u8]) -> Option<usize>) -> usize {

@@ -1,13 +1,18 @@
 //! The server from the outside: real connections over loopback and the socket, a real engine on a store in memory.
 
 mod addresses;
+mod bulk;
 mod calls;
 mod connections;
 mod doors;
 mod errors;
+mod events;
 mod farcall;
 mod health;
 mod http;
+mod lists;
+mod operations;
+mod steering;
 mod stopping;
 mod unreadable;
 mod upstream;

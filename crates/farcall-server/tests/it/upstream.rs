@@ -6,7 +6,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
+use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
+
+use crate::http::bounded;
 
 /// Gone when dropped.
 #[derive(Debug)]
@@ -33,6 +36,36 @@ impl Upstream {
             }
         });
         Self { address, connections, listening }
+    }
+
+    /// Answers only once told so; each answer takes one word.
+    pub(crate) async fn gated(answer: &'static str) -> (Self, mpsc::UnboundedSender<()>) {
+        let (open, mut gate) = mpsc::unbounded_channel();
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let address = listener.local_addr().expect("it is bound");
+        let connections = Arc::new(AtomicUsize::new(0));
+        let counted = Arc::clone(&connections);
+        let listening = tokio::spawn(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                let mut request = vec![0; 64 << 10];
+                let _ = stream.read(&mut request).await;
+                counted.fetch_add(1, Ordering::Relaxed);
+                if gate.recv().await.is_some() {
+                    let _ = stream.write_all(answer.as_bytes()).await;
+                }
+            }
+        });
+        (Self { address, connections, listening }, open)
+    }
+
+    /// Waits until so many requests have come.
+    pub(crate) async fn until_asked(&self, count: usize) {
+        let asked = async {
+            while self.connections() < count {
+                tokio::task::yield_now().await;
+            }
+        };
+        bounded(asked).await;
     }
 
     /// How many there have been.
