@@ -1,4 +1,6 @@
 //! Steering calls that were accepted: cancelling one, and making one again.
+//!
+//! What is asked for is decided by the dispatcher; whoever asked is answered once that is durable.
 
 use farcall_core::call::{Source, State, Via};
 use farcall_core::id::CallId;

@@ -61,7 +61,6 @@ use announce::{Announcer, SpaceAnnouncer};
 use callbacks::OwnCallbacks;
 use damage::DamagedCalls;
 use documents::Documents;
-use news::News;
 use pending::Pending;
 use stats::Stats;
 use storage::Storage;
@@ -121,7 +120,6 @@ pub(crate) struct Run {
     pruned_at: Instant,
     stats: Stats,
     watchers: Watchers,
-    news: News,
     announcer: Announcer,
     damaged: DamagedCalls,
     /// When it was asked to stop, attempts may go on until then.
@@ -260,10 +258,10 @@ impl Run {
         }
         if !turn.writes.is_empty() {
             let writes: Vec<_> = turn.writes.iter().map(|write| self.translate(write, now)).collect();
-            if self.news.is_followed() {
+            if self.watchers.news.is_followed() {
                 let both = turn.writes.iter().zip(&writes);
                 let events = both.filter_map(|(decided, stored)| self.event_of(decided, stored, now)).collect();
-                self.news.hold(turn.seq, events);
+                self.watchers.news.hold(turn.seq, events);
             }
             self.journal.commit(turn.seq, writes, self.pending.running.len());
         }

@@ -1,4 +1,6 @@
 //! What is told to those who follow what happens: only what is durable, and only while somebody follows.
+//!
+//! What is decided waits here with its turn; a turn that fails takes its news with it.
 
 use std::collections::VecDeque;
 

@@ -76,15 +76,12 @@ pub(crate) struct Started {
 /// Takes the store over and makes the loop.
 pub(crate) fn start(mut store: Box<dyn Store>, options: Options) -> Result<Started, StartError> {
     let recovery = store.take_over()?;
-    let (mut reader, now) = (store.reader()?, clock::now());
+    let (mut reader, mut rng, now) = (store.reader()?, fastrand::Rng::new(), clock::now());
     let steady = go_on(store.as_mut(), &recovery, now)?;
-    let mut rng = fastrand::Rng::new();
-    let filing = Arc::new(Filing::new(&options.directory, now.timestamp.as_micros().unsigned_abs()));
-    recover::settle_files(&filing, &recovery, reader.as_mut())?;
+    let filing = settled_filing(&options, now, &recovery, reader.as_mut())?;
     let (live, config) = (Live::new(Arc::clone(&options.config)), options.config);
     let Rebuilt { dispatcher, upstreams, own_callbacks } =
         recover::rebuild(&recovery, &config, reader.as_mut(), Clocks { now, steady }, rng.u64(..))?;
-
     let reads = |count| Ok::<_, ReadError>(Arc::new(Reads::new(readers(store.as_ref(), count)?, live.clone(), steady)));
     let (reads, load_reads, prune_reads) = (reads(READERS)?, reads(1)?, reads(1)?);
     let (sender, messages) = mpsc::channel(MESSAGES_MAX);
@@ -139,14 +136,25 @@ pub(crate) fn start(mut store: Box<dyn Store>, options: Options) -> Result<Start
         space_announcer: SpaceAnnouncer::default(),
         pruned_at: now.instant,
         stats: Stats::default(),
-        watchers: Watchers::default(),
-        news,
+        watchers: Watchers::new(news),
         announcer: Announcer::default(),
         damaged,
         drains_until: None,
         store_failure: None,
     };
     Ok(Started { run, handle, filing })
+}
+
+/// The files of calls, as an earlier process left them.
+fn settled_filing(
+    options: &Options,
+    now: Now,
+    recovery: &Recovery,
+    reader: &mut dyn Reader,
+) -> Result<Arc<Filing>, StartError> {
+    let filing = Filing::new(&options.directory, now.timestamp.as_micros().unsigned_abs());
+    recover::settle_files(&filing, recovery, reader)?;
+    Ok(Arc::new(filing))
 }
 
 fn no_thread(what: &'static str) -> impl FnOnce(std::io::Error) -> StartError {

@@ -124,7 +124,7 @@ impl Run {
     pub(super) fn committed(&mut self, seq: Seq) {
         self.storage.note_committed();
         self.dispatcher.handle(clock::now(), Event::Committed { seq });
-        self.news.committed(seq);
+        self.watchers.news.committed(seq);
         self.is_unpublished = true;
     }
 
@@ -144,7 +144,7 @@ impl Run {
             self.storage.note_failed(&error);
             self.pending.keep(writes);
             self.dispatcher.handle(clock::now(), Event::CommitFailed { seq });
-            self.news.failed(seq);
+            self.watchers.news.failed(seq);
         }
         self.publish();
     }

@@ -6,6 +6,8 @@ use farcall_core::id::CallId;
 use farcall_core::id_map::IdMap;
 use tokio::sync::oneshot;
 
+use super::news::News;
+
 /// Most that wait for ends at a time.
 const WATCHERS_MAX: usize = 10_000;
 
@@ -30,9 +32,15 @@ pub(super) struct Watchers {
     ends: IdMap<CallId, Vec<oneshot::Sender<()>>>,
     cancels: IdMap<CallId, Vec<oneshot::Sender<Told>>>,
     count: usize,
+    /// For those who follow everything.
+    pub(super) news: News,
 }
 
 impl Watchers {
+    pub(super) fn new(news: News) -> Self {
+        Self { news, ..Self::default() }
+    }
+
     /// Hears of the end of a call. Without room the sender is dropped at once.
     pub(super) fn watch(&mut self, call: CallId, reply: oneshot::Sender<()>) {
         if self.has_room() {

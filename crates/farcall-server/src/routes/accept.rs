@@ -1,4 +1,6 @@
 //! What all ways of accepting calls have in common: what may be sent, and how an accepted call is answered.
+//!
+//! What becomes of a call is the engine's business.
 
 use std::time::Duration;
 

@@ -1,4 +1,6 @@
 //! POST `/v1/calls/{id}/cancel`: 200 when no byte of the call will be sent any more, 202 when bytes may be out.
+//!
+//! The answer is durable; a call that had ended before is none to cancel.
 
 use std::sync::Arc;
 

@@ -1,4 +1,6 @@
 //! Filters of lists and operations: which calls are meant, as clients write it.
+//!
+//! What cannot be meant is refused with the key at fault, never ignored.
 
 use farcall_core::call::{Source, State};
 use farcall_core::time::Timestamp;

@@ -1,4 +1,6 @@
 //! A page of calls as the API lists them.
+//!
+//! Each reads as it does by itself, without its answer.
 
 use farcall_engine::listing::{Cursor, Page};
 use farcall_engine::outcome::Call;

@@ -1,4 +1,6 @@
 //! Something that has happened to a call, as the stream of all events tells it.
+//!
+//! Short: whoever needs more of the call asks for it.
 
 use farcall_core::call::{ErrorKind, State};
 use farcall_engine::outcome::rfc3339;

@@ -1,4 +1,6 @@
 //! An operation as the API tells it.
+//!
+//! Every key is always there; what is not known yet is null.
 
 use farcall_engine::operations;
 use farcall_engine::outcome::rfc3339;

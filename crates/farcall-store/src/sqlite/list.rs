@@ -1,4 +1,6 @@
 //! Lists of calls, newest first: a range of the table at a time, so that none takes longer than another.
+//!
+//! No index serves lists alone: they are for people, and every index costs each call.
 
 use farcall_core::call::Source;
 use farcall_core::time::Timestamp;
