@@ -15,10 +15,12 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::task::TaskTracker;
 
 use super::announce::{Announcer, SpaceAnnouncer};
+use super::attempts::Surroundings;
 use super::damage::DamagedCalls;
 use super::documents::Documents;
 use super::pending::Pending;
 use super::recover::{self, Clocks, Rebuilt};
+use super::runners::Runners;
 use super::storage::Storage;
 use super::{Message, Run, Stats};
 use crate::clock;
@@ -103,10 +105,17 @@ pub(crate) fn start(mut store: Box<dyn Store>, options: Options) -> Result<Start
         inbox: None,
         inbox_waker: None,
     };
+    let around = Surroundings {
+        directory: options.directory,
+        filing: Arc::clone(&filing),
+        config: Arc::clone(&config),
+        reads,
+        messages: sender.clone(),
+    };
     let run = Run {
         config,
         live,
-        directory: options.directory,
+        around: Arc::new(around),
         dispatcher,
         journal,
         storage: Storage::default(),
@@ -118,7 +127,6 @@ pub(crate) fn start(mut store: Box<dyn Store>, options: Options) -> Result<Start
         upstreams,
         steady,
         reader,
-        reads,
         load_reads,
         prune_reads,
         spawner,
@@ -126,6 +134,7 @@ pub(crate) fn start(mut store: Box<dyn Store>, options: Options) -> Result<Start
         filing_queue,
         keeper,
         tasks: TaskTracker::new(),
+        runners: Runners::default(),
         rng,
         documents: Documents::default(),
         own_callbacks,
