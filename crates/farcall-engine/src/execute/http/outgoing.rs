@@ -81,7 +81,7 @@ impl Outgoing {
             .map_err(|_| invalid("the URL has a path or query that HTTP cannot carry"))?;
         let HttpRequest { method, mut headers, body, .. } = request;
         if !is_begun(&headers) {
-            headers = begun(headers, &route).ok_or_else(|| invalid("the URL's host cannot be sent as a header"))?;
+            headers = begun(&headers, &route).ok_or_else(|| invalid("the URL's host cannot be sent as a header"))?;
         }
         complete(&mut headers, &route, &method, body.len());
         Ok(Self { route, method, target, headers, body })
@@ -136,12 +136,12 @@ fn is_begun(given: &HeaderMap) -> bool {
 }
 
 /// The caller's headers in their order, behind the host unless they have one.
-fn begun(given: HeaderMap, route: &Route) -> Option<HeaderMap> {
+fn begun(given: &HeaderMap, route: &Route) -> Option<HeaderMap> {
     let mut headers = HeaderMap::with_capacity(given.len() + 4);
     if !given.contains_key(header::HOST) {
         headers.insert(header::HOST, host(&route.origin)?);
     }
-    for (name, value) in &given {
+    for (name, value) in given {
         if !OURS.contains(name) {
             headers.append(name, value.clone());
         }
