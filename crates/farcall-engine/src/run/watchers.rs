@@ -37,10 +37,6 @@ pub(super) struct Watchers {
 }
 
 impl Watchers {
-    pub(super) fn new(news: News) -> Self {
-        Self { news, ..Self::default() }
-    }
-
     /// Hears of the end of a call. Without room the sender is dropped at once.
     pub(super) fn watch(&mut self, call: CallId, reply: oneshot::Sender<()>) {
         if self.has_room() {
