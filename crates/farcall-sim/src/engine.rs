@@ -341,7 +341,7 @@ impl World {
     /// The store is read after a while, and what was read comes a while later still.
     fn read_soon(&mut self) {
         let Some(boot) = self.process.as_ref().map(|process| process.boot) else { return };
-        let delay = self.plan.faults.commit_latency(&mut self.dice, self.healed);
+        let delay = self.plan.faults.read_latency(&mut self.dice, self.healed);
         self.schedule(self.now + delay, Happening::Read { boot });
     }
 
@@ -356,7 +356,7 @@ impl World {
             let mut reader = self.store.reader().map_err(unreadable)?;
             Some(recovery::load(&mut *reader, self, wanted).map_err(unreadable)?)
         };
-        let delay = self.plan.faults.commit_latency(&mut self.dice, self.healed);
+        let delay = self.plan.faults.read_latency(&mut self.dice, self.healed);
         self.schedule(self.now + delay, Happening::Loaded { boot });
         Ok(())
     }

@@ -17,7 +17,7 @@ impl Run {
         let (dispatcher, reader, now) = (&mut self.dispatcher, self.reader.as_mut(), clock::now());
         self.upstreams.reload(Arc::clone(&config), &mut Making { dispatcher, reader, now })?;
         self.documents.clear();
-        self.dispatcher.set_retention(now.instant, prune::retention(&config));
+        self.dispatcher.set_retention(now.instant, prune::retention(&config, &self.steady));
         self.config = Arc::clone(&config);
         self.live.replace(config);
         self.keeper.wake();
