@@ -310,7 +310,10 @@ impl World {
     fn refuse(&mut self, call: CallId) -> Check {
         self.note(Line::Refused { call });
         ensure(!self.ledger.knows(call), || format!("{call} is refused and stored"))?;
-        let place = self.process.as_mut().and_then(|process| process.offered.remove(&call));
+        let place = self.process.as_mut().and_then(|process| {
+            process.cancelled.remove(&call);
+            process.offered.remove(&call)
+        });
         let Some(place) = place else { return Err(violation(format!("{call} is refused to nobody, or twice"))) };
         self.facts.origins.remove(&call);
         self.offer_again(place);

@@ -7,6 +7,9 @@ use std::time::Duration;
 use crate::dice::Dice;
 use crate::disk::Outcome;
 
+/// The longest time for which a disk is full: it is tried every second, and each time is the same.
+const FULL_MAX: Duration = Duration::from_secs(600);
+
 /// The faults of one run; times count from its start.
 #[derive(Debug, Clone)]
 pub(crate) struct Faults {
@@ -153,7 +156,7 @@ impl Faults {
         let count = if dice.percent(30) { dice.count(1, 6) } else { 0 };
         let full = |dice: &mut Dice| {
             let from = dice.up_to(over);
-            (from, from + dice.spread(Duration::from_millis(1), over))
+            (from, from + dice.spread(Duration::from_millis(1), over.min(FULL_MAX)))
         };
         (0..count).map(|_| full(dice)).collect()
     }
