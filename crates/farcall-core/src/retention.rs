@@ -34,7 +34,12 @@ pub struct Retention {
 impl Default for Retention {
     /// 7 days, 30 days.
     fn default() -> Self {
-        Self { succeeded: Some(DAY * 7), failed: Some(DAY * 30), window_max: Duration::ZERO, certain_since: Instant::MIN }
+        Self {
+            succeeded: Some(DAY * 7),
+            failed: Some(DAY * 30),
+            window_max: Duration::ZERO,
+            certain_since: Instant::MIN,
+        }
     }
 }
 
