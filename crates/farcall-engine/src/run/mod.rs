@@ -11,11 +11,11 @@ mod callbacks;
 mod casualty;
 mod damage;
 mod documents;
+mod events;
 mod hops;
 mod load;
 mod loading;
 mod message;
-mod news;
 mod pending;
 mod prune;
 mod recover;
@@ -274,10 +274,10 @@ impl Run {
         }
         if !turn.writes.is_empty() {
             let writes: Vec<_> = turn.writes.iter().map(|write| self.translate(write, now)).collect();
-            if self.watchers.news.is_followed() {
+            if self.watchers.events.is_followed() {
                 let both = turn.writes.iter().zip(&writes);
                 let events = both.filter_map(|(decided, stored)| self.event_of(decided, stored, now)).collect();
-                self.watchers.news.hold(turn.seq, events);
+                self.watchers.events.hold(turn.seq, events);
             }
             self.journal.commit(turn.seq, writes, self.pending.running.len());
         }

@@ -145,7 +145,7 @@ fn handle_to(run: &Run) -> Handle {
     Handle {
         messages: run.sender.clone(),
         snapshots: run.snapshots.subscribe(),
-        news: run.watchers.news.sender(),
+        news: run.watchers.events.sender(),
         operations: Arc::default(),
         reads: Arc::clone(&run.around.reads),
         config: run.live.clone(),

@@ -124,7 +124,7 @@ impl Run {
     pub(super) fn committed(&mut self, now: Now, seq: Seq) {
         self.storage.note_committed();
         self.dispatcher.handle(now, Event::Committed { seq });
-        self.watchers.news.committed(seq);
+        self.watchers.events.committed(seq);
         self.is_unpublished = true;
     }
 
@@ -144,7 +144,7 @@ impl Run {
             self.storage.note_failed(&error);
             self.pending.keep(writes);
             self.dispatcher.handle(clock::now(), Event::CommitFailed { seq });
-            self.watchers.news.failed(seq);
+            self.watchers.events.failed(seq);
         }
         self.publish();
     }

@@ -6,7 +6,7 @@ use farcall_core::id::CallId;
 use farcall_core::id_map::IdMap;
 use tokio::sync::oneshot;
 
-use super::news::News;
+use super::events::Events;
 
 /// Most that wait for ends at a time.
 const WATCHERS_MAX: usize = 10_000;
@@ -33,7 +33,7 @@ pub(super) struct Watchers {
     cancels: IdMap<CallId, Vec<oneshot::Sender<Told>>>,
     count: usize,
     /// For those who follow everything.
-    pub(super) news: News,
+    pub(super) events: Events,
 }
 
 impl Watchers {

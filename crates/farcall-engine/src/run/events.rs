@@ -18,19 +18,19 @@ const EVENTS_MAX: usize = 4_096;
 
 /// Everybody who follows, and what they will be told.
 #[derive(Debug)]
-pub(super) struct News {
+pub(super) struct Events {
     followers: broadcast::Sender<CallEvent>,
     /// Of turns on their way to the disk.
     held: VecDeque<(Seq, Vec<CallEvent>)>,
 }
 
-impl Default for News {
+impl Default for Events {
     fn default() -> Self {
         Self { followers: broadcast::channel(EVENTS_MAX).0, held: VecDeque::new() }
     }
 }
 
-impl News {
+impl Events {
     pub(super) fn sender(&self) -> broadcast::Sender<CallEvent> {
         self.followers.clone()
     }
