@@ -95,17 +95,7 @@ pub(crate) fn start(mut store: Box<dyn Store>, options: Options) -> Result<Start
     let spawner = Arc::new(Spawner::new(options.launcher).map_err(no_thread("start the spawning thread"))?);
     let damaged = DamagedCalls::met(recovery.damaged);
     let first = first_snapshot(&dispatcher, recovery.unfiled.len(), damaged.live());
-    let (unfiled, (snapshots, watched)) = (first.unfiled, watch::channel(first));
-    let last_overview = Arc::new(OnceLock::new());
-    let handle = Handle {
-        messages: sender.clone(),
-        snapshots: watched,
-        reads: Arc::clone(&reads),
-        config: live.clone(),
-        last_overview: Arc::clone(&last_overview),
-        inbox: None,
-        inbox_waker: None,
-    };
+    let (unfiled, (snapshots, _)) = (first.unfiled, watch::channel(first));
     let around = Surroundings {
         directory: options.directory,
         filing: Arc::clone(&filing),
@@ -125,7 +115,7 @@ pub(crate) fn start(mut store: Box<dyn Store>, options: Options) -> Result<Start
         messages,
         sender,
         snapshots,
-        last_overview,
+        last_overview: Arc::new(OnceLock::new()),
         upstreams,
         steady,
         reader,
@@ -151,7 +141,19 @@ pub(crate) fn start(mut store: Box<dyn Store>, options: Options) -> Result<Start
         drains_until: None,
         store_failure: None,
     };
-    Ok(Started { run, handle, filing })
+    Ok(Started { handle: handle_to(&run), run, filing })
+}
+
+fn handle_to(run: &Run) -> Handle {
+    Handle {
+        messages: run.sender.clone(),
+        snapshots: run.snapshots.subscribe(),
+        reads: Arc::clone(&run.around.reads),
+        config: run.live.clone(),
+        last_overview: Arc::clone(&run.last_overview),
+        inbox: None,
+        inbox_waker: None,
+    }
 }
 
 fn no_thread(what: &'static str) -> impl FnOnce(std::io::Error) -> StartError {
