@@ -111,10 +111,10 @@ impl Run {
             return;
         }
         self.dispatcher.handle(now, Event::Launched { attempt: id });
-        let abort = CancellationToken::new();
+        let runner = self.runners.take(&self.tasks);
+        let abort = runner.abort().clone();
         self.pending.running.insert(id, abort.clone());
         let attempt = Attempt { id, around: Arc::clone(&self.around), abort };
-        let runner = self.runners.take(&self.tasks);
         match self.target(id.call, upstream, hop) {
             Target::Http { kept: None, way } => self.pending.unread.push(Unread { attempt, way, runner }),
             target => Job { attempt, target, runner }.begin(),
