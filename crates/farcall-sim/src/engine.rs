@@ -50,8 +50,8 @@ pub(crate) struct Process {
     pub(crate) stale: Option<Event>,
     /// Windows that came while it ran.
     pub(crate) added: Vec<Added>,
-    /// Upstreams at which nothing is to start.
-    pub(crate) paused: BTreeSet<u32>,
+    /// Quotas at which nothing is to start.
+    pub(crate) paused: BTreeSet<usize>,
     /// Calls that somebody wanted to end.
     pub(crate) cancelled: BTreeSet<CallId>,
     pub(crate) order: Order,
@@ -292,6 +292,7 @@ impl World {
                 Effect::Abort { attempt } => self.abort_any(attempt)?,
                 Effect::Load => self.read_soon(),
                 Effect::FindStale => self.look_for_stale(),
+                Effect::UpstreamStored { ticket } => self.upstream_stored(ticket),
                 Effect::Ended { call, has_file } => self.ended(call, has_file)?,
             }
         }

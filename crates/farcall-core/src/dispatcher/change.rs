@@ -52,15 +52,15 @@ impl Dispatcher {
         self.reconsider(id);
     }
 
-    /// Starts nothing at an upstream from now on.
-    pub fn pause(&mut self, id: UpstreamId) {
-        self.upstream(id).is_paused = true;
+    /// The configuration has this upstream no longer: its calls wait, and show as paused.
+    pub fn withdraw(&mut self, id: UpstreamId) {
+        self.upstream(id).is_withdrawn = true;
         self.reconsider(id);
     }
 
-    /// Starts again what was kept back by a pause.
-    pub fn resume(&mut self, id: UpstreamId) {
-        self.upstream(id).is_paused = false;
+    /// The configuration has it again: its calls go on, unless somebody paused it.
+    pub fn reinstate(&mut self, id: UpstreamId) {
+        self.upstream(id).is_withdrawn = false;
         self.reconsider(id);
     }
 

@@ -13,6 +13,7 @@ mod finish;
 mod gate;
 mod load;
 mod memory;
+mod pause;
 mod prune;
 mod quota;
 mod restore;

@@ -54,10 +54,20 @@ impl Dispatcher {
                 self.census.keep(state);
             }
         }
-        let is_kept = |write: &Write| has_happened(write) && !refused.contains_key(&write.call());
+        let is_refused = |write: &Write| write.call().is_some_and(|call| refused.contains_key(&call));
+        let is_kept = |write: &Write| has_happened(write) && !is_refused(write);
         self.writes = writes.into_iter().filter(is_kept).collect();
-        let is_end = |effect: &Effect| matches!(effect, Effect::Ended { call, .. } if !refused.contains_key(call));
-        self.effects_after = effects.into_iter().filter(is_end).collect();
+        let rests_on_kept = |effect: &Effect| match effect {
+            Effect::Ended { call, .. } => !refused.contains_key(call),
+            Effect::UpstreamStored { .. } => true,
+            Effect::Acknowledge { .. }
+            | Effect::Refuse { .. }
+            | Effect::Launch { .. }
+            | Effect::Abort { .. }
+            | Effect::Load
+            | Effect::FindStale => false,
+        };
+        self.effects_after = effects.into_iter().filter(rests_on_kept).collect();
         for (call, cut) in overdue.into_iter().rev() {
             self.end_overdue(now, call, cut);
         }
@@ -154,7 +164,9 @@ fn refused(writes: &[Write]) -> Refused {
             | Write::Filed { .. }
             | Write::Mark { .. }
             | Write::Prune { .. }
-            | Write::FreeKey { .. } => {}
+            | Write::FreeKey { .. }
+            | Write::Upstream { .. }
+            | Write::Open { .. } => {}
         }
     }
     refused

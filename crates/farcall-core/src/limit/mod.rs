@@ -53,12 +53,16 @@ pub struct Grant {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Usage {
     pub spec: LimitSpec,
+    /// Slots that are held or cool; more than there are, after their number was lowered.
     pub used: u32,
+    /// Whether a slot is free, or when the next one will be.
+    pub next: Admission,
 }
 
-#[derive(Debug, Clone)]
-struct Spacing {
-    interval: Duration,
+/// How `smooth` keeps grants apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Spacing {
+    pub interval: Duration,
     /// The last grant, and its cost.
     last: (Instant, u32),
 }
@@ -217,9 +221,14 @@ impl Limits {
             .iter_mut()
             .map(|window| {
                 window.prune(now);
-                Usage { spec: window.spec, used: window.used() }
+                Usage { spec: window.spec, used: window.used(), next: window.admit(now, 1) }
             })
             .collect()
+    }
+
+    /// With `smooth`: how far apart grants are.
+    pub const fn spacing(&self) -> Option<Spacing> {
+        self.smooth
     }
 
     fn prove(&mut self, grant: &mut Grant, at: Instant) {
@@ -267,7 +276,8 @@ impl Spacing {
         interval.filter(|_| policy.smooth).map(|interval| Self { interval, last: (at, capped) })
     }
 
-    fn next(&self) -> Instant {
+    /// When the next attempt may be.
+    pub fn next(&self) -> Instant {
         self.last.0 + self.interval * self.last.1
     }
 }

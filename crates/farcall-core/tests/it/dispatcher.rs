@@ -215,7 +215,9 @@ impl Journal {
             | Write::Release { .. }
             | Write::Filed { .. }
             | Write::Prune { .. }
-            | Write::FreeKey { .. } => {}
+            | Write::FreeKey { .. }
+            | Write::Upstream { .. }
+            | Write::Open { .. } => {}
             Write::Mark { call, .. } => prop_assert!(self.inserted.contains(&call) && !self.ended.contains(&call)),
         }
         Ok(())
@@ -246,7 +248,7 @@ impl Bench {
                     self.refused += 1;
                     prop_assert!(!self.journal.inserted.contains(call), "{call}");
                 }
-                Effect::Abort { .. } | Effect::Load | Effect::FindStale => {}
+                Effect::Abort { .. } | Effect::Load | Effect::FindStale | Effect::UpstreamStored { .. } => {}
             }
         }
         if !turn.writes.is_empty() {
