@@ -3,6 +3,8 @@
 //! Servers, the command line and the inbox submit calls and look at them through this; none of them touches the store
 //! or the dispatcher. Reads go to readers of their own and never hold the engine up.
 
+mod upstreams;
+
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
@@ -21,6 +23,8 @@ use crate::intake::{Status, Waker};
 use crate::reads::Reads;
 use crate::run::{Message, next_reference};
 use crate::upstreams::UpstreamError;
+
+pub use upstreams::{ControlError, LimitView, Setting, UpstreamView};
 
 /// Submissions that the engine takes in at one go.
 pub const SUBMISSIONS_MAX: usize = 1_000;

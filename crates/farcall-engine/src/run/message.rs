@@ -18,7 +18,7 @@ use super::load::Found;
 use crate::config::Config;
 use crate::document::UpstreamRef;
 use crate::execute::Report;
-use crate::handle::{Overview, Submission};
+use crate::handle::{ControlError, Overview, Setting, Submission, UpstreamView};
 use crate::journal::FailedCommit;
 use crate::redirect::Next;
 use crate::upstreams::{Serves, UpstreamError};
@@ -44,6 +44,18 @@ pub(crate) enum Message {
     },
     Overview {
         reply: oneshot::Sender<Overview>,
+    },
+    Upstreams {
+        reply: oneshot::Sender<Vec<UpstreamView>>,
+    },
+    Upstream {
+        name: String,
+        reply: oneshot::Sender<Option<UpstreamView>>,
+    },
+    SetUpstream {
+        name: String,
+        setting: Setting,
+        reply: oneshot::Sender<Result<(), ControlError>>,
     },
     Reload {
         config: Arc<Config>,

@@ -9,6 +9,7 @@ mod attempts;
 mod batches;
 mod callbacks;
 mod casualty;
+mod control;
 mod damage;
 mod documents;
 mod hops;
@@ -18,7 +19,6 @@ mod message;
 mod pending;
 mod prune;
 mod recover;
-mod reload;
 mod start_up;
 mod stats;
 mod storage;
@@ -56,6 +56,7 @@ use crate::result_file::Filing;
 use crate::upstreams::{Serves, Upstreams, limit_key};
 use announce::{Announcer, SpaceAnnouncer};
 use callbacks::OwnCallbacks;
+use control::Control;
 use damage::DamagedCalls;
 use documents::Documents;
 use pending::Pending;
@@ -90,6 +91,7 @@ pub(crate) struct Run {
     /// For handles that outlive the loop.
     last_overview: Arc<OnceLock<Overview>>,
     upstreams: Upstreams,
+    control: Control,
     /// How instants are stored.
     steady: SteadyClock,
     reader: Box<dyn Reader>,
@@ -176,8 +178,9 @@ impl Run {
     fn sleep_duration(&self) -> Duration {
         let now = clock::now().instant;
         let ends_at = self.drains_until.filter(|&until| until > now);
-        let wakes_at = [self.dispatcher.next_wakeup(now), self.storage.next_look(), ends_at];
-        let wait = wakes_at.into_iter().flatten().map(|at| at.since(now)).min();
+        let looks = [self.storage.next_look(), self.control.next_look(now)];
+        let wakes_at = [self.dispatcher.next_wakeup(now), ends_at].into_iter().chain(looks);
+        let wait = wakes_at.flatten().map(|at| at.since(now)).min();
         wait.map_or(PRUNE_EVERY, |wait| wait.min(NAP_MAX))
     }
 
@@ -227,7 +230,10 @@ impl Run {
                     .send(id.map(|id| self.dispatcher.stored_standing(now, id, state, self.steady.instant(ready_at))));
             }
             Message::Overview { reply } => drop(reply.send(self.overview())),
-            Message::Reload { config, reply } => drop(reply.send(self.reload(config))),
+            Message::Upstreams { reply } => drop(reply.send(self.view_upstreams())),
+            Message::Upstream { name, reply } => drop(reply.send(self.view_upstream(&name))),
+            Message::SetUpstream { name, setting, reply } => self.set_upstream(&name, setting, reply),
+            Message::Reload { config, reply } => drop(reply.send(self.reload_file(config))),
             Message::Drain => self.drain(),
             Message::Sent { attempt, at } => self.dispatcher.handle(now, Event::Sent { attempt, at }),
             Message::FirstByte { attempt, at } => self.dispatcher.handle(now, Event::FirstByte { attempt, at }),
@@ -258,6 +264,7 @@ impl Run {
         self.perform(turn.effects);
         self.forget_left();
         self.look_at_store();
+        self.answer_control();
     }
 
     /// Of calls that only the store holds from now on nothing is remembered.
@@ -282,6 +289,7 @@ impl Run {
                 Effect::Abort { attempt } => self.abort(attempt),
                 Effect::Load => self.load(),
                 Effect::FindStale => self.find_stale(),
+                Effect::UpstreamStored { ticket } => self.upstream_stored(ticket),
                 Effect::Ended { call, has_file } => self.ended(call, has_file),
             }
         }

@@ -79,9 +79,9 @@ pub(crate) fn start(mut store: Box<dyn Store>, options: Options) -> Result<Start
     let mut rng = fastrand::Rng::new();
     let filing = Arc::new(Filing::new(&options.directory, now.timestamp.as_micros().unsigned_abs()));
     recover::settle_files(&filing, &recovery, reader.as_mut())?;
-    let (live, config) = (Live::new(Arc::clone(&options.config)), options.config);
-    let Rebuilt { dispatcher, upstreams, own_callbacks } =
-        recover::rebuild(&recovery, &config, reader.as_mut(), Clocks { now, steady }, rng.u64(..))?;
+    let Rebuilt { dispatcher, upstreams, own_callbacks, config, control } =
+        recover::rebuild(&recovery, &options.config, reader.as_mut(), Clocks { now, steady }, rng.u64(..))?;
+    let live = Live::new(Arc::clone(&config));
 
     let reads = |count| Ok::<_, ReadError>(Arc::new(Reads::new(readers(store.as_ref(), count)?, live.clone(), steady)));
     let (reads, load_reads, prune_reads) = (reads(READERS)?, reads(1)?, reads(1)?);
@@ -116,6 +116,7 @@ pub(crate) fn start(mut store: Box<dyn Store>, options: Options) -> Result<Start
         snapshots,
         last_overview,
         upstreams,
+        control,
         steady,
         reader,
         reads,

@@ -83,7 +83,7 @@ fn check_preferences(headers: &HeaderMap) -> Result<(), Problem> {
 }
 
 /// JSON, or nothing said. What a form of another site can send without being asked for permission is refused.
-fn check_media(headers: &HeaderMap) -> Result<(), Problem> {
+pub(super) fn check_media(headers: &HeaderMap) -> Result<(), Problem> {
     let is_identity = |coding: &HeaderValue| coding.as_bytes().trim_ascii().eq_ignore_ascii_case(b"identity");
     if !headers.get_all(CONTENT_ENCODING).iter().all(is_identity) {
         let detail = "send the call as it is, without a content coding";

@@ -14,7 +14,7 @@ use crate::problem::{Code, Problem};
 const GET: MethodFilter = MethodFilter::GET;
 const POST: MethodFilter = MethodFilter::POST;
 
-const PATHS: [(&str, MethodFilter); 33] = [
+const PATHS: [(&str, MethodFilter); 30] = [
     ("/v1/calls/bulk", POST),
     ("/v1/calls/{id}/response", GET),
     ("/v1/calls/{id}/log", GET),
@@ -24,9 +24,6 @@ const PATHS: [(&str, MethodFilter); 33] = [
     ("/v1/calls/{id}/retry", POST),
     ("/v1/operations", POST),
     ("/v1/operations/{id}", GET),
-    ("/v1/upstreams/{name}", GET.or(MethodFilter::PATCH)),
-    ("/v1/upstreams/{name}/pause", POST),
-    ("/v1/upstreams/{name}/resume", POST),
     ("/v1/upstreams/{name}/permits", POST),
     ("/v1/events", GET),
     ("/readyz", GET),

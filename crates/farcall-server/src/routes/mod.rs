@@ -7,13 +7,15 @@ mod call;
 mod calls;
 mod health;
 mod later;
+mod upstream;
+mod upstreams;
 
 use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::{FromRequestParts, Path};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
 use farcall_core::id::CallId;
 use farcall_engine::Handle;
 use http::header::CONTENT_TYPE;
@@ -44,6 +46,10 @@ pub(crate) fn router(face: Arc<Face>) -> Router {
         .route("/v1/calls", calls::methods())
         .route("/v1/calls/{id}", get(call::show))
         .route("/v1/calls/{id}/attempts", get(attempts::list))
+        .route("/v1/upstreams", get(upstreams::list))
+        .route("/v1/upstreams/{name}", upstream::methods())
+        .route("/v1/upstreams/{name}/pause", post(upstream::pause))
+        .route("/v1/upstreams/{name}/resume", post(upstream::resume))
         .merge(later::router())
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)

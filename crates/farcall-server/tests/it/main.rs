@@ -11,3 +11,4 @@ mod http;
 mod stopping;
 mod unreadable;
 mod upstream;
+mod upstreams;

@@ -32,8 +32,7 @@ pub(super) fn open(connection: &Connection, limit_key: &str) -> rusqlite::Result
 
 /// Every upstream at which something is set.
 pub(super) fn all(connection: &Connection) -> rusqlite::Result<Legible<Vec<UpstreamRecord>>> {
-    let read = |row: &Row<'_>| {
-        Ok(UpstreamRecord { limit_key: row.get(0)?, is_paused: row.get(1)?, patches: row.get(2)? })
-    };
+    let read =
+        |row: &Row<'_>| Ok(UpstreamRecord { limit_key: row.get(0)?, is_paused: row.get(1)?, patches: row.get(2)? });
     legible::rows(connection, ALL, read, |_| None)
 }
