@@ -1,8 +1,8 @@
 //! What people set at upstreams that are at work: pauses and patches. Here they are kept, put in place and answered for.
 //!
 //! A patch is a reload of the file's configuration with the patch over it; a pause is the dispatcher's. Either is
-//! answered when it is stored. A patch is also answered for only when every request that was leaving under the old
-//! policy has arrived, so that what it says holds from the answer on.
+//! answered when it is stored, and when every request that was leaving under the old policy has arrived: so nothing is
+//! sent after a pause was answered, and what a patch says holds from its answer on.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -22,8 +22,8 @@ use crate::document::UpstreamRef;
 use crate::handle::{ControlError, Setting, UpstreamView};
 use crate::upstreams::{Known, Making, Serves, UpstreamError, limit_key};
 
-/// The longest that an answer waits for requests on their way: those that then have not left count when they do.
-const ARRIVAL_MAX: Duration = Duration::from_secs(5);
+/// The longest that an answer waits for requests on their way: longer than the default of `connect_timeout`.
+const ARRIVAL_MAX: Duration = Duration::from_secs(6);
 /// How often it is looked whether they have arrived.
 const ARRIVAL_LOOKS: Duration = Duration::from_millis(5);
 
@@ -142,7 +142,7 @@ impl Run {
             Setting::Pause => {
                 self.upstreams.note_paused(name, true);
                 self.dispatcher.pause(id, ticket);
-                Ok(Vec::new())
+                Ok(self.dispatcher.on_their_way(now, id))
             }
             Setting::Resume => {
                 self.upstreams.note_paused(name, false);
