@@ -3,7 +3,7 @@
 use farcall_store::port::Write;
 use farcall_store::record::UpstreamRecord;
 
-use crate::lab::Lab;
+use crate::lab::{Ask, Lab};
 use crate::sample::{call, insert, start, steady};
 use crate::{Outcome, for_each_store};
 
