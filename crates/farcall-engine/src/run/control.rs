@@ -14,6 +14,7 @@ use farcall_core::time::{Instant, Now};
 use farcall_store::record::UpstreamRecord;
 use tokio::sync::oneshot;
 
+use super::attempts::Surroundings;
 use super::{Run, prune};
 use crate::clock;
 use crate::config::Config;
@@ -208,6 +209,7 @@ impl Run {
         self.documents.clear();
         self.dispatcher.set_retention(now.instant, prune::retention(&config));
         self.config = Arc::clone(&config);
+        self.around = Arc::new(Surroundings { config: Arc::clone(&config), ..Surroundings::clone(&self.around) });
         self.live.replace(config);
         self.keeper.wake();
         Ok(())
@@ -226,12 +228,11 @@ impl Run {
         if let Some(waiting) = self.control.waiting.get_mut(&ticket) {
             waiting.is_stored = true;
         }
-        self.answer_control();
+        self.answer_control(clock::now());
     }
 
     /// Answers those for whom all that they wait for has come.
-    pub(super) fn answer_control(&mut self) {
-        let now = clock::now();
+    pub(super) fn answer_control(&mut self, now: Now) {
         for waiting in self.control.waiting.values_mut().filter(|waiting| waiting.is_stored) {
             waiting.on_their_way.retain(|&attempt| self.dispatcher.is_on_its_way(now, attempt));
         }
