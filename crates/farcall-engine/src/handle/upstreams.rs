@@ -91,7 +91,7 @@ impl UpstreamView {
         let time = |at: Instant| now.timestamp_of(at);
         Self {
             name: limit_key(&known.reference).to_owned(),
-            is_declared: matches!(known.reference, UpstreamRef::Declared(_)),
+            is_declared: matches!(*known.reference, UpstreamRef::Declared(_)),
             is_missing: standing.is_withdrawn,
             settings: Arc::clone(&known.settings),
             patched: Vec::new(),

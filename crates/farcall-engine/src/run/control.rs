@@ -254,5 +254,5 @@ impl Run {
 
 /// Where it stands in a list: declared ones come first.
 fn order(known: &Known) -> (bool, String) {
-    (matches!(known.reference, UpstreamRef::Undeclared(_)), limit_key(&known.reference).to_owned())
+    (matches!(*known.reference, UpstreamRef::Undeclared(_)), limit_key(&known.reference).to_owned())
 }
