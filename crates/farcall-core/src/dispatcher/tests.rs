@@ -8,6 +8,7 @@ use std::time::Duration;
 
 mod cancels;
 mod failures;
+mod loads;
 mod pauses;
 mod prune;
 mod restarts;
