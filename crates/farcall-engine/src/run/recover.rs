@@ -76,7 +76,7 @@ pub(super) fn rebuild(
     rebuild.restore_settings(&recovery.upstreams, &changed)?;
     rebuild.restore(recovery)?;
     let Rebuild { mut dispatcher, upstreams, own_callbacks, .. } = rebuild;
-    dispatcher.set_retention(clocks.now.instant, prune::retention(&config));
+    dispatcher.set_retention(clocks.now.instant, prune::retention(&config, &clocks.steady));
     crash::reach(Point::Rebuilt);
     Ok(Rebuilt { dispatcher, upstreams, own_callbacks, config, control })
 }
