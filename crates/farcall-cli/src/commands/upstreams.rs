@@ -28,7 +28,7 @@ const UPSTREAM: Form = Form {
         vec![
             text(&upstream["name"]),
             text(&upstream["base_url"]),
-            if upstream["paused"] == true { "paused".to_owned() } else { String::new() },
+            text(&upstream["state"]),
             text(&upstream["waiting"]),
             text(&upstream["in_flight"]),
             text(&upstream["limits"]),
