@@ -9,6 +9,7 @@ mod census;
 mod change;
 mod entry;
 mod event;
+mod explain;
 mod finish;
 mod gate;
 mod load;
@@ -30,6 +31,7 @@ use std::collections::{BTreeSet, VecDeque};
 
 pub use census::Census;
 pub use event::Event;
+pub use explain::{Explanation, Held, StoredPlace};
 pub use load::{LaneLoad, Loaded, Wanted};
 pub use memory::Memory;
 pub use prune::{Stale, StaleAsk, StaleCall};

@@ -7,6 +7,7 @@ use std::num::NonZeroU32;
 use std::time::Duration;
 
 mod cancels;
+mod explain;
 mod failures;
 mod loads;
 mod pauses;

@@ -227,6 +227,24 @@ impl Limits {
             .collect()
     }
 
+    /// When slots of this cost will have been granted, each as soon as the windows allow it. Attempts take `latency` until
+    /// their answer comes.
+    pub fn forecast(&mut self, now: Instant, cost: u64, latency: Duration) -> Instant {
+        let mut at = now;
+        for window in &mut self.windows {
+            window.prune(now);
+            let cools_after = window.cools_after(latency, self.jitter);
+            at = at.max(window.forecast(now, cost.max(1), cools_after));
+        }
+        match self.smooth {
+            Some(spacing) => {
+                let apart = u32::try_from(cost.saturating_sub(1)).unwrap_or(u32::MAX);
+                at.max(spacing.next().max(now) + spacing.interval.saturating_mul(apart))
+            }
+            None => at,
+        }
+    }
+
     /// With `smooth`: how far apart grants are.
     pub const fn spacing(&self) -> Option<Spacing> {
         self.smooth

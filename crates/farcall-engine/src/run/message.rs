@@ -14,12 +14,13 @@ use farcall_store::record::EndedRecord;
 use tokio::sync::oneshot;
 
 use super::batches::Answers;
+use super::explain::{ReadLane, StoredCall};
 use super::load::Found;
 use super::runners::Runner;
 use crate::config::Config;
 use crate::document::UpstreamRef;
 use crate::execute::Report;
-use crate::handle::{ControlError, Overview, Setting, Submission, UpstreamView};
+use crate::handle::{ControlError, Explained, Overview, Setting, Submission, UpstreamView};
 use crate::journal::FailedCommit;
 use crate::redirect::Next;
 use crate::upstreams::{Serves, UpstreamError};
@@ -45,6 +46,13 @@ pub(crate) enum Message {
     },
     Overview {
         reply: oneshot::Sender<Overview>,
+    },
+    /// Why a call waits; `stored` is what the store has of it, `read` calls of lanes that an earlier answer named.
+    Explain {
+        call: CallId,
+        stored: Option<StoredCall>,
+        read: Vec<ReadLane>,
+        reply: oneshot::Sender<Option<Explained>>,
     },
     Upstreams {
         reply: oneshot::Sender<Vec<UpstreamView>>,

@@ -12,6 +12,7 @@ mod casualty;
 mod control;
 mod damage;
 mod documents;
+mod explain;
 mod hops;
 mod load;
 mod loading;
@@ -43,6 +44,7 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::task::TaskTracker;
 
 pub(crate) use casualty::survived;
+pub(crate) use explain::{ReadLane, StoredCall};
 pub(crate) use load::next_reference;
 pub(crate) use message::Message;
 
@@ -242,6 +244,9 @@ impl Run {
                     .send(id.map(|id| self.dispatcher.stored_standing(now, id, state, self.steady.instant(ready_at))));
             }
             Message::Overview { reply } => drop(reply.send(self.overview())),
+            Message::Explain { call, stored, read, reply } => {
+                drop(reply.send(self.explain(call, stored.as_ref(), &read)));
+            }
             Message::Upstreams { reply } => drop(reply.send(self.view_upstreams())),
             Message::Upstream { name, reply } => drop(reply.send(self.view_upstream(&name))),
             Message::SetUpstream { name, setting, reply } => self.set_upstream(&name, setting, reply),

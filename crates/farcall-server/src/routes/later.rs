@@ -14,11 +14,10 @@ use crate::problem::{Code, Problem};
 const GET: MethodFilter = MethodFilter::GET;
 const POST: MethodFilter = MethodFilter::POST;
 
-const PATHS: [(&str, MethodFilter); 30] = [
+const PATHS: [(&str, MethodFilter); 29] = [
     ("/v1/calls/bulk", POST),
     ("/v1/calls/{id}/response", GET),
     ("/v1/calls/{id}/log", GET),
-    ("/v1/calls/{id}/explain", GET),
     ("/v1/calls/{id}/events", GET),
     ("/v1/calls/{id}/cancel", POST),
     ("/v1/calls/{id}/retry", POST),

@@ -5,6 +5,7 @@
 mod attempts;
 mod call;
 mod calls;
+mod explain;
 mod health;
 mod later;
 mod upstream;
@@ -46,6 +47,7 @@ pub(crate) fn router(face: Arc<Face>) -> Router {
         .route("/v1/calls", calls::methods())
         .route("/v1/calls/{id}", get(call::show))
         .route("/v1/calls/{id}/attempts", get(attempts::list))
+        .route("/v1/calls/{id}/explain", get(explain::show))
         .route("/v1/upstreams", get(upstreams::list))
         .route("/v1/upstreams/{name}", upstream::methods())
         .route("/v1/upstreams/{name}/pause", post(upstream::pause))

@@ -4,11 +4,13 @@
 
 mod attempt;
 mod call;
+mod explain;
 mod health;
 mod upstream;
 
 pub(crate) use attempt::Attempts;
 pub(crate) use call::AcceptedId;
+pub(crate) use explain::Explanation;
 pub(crate) use farcall_engine::outcome::Call;
 pub(crate) use health::Health;
 pub(crate) use upstream::{Upstream, Upstreams};

@@ -30,6 +30,7 @@ pub(crate) struct Upstream<'a> {
     paused: bool,
     closed_until: Option<String>,
     waiting: u64,
+    in_flight: u32,
     wait_reason: Option<&'static str>,
     next_at: Option<String>,
     concurrency: Concurrency,
@@ -47,7 +48,7 @@ pub(crate) struct Concurrency {
 
 #[derive(Debug, Serialize)]
 pub(crate) struct Limit {
-    limit: String,
+    pub(crate) limit: String,
     window_ms: u64,
     capacity: u32,
     used: u32,
@@ -156,9 +157,10 @@ impl<'a> Upstream<'a> {
             paused: view.is_paused,
             closed_until: view.closed_until.map(rfc3339),
             waiting: view.waiting,
+            in_flight: view.in_flight,
             wait_reason: view.wait_reason.map(farcall_core::call::WaitReason::as_str),
             next_at: view.next_at.map(rfc3339),
-            concurrency: Concurrency::of(view),
+            concurrency: Concurrency::new(view.in_flight, view.concurrency),
             limits: view.limits.iter().map(Limit::of).collect(),
             spacing: Spacing::of(view),
             patched: &view.patched,
@@ -177,8 +179,8 @@ fn state(view: &UpstreamView) -> &'static str {
 }
 
 impl Concurrency {
-    pub(crate) const fn of(view: &UpstreamView) -> Self {
-        Self { capacity: view.concurrency, used: view.in_flight }
+    pub(crate) const fn new(used: u32, capacity: u32) -> Self {
+        Self { capacity, used }
     }
 }
 

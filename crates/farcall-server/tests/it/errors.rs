@@ -129,7 +129,6 @@ async fn what_later_versions_bring_is_refused_as_such() {
         "POST /v1/calls/bulk",
         "GET /v1/calls/x/response",
         "GET /v1/calls/x/log",
-        "GET /v1/calls/x/explain",
         "POST /v1/calls/x/cancel",
         "POST /v1/calls/x/retry",
         "POST /v1/operations",

@@ -5,6 +5,7 @@ mod calls;
 mod connections;
 mod doors;
 mod errors;
+mod explain;
 mod farcall;
 mod health;
 mod http;
