@@ -1,4 +1,6 @@
 //! Upstreams through the handle: how they stand, and what can be set there while they are at work.
+//!
+//! What a setting means, and when it holds, is the loop's matter (`run/control`).
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,4 +1,6 @@
 //! GET `/v1/upstreams`: every upstream, the declared ones and those that calls have brought in.
+//!
+//! One by itself, and what can be set there, is `upstream`.
 
 use std::sync::Arc;
 
