@@ -1,4 +1,6 @@
 //! Why a call waits, through the handle: what holds it, who goes before it, when it will start.
+//!
+//! What the loop cannot know without the store is read here, between two questions.
 
 use farcall_core::call::{State, WaitReason};
 use farcall_core::dispatcher::Held;

@@ -1,4 +1,6 @@
 //! GET `/v1/calls/{id}/explain`: why a call waits, until when, what goes before it, and when it will start.
+//!
+//! Also of calls that run or have ended: then it says that nothing holds them.
 
 use std::sync::Arc;
 

@@ -132,7 +132,8 @@ fn why(view: &CallView, explained: &Explained, reason: WaitReason, name: &str) -
             format!("Its last attempt failed; attempt {} waits{until}.", view.record.attempts + 1)
         }
         WaitReason::RateLimit => {
-            format!("{} of {name} used up{until}.", used_up(explained.upstream.as_ref()))
+            let (limits, are) = used_up(explained.upstream.as_ref());
+            format!("The {limits} of {name} {are} used up{until}.")
         }
         WaitReason::Concurrency => match explained.concurrency {
             (used, capacity) if used >= capacity => {
@@ -150,15 +151,16 @@ fn why(view: &CallView, explained: &Explained, reason: WaitReason, name: &str) -
     }
 }
 
-fn used_up(upstream: Option<&UpstreamView>) -> String {
+/// The limits without a free slot, and the verb that goes with them.
+fn used_up(upstream: Option<&UpstreamView>) -> (String, &'static str) {
     let full = |upstream: &UpstreamView| {
         let full = upstream.limits.iter().filter(|limit| limit.used >= limit.spec.count.get());
         full.map(|limit| Limit::of(limit).limit).collect::<Vec<_>>()
     };
     match upstream.map(full).unwrap_or_default().as_slice() {
-        [] => "The limits are".to_owned(),
-        [limit] => format!("The limit {limit} is"),
-        limits => format!("The limits {} are", limits.join(", ")),
+        [] => ("limits".to_owned(), "are"),
+        [limit] => (format!("limit {limit}"), "is"),
+        limits => (format!("limits {}", limits.join(", ")), "are"),
     }
 }
 

@@ -55,7 +55,7 @@ async fn calls_behind_a_limit_know_it_their_place_and_when_they_start() {
         (&json!("rate_limit"), &json!(2), &json!(2))
     );
     let text = last["explanation"].as_str().expect("a sentence");
-    assert!(text.starts_with("The limit 2/1h is of local used up until") || text.contains("2/1h"), "{text}");
+    assert!(text.starts_with("The limit 2/1h of local is used up until"), "{text}");
     let third = explain(&farcall, &ids[2]).await;
     assert_eq!((&third["position"], &third["next_at"]), (&json!(1), &limit["next_free_at"]));
     // Two in every hour: the third with the first slot, the sixth an hour after the fourth.
