@@ -3,6 +3,9 @@
 //! Servers, the command line and the inbox submit calls and look at them through this; none of them touches the store
 //! or the dispatcher. Reads go to readers of their own and never hold the engine up.
 
+mod explain;
+mod upstreams;
+
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
@@ -23,6 +26,9 @@ use crate::reads::Reads;
 use crate::run::{Message, StandingAsk, next_reference};
 use crate::upstreams::UpstreamError;
 use crate::watch::CallEvent;
+
+pub use explain::Explained;
+pub use upstreams::{ControlError, LimitView, Setting, UpstreamView};
 
 /// Submissions that the engine takes in at one go.
 pub const SUBMISSIONS_MAX: usize = 1_000;

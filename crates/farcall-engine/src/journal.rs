@@ -283,7 +283,7 @@ fn boundaries(write: &Write) -> (Point, Point) {
         Write::Insert(_) => (Point::InsertBegun, Point::InsertDurable),
         Write::Start(_) => (Point::StartBegun, Point::StartDurable),
         Write::Settle(_) | Write::Mark { .. } => (Point::SettleBegun, Point::SettleDurable),
-        Write::Close { .. } => (Point::CloseBegun, Point::CloseDurable),
+        Write::Close { .. } | Write::Upstream(_) | Write::Open { .. } => (Point::CloseBegun, Point::CloseDurable),
         // A callback is let go by the commit that says its parent is filed.
         Write::Release { .. } | Write::Filed(_) => (Point::FiledBegun, Point::FiledDurable),
         Write::Prune(_) | Write::FreeKey(_) => (Point::PruneBegun, Point::PruneDurable),

@@ -42,6 +42,6 @@ pub use farcall_store::record::{AttemptRecord, CallRecord, ErrorRecord, Response
 
 pub use engine::{Engine, Options, StartError};
 pub use handle::{
-    Accepted, CallView, Handle, Overview, ReloadError, SUBMISSIONS_MAX, Snapshot, StoreHealth, Submission, SubmitError,
-    UpstreamOverview,
+    Accepted, CallView, ControlError, Explained, Handle, LimitView, Overview, ReloadError, SUBMISSIONS_MAX, Setting,
+    Snapshot, StoreHealth, Submission, SubmitError, UpstreamOverview, UpstreamView,
 };

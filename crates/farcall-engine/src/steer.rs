@@ -9,7 +9,7 @@ use tokio::sync::oneshot;
 
 use crate::document::{self, Rejection, Routing};
 use crate::handle::{Accepted, CallView, Handle, Submission, SubmitError};
-use crate::run::{Message, Told};
+use crate::run::{CancelAnswer, Message};
 
 /// What came of cancelling a call; it is durable.
 #[derive(Debug, Clone)]
@@ -80,17 +80,19 @@ impl Handle {
         self.messages.send(Message::Cancel { call, reply }).await.map_err(|_| CancelError::Stopping)?;
         let told = answer.await.map_err(|_| CancelError::Stopping)?;
         match told {
-            Told::Busy => return Err(CancelError::Busy),
-            Told::Stopping => return Err(CancelError::Stopping),
-            Told::Ended | Told::Noted | Told::Missed => {}
+            CancelAnswer::Busy => return Err(CancelError::Busy),
+            CancelAnswer::Stopping => return Err(CancelError::Stopping),
+            CancelAnswer::Ended | CancelAnswer::Noted | CancelAnswer::Missed => {}
         }
         let view = self.call(call).await?.ok_or(CancelError::Unknown)?;
         let state = view.record.progress.state;
         match told {
-            Told::Ended | Told::Noted if state == State::Cancelled => Ok(Cancelled::Ended(Box::new(view))),
-            Told::Noted => Ok(Cancelled::Requested(Box::new(view))),
+            CancelAnswer::Ended | CancelAnswer::Noted if state == State::Cancelled => {
+                Ok(Cancelled::Ended(Box::new(view)))
+            }
+            CancelAnswer::Noted => Ok(Cancelled::Requested(Box::new(view))),
             // It was on its way from one place to another.
-            Told::Missed if !state.is_end() => Err(CancelError::Busy),
+            CancelAnswer::Missed if !state.is_end() => Err(CancelError::Busy),
             _ => Err(CancelError::AlreadyEnded { state }),
         }
     }

@@ -5,7 +5,7 @@
 mod reload;
 mod webhooks;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::num::NonZeroI64;
 use std::sync::Arc;
 
@@ -58,6 +58,8 @@ pub(crate) struct Upstreams {
     webhooks: HashMap<UpstreamRef, UpstreamId>,
     /// Undeclared ones that were first named by redirects.
     redirected_to: usize,
+    /// Limit keys of those that somebody paused, whether or not there is any yet.
+    paused: BTreeSet<String>,
 }
 
 /// What all ways to upstreams have in common.
@@ -88,10 +90,21 @@ pub enum UpstreamError {
 }
 
 impl Upstreams {
-    pub(crate) fn new(config: Arc<Config>, steady: SteadyClock) -> Self {
+    /// `paused` are the limit keys of those that somebody paused.
+    pub(crate) fn new(config: Arc<Config>, steady: SteadyClock, paused: BTreeSet<String>) -> Self {
         let undeclared = Arc::new(config.undeclared.clone());
         let (by_id, by_reference, webhooks) = (IdMap::default(), HashMap::new(), HashMap::new());
-        Self { config, steady, undeclared, shared: Shared::default(), by_id, by_reference, webhooks, redirected_to: 0 }
+        Self {
+            config,
+            steady,
+            undeclared,
+            shared: Shared::default(),
+            by_id,
+            by_reference,
+            webhooks,
+            redirected_to: 0,
+            paused,
+        }
     }
 
     /// Makes every declared upstream, with its limits as an earlier process left them.
@@ -113,12 +126,12 @@ impl Upstreams {
         if let Some(&id) = self.by_reference.get(reference) {
             return Ok(id);
         }
-        let declared = match reference {
+        let own = match reference {
             UpstreamRef::Declared(name) => self.config.upstreams.get(name),
-            UpstreamRef::Undeclared(_) => None,
+            UpstreamRef::Undeclared(origin) => self.config.origins.get(origin),
         };
         let is_missing = self.is_missing(reference);
-        let settings = declared.map_or_else(|| Arc::clone(&self.undeclared), |upstream| Arc::new(upstream.clone()));
+        let settings = own.map_or_else(|| Arc::clone(&self.undeclared), |upstream| Arc::new(upstream.clone()));
         let transport = transport(&settings, &self.shared).map_err(unusable(limit_key(reference)))?;
         let Making { dispatcher, reader, now } = making;
         let now = *now;
@@ -128,9 +141,12 @@ impl Upstreams {
         if let Some(until) = closed_until {
             dispatcher.restore_closing(id, until);
         }
+        if self.paused.contains(limit_key(reference)) {
+            dispatcher.restore_pause(id);
+        }
         if is_missing {
             tracing::warn!(upstream = limit_key(reference), "calls wait for an upstream that is no longer configured");
-            dispatcher.pause(id);
+            dispatcher.withdraw(id);
         }
         self.by_reference.insert(reference.clone(), id);
         let (transport, serves) = (Arc::new(transport), Serves::Calls);
@@ -199,6 +215,20 @@ impl Upstreams {
 
     pub(crate) fn get(&self, id: UpstreamId) -> Option<&Known> {
         self.by_id.get(&id)
+    }
+
+    /// Whether somebody paused the upstream of this limit key.
+    pub(crate) fn is_paused(&self, limit_key: &str) -> bool {
+        self.paused.contains(limit_key)
+    }
+
+    /// Notes that somebody paused the upstream of this limit key, or resumed it.
+    pub(crate) fn note_paused(&mut self, limit_key: &str, is_paused: bool) {
+        if is_paused {
+            self.paused.insert(limit_key.to_owned());
+        } else {
+            self.paused.remove(limit_key);
+        }
     }
 
     /// Closes the connections that have been idle too long.

@@ -5,7 +5,7 @@
 use axum::response::{IntoResponse, Response};
 use farcall_engine::document::{Rejection, RejectionKind};
 use farcall_engine::steer::{CancelError, RetryError};
-use farcall_engine::{SubmitError, outcome};
+use farcall_engine::{ControlError, SubmitError, outcome};
 use http::header::{ACCEPT_ENCODING, CONNECTION, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderName, HeaderValue, StatusCode};
 
@@ -190,6 +190,21 @@ impl From<Rejection> for Problem {
     fn from(rejection: Rejection) -> Self {
         let Rejection { kind, message, key, line, column } = rejection;
         Self { what: What::Document(kind), detail: message, key, line, column }
+    }
+}
+
+impl From<ControlError> for Problem {
+    fn from(error: ControlError) -> Self {
+        let code = match error {
+            ControlError::Rejected(rejection) => return rejection.into(),
+            ControlError::Unknown => Code::NotFound,
+            ControlError::Unusable(_) | ControlError::NotStored => Code::StoreFailed,
+            ControlError::Stopping => Code::Draining,
+        };
+        if let ControlError::Unusable(error) = &error {
+            tracing::error!(error = %error, "an upstream could not be changed");
+        }
+        Self::new(code, error.to_string())
     }
 }
 

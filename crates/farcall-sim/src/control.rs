@@ -1,13 +1,20 @@
 //! What people do to a running engine: they cancel calls, pause upstreams and resume them.
 //!
-//! A process that stalls, or is not there, hears nothing of it; a pause does not outlive its process.
+//! A process that stalls, or is not there, hears nothing of it. A pause that somebody was told of outlives its process.
+
+use std::collections::BTreeSet;
 
 use farcall_core::call::UpstreamId;
 use farcall_core::dispatcher::Event;
+use farcall_store::record::{Recovery, UpstreamRecord};
 
-use crate::facts::Pause;
+use crate::checker::{Check, ensure};
+use crate::facts::{Opening, Pause};
 use crate::log::Line;
 use crate::world::World;
+
+/// The ticket of everything that is resumed: nothing is checked of what somebody was told of it.
+const RESUMED: u64 = u64::MAX;
 
 impl World {
     /// The submitter of the call at this place of the plan wants it to end.
@@ -28,41 +35,79 @@ impl World {
 
     pub(crate) fn pause(&mut self, place: usize) {
         let upstream = self.plan.faults.pauses[place].upstream;
-        let healed = self.healed;
+        let (quota, healed) = (self.plan.quota(upstream as usize), self.healed);
         let Some(process) = self.process.as_mut().filter(|process| process.stalled_until.is_none() && !healed) else {
             return;
         };
-        process.dispatcher.pause(UpstreamId(upstream));
-        process.paused.insert(upstream);
-        let (boot, from) = (process.boot, self.now);
-        self.facts.pauses.push(Pause { upstream, boot, from, until: None });
+        let (ticket, boot) = (self.facts.pauses.len(), process.boot);
+        process.dispatcher.pause(UpstreamId(upstream), ticket as u64);
+        process.paused.insert(quota);
+        process.is_dirty = true;
+        self.facts.pauses.push(Pause { quota, boot, from: self.now, until: None, is_told: false });
         self.note(Line::Pause { upstream });
     }
 
+    /// Somebody was told that what they set is durable.
+    pub(crate) fn upstream_stored(&mut self, ticket: u64) {
+        if let Some(pause) = usize::try_from(ticket).ok().and_then(|place| self.facts.pauses.get_mut(place)) {
+            pause.is_told = true;
+        }
+    }
+
     pub(crate) fn resume(&mut self, place: usize) {
-        let upstream = self.plan.faults.pauses[place].upstream;
-        self.resume_upstream(upstream);
+        let quota = self.plan.quota(self.plan.faults.pauses[place].upstream as usize);
+        self.resume_quota(quota);
     }
 
     /// Whatever was paused may go on.
     pub(crate) fn resume_all(&mut self) {
-        let paused: Vec<u32> = self.process.iter().flat_map(|process| process.paused.iter().copied()).collect();
-        for upstream in paused {
-            self.resume_upstream(upstream);
+        let paused: Vec<usize> = self.process.iter().flat_map(|process| process.paused.iter().copied()).collect();
+        for quota in paused {
+            self.resume_quota(quota);
         }
     }
 
-    fn resume_upstream(&mut self, upstream: u32) {
+    fn resume_quota(&mut self, quota: usize) {
+        let now = self.clocks.now(self.now);
         let Some(process) = &mut self.process else { return };
-        if !process.paused.remove(&upstream) {
+        if !process.paused.remove(&quota) {
             return;
         }
-        process.dispatcher.resume(UpstreamId(upstream));
+        let upstream = u32::try_from(quota).expect("plans are small");
+        let was_closed = process.dispatcher.upstream_standing(UpstreamId(upstream), now.instant).closed_until.is_some();
+        process.dispatcher.resume(now, UpstreamId(upstream), RESUMED);
         process.is_dirty = true;
-        let open = self.facts.pauses.iter_mut().filter(|pause| pause.upstream == upstream && pause.until.is_none());
+        let open = self.facts.pauses.iter_mut().filter(|pause| pause.quota == quota && pause.until.is_none());
         for pause in open {
             pause.until = Some(self.now);
         }
+        if was_closed {
+            let at = self.clocks.steady(self.now);
+            self.facts.openings.push(Opening { quota, at, is_stored: false });
+        }
         self.note(Line::Resume { upstream });
+    }
+
+    /// The process that begins finds paused what its predecessor was told to pause, if anybody was told that it is.
+    pub(crate) fn take_over_pauses(&mut self, recovery: &Recovery) -> Check {
+        let place = |record: &UpstreamRecord| self.plan.place_of(&record.limit_key).filter(|_| record.is_paused);
+        let stored: BTreeSet<usize> = recovery.upstreams.iter().filter_map(place).collect();
+        let boot = self.facts.boots.len() - 1;
+        let mut held = self.facts.pauses.iter().filter(|pause| pause.until.is_none());
+        let forgotten = held.find(|pause| !stored.contains(&pause.quota));
+        ensure(forgotten.is_none(), || format!("a start does not know of {forgotten:?}"))?;
+        for &quota in &stored {
+            if !self.facts.pauses.iter().any(|pause| pause.quota == quota && pause.until.is_none()) {
+                let (from, until) = (self.now, None);
+                self.facts.pauses.push(Pause { quota, boot, from, until, is_told: true });
+            }
+        }
+        if let Some(process) = &mut self.process {
+            process.paused = stored;
+        }
+        if self.healed {
+            self.resume_all();
+        }
+        Ok(())
     }
 }

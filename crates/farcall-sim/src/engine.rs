@@ -50,8 +50,8 @@ pub(crate) struct Process {
     pub(crate) stale: Option<Event>,
     /// Windows that came while it ran.
     pub(crate) added: Vec<Added>,
-    /// Upstreams at which nothing is to start.
-    pub(crate) paused: BTreeSet<u32>,
+    /// Quotas at which nothing is to start.
+    pub(crate) paused: BTreeSet<usize>,
     /// Calls that somebody wanted to end.
     pub(crate) cancelled: BTreeSet<CallId>,
     /// Those of them of whom nobody was told what came of it.
@@ -297,6 +297,7 @@ impl World {
                 Effect::FindStale => self.look_for_stale(),
                 Effect::CancelNoted { call } => self.cancel_noted(call)?,
                 Effect::CancelMissed { call } => self.cancel_missed(call)?,
+                Effect::UpstreamStored { ticket } => self.upstream_stored(ticket),
                 Effect::Ended { call, has_file } => self.ended(call, has_file)?,
             }
         }

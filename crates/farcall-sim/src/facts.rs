@@ -37,8 +37,23 @@ pub(crate) struct Facts {
     /// When the engine was told to cancel calls.
     pub(crate) cancels: BTreeMap<CallId, Vec<Steady>>,
     pub(crate) pauses: Vec<Pause>,
+    pub(crate) openings: Vec<Opening>,
     pub(crate) commits_failed: u64,
     pub(crate) stalls: u64,
+}
+
+impl Facts {
+    /// That somebody opened this quota is durable: from then on it is closed no more.
+    pub(crate) fn opened(&mut self, quota: Option<usize>) {
+        let mut waiting = self.openings.iter_mut().filter(|opening| Some(opening.quota) == quota && !opening.is_stored);
+        let Some(opening) = waiting.next() else { return };
+        opening.is_stored = true;
+        let Opening { quota, at, .. } = *opening;
+        let closed = self.closings.iter_mut().filter(|closing| closing.quota == quota && closing.at <= at);
+        for closing in closed {
+            closing.until = closing.until.min(at);
+        }
+    }
 }
 
 /// A time in which the same policies hold, by upstream.
@@ -55,13 +70,24 @@ pub(crate) struct Drain {
     pub(crate) until: Instant,
 }
 
-/// A time in which nothing was to start at an upstream; its process was this start's.
+/// A time in which nothing was to start at the upstreams of a quota; it began in this start.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Pause {
-    pub(crate) upstream: u32,
+    pub(crate) quota: usize,
     pub(crate) boot: usize,
     pub(crate) from: Instant,
     pub(crate) until: Option<Instant>,
+    /// Somebody was told that it is durable.
+    pub(crate) is_told: bool,
+}
+
+/// Somebody opened a quota that had asked everybody to wait.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Opening {
+    pub(crate) quota: usize,
+    pub(crate) at: Steady,
+    /// That is durable.
+    pub(crate) is_stored: bool,
 }
 
 /// Where a call comes from.

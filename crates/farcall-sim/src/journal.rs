@@ -11,7 +11,7 @@ use farcall_core::settle::Tries;
 use farcall_core::steady::{Steady, SteadyClock};
 use farcall_core::time::{Now, Timestamp};
 use farcall_store::port::{self, Insert, Settle, Start};
-use farcall_store::record::{CallRecord, ErrorRecord, FileIdentity, HopRecord, Progress};
+use farcall_store::record::{CallRecord, ErrorRecord, FileIdentity, HopRecord, Progress, UpstreamRecord};
 
 use crate::facts::{Decided, Facts, Origin};
 use crate::plan::Plan;
@@ -64,6 +64,15 @@ pub(crate) fn translate(plan: &Plan, facts: &mut Facts, clock: Clock, write: &di
             port::Write::Prune(port::Prune { call, grants_since: steady.steady(grants_since) })
         }
         dispatcher::Write::FreeKey { call } => port::Write::FreeKey(call),
+        dispatcher::Write::Upstream { upstream } => {
+            let quota = plan.quota(upstream.0 as usize);
+            let is_paused = facts.pauses.iter().any(|pause| pause.quota == quota && pause.until.is_none());
+            let (limit_key, patches) = (plan.upstreams[quota].key.clone(), String::new());
+            port::Write::Upstream(Box::new(UpstreamRecord { limit_key, is_paused, patches }))
+        }
+        dispatcher::Write::Open { upstream } => {
+            port::Write::Open { limit_key: plan.upstreams[plan.quota(upstream.0 as usize)].key.clone() }
+        }
     }
 }
 

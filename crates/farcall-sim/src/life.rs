@@ -38,6 +38,7 @@ impl World {
         let order = Order::of(self, self.ledger.live_rows().map(|(call, _)| call));
         let process = self.process.insert(Process::new(boot, dispatcher));
         process.order = order;
+        self.take_over_pauses(&recovery)?;
         for call in &recovery.unfiled {
             self.file_soon(call.id);
         }
@@ -59,9 +60,11 @@ impl World {
         };
         self.loading = None;
         let lost = self.lose_power(&mut process)?;
-        for pause in self.facts.pauses.iter_mut().filter(|pause| pause.until.is_none()) {
+        // Whether the disk has one that nobody was told of, the next start sees.
+        for pause in self.facts.pauses.iter_mut().filter(|pause| pause.until.is_none() && !pause.is_told) {
             pause.until = Some(self.now);
         }
+        self.facts.openings.retain(|opening| opening.is_stored);
         checker::check_caution(self, &process, &lost)?;
         self.facts.crashes.push(self.now);
         for (call, place) in process.offered {

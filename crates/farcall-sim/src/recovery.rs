@@ -30,6 +30,9 @@ pub(crate) fn boot(world: &mut World, seed: u64) -> Result<(Dispatcher, Recovery
     let (now, plan, steady) = (world.clocks.now(world.now), &world.plan, world.clocks.process());
     let totals = &recovery.totals;
     dispatcher.restore_census(Census::new(totals.accepted, totals.pruned, totals.calls));
+    for record in recovery.upstreams.iter().filter(|record| record.is_paused) {
+        dispatcher.restore_pause(upstream_of(plan, &record.limit_key, record.limit_key == plan.upstreams[0].key));
+    }
     let unfiled: BTreeSet<CallId> = recovery.unfiled.iter().map(|call| call.id).collect();
     let mut open: BTreeMap<CallId, Vec<OpenAttempt>> = BTreeMap::new();
     for (call, attempt) in &recovery.open_attempts {

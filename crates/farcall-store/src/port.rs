@@ -17,7 +17,7 @@ use farcall_core::time::Timestamp;
 
 use crate::record::{
     AttemptRecord, CallRecord, Damaged, EndedRecord, ErrorRecord, FileIdentity, GrantRecord, HopRecord, LaneName,
-    OutcomeRecord, Progress, Recovery, RequestRecord, ResponseRecord,
+    OutcomeRecord, Progress, Recovery, RequestRecord, ResponseRecord, UpstreamRecord,
 };
 
 /// One change that must be durable before what rests on it happens.
@@ -32,7 +32,7 @@ pub enum Write {
     Settle(Box<Settle>),
     /// An answer to this call asks everybody to keep away from where it went until then. The later of several counts.
     Close { call: CallId, until: Steady },
-    /// A call that was held back may go on from then on. It has not ended, and neither runs nor waits in a lane.
+    /// A call that was held back, or waits for another time, may go on from then on. It has not ended and does not run.
     Release { call: CallId, ready_at: Steady },
     /// A call's response file and request file are in place. The call has ended, and was not filed before.
     Filed(CallId),
@@ -42,6 +42,10 @@ pub enum Write {
     FreeKey(CallId),
     /// Something to remember of a call that has not ended.
     Mark { call: CallId, mark: Mark },
+    /// What was set at an upstream while it was at work, in place of all that was set there before.
+    Upstream(Box<UpstreamRecord>),
+    /// The upstream of this limit key asks nobody to keep away any more.
+    Open { limit_key: String },
 }
 
 impl Write {
@@ -56,22 +60,25 @@ impl Write {
             | Self::Filed(_)
             | Self::Prune(_)
             | Self::FreeKey(_)
-            | Self::Mark { .. } => None,
+            | Self::Mark { .. }
+            | Self::Upstream(_)
+            | Self::Open { .. } => None,
         }
     }
 
-    /// The call it changes.
-    pub const fn call(&self) -> CallId {
+    /// The call it changes; nothing when it changes an upstream.
+    pub fn call(&self) -> Option<CallId> {
         match self {
-            Self::Insert(insert) => insert.call.id,
-            Self::Start(start) => start.call,
-            Self::Settle(settle) => settle.call,
-            Self::Prune(prune) => prune.call,
+            Self::Insert(insert) => Some(insert.call.id),
+            Self::Start(start) => Some(start.call),
+            Self::Settle(settle) => Some(settle.call),
+            Self::Prune(prune) => Some(prune.call),
             Self::Close { call, .. }
             | Self::Release { call, .. }
             | Self::Filed(call)
             | Self::FreeKey(call)
-            | Self::Mark { call, .. } => *call,
+            | Self::Mark { call, .. } => Some(*call),
+            Self::Upstream(_) | Self::Open { .. } => None,
         }
     }
 }
@@ -281,7 +288,8 @@ pub enum CommitError {
     /// No space is left, or a quota is used up.
     #[error("the store's file system is full")]
     Full,
-    /// A write contradicts what is stored: the call is unknown, has ended, or another engine has taken over.
+    /// A write contradicts what is stored: the call is unknown, has ended, or another engine has taken over. The id is nil
+    /// when a batch about no call comes too late for that.
     #[error("write refused: {what} of {call}")]
     Conflict { call: CallId, what: &'static str },
     #[error("cannot write to the store")]

@@ -247,6 +247,23 @@ pub struct LaneRecord {
     pub waiting: u64,
 }
 
+/// What was set at an upstream while farcall ran.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct UpstreamRecord {
+    pub limit_key: String,
+    /// Nothing is started there.
+    pub is_paused: bool,
+    /// What was patched, in a form that stores do not look into; empty when nothing is.
+    pub patches: String,
+}
+
+impl UpstreamRecord {
+    /// Nothing is set: stores keep no such row.
+    pub const fn is_blank(&self) -> bool {
+        !self.is_paused && self.patches.is_empty()
+    }
+}
+
 /// A stored call, or something that belongs to one, that does not read back.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Damaged {
@@ -270,6 +287,8 @@ pub struct Recovery {
     pub open_attempts: Vec<(CallId, AttemptRecord)>,
     /// Ended calls whose files are not in place yet, in the order of acceptance.
     pub unfiled: Vec<CallRecord>,
+    /// Upstreams at which something was set, in the order of their limit keys.
+    pub upstreams: Vec<UpstreamRecord>,
     /// What of all these does not read back, and stands in none of the lists.
     pub damaged: Vec<Damaged>,
     pub totals: Totals,

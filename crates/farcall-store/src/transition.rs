@@ -7,7 +7,7 @@ use farcall_core::attempt::AttemptOutcome;
 use farcall_core::call::State;
 use farcall_core::id::CallId;
 
-use crate::port::{AttemptEnd, CommitError, Settle, Start};
+use crate::port::{AttemptEnd, CommitError, Settle, Start, Write};
 
 /// Where a stored call stands, as far as the conditions ask.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,6 +59,11 @@ pub(crate) enum Settlement {
     Ends,
 }
 
+/// The call that the refusal of a whole batch names.
+pub(crate) fn first_call(writes: &[Write]) -> CallId {
+    writes.iter().find_map(Write::call).unwrap_or(CallId::from_bits(0))
+}
+
 impl Refusal {
     pub(crate) const fn of(self, call: CallId) -> CommitError {
         CommitError::Conflict { call, what: self.0 }
@@ -102,8 +107,8 @@ impl Standing {
 
     /// Whether the call may be let into its lane.
     pub(crate) const fn release(self) -> Result<(), Refusal> {
-        if self.waits || self.state.is_end() || matches!(self.state, State::Running) {
-            return Err(Refusal("release of a call that is not held back"));
+        if self.state.is_end() || matches!(self.state, State::Running) {
+            return Err(Refusal("release of a call that does not wait"));
         }
         Ok(())
     }

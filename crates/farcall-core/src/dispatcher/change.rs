@@ -52,16 +52,38 @@ impl Dispatcher {
         self.reconsider(id);
     }
 
-    /// Starts nothing at an upstream from now on.
-    pub fn pause(&mut self, id: UpstreamId) {
-        self.upstream(id).is_paused = true;
+    /// The configuration has this upstream no longer: its calls wait, and show as paused.
+    pub fn withdraw(&mut self, id: UpstreamId) {
+        self.upstream(id).is_withdrawn = true;
         self.reconsider(id);
     }
 
-    /// Starts again what was kept back by a pause.
-    pub fn resume(&mut self, id: UpstreamId) {
-        self.upstream(id).is_paused = false;
+    /// The configuration has it again: its calls go on, unless somebody paused it.
+    pub fn reinstate(&mut self, id: UpstreamId) {
+        self.upstream(id).is_withdrawn = false;
         self.reconsider(id);
+    }
+
+    /// Attempts charged to an upstream's quota that are out and may not have arrived there yet.
+    pub fn on_their_way(&self, now: Now, id: UpstreamId) -> Vec<AttemptId> {
+        let charged = self.upstreams[id.0 as usize].quota;
+        let attempts = self.calls.iter().flat_map(|(&call, entry)| {
+            let out = entry.live.iter().filter(move |live| live.quota == charged);
+            out.map(move |live| AttemptId { call, number: live.number })
+        });
+        attempts.filter(|&attempt| self.is_on_its_way(now, attempt)).collect()
+    }
+
+    /// Whether an attempt is out and may not have arrived yet: neither was it answered, nor did its last byte leave longer
+    /// ago than the network's delay varies.
+    pub fn is_on_its_way(&self, now: Now, attempt: AttemptId) -> bool {
+        let entry = self.calls.get(&attempt.call);
+        let live = entry.and_then(|entry| entry.live.iter().find(|live| live.number == attempt.number));
+        live.is_some_and(|live| {
+            let jitter = self.quotas[live.quota.0 as usize].limits.jitter();
+            let is_answered = live.grant.proved_at().is_some_and(|at| at <= now.instant);
+            !is_answered && live.sent_at.is_none_or(|at| at + jitter > now.instant)
+        })
     }
 
     /// Whatever kept its calls from starting may not any more.

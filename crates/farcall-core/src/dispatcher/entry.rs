@@ -113,6 +113,8 @@ pub(super) struct Live {
     pub(super) grant: Grant,
     /// Its start is stored.
     pub(super) is_durable: bool,
+    /// When its last byte left our buffers, if that was told.
+    pub(super) sent_at: Option<Instant>,
     /// Nothing before it is launched.
     pub(super) times_out_at: Option<Instant>,
     /// Why it is being cut off, if it is.

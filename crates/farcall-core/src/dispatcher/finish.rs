@@ -58,6 +58,7 @@ impl Dispatcher {
         let Some(entry) = self.calls.get_mut(&attempt.call) else { return };
         if let Some(live) = entry.launched(attempt.number) {
             let id = live.quota;
+            live.sent_at = Some(at);
             self.quotas[id.0 as usize].limits.sent(&mut live.grant, at);
             self.wake(id);
         }

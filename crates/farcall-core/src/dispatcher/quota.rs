@@ -18,6 +18,8 @@ pub(super) struct Quota {
     pub(super) concurrency: Option<NonZeroU32>,
     /// Attempts that are out.
     pub(super) in_flight: u32,
+    /// Somebody paused it: nothing is started, whatever the limits say.
+    pub(super) is_paused: bool,
     /// It asked everybody to wait until then.
     pub(super) closed_until: Option<Instant>,
     /// Upstreams that may have something to start, the one whose turn it is in front. Each stands here at most once.
@@ -36,6 +38,7 @@ impl Quota {
             limits,
             concurrency,
             in_flight: 0,
+            is_paused: false,
             closed_until: None,
             turns: VecDeque::new(),
             blocked: None,
@@ -46,6 +49,9 @@ impl Quota {
 
     /// What keeps an attempt of this cost from starting now, if anything does.
     pub(super) fn obstacle(&mut self, now: Instant, cost: u32) -> Option<Block> {
+        if self.is_paused {
+            return Some(Block { reason: WaitReason::Paused, until: None });
+        }
         if let Some(until) = self.closed_until.filter(|&until| until > now) {
             return Some(Block { reason: WaitReason::Cooldown, until: Some(until) });
         }

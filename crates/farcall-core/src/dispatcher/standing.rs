@@ -10,7 +10,7 @@ use crate::call::{State, UpstreamId, WaitReason};
 use crate::id::{AttemptId, CallId};
 use crate::lane::Beyond;
 use crate::lifecycle::{self, Step};
-use crate::limit::Usage;
+use crate::limit::{Spacing, Usage};
 use crate::time::{Instant, Now};
 
 /// Where a live call stands just now.
@@ -30,9 +30,19 @@ pub struct UpstreamStanding {
     /// In its lanes; of calls that only the store holds also those that wait for their time.
     pub waiting: u64,
     pub in_flight: u32,
+    /// Attempts that may be out at once.
+    pub concurrency: u32,
+    /// What keeps its next call from starting, and until when where that is known.
     pub blocked: Option<WaitReason>,
+    pub blocked_until: Option<Instant>,
+    /// Nothing is started: by hand, or because the configuration has it no longer.
     pub is_paused: bool,
+    pub is_withdrawn: bool,
+    /// It asked everybody to keep away until then.
+    pub closed_until: Option<Instant>,
     pub limits: Vec<Usage>,
+    /// With `smooth`: when the next attempt may be, and how far apart they are.
+    pub spacing: Option<Spacing>,
 }
 
 /// How many calls wait, by reason, and the earliest moment at which one may go on.
@@ -74,7 +84,7 @@ impl Dispatcher {
     /// Why a call waits; nothing for calls that are not in memory.
     pub fn standing(&self, call: CallId) -> Option<Standing> {
         let entry = self.calls.get(&call)?;
-        let is_paused = self.upstreams[entry.upstream().0 as usize].is_paused;
+        let is_paused = self.is_paused(entry.upstream());
         let (wait_reason, next_at) = match entry.place {
             // However long its own wait is, a pause has no end that is known.
             Place::Asleep { .. } | Place::Lane if is_paused => (Some(WaitReason::Paused), None),
@@ -89,12 +99,18 @@ impl Dispatcher {
     pub fn upstream_standing(&mut self, id: UpstreamId, now: Instant) -> UpstreamStanding {
         let upstream = &self.upstreams[id.0 as usize];
         let quota = &mut self.quotas[upstream.quota.0 as usize];
+        let blocked = upstream.blocked.or(quota.blocked);
         UpstreamStanding {
             waiting: u64::try_from(upstream.lanes.ready()).unwrap_or(u64::MAX) + upstream.lanes.beyond(),
             in_flight: upstream.in_flight,
-            blocked: upstream.blocked.or(quota.blocked).map(|block| block.reason),
-            is_paused: upstream.is_paused,
+            concurrency: upstream.concurrency(),
+            blocked: blocked.map(|block| block.reason),
+            blocked_until: blocked.and_then(|block| block.until),
+            is_paused: upstream.is_withdrawn || quota.is_paused,
+            is_withdrawn: upstream.is_withdrawn,
+            closed_until: quota.closed_until.filter(|&until| until > now),
             limits: quota.limits.usage(now),
+            spacing: quota.limits.spacing(),
         }
     }
 
@@ -102,7 +118,7 @@ impl Dispatcher {
     pub fn stored_standing(&self, now: Now, id: UpstreamId, state: State, ready_at: Instant) -> Standing {
         let asleep = self.reason_to_sleep(now, id, state, ready_at);
         let (wait_reason, next_at) = match asleep {
-            _ if self.upstreams[id.0 as usize].is_paused => (Some(WaitReason::Paused), None),
+            _ if self.is_paused(id) => (Some(WaitReason::Paused), None),
             Some(reason) => (Some(reason), Some(ready_at)),
             None => self.reason_to_wait(id),
         };
@@ -126,6 +142,11 @@ impl Dispatcher {
             }
         }
         waiters
+    }
+
+    /// Nothing of it is started until somebody says so.
+    fn is_paused(&self, id: UpstreamId) -> bool {
+        self.upstreams[id.0 as usize].is_withdrawn || self.quota_of(id).is_paused
     }
 
     fn reason_to_wait(&self, id: UpstreamId) -> (Option<WaitReason>, Option<Instant>) {

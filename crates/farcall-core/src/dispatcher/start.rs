@@ -143,6 +143,7 @@ impl Dispatcher {
             quota: charged,
             grant,
             is_durable,
+            sent_at: None,
             times_out_at: None,
             cut: None,
         });

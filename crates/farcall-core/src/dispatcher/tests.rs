@@ -7,8 +7,10 @@ use std::num::NonZeroU32;
 use std::time::Duration;
 
 mod cancels;
+mod explain;
 mod failures;
 mod loads;
+mod pauses;
 mod prune;
 mod restarts;
 
@@ -116,6 +118,7 @@ impl Bench {
             | Effect::FindStale
             | Effect::CancelNoted { .. }
             | Effect::CancelMissed { .. }
+            | Effect::UpstreamStored { .. }
             | Effect::Ended { .. } => None,
         };
         self.effects.iter().filter_map(launched).collect()
@@ -475,10 +478,10 @@ fn an_attempt_that_was_refused_is_repeated_and_counts_as_an_arrival() {
 }
 
 #[test]
-fn a_paused_upstream_is_why_its_calls_wait_however_long_their_own_wait_is() {
+fn a_withdrawn_upstream_is_why_its_calls_wait_however_long_their_own_wait_is() {
     let mut bench = Bench::new(UpstreamPolicy::default());
     let later = Instant::from_micros(3_600_000_000);
-    bench.dispatcher.pause(bench.upstream);
+    bench.dispatcher.withdraw(bench.upstream);
     let (scheduled, queued) = (CallSpec { not_before: Some(later), ..bench.spec(1) }, bench.spec(2));
     bench.offer(scheduled).offer(queued);
     for call in [1, 2] {
@@ -487,6 +490,6 @@ fn a_paused_upstream_is_why_its_calls_wait_however_long_their_own_wait_is() {
     }
     let reasons = bench.dispatcher.waiters(bench.now()).by_reason;
     assert_eq!(reasons.into_iter().collect::<Vec<_>>(), [(WaitReason::Paused, 2)]);
-    bench.dispatcher.resume(bench.upstream);
+    bench.dispatcher.reinstate(bench.upstream);
     assert_eq!(bench.turn().launches(), [(2, 1)]);
 }

@@ -44,7 +44,7 @@ pub enum Write {
     Settle { call: CallId, upstream: UpstreamId, attempt: Option<AttemptEnd>, progress: Option<Progress> },
     /// An answer to this call asks everybody to keep away from its upstream until then.
     Close { call: CallId, until: Instant },
-    /// A callback that was held back may go on.
+    /// A callback that was held back, or a call that was told to keep away, may go on.
     Release { call: CallId, ready_at: Instant },
     /// A call's files are in place.
     Filed { call: CallId },
@@ -54,6 +54,10 @@ pub enum Write {
     FreeKey { call: CallId },
     /// Something to remember of a call that runs.
     Mark { call: CallId, mark: Mark },
+    /// What is set at this upstream now: whether it is paused, and whatever else whoever stores it knows.
+    Upstream { upstream: UpstreamId },
+    /// This upstream asks nobody to keep away any more.
+    Open { upstream: UpstreamId },
 }
 
 /// What is remembered of a call that runs, beside its attempts.
@@ -66,8 +70,8 @@ pub enum Mark {
 }
 
 impl Write {
-    /// The call it changes.
-    pub const fn call(&self) -> CallId {
+    /// The call it changes; nothing when it changes an upstream.
+    pub const fn call(&self) -> Option<CallId> {
         match *self {
             Self::Insert { call, .. }
             | Self::Settle { call, .. }
@@ -76,8 +80,9 @@ impl Write {
             | Self::Filed { call }
             | Self::Mark { call, .. }
             | Self::Prune { call, .. }
-            | Self::FreeKey { call } => call,
-            Self::Start { attempt, .. } => attempt.call,
+            | Self::FreeKey { call } => Some(call),
+            Self::Start { attempt, .. } => Some(attempt.call),
+            Self::Upstream { .. } | Self::Open { .. } => None,
         }
     }
 }
@@ -148,6 +153,8 @@ pub enum Effect {
     CancelNoted { call: CallId },
     /// The call was to be cancelled, and is none that has not ended; what it is the store tells.
     CancelMissed { call: CallId },
+    /// What was set at an upstream under this ticket is durable.
+    UpstreamStored { ticket: u64 },
     /// The call has ended, durably.
     Ended { call: CallId, has_file: bool },
 }

@@ -54,7 +54,8 @@ impl Dispatcher {
                 self.census.keep(state);
             }
         }
-        let is_kept = |write: &Write| has_happened(write) && !refused.contains_key(&write.call());
+        let is_refused = |write: &Write| write.call().is_some_and(|call| refused.contains_key(&call));
+        let is_kept = |write: &Write| has_happened(write) && !is_refused(write);
         self.writes = writes.into_iter().filter(is_kept).collect();
         let mut following: Vec<Effect> = effects.into_iter().filter(|effect| still_follows(effect, &refused)).collect();
         if self.writes.is_empty() {
@@ -147,6 +148,7 @@ fn still_follows(effect: &Effect, refused: &Refused) -> bool {
         | Effect::Abort { .. }
         | Effect::Load
         | Effect::FindStale => false,
+        Effect::UpstreamStored { .. } => true,
     }
 }
 
@@ -172,7 +174,9 @@ fn refused(writes: &[Write]) -> Refused {
             | Write::Filed { .. }
             | Write::Mark { .. }
             | Write::Prune { .. }
-            | Write::FreeKey { .. } => {}
+            | Write::FreeKey { .. }
+            | Write::Upstream { .. }
+            | Write::Open { .. } => {}
         }
     }
     refused

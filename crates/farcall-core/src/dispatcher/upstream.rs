@@ -19,8 +19,8 @@ pub(super) struct Upstream {
     pub(super) blocked: Option<Block>,
     /// It stands among those that take turns at its quota.
     pub(super) takes_turns: bool,
-    /// Nothing is started, whatever the limits say.
-    pub(super) is_paused: bool,
+    /// The configuration has it no longer: nothing is started.
+    pub(super) is_withdrawn: bool,
 }
 
 /// Why nothing is started.
@@ -39,16 +39,20 @@ impl Upstream {
             in_flight: 0,
             blocked: None,
             takes_turns: false,
-            is_paused: false,
+            is_withdrawn: false,
         }
+    }
+
+    /// Attempts that may be out at once.
+    pub(super) fn concurrency(&self) -> u32 {
+        self.policy.concurrency.map_or(UpstreamPolicy::DURABLE_CONCURRENCY, u32::from)
     }
 
     /// What of itself keeps it from starting an attempt now, if anything does.
     pub(super) fn obstacle(&self) -> Option<Block> {
-        if self.is_paused {
+        if self.is_withdrawn {
             return Some(Block { reason: WaitReason::Paused, until: None });
         }
-        let concurrency = self.policy.concurrency.map_or(UpstreamPolicy::DURABLE_CONCURRENCY, u32::from);
-        (self.in_flight >= concurrency).then_some(Block { reason: WaitReason::Concurrency, until: None })
+        (self.in_flight >= self.concurrency()).then_some(Block { reason: WaitReason::Concurrency, until: None })
     }
 }

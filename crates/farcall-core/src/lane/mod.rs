@@ -6,6 +6,7 @@
 //! are free is waited for and not overtaken in its upstream, or it might never start. Memory holds the front of each
 //! lane only (`window`); a lane whose next calls are still on their way from the store is passed over until they come.
 
+mod order;
 mod window;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -13,6 +14,7 @@ use std::collections::{BTreeMap, VecDeque};
 use crate::call::{Priority, TenantId};
 use crate::id::CallId;
 
+pub use order::{Ahead, Asked, POSITIONS_MAX, StoredLane};
 pub use window::Position;
 use window::{Span, Window};
 

@@ -92,6 +92,16 @@ impl Window {
         self.ready.first_key_value().map(|(&position, &cost)| (position, cost))
     }
 
+    /// Calls in memory that may go on, in order.
+    pub(super) fn ready_calls(&self) -> impl Iterator<Item = (Position, u32)> {
+        self.ready.iter().map(|(&position, &cost)| (position, cost))
+    }
+
+    /// Calls in memory that sleep and wake before this position.
+    pub(super) fn sleepers_before(&self, position: Position) -> impl Iterator<Item = (Position, u32)> {
+        self.asleep.range(..position).map(|(&position, &cost)| (position, cost))
+    }
+
     /// The last call in memory.
     pub(super) fn last(&self) -> Option<Position> {
         let last = |calls: &BTreeMap<Position, u32>| calls.last_key_value().map(|(&position, _)| position);

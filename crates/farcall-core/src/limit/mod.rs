@@ -54,12 +54,16 @@ pub struct Grant {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Usage {
     pub spec: LimitSpec,
+    /// Slots that are held or cool; more than there are, after their number was lowered.
     pub used: u32,
+    /// Whether a slot is free, or when the next one will be.
+    pub next: Admission,
 }
 
-#[derive(Debug, Clone)]
-struct Spacing {
-    interval: Duration,
+/// How `smooth` keeps grants apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Spacing {
+    pub interval: Duration,
     /// The last grant, and its cost.
     last: (Instant, u32),
 }
@@ -218,9 +222,32 @@ impl Limits {
             .iter_mut()
             .map(|window| {
                 window.prune(now);
-                Usage { spec: window.spec, used: window.used() }
+                Usage { spec: window.spec, used: window.used(), next: window.admit(now, 1) }
             })
             .collect()
+    }
+
+    /// When slots of this cost will have been granted, each as soon as the windows allow it. Attempts take `latency` until
+    /// their answer comes.
+    pub fn forecast(&mut self, now: Instant, cost: u64, latency: Duration) -> Instant {
+        let mut at = now;
+        for window in &mut self.windows {
+            window.prune(now);
+            let cools_after = window.cools_after(latency, self.jitter);
+            at = at.max(window.forecast(now, cost.max(1), cools_after));
+        }
+        match self.smooth {
+            Some(spacing) => {
+                let apart = u32::try_from(cost.saturating_sub(1)).unwrap_or(u32::MAX);
+                at.max(spacing.next().max(now) + spacing.interval.saturating_mul(apart))
+            }
+            None => at,
+        }
+    }
+
+    /// With `smooth`: how far apart grants are.
+    pub const fn spacing(&self) -> Option<Spacing> {
+        self.smooth
     }
 
     fn prove(&mut self, grant: &mut Grant, at: Instant) {
@@ -268,7 +295,8 @@ impl Spacing {
         interval.filter(|_| policy.smooth).map(|interval| Self { interval, last: (at, capped) })
     }
 
-    fn next(&self) -> Instant {
+    /// When the next attempt may be.
+    pub fn next(&self) -> Instant {
         self.last.0 + self.interval * self.last.1
     }
 }

@@ -151,6 +151,39 @@ impl Window {
         Admission::Full
     }
 
+    /// When so many slots more will have been granted, if each is taken as soon as it is free and cools from `latency`
+    /// after its grant. Those that attempts hold now are taken to begin to cool after `latency`. Expects a pruned window.
+    pub(super) fn forecast(&self, now: Instant, slots: u64, latency: Duration) -> Instant {
+        let count = u64::from(self.spec.count.get());
+        let used = self.held + self.cooling_sum;
+        let free = (now, count.saturating_sub(used));
+        let held = (self.free_at(now + latency), self.held);
+        // Of a lowered count those slots remain that are free last.
+        let mut excess = used.saturating_sub(count);
+        let mut round: Vec<(Instant, u64)> = vec![free];
+        for (at, slots) in self.cooling.iter().map(|(&at, &slots)| (at, slots)).chain([held]) {
+            let gone = excess.min(slots);
+            excess -= gone;
+            round.push((at, slots - gone));
+        }
+        let (rounds, mut place) = ((slots - 1) / count, (slots - 1) % count);
+        let mut at = now;
+        for (free_at, slots) in round {
+            at = free_at;
+            if place < slots {
+                break;
+            }
+            place -= slots;
+        }
+        let turn = self.spec.window + self.spec.window / 1_000 + latency;
+        at + turn.saturating_mul(u32::try_from(rounds).unwrap_or(u32::MAX))
+    }
+
+    /// From when on after its grant a slot cools, when an attempt takes so long.
+    pub(super) fn cools_after(&self, latency: Duration, jitter: Duration) -> Duration {
+        if self.sent_is_proof { latency.min(jitter) } else { latency }
+    }
+
     /// Moments that it tells apart now: what its account costs.
     #[cfg(test)]
     pub(super) fn moments(&self) -> usize {

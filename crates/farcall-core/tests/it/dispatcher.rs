@@ -215,7 +215,9 @@ impl Journal {
             | Write::Release { .. }
             | Write::Filed { .. }
             | Write::Prune { .. }
-            | Write::FreeKey { .. } => {}
+            | Write::FreeKey { .. }
+            | Write::Upstream { .. }
+            | Write::Open { .. } => {}
             Write::Mark { call, .. } => prop_assert!(self.inserted.contains(&call) && !self.ended.contains(&call)),
         }
         Ok(())
@@ -252,7 +254,11 @@ impl Bench {
                     let lives = self.journal.inserted.contains(call) && !self.journal.ended.contains(call);
                     prop_assert!(!lives || self.foreseen.contains(call), "{call}");
                 }
-                Effect::CancelNoted { .. } | Effect::Abort { .. } | Effect::Load | Effect::FindStale => {}
+                Effect::CancelNoted { .. }
+                | Effect::Abort { .. }
+                | Effect::Load
+                | Effect::FindStale
+                | Effect::UpstreamStored { .. } => {}
             }
         }
         if !turn.writes.is_empty() {

@@ -3,6 +3,7 @@
 //! `defaults` and every upstream are read into a [`Layer`]. The upper layer's keys win, key by key; only `retry` is
 //! merged inside. What no layer says has the default of the contract.
 
+use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -51,11 +52,14 @@ pub(super) struct Layer {
     pub idempotency_header: Option<String>,
     pub callback_success: Option<CallbackAction>,
     pub callback_fail: Option<CallbackAction>,
+    /// How the keys that can be patched are written, in a form of its own.
+    pub written: BTreeMap<&'static str, String>,
 }
 
 /// Whose defaults hold.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) enum Dialect {
+    #[default]
     Farcall,
     /// No retries unless `retry` is given, and then unknown attempts are repeated.
     Kofaf,
@@ -90,6 +94,7 @@ impl Layer {
             idempotency_header: self.idempotency_header.or_else(|| below.idempotency_header.clone()),
             callback_success: self.callback_success.or_else(|| below.callback_success.clone()),
             callback_fail: self.callback_fail.or_else(|| below.callback_fail.clone()),
+            written: written_over(self.written, &below.written),
         }
     }
 
@@ -156,4 +161,19 @@ impl Layer {
         let kofaf_retries = dialect == Dialect::Kofaf && self.retry.is_given() && !retry.is_none();
         self.retry.on_unknown().or(kofaf_retries.then_some(OnUnknown::Retry))
     }
+}
+
+/// The upper layer's keys win; `retry` is merged inside, so what both say of it counts.
+fn written_over(
+    mut upper: BTreeMap<&'static str, String>,
+    below: &BTreeMap<&'static str, String>,
+) -> BTreeMap<&'static str, String> {
+    for (&key, value) in below {
+        match upper.get_mut(key) {
+            Some(own) if key == "retry" => *own = format!("{own} over {value}"),
+            Some(_) => {}
+            None => drop(upper.insert(key, value.clone())),
+        }
+    }
+    upper
 }

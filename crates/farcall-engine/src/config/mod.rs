@@ -14,6 +14,7 @@ mod limits;
 mod live;
 mod load;
 mod model;
+pub(crate) mod patch;
 mod proxy;
 mod reader;
 mod retry;
@@ -31,6 +32,7 @@ pub use model::{
     Addresses, CallbackAction, CommandLine, Config, HeaderCaps, Inbox, Listen, RetentionSettings, Server,
     StoreSettings, Success, Upstream, Webhook,
 };
+pub use patch::{PatchDocument, Written};
 pub use settings::{Override, SETTINGS};
 
 /// The commented configuration that `farcall init` writes: every key with its unit and default. Valid as it is.

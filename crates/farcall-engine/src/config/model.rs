@@ -16,6 +16,7 @@ use farcall_core::retry::StatusSet;
 use url::Url;
 
 use super::base_url;
+use super::patch::Written;
 use crate::secret::Template;
 
 /// Everything a directory's configuration says.
@@ -31,6 +32,10 @@ pub struct Config {
     pub upstreams: BTreeMap<String, Upstream>,
     /// The policy of every undeclared upstream.
     pub undeclared: Upstream,
+    /// Undeclared upstreams whose policy was patched, by origin.
+    pub origins: BTreeMap<String, Upstream>,
+    /// What the file says of upstreams, for patches to lie over.
+    pub written: Written,
     /// Variables of the environment that secrets are read from; no program that we start is given them.
     pub secret_variables: BTreeSet<String>,
     /// The file is Kofaf's: its defaults hold.

@@ -8,6 +8,7 @@ use super::base_url;
 use super::diagnostic::Span;
 use super::layer::{Dialect, Layer};
 use super::model::{Addresses, Config};
+use super::patch::Written;
 use super::reader::{KeyReader, Reader};
 use super::settings::{SECTIONS, Settings};
 use super::tree::{Entry, Key, Node, Value};
@@ -114,13 +115,15 @@ fn check_name(reader: &mut Reader<'_>, key: &Key) {
 fn assemble(reader: &mut Reader<'_>, parts: Parts, dialect: Dialect) -> Config {
     parts.settings.check(reader);
     check_distinct(reader, &parts.upstreams);
-    let mut upstreams = BTreeMap::new();
+    let (mut upstreams, mut layers) = (BTreeMap::new(), BTreeMap::new());
     for (key, layer) in parts.upstreams {
         let layer = layer.over(&parts.defaults);
         check_proxy(reader, &layer);
+        layers.insert(key.name.clone(), layer.clone());
         upstreams.insert(key.name, layer.resolve(dialect));
     }
     check_proxy(reader, &parts.defaults);
+    let undeclared = parts.defaults.without_secrets();
     Config {
         path: None,
         server: parts.settings.server,
@@ -128,7 +131,9 @@ fn assemble(reader: &mut Reader<'_>, parts: Parts, dialect: Dialect) -> Config {
         inbox: parts.settings.inbox,
         retention: parts.settings.retention,
         upstreams,
-        undeclared: parts.defaults.without_secrets().resolve(dialect),
+        undeclared: undeclared.clone().resolve(dialect),
+        origins: BTreeMap::new(),
+        written: Written::new(layers, undeclared, dialect),
         secret_variables: std::mem::take(&mut reader.secret_variables),
         is_kofaf: dialect == Dialect::Kofaf,
     }

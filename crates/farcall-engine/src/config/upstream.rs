@@ -12,7 +12,7 @@ use super::layer::Layer;
 use super::model::{Addresses, HeaderCaps, Success};
 use super::reader::{KeyReader, Reader, Zero};
 use super::tree::{Entry, Node, Value};
-use super::{base_url, callback, file, headers, limits, proxy, statuses};
+use super::{base_url, callback, file, headers, limits, patch, proxy, statuses};
 use crate::media_type;
 use crate::quantity::size::SIZE_MAX;
 
@@ -22,7 +22,7 @@ const CA_BYTES_MAX: u64 = 16 << 20;
 const HEADER_BYTES_MIN: u64 = 8 << 10;
 
 /// The keys of an upstream. A `defaults` has the same but `base_url`.
-const KEYS: &[KeyReader<Layer>] = &[
+pub(super) const KEYS: &[KeyReader<Layer>] = &[
     ("base_url", |reader, entry, layer| layer.base_url = base_url::read(reader, &entry.node)),
     ("rate_second", |reader, entry, layer| layer.rates[0] = limits::rate(reader, &entry.node)),
     ("rate_minute", |reader, entry, layer| layer.rates[1] = limits::rate(reader, &entry.node)),
@@ -79,6 +79,7 @@ const MAX_HEADERS_KEYS: &[KeyReader<HeaderCaps>] = &[
 pub(super) fn read(reader: &mut Reader<'_>, entry: &Entry) -> Layer {
     let mut layer = Layer::default();
     reader.keys(&entry.node, KEYS, &mut layer);
+    layer.written = patch::written(&entry.node);
     layer.retry.check(reader);
     let is_missing = match &entry.node.value {
         Value::Map(entries) => !entries.iter().any(|inner| inner.key.name == "base_url"),
@@ -97,6 +98,7 @@ pub(super) fn read(reader: &mut Reader<'_>, entry: &Entry) -> Layer {
 pub(super) fn read_defaults(reader: &mut Reader<'_>, entry: &Entry) -> Layer {
     let mut layer = Layer::default();
     reader.keys(&entry.node, KEYS, &mut layer);
+    layer.written = patch::written(&entry.node);
     layer.retry.check(reader);
     if let Some((_, place)) = layer.base_url.take() {
         reader.error(place, "`base_url` belongs to one upstream, not to all").hint("write it under `upstreams`");

@@ -10,6 +10,7 @@ mod characters;
 mod field;
 mod json;
 mod parse;
+pub(crate) mod patch;
 mod request;
 mod retry;
 
@@ -142,6 +143,8 @@ pub enum RejectionKind {
     Syntax,
     /// It is one, but no valid call.
     Invalid,
+    /// It is one, but no valid patch of a policy.
+    InvalidPolicy,
     /// It asks for something a later version brings.
     NotAvailableYet,
 }
@@ -167,7 +170,7 @@ impl RejectionKind {
     pub const fn status(self) -> u16 {
         match self {
             Self::Syntax => 400,
-            Self::Invalid => 422,
+            Self::Invalid | Self::InvalidPolicy => 422,
             Self::NotAvailableYet => 501,
         }
     }
@@ -177,6 +180,7 @@ impl RejectionKind {
         match self {
             Self::Syntax => "malformed_document",
             Self::Invalid => "invalid_call",
+            Self::InvalidPolicy => "invalid_policy",
             Self::NotAvailableYet => "not_available_yet",
         }
     }
@@ -186,7 +190,8 @@ impl RejectionKind {
         match self {
             Self::Syntax => "The document is not one JSON object",
             Self::Invalid => "The document is no valid call",
-            Self::NotAvailableYet => "The call asks for something that is not available yet",
+            Self::InvalidPolicy => "The document is no valid policy",
+            Self::NotAvailableYet => "The document asks for something that is not available yet",
         }
     }
 }

@@ -157,7 +157,7 @@ fn overrides(keys: &CallKeys<'_>, policy: &RetryPolicy) -> Result<Overrides, Fau
 }
 
 impl Fault {
-    fn in_text(self, text: &str) -> Rejection {
+    pub(super) fn in_text(self, text: &str) -> Rejection {
         let before = &text[..self.at];
         let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
         let count = |number: usize| u32::try_from(number).ok();

@@ -94,7 +94,7 @@ async fn turns_are_durable_in_order_and_those_that_wait_share_a_commit() {
     until(&mut bench, 50).await;
     let mut reader = attached.reader().expect("a reader");
     for seq in 1..=50 {
-        assert!(reader.call(insert(seq).call()).expect("readable").is_some(), "{seq}");
+        assert!(reader.call(insert(seq).call().expect("a call")).expect("readable").is_some(), "{seq}");
     }
     bench.close().await;
 }

@@ -65,7 +65,8 @@ impl Run {
     /// What those who follow calls hear of a write once it is durable.
     pub(super) fn event_of(&self, decided: &Write, stored: &port::Write, now: Now) -> Option<CallEvent> {
         let name = |id| self.upstreams.get(id).and_then(|known| declared_name(&known.reference));
-        let event = |upstream, what| CallEvent { call: stored.call(), upstream, at: now.timestamp, what };
+        let call = stored.call()?;
+        let event = |upstream, what| CallEvent { call, upstream, at: now.timestamp, what };
         match (decided, stored) {
             (_, port::Write::Insert(insert)) => {
                 let what = Happened::Accepted { state: insert.call.progress.state };

@@ -107,17 +107,22 @@ impl Run {
 
     fn ranges(&self, wanted: &Wanted) -> Vec<LaneRange> {
         let range = |asked: &LaneLoad| {
-            let known = self.upstreams.get(asked.upstream);
-            let lane = LaneName {
-                limit_key: known.map_or(COMMAND_KEY, |known| limit_key(&known.reference)).to_owned(),
-                of_callbacks: known.is_none_or(|known| known.serves == Serves::Webhooks),
-                priority: asked.lane.priority.level(),
-                tenant: asked.lane.tenant,
-            };
+            let lane = self.lane_name(asked.upstream, asked.lane);
             let ready_at = self.steady.steady(asked.from.ready_at);
             LaneRange { lane, ready_at, call: asked.from.call, count: asked.count }
         };
         wanted.lanes.iter().map(range).collect()
+    }
+
+    /// A lane in the words of the store.
+    pub(super) fn lane_name(&self, upstream: UpstreamId, lane: LaneId) -> LaneName {
+        let known = self.upstreams.get(upstream);
+        LaneName {
+            limit_key: known.map_or(COMMAND_KEY, |known| limit_key(&known.reference)).to_owned(),
+            of_callbacks: known.is_none_or(|known| known.serves == Serves::Webhooks),
+            priority: lane.priority.level(),
+            tenant: lane.tenant,
+        }
     }
 
     /// Adds the calls whose own callbacks it remembers.

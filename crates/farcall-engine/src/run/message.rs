@@ -13,11 +13,12 @@ use farcall_store::record::EndedRecord;
 use tokio::sync::oneshot;
 
 use super::batches::Answers;
+use super::explain::{ReadLane, StoredCall};
 use super::load::Found;
-use super::watchers::Told;
+use super::watchers::CancelAnswer;
 use crate::config::Config;
 use crate::document::UpstreamRef;
-use crate::handle::{Overview, Submission};
+use crate::handle::{ControlError, Explained, Overview, Setting, Submission, UpstreamView};
 use crate::journal::FailedCommit;
 use crate::upstreams::{Serves, UpstreamError};
 
@@ -44,7 +45,7 @@ pub(crate) enum Message {
     },
     Cancel {
         call: CallId,
-        reply: oneshot::Sender<Told>,
+        reply: oneshot::Sender<CancelAnswer>,
     },
     /// Tells when a call has ended that has not yet.
     Watch {
@@ -53,6 +54,25 @@ pub(crate) enum Message {
     },
     Overview {
         reply: oneshot::Sender<Overview>,
+    },
+    /// Why a call waits; `stored` is what the store has of it, `read` calls of lanes that an earlier answer named.
+    Explain {
+        call: CallId,
+        stored: Option<StoredCall>,
+        read: Vec<ReadLane>,
+        reply: oneshot::Sender<Option<Explained>>,
+    },
+    Upstreams {
+        reply: oneshot::Sender<Vec<UpstreamView>>,
+    },
+    Upstream {
+        name: String,
+        reply: oneshot::Sender<Option<UpstreamView>>,
+    },
+    SetUpstream {
+        name: String,
+        setting: Setting,
+        reply: oneshot::Sender<Result<(), ControlError>>,
     },
     Reload {
         config: Arc<Config>,

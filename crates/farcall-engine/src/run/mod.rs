@@ -9,9 +9,11 @@ mod attempts;
 mod batches;
 mod callbacks;
 mod casualty;
+mod control;
 mod damage;
 mod documents;
 mod events;
+mod explain;
 mod hops;
 mod load;
 mod loading;
@@ -20,7 +22,6 @@ mod news;
 mod pending;
 mod prune;
 mod recover;
-mod reload;
 mod runners;
 mod start_up;
 mod stats;
@@ -46,9 +47,10 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::task::TaskTracker;
 
 pub(crate) use casualty::survived;
+pub(crate) use explain::{ReadLane, StoredCall};
 pub(crate) use load::next_reference;
 pub(crate) use message::{Message, StandingAsk};
-pub(crate) use watchers::Told;
+pub(crate) use watchers::CancelAnswer;
 
 use crate::clock;
 use crate::config::{Config, Live};
@@ -63,6 +65,7 @@ use crate::upstreams::{Serves, Upstreams, limit_key};
 use announce::{Announcer, SpaceAnnouncer};
 use attempts::Surroundings;
 use callbacks::OwnCallbacks;
+use control::Control;
 use damage::DamagedCalls;
 use documents::Documents;
 use news::Told;
@@ -105,6 +108,7 @@ pub(crate) struct Run {
     /// For handles that outlive the loop.
     last_overview: Arc<OnceLock<Overview>>,
     upstreams: Upstreams,
+    control: Control,
     /// How instants are stored.
     steady: SteadyClock,
     reader: Box<dyn Reader>,
@@ -224,8 +228,9 @@ impl Run {
     fn sleep_duration(&self) -> Duration {
         let now = clock::instant();
         let ends_at = self.drains_until.filter(|&until| until > now);
-        let wakes_at = [self.dispatcher.next_wakeup(now), self.storage.next_look(), ends_at];
-        let wait = wakes_at.into_iter().flatten().map(|at| at.since(now)).min();
+        let looks = [self.storage.next_look(), self.control.next_look(now)];
+        let wakes_at = [self.dispatcher.next_wakeup(now), ends_at].into_iter().chain(looks);
+        let wait = wakes_at.flatten().map(|at| at.since(now)).min();
         let wait = wait.map_or(PRUNE_EVERY, |wait| wait.min(NAP_MAX));
         if self.journal.writing().is_under_way() { wait.min(DEAF_MAX) } else { wait }
     }
@@ -277,7 +282,13 @@ impl Run {
             Message::Cancel { call, reply } => self.cancel(now, call, reply),
             Message::Watch { call, reply } => self.watchers.watch(call, reply),
             Message::Overview { reply } => drop(reply.send(self.overview())),
-            Message::Reload { config, reply } => drop(reply.send(self.reload(config))),
+            Message::Explain { call, stored, read, reply } => {
+                drop(reply.send(self.explain(call, stored.as_ref(), &read)));
+            }
+            Message::Upstreams { reply } => drop(reply.send(self.view_upstreams())),
+            Message::Upstream { name, reply } => drop(reply.send(self.view_upstream(&name))),
+            Message::SetUpstream { name, setting, reply } => self.set_upstream(&name, setting, reply),
+            Message::Reload { config, reply } => drop(reply.send(self.reload_file(config))),
             Message::Drain => self.drain(),
             Message::Committed { seq } => self.committed(now, seq),
             Message::CommitFailed(failed) => self.commit_failed(*failed),
@@ -311,6 +322,7 @@ impl Run {
         self.perform(turn.effects);
         self.forget_left();
         self.look_at_store(now.instant);
+        self.answer_control(now);
     }
 
     /// Of calls that only the store holds from now on nothing is remembered.
@@ -335,8 +347,9 @@ impl Run {
                 Effect::Abort { attempt } => self.abort(attempt),
                 Effect::Load => self.load(),
                 Effect::FindStale => self.find_stale(),
-                Effect::CancelNoted { call } => self.watchers.tell(call, Told::Noted),
-                Effect::CancelMissed { call } => self.watchers.tell(call, Told::Missed),
+                Effect::CancelNoted { call } => self.watchers.tell(call, CancelAnswer::Noted),
+                Effect::CancelMissed { call } => self.watchers.tell(call, CancelAnswer::Missed),
+                Effect::UpstreamStored { ticket } => self.upstream_stored(ticket),
                 Effect::Ended { call, has_file } => self.ended(call, has_file),
             }
         }
@@ -376,9 +389,9 @@ impl Run {
     }
 
     /// Whoever wants it is told what came of it once that is durable.
-    fn cancel(&mut self, now: Now, call: CallId, reply: oneshot::Sender<Told>) {
+    fn cancel(&mut self, now: Now, call: CallId, reply: oneshot::Sender<CancelAnswer>) {
         if self.drains_until.is_some() {
-            let _ = reply.send(Told::Stopping);
+            let _ = reply.send(CancelAnswer::Stopping);
         } else if self.watchers.ask(call, reply) {
             self.dispatcher.handle(now, Event::Cancel { call });
         }

@@ -95,7 +95,9 @@ impl Pending {
                 | Write::Filed(_)
                 | Write::Mark { .. }
                 | Write::Prune(_)
-                | Write::FreeKey(_) => {}
+                | Write::FreeKey(_)
+                | Write::Upstream(_)
+                | Write::Open { .. } => {}
             }
         }
     }

@@ -15,9 +15,10 @@ use farcall_core::steady::SteadyClock;
 use farcall_core::time::Now;
 use farcall_crash::{self as crash, Point};
 use farcall_store::port::Reader;
-use farcall_store::record::{CallRecord, LaneName, LaneRecord, Recovery, RequestRecord};
+use farcall_store::record::{CallRecord, LaneName, LaneRecord, Recovery, RequestRecord, UpstreamRecord};
 
 use super::callbacks::{COMMAND_KEY, OwnCallbacks, OwnWebhook};
+use super::control::{Control, Restored};
 use super::load::{self, Own};
 use super::prune;
 use super::start_up::StartError;
@@ -39,6 +40,9 @@ pub(super) struct Rebuilt {
     pub(super) dispatcher: Dispatcher,
     pub(super) upstreams: Upstreams,
     pub(super) own_callbacks: OwnCallbacks,
+    /// As it holds, with what was patched.
+    pub(super) config: Arc<Config>,
+    pub(super) control: Control,
 }
 
 /// What recovery works on.
@@ -56,23 +60,25 @@ struct Rebuild<'a> {
 /// Rebuilds the dispatcher from what the store holds: limits as they were left, calls as they stood.
 pub(super) fn rebuild(
     recovery: &Recovery,
-    config: &Arc<Config>,
+    file: &Arc<Config>,
     reader: &mut dyn Reader,
     clocks: Clocks,
     seed: u64,
 ) -> Result<Rebuilt, UpstreamError> {
     let mut dispatcher = Dispatcher::new(command_policy(), seed);
     dispatcher.restore_census(census(recovery));
-    let upstreams = Upstreams::new(Arc::clone(config), clocks.steady);
+    let Restored { control, config, paused, changed } = Restored::of(&recovery.upstreams, file);
+    let upstreams = Upstreams::new(Arc::clone(&config), clocks.steady, paused);
     let own_callbacks = OwnCallbacks::default();
     let damaged = recovery.damaged.iter().filter_map(|damaged| damaged.call).collect();
-    let mut rebuild = Rebuild { dispatcher, upstreams, own_callbacks, reader, config, clocks, damaged };
+    let mut rebuild = Rebuild { dispatcher, upstreams, own_callbacks, reader, config: &config, clocks, damaged };
     rebuild.with_upstreams(|upstreams, making| upstreams.declare_all(making))?;
+    rebuild.restore_settings(&recovery.upstreams, &changed)?;
     rebuild.restore(recovery)?;
     let Rebuild { mut dispatcher, upstreams, own_callbacks, .. } = rebuild;
-    dispatcher.set_retention(clocks.now.instant, prune::retention(config, &clocks.steady));
+    dispatcher.set_retention(clocks.now.instant, prune::retention(&config, &clocks.steady));
     crash::reach(Point::Rebuilt);
-    Ok(Rebuilt { dispatcher, upstreams, own_callbacks })
+    Ok(Rebuilt { dispatcher, upstreams, own_callbacks, config, control })
 }
 
 /// Sets the files of calls that are not filed yet right: out of the inbox, and the names of ended ones with their
@@ -97,6 +103,23 @@ pub(super) fn settle_files(filing: &Filing, recovery: &Recovery, reader: &mut dy
 }
 
 impl Rebuild<'_> {
+    /// Undeclared upstreams at which something is set are there from the start; what no longer holds is taken off the store.
+    fn restore_settings(&mut self, records: &[UpstreamRecord], changed: &[String]) -> Result<(), UpstreamError> {
+        for record in records {
+            let is_origin = record.limit_key.contains("://");
+            let key = record.limit_key.clone();
+            let reference = if is_origin { UpstreamRef::Undeclared(key) } else { UpstreamRef::Declared(key) };
+            if is_origin {
+                self.resolve(&reference, Serves::Calls)?;
+            }
+            let id = self.upstreams.find(&reference, Serves::Calls);
+            if let Some(id) = id.filter(|_| changed.contains(&record.limit_key)) {
+                self.dispatcher.note_upstream(id, 0);
+            }
+        }
+        Ok(())
+    }
+
     fn restore(&mut self, recovery: &Recovery) -> Result<(), UpstreamError> {
         for LaneRecord { lane, waiting } in &recovery.lanes {
             let upstream = self.upstream_of_lane(lane)?;

@@ -81,9 +81,9 @@ pub(crate) fn start(mut store: Box<dyn Store>, options: Options) -> Result<Start
     let (mut reader, mut rng, now) = (store.reader()?, fastrand::Rng::new(), clock::now());
     let steady = go_on(store.as_mut(), &recovery, now)?;
     let filing = settled_filing(&options, now, &recovery, reader.as_mut())?;
-    let (live, config) = (Live::new(Arc::clone(&options.config)), options.config);
-    let Rebuilt { dispatcher, upstreams, own_callbacks } =
-        recover::rebuild(&recovery, &config, reader.as_mut(), Clocks { now, steady }, rng.u64(..))?;
+    let Rebuilt { dispatcher, upstreams, own_callbacks, config, control } =
+        recover::rebuild(&recovery, &options.config, reader.as_mut(), Clocks { now, steady }, rng.u64(..))?;
+    let live = Live::new(Arc::clone(&config));
     let reads = |count| Ok::<_, ReadError>(Arc::new(Reads::new(readers(store.as_ref(), count)?, live.clone(), steady)));
     let (reads, load_reads, prune_reads) = (reads(READERS)?, reads(1)?, reads(1)?);
     let (sender, messages) = mpsc::channel(MESSAGES_MAX);
@@ -115,6 +115,7 @@ pub(crate) fn start(mut store: Box<dyn Store>, options: Options) -> Result<Start
         snapshots,
         last_overview: Arc::new(OnceLock::new()),
         upstreams,
+        control,
         steady,
         reader,
         load_reads,

@@ -18,7 +18,7 @@ use super::batches::Answers;
 use super::callbacks::OwnWebhook;
 use super::documents::Kept;
 use super::pending::Unacknowledged;
-use super::{Message, Run, Told};
+use super::{CancelAnswer, Message, Run};
 use crate::clock;
 use crate::document::{Document, Rejection, RejectionKind, When};
 use crate::handle::{Accepted, Submission, SubmitError};
@@ -88,7 +88,7 @@ impl Run {
     pub(super) fn refuse(&mut self, call: CallId) {
         self.documents.forget(call);
         self.own_callbacks.forget(call);
-        self.watchers.tell(call, Told::Missed);
+        self.watchers.tell(call, CancelAnswer::Missed);
         if let Some(name) = self.pending.refuse(call, || self.storage.refusal()) {
             self.filing.withdraw(&name, call);
         }

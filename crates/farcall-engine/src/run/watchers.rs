@@ -13,7 +13,7 @@ const WATCHERS_MAX: usize = 10_000;
 
 /// What came of the wish to cancel a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Told {
+pub(crate) enum CancelAnswer {
     /// It has ended, by this or otherwise.
     Ended,
     /// An attempt that may have been sent decides how it ends.
@@ -30,7 +30,7 @@ pub(crate) enum Told {
 #[derive(Debug, Default)]
 pub(super) struct Watchers {
     ends: IdMap<CallId, Vec<oneshot::Sender<()>>>,
-    cancels: IdMap<CallId, Vec<oneshot::Sender<Told>>>,
+    cancels: IdMap<CallId, Vec<oneshot::Sender<CancelAnswer>>>,
     count: usize,
     /// For those who follow everything.
     pub(super) events: Events,
@@ -46,9 +46,9 @@ impl Watchers {
     }
 
     /// Hears what comes of cancelling a call; false when there is no room.
-    pub(super) fn ask(&mut self, call: CallId, reply: oneshot::Sender<Told>) -> bool {
+    pub(super) fn ask(&mut self, call: CallId, reply: oneshot::Sender<CancelAnswer>) -> bool {
         if !self.has_room() {
-            let _ = reply.send(Told::Busy);
+            let _ = reply.send(CancelAnswer::Busy);
             return false;
         }
         self.cancels.entry(call).or_default().push(reply);
@@ -61,10 +61,10 @@ impl Watchers {
             self.count -= 1;
             let _ = reply.send(());
         }
-        self.tell(call, Told::Ended);
+        self.tell(call, CancelAnswer::Ended);
     }
 
-    pub(super) fn tell(&mut self, call: CallId, told: Told) {
+    pub(super) fn tell(&mut self, call: CallId, told: CancelAnswer) {
         for reply in self.cancels.remove(&call).unwrap_or_default() {
             self.count -= 1;
             let _ = reply.send(told);
@@ -110,12 +110,12 @@ mod tests {
             .collect();
         let (reply, mut crowded) = oneshot::channel();
         assert!(!watchers.ask(call, reply));
-        assert_eq!(crowded.try_recv(), Ok(Told::Busy));
+        assert_eq!(crowded.try_recv(), Ok(CancelAnswer::Busy));
         drop(kept);
         let (reply, mut heard) = oneshot::channel();
         assert!(watchers.ask(call, reply));
         watchers.ended(call);
-        assert_eq!(heard.try_recv(), Ok(Told::Ended));
+        assert_eq!(heard.try_recv(), Ok(CancelAnswer::Ended));
         assert_eq!(watchers.count, 0);
     }
 }

@@ -55,6 +55,8 @@ impl Run {
                 port::Write::Prune(port::Prune { call, grants_since: self.steady.steady(grants_since) })
             }
             Write::FreeKey { call } => port::Write::FreeKey(call),
+            Write::Upstream { upstream } => port::Write::Upstream(Box::new(self.upstream_record(upstream))),
+            Write::Open { upstream } => port::Write::Open { limit_key: self.upstream_record(upstream).limit_key },
         }
     }
 

@@ -33,7 +33,10 @@ impl Upstreams {
         let undeclared = Arc::new(config.undeclared.clone());
         let settings_of = |reference: &UpstreamRef| match reference {
             UpstreamRef::Declared(name) => config.upstreams.get(name).map(|upstream| Arc::new(upstream.clone())),
-            UpstreamRef::Undeclared(_) => Some(Arc::clone(&undeclared)),
+            UpstreamRef::Undeclared(origin) => {
+                let own = config.origins.get(origin).map(|upstream| Arc::new(upstream.clone()));
+                own.or_else(|| Some(Arc::clone(&undeclared)))
+            }
         };
         let (mut changes, mut gone) = (Vec::new(), Vec::new());
         for (id, known) in self.iter() {
@@ -99,7 +102,7 @@ impl Upstreams {
         let Change { id, settings, transport, past } = change;
         let known = self.by_id.get_mut(&id).expect("it was found here");
         making.dispatcher.change(making.now, id, settings.policy.clone(), past);
-        making.dispatcher.resume(id);
+        making.dispatcher.reinstate(id);
         known.settings = Arc::clone(&settings);
         known.transport = Arc::clone(&transport);
         let Some(&webhooks) = self.webhooks.get(&known.reference) else { return };
@@ -107,7 +110,7 @@ impl Upstreams {
         known.settings = Arc::new(webhook_settings(&settings));
         known.transport = transport;
         making.dispatcher.change_own(webhooks, known.settings.policy.clone());
-        making.dispatcher.resume(webhooks);
+        making.dispatcher.reinstate(webhooks);
     }
 
     /// Its calls wait until it is declared again.
@@ -117,6 +120,6 @@ impl Upstreams {
             let upstream = limit_key(&known.reference);
             tracing::warn!(upstream, "calls wait for an upstream that is no longer configured");
         }
-        making.dispatcher.pause(id);
+        making.dispatcher.withdraw(id);
     }
 }

@@ -61,7 +61,7 @@ impl Upstreams {
         let (reference, transport) = (reference.clone(), Arc::clone(&shared.transport));
         let id = making.dispatcher.declare_sharing(settings.policy.clone(), with);
         if self.is_missing(&reference) {
-            making.dispatcher.pause(id);
+            making.dispatcher.withdraw(id);
         }
         self.webhooks.insert(reference.clone(), id);
         self.by_id.insert(id, Known { reference: Arc::new(reference), serves: Serves::Webhooks, settings, transport });

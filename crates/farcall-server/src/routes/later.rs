@@ -14,12 +14,8 @@ use crate::problem::{Code, Problem};
 const GET: MethodFilter = MethodFilter::GET;
 const POST: MethodFilter = MethodFilter::POST;
 
-const PATHS: [(&str, MethodFilter); 24] = [
+const PATHS: [(&str, MethodFilter); 20] = [
     ("/v1/calls/{id}/log", GET),
-    ("/v1/calls/{id}/explain", GET),
-    ("/v1/upstreams/{name}", GET.or(MethodFilter::PATCH)),
-    ("/v1/upstreams/{name}/pause", POST),
-    ("/v1/upstreams/{name}/resume", POST),
     ("/v1/upstreams/{name}/permits", POST),
     ("/metrics", GET),
     ("/schema", GET),

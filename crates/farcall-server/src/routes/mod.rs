@@ -9,12 +9,15 @@ mod call;
 mod calls;
 mod cancel;
 mod events;
+mod explain;
 mod filter;
 mod health;
 mod later;
 mod operations;
 mod response;
 mod retry;
+mod upstream;
+mod upstreams;
 
 use std::sync::Arc;
 
@@ -83,6 +86,11 @@ pub(crate) fn router(face: Arc<Face>) -> Router {
         .route("/v1/operations/{id}", get(operations::show))
         .route("/v1/events", get(events::of_all))
         .route("/readyz", get(health::ready))
+        .route("/v1/calls/{id}/explain", get(explain::show))
+        .route("/v1/upstreams", get(upstreams::list))
+        .route("/v1/upstreams/{name}", upstream::methods())
+        .route("/v1/upstreams/{name}/pause", post(upstream::pause))
+        .route("/v1/upstreams/{name}/resume", post(upstream::resume))
         .merge(later::router())
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)

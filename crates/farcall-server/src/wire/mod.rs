@@ -6,13 +6,17 @@ mod attempt;
 mod call;
 mod calls;
 mod event;
+mod explain;
 mod health;
 mod operation;
+mod upstream;
 
 pub(crate) use attempt::Attempts;
 pub(crate) use call::AcceptedId;
 pub(crate) use calls::Calls;
 pub(crate) use event::CallEvent;
+pub(crate) use explain::Explanation;
 pub(crate) use farcall_engine::outcome::Call;
 pub(crate) use health::Health;
 pub(crate) use operation::Operation;
+pub(crate) use upstream::{Upstream, Upstreams};

@@ -50,6 +50,15 @@ impl Setup {
         self
     }
 
+    /// What a configuration file says holds.
+    pub(crate) fn with_file(self, text: &str) -> Self {
+        std::fs::write(self.home.path().join("farcall.yml"), text).expect("a file");
+        let loaded = farcall_engine::config::load(self.home.path(), &farcall_engine::config::LoadOptions::default());
+        let mut config = loaded.expect("the configuration is right").config;
+        config.server.listen = Listen::Address("127.0.0.1:0".to_owned());
+        self.with(|setup| setup.config = config)
+    }
+
     /// A store on which little is free.
     pub(crate) fn with_free_bytes(self, free_bytes: u64) -> Self {
         let mut store = MemoryStore::new();
@@ -112,6 +121,15 @@ impl Farcall {
     pub(crate) async fn post_call(&self, headers: &str, document: &str) -> Reply {
         let mut client = self.connect().await;
         client.send(post(headers, document)).await;
+        client.reply().await
+    }
+
+    /// Sends a request with a body of JSON.
+    pub(crate) async fn send(&self, method: &str, path: &str, body: &str) -> Reply {
+        let length = body.len();
+        let mut client = self.connect().await;
+        let head = format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n\r\n");
+        client.send(head + body).await;
         client.reply().await
     }
 

@@ -49,7 +49,9 @@ fn cost_of_lost_starts(world: &World, place: usize, lost: &[Write]) -> u32 {
         | Write::Filed(_)
         | Write::Mark { .. }
         | Write::Prune(_)
-        | Write::FreeKey(_) => None,
+        | Write::FreeKey(_)
+        | Write::Upstream(_)
+        | Write::Open { .. } => None,
     });
     starts
         .filter(|&attempt| super::quota_of(&world.plan, &world.facts, attempt) == place)

@@ -80,6 +80,9 @@ fn check_call(world: &World, call: &CallRecord, attempts: &[AttemptRecord]) -> C
         let (came, at) = what_came(world, call, attempt, (&terms, &trail))?;
         counts_before = counts;
         next = counts.follow(came, at, (&terms, trail.method));
+        if let (Came::Throttled(_), Next::Attempt(earliest)) = (came, next) {
+            next = Next::Attempt(opened_between(world, at, earliest).unwrap_or(earliest));
+        }
         trail.follow(came, &terms);
         deaths.count(world, id(call, attempt), attempt);
         if deaths.is_certain() && matches!(next, Next::Attempt(_)) && !is_to_be_cancelled(call, attempt) {
@@ -104,6 +107,12 @@ fn check_call(world: &World, call: &CallRecord, attempts: &[AttemptRecord]) -> C
     let was_cut_short = end == State::Expired || end == State::Poisoned || world.facts.cancels.contains_key(&call.id);
     let is_counted = stored == counts || (was_cut_short && stored == counts_before);
     ensure(is_counted, || format!("{} has {stored:?}, not {counts:?}", call.id))
+}
+
+/// When somebody first opened an upstream between two moments: whoever was told to wait goes on then.
+fn opened_between(world: &World, from: Steady, until: Steady) -> Option<Steady> {
+    let openings = world.facts.openings.iter().map(|opening| opening.at);
+    openings.filter(|&at| from <= at && at < until).min()
 }
 
 /// Whether a call that was not to be tried again ended as somebody's wish to cancel it allows: `cancelled` when nothing

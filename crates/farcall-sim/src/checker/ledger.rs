@@ -192,7 +192,7 @@ impl World {
     /// Looks at all that a commit has changed.
     pub(crate) fn observe(&mut self, writes: &[Write]) -> Check {
         let mut reader = read(&self.store)?;
-        let changed: BTreeSet<CallId> = writes.iter().map(Write::call).collect();
+        let changed: BTreeSet<CallId> = writes.iter().filter_map(Write::call).collect();
         for write in writes {
             if let Write::Prune(prune) = write {
                 super::pruned::check(self, prune.call)?;
@@ -212,6 +212,9 @@ impl World {
         for write in writes {
             if let Write::Filed(call) = write {
                 self.facts.filed.insert(*call, self.now);
+            }
+            if let Write::Open { limit_key } = write {
+                self.facts.opened(self.plan.place_of(limit_key));
             }
         }
         Ok(())

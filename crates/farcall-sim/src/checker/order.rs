@@ -101,7 +101,7 @@ impl Order {
                 let standing = Standing::of(world, &insert.call, insert.call.progress.ready_at);
                 self.calls.insert(insert.call.id, standing);
             }
-            let Some(standing) = self.calls.get_mut(&write.call()) else { continue };
+            let Some(standing) = write.call().and_then(|call| self.calls.get_mut(&call)) else { continue };
             match write {
                 Write::Start(_) => {
                     standing.ready_at = None;
@@ -123,6 +123,8 @@ impl Order {
                 | Write::Filed(_)
                 | Write::Prune(_)
                 | Write::FreeKey(_)
+                | Write::Upstream(_)
+                | Write::Open { .. }
                 | Write::Mark { .. } => {}
             }
         }

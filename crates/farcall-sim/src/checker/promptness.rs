@@ -42,7 +42,7 @@ pub(crate) fn check_prompt(world: &World) -> Check {
         check_time(world, process, call, attempts)?;
         let own = || terms(&world.plan, &world.facts, call.id).upstream;
         let upstream = world.ledger.hop_key(call.id).and_then(|key| world.plan.place_of(key)).unwrap_or_else(own);
-        let is_paused = u32::try_from(upstream).is_ok_and(|upstream| process.paused.contains(&upstream));
+        let is_paused = process.paused.contains(&world.plan.quota(upstream));
         if !is_loading && is_due(world, call) && !is_paused && !is_crowded(world, process, upstream) {
             let quota = world.plan.quota(upstream);
             let cost = cost_of(&world.plan, &world.facts, &world.policies[quota], call.id);

@@ -18,8 +18,9 @@ use super::prune::{self, Kept};
 use crate::port::{AttemptEnd, CommitError, GrantsAsk, Insert, LaneRange, ListAsk, Listed, Mark, Settle, Start, Write};
 use crate::record::{
     AttemptRecord, CallRecord, FileIdentity, GrantRecord, LaneName, LaneRecord, Recovery, ResponseRecord, Totals,
+    UpstreamRecord,
 };
-use crate::transition::{KEY_TAKEN, Refusal, SECOND_INSERT, Standing, UNKNOWN_CALL, UNMATCHED_END};
+use crate::transition::{KEY_TAKEN, Refusal, SECOND_INSERT, Standing, UNKNOWN_CALL, UNMATCHED_END, first_call};
 
 /// Everything that was committed.
 #[derive(Debug, Clone, Default)]
@@ -31,6 +32,8 @@ pub(super) struct Content {
     keys: BTreeMap<(String, String), CallId>,
     /// By limit key.
     closings: BTreeMap<String, Steady>,
+    /// By limit key.
+    upstreams: BTreeMap<String, UpstreamRecord>,
     /// Of calls that were pruned.
     kept: Kept,
     clock: Option<KeptClock>,
@@ -87,6 +90,7 @@ impl Content {
             lanes: self.lanes(),
             open_attempts: rows.iter().flat_map(|row| row.open_attempts()).collect(),
             unfiled: calls(|call| call.progress.state.is_end() && !call.filed),
+            upstreams: self.upstreams.values().cloned().collect(),
             damaged: Vec::new(),
             totals: self.totals(),
             clock: self.clock.clone(),
@@ -181,6 +185,7 @@ impl Content {
     pub(super) fn apply(&mut self, writes: &[Write]) -> Result<(), CommitError> {
         let (accepted, pruned) = (self.accepted, self.pruned);
         let (closings, kept) = (self.closings.clone(), self.kept.clone());
+        let upstreams = self.upstreams.clone();
         let mut before = Before::new();
         for write in writes {
             let applied = match write {
@@ -193,11 +198,14 @@ impl Content {
                 Write::Mark { call, mark } => self.change(*call, &mut before, |row| row.mark(*mark)),
                 Write::Prune(prune) => self.prune(prune).map(|row| before.push((prune.call, Some(row)))),
                 Write::FreeKey(call) => self.free_key(*call, &mut before),
+                Write::Upstream(record) => self.set_upstream(record),
+                Write::Open { limit_key } => self.open(limit_key),
             };
             if let Err(refusal) = applied {
                 self.undo(before);
                 (self.accepted, self.pruned, self.closings, self.kept) = (accepted, pruned, closings, kept);
-                return Err(refusal.of(write.call()));
+                self.upstreams = upstreams;
+                return Err(refusal.of(first_call(std::slice::from_ref(write))));
             }
         }
         self.latest = self.latest.max(writes.iter().filter_map(Write::decided_at).max());
@@ -229,6 +237,20 @@ impl Content {
         let row = self.rows.get(&call).ok_or(UNKNOWN_CALL)?;
         let closed = self.closings.entry(row.call.limit_key.clone()).or_insert(until);
         *closed = until.max(*closed);
+        Ok(())
+    }
+
+    fn set_upstream(&mut self, record: &UpstreamRecord) -> Result<(), Refusal> {
+        if record.is_blank() {
+            self.upstreams.remove(&record.limit_key);
+        } else {
+            self.upstreams.insert(record.limit_key.clone(), record.clone());
+        }
+        Ok(())
+    }
+
+    fn open(&mut self, limit_key: &str) -> Result<(), Refusal> {
+        self.closings.remove(limit_key);
         Ok(())
     }
 

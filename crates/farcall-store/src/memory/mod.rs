@@ -23,7 +23,7 @@ use crate::port::{
 use crate::record::{
     AttemptRecord, CallRecord, EndedRecord, FileIdentity, OutcomeRecord, Recovery, RequestRecord, ResponseRecord,
 };
-use crate::transition::SUPERSEDED;
+use crate::transition::{SUPERSEDED, first_call};
 
 /// What goes wrong with one commit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -155,10 +155,10 @@ impl MemoryStore {
         }
     }
 
-    fn apply(&self, writes: &[Write], first: CallId) -> Result<(), CommitError> {
+    fn apply(&self, writes: &[Write]) -> Result<(), CommitError> {
         let mut content = self.disk.content();
         if self.epoch != Some(content.epoch()) {
-            return Err(SUPERSEDED.of(first));
+            return Err(SUPERSEDED.of(first_call(writes)));
         }
         Arc::make_mut(&mut content).apply(writes)
     }
@@ -201,16 +201,18 @@ impl Store for MemoryStore {
         if self.crashed {
             return Err(self.die());
         }
-        let Some(first) = writes.first().map(Write::call) else { return Ok(()) };
+        if writes.is_empty() {
+            return Ok(());
+        }
         if self.broken.is_some() {
             return Err(CommitError::Io(Box::new(Broken)));
         }
         match self.strike() {
-            None => self.apply(writes, first),
+            None => self.apply(writes),
             Some(Fault::Full) => Err(CommitError::Full),
             Some(Fault::Broken(fate)) => {
                 if fate == Fate::Kept {
-                    self.apply(writes, first)?;
+                    self.apply(writes)?;
                 }
                 self.broken = Some(fate);
                 Err(CommitError::Io(Box::new(Broken)))
@@ -218,7 +220,7 @@ impl Store for MemoryStore {
             Some(Fault::Panic) => panic!("a commit that is to panic"),
             Some(Fault::CrashBefore) => Err(self.die()),
             Some(Fault::CrashAfter) => {
-                self.apply(writes, first)?;
+                self.apply(writes)?;
                 Err(self.die())
             }
         }

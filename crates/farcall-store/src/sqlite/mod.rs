@@ -21,6 +21,7 @@ mod row;
 mod schema;
 mod statements;
 mod sum;
+mod upstreams;
 mod write;
 
 use std::path::{Path, PathBuf};
@@ -42,7 +43,7 @@ use self::read::SqliteReader;
 use self::write::{Batch, Files};
 use crate::port::{CommitError, Fate, ReadError, Reader, ReopenError, Store, Write};
 use crate::record::Recovery;
-use crate::transition::SUPERSEDED;
+use crate::transition::{SUPERSEDED, first_call};
 
 /// Calls in the directory `.farcall`.
 #[derive(Debug)]
@@ -148,7 +149,10 @@ impl Store for SqliteStore {
 
     fn commit(&mut self, writes: &[Write]) -> Result<(), CommitError> {
         self.intact()?;
-        let Some(first) = writes.first().map(Write::call) else { return Ok(()) };
+        if writes.is_empty() {
+            return Ok(());
+        }
+        let first = first_call(writes);
         let epoch = self.epoch.ok_or_else(|| SUPERSEDED.of(first))?;
         let committed = self.transact(writes, epoch, first);
         if committed.is_err() {

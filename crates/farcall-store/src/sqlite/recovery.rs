@@ -12,6 +12,7 @@ use rusqlite::{Connection, OptionalExtension, Row, TransactionBehavior, params};
 use super::bodies::{Bodies, Part};
 use super::legible::{self, Query, query};
 use super::row::{self, Columns, attempt_columns, blob, call_columns};
+use super::upstreams;
 use crate::port::Legible;
 use crate::record::{AttemptRecord, Damaged, LaneName, LaneRecord, Recovery, Totals};
 
@@ -22,12 +23,14 @@ pub(super) fn take_over(connection: &mut Connection) -> rusqlite::Result<(i64, R
     let (engaged, lanes) = (legible::calls(&tx, ENGAGED, &[], u32::MAX)?, lanes(&tx)?);
     let (open_attempts, unfiled) = (open_attempts(&tx)?, legible::calls(&tx, UNFILED, &[], u32::MAX)?);
     let ended = unfiled.damaged.into_iter().map(|damaged| Damaged { is_live: false, ..damaged }).collect();
-    let damaged = [engaged.damaged, lanes.damaged, open_attempts.damaged, ended];
+    let upstreams = upstreams::all(&tx)?;
+    let damaged = [engaged.damaged, lanes.damaged, open_attempts.damaged, ended, upstreams.damaged];
     let recovery = Recovery {
         engaged: engaged.found,
         lanes: lanes.found,
         open_attempts: open_attempts.found,
         unfiled: unfiled.found,
+        upstreams: upstreams.found,
         damaged: damaged.concat(),
         totals: totals(&tx)?,
         clock: tx.query_row(CLOCK, [], kept_clock)?,

@@ -109,7 +109,8 @@ mod tests {
         assert!(matches!(store.commit(&[insert(3, Vec::new())]), Err(CommitError::Io(_))), "until it is opened again");
         assert_eq!(store.reopen()?, Fate::Lost);
         store.commit(&[insert(3, Vec::new())])?;
-        let found = |write: Write, reader: &mut dyn crate::port::Reader| reader.call(write.call());
+        let found =
+            |write: Write, reader: &mut dyn crate::port::Reader| reader.call(write.call().expect("it inserts a call"));
         assert!(found(insert(1, Vec::new()), reader.as_mut())?.is_some(), "readers go on");
         assert!(found(insert(2, Vec::new()), reader.as_mut())?.is_none());
         assert!(found(insert(3, Vec::new()), reader.as_mut())?.is_some());

@@ -14,6 +14,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("migrations/0002_retention.sql"),
     include_str!("migrations/0003_redirects.sql"),
     include_str!("migrations/0004_deaths.sql"),
+    include_str!("migrations/0005_upstreams.sql"),
 ];
 
 /// The version this program writes.

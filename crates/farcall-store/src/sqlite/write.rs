@@ -18,9 +18,9 @@ use super::row::{blob, hop_json};
 use super::statements::{
     CLOSE, FREE_KEY, HAS_KEY, HEAD, MARK_CANCEL, MARK_SURVIVED, RELEASE, Statements, set_progress, steady,
 };
-use super::sum;
+use super::{sum, upstreams};
 use crate::port::{CommitError, Heading, Insert, Mark, Prune, Settle, Start, Write};
-use crate::record::{CallRecord, Progress};
+use crate::record::{CallRecord, Progress, UpstreamRecord};
 use crate::transition::{
     CHANGED_MEANWHILE, KEY_TAKEN, SECOND_INSERT, SUPERSEDED, Settlement, Standing, UNKNOWN_CALL, UNMATCHED_END,
 };
@@ -62,6 +62,8 @@ enum Step<'w> {
     Mark { call: CallId, mark: Mark },
     Prune(&'w Prune),
     FreeKey(CallId),
+    Upstream(&'w UpstreamRecord),
+    Open { limit_key: &'w str },
 }
 
 impl<'c> Batch<'c> {
@@ -96,6 +98,8 @@ impl<'c> Batch<'c> {
                 Step::Mark { call, mark } => self.mark(call, mark)?,
                 Step::Prune(prune) => self.prune(prune)?,
                 Step::FreeKey(call) => self.free_key(call)?,
+                Step::Upstream(record) => upstreams::set(self.connection, record)?,
+                Step::Open { limit_key } => upstreams::open(self.connection, limit_key)?,
             }
         }
         Ok(())
@@ -294,7 +298,7 @@ fn plan(writes: &[Write]) -> Vec<Step<'_>> {
     let mut steps = Vec::with_capacity(writes.len());
     let mut untouched: IdMap<CallId, usize> = IdMap::default();
     for write in writes {
-        let inserted = untouched.remove(&write.call());
+        let inserted = write.call().and_then(|call| untouched.remove(&call));
         match write {
             Write::Insert(insert) => {
                 untouched.insert(insert.call.id, steps.len());
@@ -311,6 +315,8 @@ fn plan(writes: &[Write]) -> Vec<Step<'_>> {
             Write::Mark { call, mark } => steps.push(Step::Mark { call: *call, mark: *mark }),
             Write::Prune(prune) => steps.push(Step::Prune(prune)),
             Write::FreeKey(call) => steps.push(Step::FreeKey(*call)),
+            Write::Upstream(record) => steps.push(Step::Upstream(record)),
+            Write::Open { limit_key } => steps.push(Step::Open { limit_key }),
         }
     }
     steps

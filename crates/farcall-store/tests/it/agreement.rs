@@ -8,7 +8,7 @@ use std::num::NonZeroI64;
 use farcall_core::attempt::AttemptOutcome;
 use farcall_core::call::{ErrorKind, State, TenantId};
 use farcall_store::port::{AttemptEnd, CommitError, Ended, EndedRange, GrantsAsk, LaneRange, Write};
-use farcall_store::record::{CallRecord, ErrorRecord, LaneName};
+use farcall_store::record::{CallRecord, ErrorRecord, LaneName, UpstreamRecord};
 use proptest::prelude::*;
 use proptest::test_runner::TestCaseError;
 
@@ -68,6 +68,14 @@ enum Change {
     FreeKey {
         call: u32,
     },
+    Upstream {
+        limit_key: usize,
+        is_paused: bool,
+        patches: &'static str,
+    },
+    Open {
+        limit_key: usize,
+    },
 }
 
 fn change() -> impl Strategy<Value = Change> {
@@ -107,7 +115,10 @@ fn change() -> impl Strategy<Value = Change> {
     let files = call.clone().prop_map(|call| Change::Filed { call });
     let prunes = call.clone().prop_map(|call| Change::Prune { call });
     let frees = call.prop_map(|call| Change::FreeKey { call });
-    prop_oneof![3 => inserts, 4 => starts, 4 => settles, 1 => releases, 1 => files, 1 => prunes, 1 => frees]
+    let upstreams = (0..LIMIT_KEYS.len(), any::<bool>(), prop::sample::select(vec!["", "{}", "é"]))
+        .prop_map(|(limit_key, is_paused, patches)| Change::Upstream { limit_key, is_paused, patches });
+    let opens = (0..LIMIT_KEYS.len()).prop_map(|limit_key| Change::Open { limit_key });
+    prop_oneof![3 => inserts, 4 => starts, 4 => settles, 1 => releases, 1 => files, 1 => prunes, 1 => frees, 1 => upstreams, 1 => opens]
 }
 
 fn history() -> impl Strategy<Value = Vec<Step>> {
@@ -159,6 +170,12 @@ fn write(change: &Change, attempts: &mut [u32; CALLS as usize]) -> Write {
         Change::Filed { call } => filed(call),
         Change::Prune { call } => prune(call),
         Change::FreeKey { call } => Write::FreeKey(id(call)),
+        Change::Upstream { limit_key, is_paused, patches } => Write::Upstream(Box::new(UpstreamRecord {
+            limit_key: LIMIT_KEYS[limit_key].to_owned(),
+            is_paused,
+            patches: patches.to_owned(),
+        })),
+        Change::Open { limit_key } => Write::Open { limit_key: LIMIT_KEYS[limit_key].to_owned() },
     }
 }
 

@@ -33,7 +33,7 @@ for_each_store! {
 
 /// Refused alone, refused after a valid write, and without a trace.
 fn refuses(lab: &mut dyn Lab, write: Write, expected: &str) -> Outcome {
-    let call = write.call();
+    let call = write.call().expect("it changes a call");
     let stored = |lab: &mut dyn Lab| -> Result<_, Box<dyn std::error::Error>> {
         let mut reader = lab.reader()?;
         Ok((reader.call(call)?, reader.attempts(call)?, reader.request(call)?, reader.response(call)?))

@@ -17,6 +17,7 @@ mod round_trip;
 mod sample;
 mod sqlite;
 mod sqlite_prune;
+mod upstreams;
 mod waiting;
 
 type Outcome = Result<(), Box<dyn std::error::Error>>;

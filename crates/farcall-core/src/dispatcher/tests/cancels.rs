@@ -161,7 +161,7 @@ fn an_attempt_that_outlived_its_call_is_settled_at_the_next_start() {
 }
 
 #[test]
-fn a_paused_upstream_leaves_the_quota_to_those_that_share_it() {
+fn a_withdrawn_upstream_leaves_the_quota_to_those_that_share_it() {
     let limits = vec![LimitSpec { count: NonZeroU32::new(2).expect("not zero"), window: Duration::from_secs(60) }];
     let mut bench = Bench::new(UpstreamPolicy { limits, ..UpstreamPolicy::default() });
     let sharing = bench.dispatcher.declare_sharing(UpstreamPolicy::default(), bench.upstream);
@@ -171,6 +171,6 @@ fn a_paused_upstream_leaves_the_quota_to_those_that_share_it() {
     let small = CallSpec { upstream: sharing, ..bench.spec(3) };
     bench.offer(large).offer(small);
     assert_eq!(bench.launches(), [(1, 1)], "the large one is waited for");
-    bench.dispatcher.pause(bench.upstream);
+    bench.dispatcher.withdraw(bench.upstream);
     assert_eq!(bench.turn().launches(), [(1, 1), (3, 1)]);
 }

@@ -139,7 +139,7 @@ fn a_retry_that_could_not_be_written_keeps_what_it_followed_from() {
 fn a_call_that_expires_on_its_way_to_the_disk_is_refused_with_its_callback() {
     let callbacks = CallbackPolicy { on_success: Some(UpstreamId(0)), on_fail: Some(UpstreamId(0)) };
     let mut bench = Bench::new(UpstreamPolicy { callbacks, ..one_at_a_time() });
-    bench.dispatcher.pause(bench.upstream);
+    bench.dispatcher.withdraw(bench.upstream);
     let spec = CallSpec { deadline: Some(Instant::from_micros(5_000)), ..bench.spec(1) };
     let seq = offer(&mut bench, spec);
     bench.now_ms = 5;

@@ -48,7 +48,7 @@ impl Bench {
     }
 
     fn pruned(&self) -> Vec<u128> {
-        let pruned = |write: &Write| matches!(write, Write::Prune { .. }).then(|| write.call().bits());
+        let pruned = |write: &Write| matches!(write, Write::Prune { .. }).then(|| write.call().map_or(0, CallId::bits));
         self.writes.iter().filter_map(pruned).collect()
     }
 

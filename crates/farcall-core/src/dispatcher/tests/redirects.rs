@@ -124,7 +124,7 @@ fn a_paused_and_a_closed_upstream_keep_hops_away_too() {
     let mut bench = Bench::new(following(5));
     let (paused, closed) = (UpstreamPolicy::default(), UpstreamPolicy::default());
     let (paused, closed) = (bench.dispatcher.declare(paused), bench.dispatcher.declare(closed));
-    bench.dispatcher.pause(paused);
+    bench.dispatcher.withdraw(paused);
     let throttled = AttemptResult { retry_after: Some(Duration::from_secs(9)), ..answered(503) };
     let at_closed = CallSpec { upstream: closed, ..bench.get(9) };
     bench.offer(at_closed).tell(Event::Finished { attempt: attempt(9, 1), result: throttled });
@@ -133,7 +133,7 @@ fn a_paused_and_a_closed_upstream_keep_hops_away_too() {
         bench.offer(spec).redirect(number, 1, to, Method::Get);
     }
     assert_eq!((bench.reason(1), bench.reason(2)), (Some(WaitReason::Paused), Some(WaitReason::Cooldown)));
-    bench.dispatcher.resume(paused);
+    bench.dispatcher.reinstate(paused);
     bench.turn().advance(9_000);
     assert!(bench.launches().contains(&(1, 2)) && bench.launches().contains(&(2, 2)), "{:?}", bench.launches());
 }
@@ -216,7 +216,7 @@ fn each_hop_has_a_timeout_of_its_own_and_all_share_the_deadline() {
 fn a_call_that_waits_for_a_hop_expires_and_can_be_cancelled() {
     let mut bench = Bench::new(following(5));
     let other = bench.dispatcher.declare(UpstreamPolicy::default());
-    bench.dispatcher.pause(other);
+    bench.dispatcher.withdraw(other);
     let first = CallSpec { deadline: Some(Instant::from_micros(5_000_000)), ..bench.get(1) };
     let second = bench.get(2);
     bench.offer(first).redirect(1, 1, other, Method::Get).offer(second).redirect(2, 1, other, Method::Get);

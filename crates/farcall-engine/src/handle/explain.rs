@@ -1,0 +1,81 @@
+//! Why a call waits, through the handle: what holds it, who goes before it, when it will start.
+//!
+//! What the loop cannot know without the store is read here, between two questions.
+
+use farcall_core::call::{State, WaitReason};
+use farcall_core::dispatcher::Held;
+use farcall_core::id::CallId;
+use farcall_core::time::Timestamp;
+use farcall_store::port::{LaneRange, ReadError, WaitingAsk};
+use tokio::sync::oneshot;
+
+use super::{CallView, Handle, UpstreamView};
+use crate::run::{Message, ReadLane, StoredCall};
+
+/// Lanes that are read for one question.
+const LANES_MAX: usize = 64;
+/// How often the loop is asked again with what was read.
+const ROUNDS_MAX: usize = 4;
+
+/// What is known of why a call waits.
+#[derive(Debug, Clone)]
+pub struct Explained {
+    pub state: State,
+    pub wait_reason: Option<WaitReason>,
+    /// Until when at least, where that is known.
+    pub next_at: Option<Timestamp>,
+    pub is_cancel_requested: bool,
+    /// Calls that go before it, and whether there are just so many or these at least; nothing when it waits for no turn.
+    pub ahead: Option<(usize, bool)>,
+    /// When it starts, if nothing changes.
+    pub starts_at: Option<Timestamp>,
+    /// What holds up every call.
+    pub held: Option<Held>,
+    /// Attempts of the upstream's calls that are out, and how many may be.
+    pub concurrency: (u32, u32),
+    /// Where it goes; nothing for a callback that runs a command.
+    pub upstream: Option<UpstreamView>,
+    /// What is to be read to know more.
+    pub(crate) missing: Vec<LaneRange>,
+}
+
+impl Handle {
+    /// A call, and why it waits; of one that has ended, or while the engine is gone, the call alone. Nothing for an
+    /// unknown id.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub async fn explain(&self, id: CallId) -> Result<Option<(CallView, Option<Explained>)>, ReadError> {
+        let Some(view) = self.call(id).await? else { return Ok(None) };
+        if view.record.progress.state.is_end() {
+            return Ok(Some((view, None)));
+        }
+        let mut read: Vec<ReadLane> = Vec::new();
+        let mut explained = None;
+        for _ in 0..ROUNDS_MAX {
+            let (reply, answer) = oneshot::channel();
+            let stored = StoredCall::of(&view.record);
+            let message = Message::Explain { call: id, stored, read: read.clone(), reply };
+            // An engine that is gone explains nothing.
+            let _ = self.messages.send(message).await;
+            explained = answer.await.ok().flatten();
+            let Some(answer) = &explained else { break };
+            let is_new = |range: &&LaneRange| !read.iter().any(|read| read.range.lane == range.lane);
+            let wanted: Vec<LaneRange> =
+                answer.missing.iter().filter(is_new).take(LANES_MAX.saturating_sub(read.len())).cloned().collect();
+            if wanted.is_empty() {
+                break;
+            }
+            read.extend(self.read_lanes(wanted).await?);
+        }
+        Ok(Some((view, explained)))
+    }
+
+    async fn read_lanes(&self, ranges: Vec<LaneRange>) -> Result<Vec<ReadLane>, ReadError> {
+        let found = self.reads.with(move |reader| {
+            let found = reader.waiting(WaitingAsk { lanes: &ranges, expiring: 0 })?.found.lanes;
+            Ok(ranges.into_iter().zip(found).map(|(range, calls)| ReadLane { range, calls }).collect())
+        });
+        found.await
+    }
+}
