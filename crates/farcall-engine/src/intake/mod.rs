@@ -9,6 +9,7 @@ mod casualties;
 mod directory;
 mod ledger;
 mod look;
+mod offered;
 mod watch;
 
 use std::io;
@@ -150,8 +151,14 @@ impl Intake {
             let casualties = Arc::new(Casualties::default());
             let owner = Owner { settings, filing, offers, publish, control: Arc::clone(&watched), casualties };
             // A mistake of ours costs what the thread had in mind, and no file: the next scan finds them all.
-            while catch_unwind(AssertUnwindSafe(|| Inbox::new(owner.clone()).run())).is_err() && !watched.is_stopping()
-            {
+            loop {
+                let mut inbox = Inbox::new(owner.clone());
+                let is_done = catch_unwind(AssertUnwindSafe(|| inbox.run())).is_ok();
+                // What the engine was offered before may be calls by now, and would be taken again.
+                let _ = catch_unwind(AssertUnwindSafe(|| inbox.finish_offered()));
+                if is_done || watched.is_stopping() {
+                    break;
+                }
                 owner.casualties.break_down();
                 tracing::error!("watching the inbox broke down, beginning anew");
                 watched.wait(BROKE_DOWN_DELAY);
