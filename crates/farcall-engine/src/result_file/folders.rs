@@ -131,6 +131,12 @@ impl Folders {
         }
     }
 
+    /// The device that a folder's files lie on.
+    pub(super) fn device(&self, folder: Folder) -> Result<u64, FileError> {
+        let failed = FileError::of("look at the folder", folder.name());
+        Ok(rustix::fs::fstat(self.fd(folder)).map_err(failed)?.st_dev)
+    }
+
     /// Writes a new file, not yet durable. Nothing is left of it when that fails.
     pub(super) fn write(&self, folder: Folder, name: &[u8], contents: &[u8]) -> Result<File, FileError> {
         let failed = FileError::of("write a file", folder.name());
@@ -214,15 +220,7 @@ impl Folders {
     /// At most the first `bytes_max` bytes of a regular file; nothing when there is no such file.
     pub(super) fn read(&self, folder: Folder, name: &[u8], bytes_max: usize) -> Result<Option<Vec<u8>>, FileError> {
         let Some(file) = self.open_regular(folder, name)? else { return Ok(None) };
-        let mut contents = Vec::new();
-        let read = std::io::Read::read_to_end(&mut std::io::Read::take(file, bytes_max as u64), &mut contents);
-        match read {
-            Ok(_) => Ok(Some(contents)),
-            Err(error) => {
-                let errno = Errno::from_io_error(&error).unwrap_or(Errno::IO);
-                Err(FileError::of("read a file", folder.name())(errno))
-            }
-        }
+        read_up_to(&file, bytes_max).map(Some).map_err(FileError::of("read a file", folder.name()))
     }
 
     /// Whether a file has exactly these contents.
@@ -273,6 +271,22 @@ impl Folders {
             Err(error) => Err(failed(error)),
         }
     }
+}
+
+/// At most so many bytes of a regular file, from where it stands. Such a file gives all it has at once, and less than was
+/// asked for only at its end.
+pub(crate) fn read_up_to(file: &File, bytes_max: usize) -> Result<Vec<u8>, Errno> {
+    let mut bytes = vec![0; bytes_max];
+    let mut filled = 0;
+    while filled < bytes_max {
+        let count = rustix::io::retry_on_intr(|| rustix::io::read(file, &mut bytes[filled..]))?;
+        filled += count;
+        if count == 0 || bytes_max - filled == 1 {
+            break;
+        }
+    }
+    bytes.truncate(filled);
+    Ok(bytes)
 }
 
 /// Whether this is the very file, unchanged since it was looked at.

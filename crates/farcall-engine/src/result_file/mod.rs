@@ -37,7 +37,7 @@ use owners::Owners;
 
 pub use contents::{problem, rejected_response, response};
 pub use ended::Ended;
-pub(crate) use folders::{Inode, changed_ns, modified_ns, open_dir};
+pub(crate) use folders::{Inode, changed_ns, modified_ns, open_dir, read_up_to};
 pub(crate) use old::{OldFiles, Removed};
 pub use rejected::{Rejected, RejectedOutcome};
 pub(crate) use taken::{Cleared, Taken};

@@ -10,7 +10,6 @@
 //! ([`Filing::stuck`]), and by what the store has of it.
 
 use std::fs::File;
-use std::io::Read;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
@@ -21,7 +20,7 @@ use farcall_store::record::FileIdentity;
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
 
-use super::folders::{Folders, Inode, Placed, is_file, modified_ns, open_dir, place};
+use super::folders::{Folders, Inode, Placed, is_file, modified_ns, open_dir, place, read_up_to};
 use super::{Ended, FileError, Filing};
 
 const PRIVATE_FOLDER: &str = ".farcall";
@@ -74,6 +73,7 @@ impl Filing {
             None => remove(inbox, name),
         };
         if cleared == Cleared::Gone {
+            self.owners().note_cleared(name, taken.id);
             crash::reach(Point::FileRemoved);
         }
         cleared
@@ -121,14 +121,14 @@ impl Kept {
         Some(Self { folder: open_private(&private, TAKEN_FOLDER)? })
     }
 
-    /// The file of a call, if it can be moved to this folder and holds what it held when it was read. Its size and times
-    /// do not tell: after a power cut a file that nobody synced may have both and hold zeros.
-    pub(super) fn file(&self, ended: &Ended, folder: BorrowedFd<'_>) -> Option<File> {
+    /// The file of a call, if it can be moved to a folder on this device and holds what it held when it was read. Its
+    /// size and times do not tell: after a power cut a file that nobody synced may have both and hold zeros.
+    pub(super) fn file(&self, ended: &Ended, device: u64) -> Option<File> {
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let file = File::from(rustix::fs::openat(&self.folder, ended.id.to_string(), flags, Mode::empty()).ok()?);
         let stat = rustix::fs::fstat(&file).ok()?;
         let is_it = (stat.st_dev, stat.st_ino) == (ended.file.device, ended.file.inode) && stat.st_nlink == 1;
-        let is_movable = is_it && is_regular(&stat) && stat.st_dev == rustix::fs::fstat(folder).ok()?.st_dev;
+        let is_movable = is_it && is_regular(&stat) && stat.st_dev == device;
         (is_movable && holds(&file, &ended.request)).then_some(file)
     }
 
@@ -216,8 +216,7 @@ fn is_regular(stat: &Stat) -> bool {
 }
 
 fn holds(file: &File, contents: &[u8]) -> bool {
-    let mut found = Vec::with_capacity(contents.len() + 1);
-    file.take(contents.len() as u64 + 1).read_to_end(&mut found).is_ok() && found == contents
+    read_up_to(file, contents.len() + 1).is_ok_and(|found| found == contents)
 }
 
 fn open_private(at: &OwnedFd, name: &str) -> Option<OwnedFd> {
