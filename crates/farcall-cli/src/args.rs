@@ -2,11 +2,17 @@
 //!
 //! Under the name `kofaf` the program has Kofaf's command line, and is `farcall serve` behind it.
 
+pub(crate) mod client;
+
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use clap::{Parser, Subcommand, ValueEnum};
 
+use self::client::{
+    CANCEL_HELP, CallsArgs, CompletionsArgs, ExplainArgs, GetArgs, ListArgs, ManArgs, RETRY_HELP, UpstreamsArgs,
+    WaitArgs,
+};
 use crate::print::Output;
 use crate::settings::SettingFlags;
 
@@ -16,8 +22,9 @@ Examples:
   farcall init ~/calls              write a commented configuration
   farcall serve ~/calls             execute call files as they are dropped there
   farcall run ~/calls               execute what waits there, then exit
+  farcall list --dir ~/calls        look at its calls; `farcall list --help` says how else
 
-Not available yet: batch, call, get, list, wait, cancel, retry, explain, upstreams, functions, completions, man.";
+Not available yet: batch, call, functions.";
 
 /// Outbound API calls, durable and within every limit.
 #[derive(Debug, Parser)]
@@ -87,6 +94,26 @@ On a terminal it goes on watching after the tour, so that you can drop files of 
     Check(Dir),
     /// Write a commented farcall.yml
     Init(Dir),
+    /// Show a call, its attempts, or its answer
+    Get(GetArgs),
+    /// List calls, newest first
+    List(ListArgs),
+    /// Wait until calls have ended
+    Wait(WaitArgs),
+    /// Cancel calls
+    #[command(after_help = CANCEL_HELP)]
+    Cancel(CallsArgs),
+    /// Make ended calls anew
+    #[command(after_help = RETRY_HELP)]
+    Retry(CallsArgs),
+    /// Say what a call waits for
+    Explain(ExplainArgs),
+    /// List, show, pause, resume and set upstreams
+    Upstreams(UpstreamsArgs),
+    /// Write a shell's completion script
+    Completions(CompletionsArgs),
+    /// Write manual pages
+    Man(ManArgs),
     #[command(flatten)]
     Later(Later),
 }
@@ -112,25 +139,7 @@ pub(crate) enum Later {
     #[command(hide = true)]
     Call(Anything),
     #[command(hide = true)]
-    Get(Anything),
-    #[command(hide = true)]
-    List(Anything),
-    #[command(hide = true)]
-    Wait(Anything),
-    #[command(hide = true)]
-    Cancel(Anything),
-    #[command(hide = true)]
-    Retry(Anything),
-    #[command(hide = true)]
-    Explain(Anything),
-    #[command(hide = true)]
-    Upstreams(Anything),
-    #[command(hide = true)]
     Functions(Anything),
-    #[command(hide = true)]
-    Completions(Anything),
-    #[command(hide = true)]
-    Man(Anything),
 }
 
 /// Whatever stands behind a command.
@@ -171,16 +180,7 @@ impl Later {
         match self {
             Self::Batch(_) => "batch",
             Self::Call(_) => "call",
-            Self::Get(_) => "get",
-            Self::List(_) => "list",
-            Self::Wait(_) => "wait",
-            Self::Cancel(_) => "cancel",
-            Self::Retry(_) => "retry",
-            Self::Explain(_) => "explain",
-            Self::Upstreams(_) => "upstreams",
             Self::Functions(_) => "functions",
-            Self::Completions(_) => "completions",
-            Self::Man(_) => "man",
         }
     }
 }
@@ -223,7 +223,7 @@ mod tests {
     #[test]
     fn later_commands_are_known_with_all_they_will_take() {
         for line in
-            ["farcall batch calls.ndjson --out f", "farcall call -X POST http://localhost", "farcall man --help"]
+            ["farcall batch calls.ndjson --out f", "farcall call -X POST http://localhost", "farcall functions --help"]
         {
             let invocation = parse(line).expect("it is known");
             let Command::Later(later) = invocation.command else { panic!("{line} is available") };
@@ -234,7 +234,7 @@ mod tests {
     #[test]
     fn every_later_command_is_named_in_the_help() {
         let names = Args::command().get_subcommands().filter(|command| command.is_hide_set()).count();
-        assert_eq!(names, 12);
+        assert_eq!(names, 3);
         for command in Args::command().get_subcommands().filter(|command| command.is_hide_set()) {
             assert!(EXAMPLES.contains(command.get_name()), "{}", command.get_name());
         }

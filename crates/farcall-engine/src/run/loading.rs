@@ -55,7 +55,7 @@ async fn load(unread: &[Unread]) -> Vec<Option<Kept>> {
 
 fn read(reader: &mut dyn Reader, ids: &[CallId], config: &Config) -> Vec<Option<Kept>> {
     let Ok(stored) = reader.requests(ids) else { return Vec::new() };
-    let understood = stored.into_iter().map(|stored| {
+    let understood = stored.found.into_iter().map(|stored| {
         let stored = stored?;
         let document = document::parse(&stored.document, &Routing::from(config)).ok()?;
         Some(Kept { document, via: stored.via })
