@@ -65,7 +65,7 @@ pub(super) fn look(inbox: BorrowedFd<'_>, name: &[u8], bytes_max: u64) -> Look {
         },
         Err(error) => Err(error),
     };
-    let read = opened.and_then(|fd| read(File::from(fd), bytes_max));
+    let read = opened.and_then(|fd| read(&File::from(fd), bytes_max));
     match read {
         Ok(look) => look,
         Err(Errno::NOENT) => Look::Gone,
@@ -76,8 +76,8 @@ pub(super) fn look(inbox: BorrowedFd<'_>, name: &[u8], bytes_max: u64) -> Look {
     }
 }
 
-fn read(file: File, bytes_max: u64) -> Result<Look, Errno> {
-    let before = rustix::fs::fstat(&file)?;
+fn read(file: &File, bytes_max: u64) -> Result<Look, Errno> {
+    let before = rustix::fs::fstat(file)?;
     if let Some(oddity) = oddity(&before) {
         return Ok(Look::Odd(oddity));
     }
@@ -85,8 +85,8 @@ fn read(file: File, bytes_max: u64) -> Result<Look, Errno> {
     if stamp.size > bytes_max {
         return Ok(Look::TooLarge(stamp));
     }
-    let bytes = read_up_to(&file, usize::try_from(stamp.size).unwrap_or(usize::MAX - 1) + 1)?;
-    let is_same = bytes.len() as u64 == stamp.size && Stamp::of(&rustix::fs::fstat(&file)?) == stamp;
+    let bytes = read_up_to(file, usize::try_from(stamp.size).unwrap_or(usize::MAX - 1) + 1)?;
+    let is_same = bytes.len() as u64 == stamp.size && Stamp::of(&rustix::fs::fstat(file)?) == stamp;
     Ok(if is_same { Look::Read(stamp, bytes.into()) } else { Look::Changing })
 }
 
