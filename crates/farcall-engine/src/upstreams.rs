@@ -31,7 +31,7 @@ const REDIRECTED_TO_MAX: usize = 10_000;
 /// One upstream.
 #[derive(Debug)]
 pub(crate) struct Known {
-    pub(crate) reference: UpstreamRef,
+    pub(crate) reference: Arc<UpstreamRef>,
     pub(crate) serves: Serves,
     pub(crate) settings: Arc<Upstream>,
     pub(crate) transport: Arc<Transport>,
@@ -134,7 +134,7 @@ impl Upstreams {
         }
         self.by_reference.insert(reference.clone(), id);
         let (transport, serves) = (Arc::new(transport), Serves::Calls);
-        let known = Known { reference: reference.clone(), serves, settings, transport };
+        let known = Known { reference: Arc::new(reference.clone()), serves, settings, transport };
         self.by_id.insert(id, known);
         // Only now: a callback may go to this very upstream, or to one whose callbacks come back here.
         self.set_callbacks(id, making)?;

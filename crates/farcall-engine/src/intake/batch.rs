@@ -80,7 +80,7 @@ impl Inbox {
                     }
                     Look::Gone => self.ledger.forget(name),
                     Look::Odd(_) | Look::Changing | Look::Failed(_) => {
-                        self.ledger.look_again(name, clock::now().instant, RETRY_DELAY);
+                        self.ledger.look_again(name, clock::instant(), RETRY_DELAY);
                     }
                 }
             }
@@ -91,7 +91,7 @@ impl Inbox {
     fn look_at(&mut self, names: &[Name]) -> Vec<Candidate> {
         let config = self.settings.config.now();
         let routing = Routing::from(&*config);
-        let now = clock::now().instant;
+        let now = clock::instant();
         let mut candidates = Vec::with_capacity(names.len());
         let mut bytes_read = 0;
         for name in names {
@@ -147,17 +147,17 @@ impl Inbox {
             return false;
         };
         if let Cleared::Stuck(_) = self.filing.clear_stuck(folder.as_fd(), name, inode) {
-            self.ledger.look_again(name, clock::now().instant, self.settings.rescan_interval);
+            self.ledger.look_again(name, clock::instant(), self.settings.rescan_interval);
         } else {
             self.filing.stuck().remove(&inode);
-            self.ledger.look_again(name, clock::now().instant, Duration::ZERO);
+            self.ledger.look_again(name, clock::instant(), Duration::ZERO);
         }
         true
     }
 
     pub(super) fn reject(&mut self, files: &[(FileIdentity, Rejection)]) {
         let batch: Vec<Rejected<'_>> = files.iter().map(|(file, rejection)| Rejected { file, rejection }).collect();
-        let now = clock::now().instant;
+        let now = clock::instant();
         for ((file, rejection), outcome) in files.iter().zip(self.filing.reject(&batch)) {
             let name = file.name.escape_ascii();
             match outcome {

@@ -73,7 +73,7 @@ impl Inbox {
         self.status.is_refused = verdicts.contains(&Verdict::Refused);
         let mut taken = Vec::with_capacity(files.len());
         let mut rejected = Vec::new();
-        let now = clock::now().instant;
+        let now = clock::instant();
         for ((file, bytes), verdict) in files.iter().zip(verdicts) {
             match verdict {
                 Verdict::Taken(id) | Verdict::Known(id) => {
@@ -100,7 +100,7 @@ impl Inbox {
         if let Err(error) = self.filing.make_way(&names) {
             warn!(%error, "earlier files could not be moved aside; trying again when the responses are filed");
         }
-        let now = clock::now().instant;
+        let now = clock::instant();
         for (taken, cleared) in taken.iter().zip(self.filing.clear(folder.as_fd(), taken)) {
             let file = &taken.file;
             match cleared {

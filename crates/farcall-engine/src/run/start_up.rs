@@ -15,10 +15,12 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::task::TaskTracker;
 
 use super::announce::{Announcer, SpaceAnnouncer};
+use super::attempts::Surroundings;
 use super::damage::DamagedCalls;
 use super::documents::Documents;
 use super::pending::Pending;
 use super::recover::{self, Clocks, Rebuilt};
+use super::runners::Runners;
 use super::storage::Storage;
 use super::{Message, Run, Stats};
 use crate::clock;
@@ -92,21 +94,18 @@ pub(crate) fn start(mut store: Box<dyn Store>, options: Options) -> Result<Start
     let spawner = Arc::new(Spawner::new(options.launcher).map_err(no_thread("start the spawning thread"))?);
     let damaged = DamagedCalls::met(recovery.damaged);
     let first = first_snapshot(&dispatcher, recovery.unfiled.len(), damaged.live());
-    let (unfiled, (snapshots, watched)) = (first.unfiled, watch::channel(first));
-    let last_overview = Arc::new(OnceLock::new());
-    let handle = Handle {
+    let (unfiled, (snapshots, _)) = (first.unfiled, watch::channel(first));
+    let around = Surroundings {
+        directory: options.directory,
+        filing: Arc::clone(&filing),
+        config: Arc::clone(&config),
+        reads,
         messages: sender.clone(),
-        snapshots: watched,
-        reads: Arc::clone(&reads),
-        config: live.clone(),
-        last_overview: Arc::clone(&last_overview),
-        inbox: None,
-        inbox_waker: None,
     };
     let run = Run {
         config,
         live,
-        directory: options.directory,
+        around: Arc::new(around),
         dispatcher,
         journal,
         storage: Storage::default(),
@@ -114,11 +113,10 @@ pub(crate) fn start(mut store: Box<dyn Store>, options: Options) -> Result<Start
         messages,
         sender,
         snapshots,
-        last_overview,
+        last_overview: Arc::new(OnceLock::new()),
         upstreams,
         steady,
         reader,
-        reads,
         load_reads,
         prune_reads,
         spawner,
@@ -126,6 +124,7 @@ pub(crate) fn start(mut store: Box<dyn Store>, options: Options) -> Result<Start
         filing_queue,
         keeper,
         tasks: TaskTracker::new(),
+        runners: Runners::default(),
         rng,
         documents: Documents::default(),
         own_callbacks,
@@ -140,7 +139,19 @@ pub(crate) fn start(mut store: Box<dyn Store>, options: Options) -> Result<Start
         drains_until: None,
         store_failure: None,
     };
-    Ok(Started { run, handle, filing })
+    Ok(Started { handle: handle_to(&run), run, filing })
+}
+
+fn handle_to(run: &Run) -> Handle {
+    Handle {
+        messages: run.sender.clone(),
+        snapshots: run.snapshots.subscribe(),
+        reads: Arc::clone(&run.around.reads),
+        config: run.live.clone(),
+        last_overview: Arc::clone(&run.last_overview),
+        inbox: None,
+        inbox_waker: None,
+    }
 }
 
 fn no_thread(what: &'static str) -> impl FnOnce(std::io::Error) -> StartError {
