@@ -43,7 +43,7 @@ impl Inbox {
     pub(super) fn handle(&mut self, names: &[Name]) {
         self.casualties.begin(names);
         let mut offered = Vec::new();
-        if !matches!(names, [name] if self.gives_up(name)) {
+        if self.clear_leftovers(names) && !matches!(names, [name] if self.gives_up(name)) {
             let candidates = self.look_at(names);
             // Whoever was writing while we read is known before anything is decided.
             self.note_changes();

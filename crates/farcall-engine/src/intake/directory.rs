@@ -17,6 +17,7 @@ use tracing::warn;
 
 use super::casualties::Casualties;
 use super::ledger::{Ledger, Name};
+use super::leftovers::Leftovers;
 use super::look;
 use super::offered::Offered;
 use super::watch::{Notice, Watch};
@@ -38,6 +39,7 @@ pub(super) struct Owner {
     pub(super) publish: watched::Sender<Status>,
     pub(super) control: Arc<Control>,
     pub(super) casualties: Arc<Casualties>,
+    pub(super) leftovers: Leftovers,
 }
 
 pub(super) struct Inbox {
@@ -47,6 +49,7 @@ pub(super) struct Inbox {
     publish: watched::Sender<Status>,
     control: Arc<Control>,
     pub(super) casualties: Arc<Casualties>,
+    pub(super) leftovers: Leftovers,
     pub(super) ledger: Ledger,
     /// What the engine has not answered yet.
     pub(super) offered: Option<Offered>,
@@ -66,7 +69,7 @@ pub(super) struct Inbox {
 
 impl Inbox {
     pub(super) fn new(owner: Owner) -> Self {
-        let Owner { settings, filing, offers, publish, control, casualties } = owner;
+        let Owner { settings, filing, offers, publish, control, casualties, leftovers } = owner;
         // What an earlier one counted, before it broke down.
         let Status { answered, taken, rejected, .. } = *publish.borrow();
         let status = Status { answered, taken, rejected, ..Status::default() };
@@ -78,6 +81,7 @@ impl Inbox {
             publish,
             control,
             casualties,
+            leftovers,
             offered: None,
             folder: None,
             watch: None,
@@ -98,6 +102,7 @@ impl Inbox {
             self.ledger.settle_within(self.settings.config.now().inbox.settle, now.instant);
             self.begin_scan_if_due(now.instant);
             self.note_changes();
+            self.end_leftovers();
             let names = self.next_names(now.instant);
             if names.is_empty() {
                 if !self.finish_offered() {

@@ -146,6 +146,11 @@ impl Ledger {
         self.entries.len() + self.offered.iter().filter(|name| !self.entries.contains_key(*name)).count()
     }
 
+    /// The names that wait, but for those that were offered.
+    pub(super) fn names_not_offered(&self) -> Vec<Name> {
+        self.entries.keys().filter(|name| !self.offered.contains(*name)).map(Arc::clone).collect()
+    }
+
     /// The engine is offered this file. What is noted of its name meanwhile concerns what is decided when the answer has
     /// come: the file is taken or left, as it is then.
     pub(super) fn offer(&mut self, name: Name) {

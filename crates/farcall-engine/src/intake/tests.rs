@@ -39,7 +39,7 @@ impl Bench {
         };
         let (sender, offers) = mpsc::channel(1);
         let filing = Arc::new(Filing::new(dir.path(), 1));
-        let intake = Intake::spawn(settings, filing, sender).expect("a thread can be started");
+        let intake = Intake::spawn(settings, filing, sender, None).expect("a thread can be started");
         Self { dir, intake, offers, taken: 0 }
     }
 
@@ -314,7 +314,8 @@ async fn a_replaced_directory_is_watched_again() {
     let dir = bench.path("inbox");
     let settings = Settings { dir: dir.clone(), rescan_interval: Duration::from_millis(20), config: Live::default() };
     let (sender, offers) = mpsc::channel(1);
-    let intake = Intake::spawn(settings, Arc::new(Filing::new(&dir, 1)), sender).expect("a thread can be started");
+    let intake =
+        Intake::spawn(settings, Arc::new(Filing::new(&dir, 1)), sender, None).expect("a thread can be started");
     let outer = std::mem::replace(&mut bench.intake, intake);
     let outer_offers = std::mem::replace(&mut bench.offers, offers);
     drop_in(&dir, "a.json", CALL);

@@ -92,20 +92,6 @@ impl Folders {
         Ok(Self { inbox, requests, responses, rejected, had_no_rejected: OnceCell::new() })
     }
 
-    /// The names in the inbox that call files have.
-    pub(super) fn inbox_names(&self) -> Result<Vec<Vec<u8>>, FileError> {
-        let failed = FileError::of("read the inbox", ".");
-        let mut names = Vec::new();
-        for entry in Dir::read_from(&self.inbox).map_err(failed)? {
-            let entry = entry.map_err(failed)?;
-            let name = entry.file_name().to_bytes();
-            if name.ends_with(b".json") {
-                names.push(name.to_vec());
-            }
-        }
-        Ok(names)
-    }
-
     /// Makes it durable which files are in the inbox.
     pub(super) fn sync_inbox(&self) -> Result<(), FileError> {
         rustix::fs::fsync(&self.inbox).map_err(FileError::of("sync the inbox", "."))
@@ -243,8 +229,14 @@ impl Folders {
         }
     }
 
-    /// Removes the files whose names the condition holds for.
-    pub(super) fn sweep(&self, is_leftover: impl Fn(&[u8]) -> bool) -> Result<(), FileError> {
+    /// Removes the files whose names the condition holds for; asks after every so many names whether to go on.
+    pub(super) fn sweep(
+        &self,
+        is_leftover: impl Fn(&[u8]) -> bool,
+        names: usize,
+        mut goes_on: impl FnMut() -> bool,
+    ) -> Result<(), FileError> {
+        let mut read = 0_usize;
         for folder in Folder::ALL {
             let failed = FileError::of("sweep leftovers", folder.name());
             for entry in Dir::read_from(self.fd(folder)).map_err(failed)? {
@@ -252,6 +244,10 @@ impl Folders {
                 let name = entry.file_name().to_bytes();
                 if is_leftover(name) {
                     rustix::fs::unlinkat(self.fd(folder), name, AtFlags::empty()).map_err(failed)?;
+                }
+                read += 1;
+                if read.is_multiple_of(names) && !goes_on() {
+                    return Ok(());
                 }
             }
         }
@@ -289,9 +285,10 @@ pub(crate) fn read_up_to(file: &File, bytes_max: usize) -> Result<Vec<u8>, Errno
     Ok(bytes)
 }
 
-/// Whether this is the very file, unchanged since it was looked at.
+/// Whether what has a file's name is the very file, unchanged since it was looked at. The device does not count: a reboot
+/// may number the disks anew, and what lay in a folder lies there still.
 pub(crate) fn is_file(stat: &Stat, file: &FileIdentity) -> bool {
-    stat.st_dev == file.device && stat.st_ino == file.inode && changed_ns(stat) == file.changed_ns
+    stat.st_ino == file.inode && changed_ns(stat) == file.changed_ns
 }
 
 /// A file's device and its number there.

@@ -60,14 +60,13 @@ impl Filing {
 
     pub(super) fn clear_one(&self, inbox: BorrowedFd<'_>, taken: &Taken, kept: Option<&Kept>) -> Cleared {
         let name = &*taken.file.name;
-        match rustix::fs::statat(inbox, name, AtFlags::SYMLINK_NOFOLLOW) {
-            Ok(stat) if is_unchanged(inbox, &stat, taken) => {}
+        let inode = match rustix::fs::statat(inbox, name, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(stat) if is_unchanged(inbox, &stat, taken) => (stat.st_dev, stat.st_ino),
             Ok(_) => return Cleared::Changed,
             Err(Errno::NOENT) => return Cleared::Gone,
             Err(error) => return Cleared::Stuck(error),
-        }
+        };
         let is_unfiled = self.owners().is_unfiled(name, taken.id);
-        let inode = (taken.file.device, taken.file.inode);
         let cleared = match kept {
             Some(kept) => kept.take((inbox, name), inode, is_unfiled.then_some(taken.id), self.temporary()),
             None => remove(inbox, name),
@@ -94,14 +93,9 @@ impl Filing {
     /// When the folders cannot be used.
     pub fn clear_inbox<'f>(&self, files: impl IntoIterator<Item = &'f FileIdentity>) -> Result<(), FileError> {
         let folders = Folders::open(&self.dir)?;
-        let failed = |source| FileError { action: "look at it", folder: ".", source };
-        let device = rustix::fs::fstat(folders.inbox()).map_err(failed)?.st_dev;
         for file in files {
-            // A reboot may number the disks anew: what lay in this folder lies there still, on whatever device it is.
-            let renumbered = FileIdentity { device, ..file.clone() };
             let found = rustix::fs::statat(folders.inbox(), &*file.name, AtFlags::SYMLINK_NOFOLLOW);
-            let found = found.ok().filter(|stat| is_file(stat, file) || is_file(stat, &renumbered));
-            let Some(stat) = found else { continue };
+            let Some(stat) = found.ok().filter(|stat| is_file(stat, file)) else { continue };
             let inode = (stat.st_dev, stat.st_ino);
             if let Cleared::Stuck(error) = self.clear_stuck(folders.inbox(), &file.name, inode) {
                 let name = file.name.escape_ascii();
