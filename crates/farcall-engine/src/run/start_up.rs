@@ -18,6 +18,7 @@ use super::announce::{Announcer, SpaceAnnouncer};
 use super::attempts::Surroundings;
 use super::damage::DamagedCalls;
 use super::documents::Documents;
+use super::news::News;
 use super::pending::Pending;
 use super::recover::{self, Clocks, Rebuilt};
 use super::runners::Runners;
@@ -103,12 +104,13 @@ pub(crate) fn start(mut store: Box<dyn Store>, options: Options) -> Result<Start
         filing: Arc::clone(&filing),
         config: Arc::clone(&config),
         reads,
-        messages: sender.clone(),
+        news: Arc::new(News::new(journal.writing().clone())),
     };
     let run = Run {
         config,
         live,
         around: Arc::new(around),
+        heard: Vec::new(),
         dispatcher,
         journal,
         storage: Storage::default(),
