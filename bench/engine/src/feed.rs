@@ -109,6 +109,14 @@ impl Calls {
         let text = format!(r#"{{"url":"http://{upstream}/bulk?n={number}","method":"POST","body":{body}}}"#);
         let bytes = Bytes::from(text);
         let document = Box::new(parse(&bytes, &Routing::from(handle.config().as_ref()))?);
-        Ok(Submission { document, bytes, source: Source::Bulk, via: Via::Tcp, file: None, scope: String::new() })
+        Ok(Submission {
+            document,
+            bytes,
+            source: Source::Bulk,
+            via: Via::Tcp,
+            file: None,
+            scope: String::new(),
+            id: None,
+        })
     }
 }

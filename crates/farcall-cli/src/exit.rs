@@ -15,6 +15,8 @@ pub(crate) enum Exit {
     CallFailed,
     /// Usage, configuration, or an address that is in use.
     Usage,
+    /// What is there contradicts what was asked for.
+    Conflict,
     /// The data directory is in use or cannot be used.
     Directory,
     /// Stopped by a signal before it was done.
@@ -40,6 +42,7 @@ impl Exit {
             Self::Ok => 0,
             Self::CallFailed => 1,
             Self::Usage => 2,
+            Self::Conflict => 4,
             Self::Directory => 7,
             Self::Interrupted => 130,
         }

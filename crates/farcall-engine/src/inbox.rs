@@ -67,6 +67,7 @@ fn submission(Found { file, bytes, document }: Found) -> Submission {
         via: Via::User,
         file: Some(file),
         scope: String::new(),
+        id: None,
     }
 }
 

@@ -49,8 +49,6 @@ fn help_and_version_go_to_stdout_and_exit_0() -> Outcome {
 #[test]
 fn every_command_of_the_contract_is_known() -> Outcome {
     for line in [
-        "batch calls.ndjson --out results",
-        "batch -",
         "call POST https://example.com -d x",
         "get call_1",
         "list --state failed",

@@ -37,7 +37,7 @@ use farcall_core::steady::SteadyClock;
 use farcall_core::time::Instant;
 use farcall_crash::{self as crash, Point};
 use farcall_store::port::{CommitError, Reader};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{broadcast, mpsc, watch};
 use tokio_util::task::TaskTracker;
 
 pub(crate) use casualty::survived;
@@ -87,6 +87,8 @@ pub(crate) struct Run {
     messages: mpsc::Receiver<Message>,
     sender: mpsc::Sender<Message>,
     snapshots: watch::Sender<Snapshot>,
+    /// Whoever waits for ends is told of each, once it is durable.
+    ends: broadcast::Sender<CallId>,
     /// For handles that outlive the loop.
     last_overview: Arc<OnceLock<Overview>>,
     upstreams: Upstreams,
@@ -291,6 +293,8 @@ impl Run {
     fn ended(&mut self, call: CallId, has_file: bool) {
         self.documents.forget(call);
         self.own_callbacks.forget(call);
+        // Mostly nobody waits.
+        let _ = self.ends.send(call);
         if has_file {
             self.filing_queue.push(call);
         }

@@ -11,7 +11,7 @@ use farcall_core::time::Now;
 use farcall_crash::{self as crash, Point};
 use farcall_store::port::{ReadError, Reader, Store};
 use farcall_store::record::Recovery;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{broadcast, mpsc, watch};
 use tokio_util::task::TaskTracker;
 
 use super::announce::{Announcer, SpaceAnnouncer};
@@ -34,6 +34,8 @@ use crate::upstreams::UpstreamError;
 
 /// Messages that may wait for the loop.
 const MESSAGES_MAX: usize = 4_096;
+/// Ends that may wait for whoever is told of them; who lags behind looks calls up.
+const ENDS_MAX: usize = 16_384;
 /// Readers for everybody but the loop and the filer.
 const READERS: usize = 3;
 
@@ -82,23 +84,22 @@ pub(crate) fn start(mut store: Box<dyn Store>, options: Options) -> Result<Start
     let (live, config) = (Live::new(Arc::clone(&options.config)), options.config);
     let Rebuilt { dispatcher, upstreams, own_callbacks } =
         recover::rebuild(&recovery, &config, reader.as_mut(), Clocks { now, steady }, rng.u64(..))?;
-
     let reads = |count| Ok::<_, ReadError>(Arc::new(Reads::new(readers(store.as_ref(), count)?, live.clone(), steady)));
     let (reads, load_reads, prune_reads) = (reads(READERS)?, reads(1)?, reads(1)?);
     let (sender, messages) = mpsc::channel(MESSAGES_MAX);
     let filing_queue = filing_queue(&filing, store.reader()?, &sender, &recovery)?;
     let keeper = keeper(&filing, store.reader()?, &live, steady)?;
     let journal = Journal::start(store, sender.clone()).map_err(no_thread("start the store's thread"))?;
-    let spawner = Arc::new(Spawner::new(options.launcher).map_err(no_thread("start the spawning thread"))?);
-    let damaged = DamagedCalls::met(recovery.damaged);
+    let (spawner, damaged) = (spawner(options.launcher)?, DamagedCalls::met(recovery.damaged));
     let first = first_snapshot(&dispatcher, recovery.unfiled.len(), damaged.live());
     let (unfiled, (snapshots, watched)) = (first.unfiled, watch::channel(first));
-    let last_overview = Arc::new(OnceLock::new());
+    let (ends, last_overview) = (broadcast::Sender::new(ENDS_MAX), Arc::new(OnceLock::new()));
     let handle = Handle {
         messages: sender.clone(),
         snapshots: watched,
         reads: Arc::clone(&reads),
         config: live.clone(),
+        ends: ends.downgrade(),
         last_overview: Arc::clone(&last_overview),
         inbox: None,
         inbox_waker: None,
@@ -114,6 +115,7 @@ pub(crate) fn start(mut store: Box<dyn Store>, options: Options) -> Result<Start
         messages,
         sender,
         snapshots,
+        ends,
         last_overview,
         upstreams,
         steady,
@@ -145,6 +147,10 @@ pub(crate) fn start(mut store: Box<dyn Store>, options: Options) -> Result<Start
 
 fn no_thread(what: &'static str) -> impl FnOnce(std::io::Error) -> StartError {
     move |source| StartError::Io { what, source }
+}
+
+fn spawner(launcher: PathBuf) -> Result<Arc<Spawner>, StartError> {
+    Spawner::new(launcher).map(Arc::new).map_err(no_thread("start the spawning thread"))
 }
 
 fn first_snapshot(dispatcher: &Dispatcher, unfiled: usize, damaged: u64) -> Snapshot {

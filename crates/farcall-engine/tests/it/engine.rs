@@ -89,7 +89,7 @@ async fn a_broken_file_is_rejected_with_its_place() -> Outcome {
 fn submission(text: &str, config: &Config) -> Result<Submission, Box<dyn std::error::Error>> {
     let bytes = bytes::Bytes::from(text.to_owned());
     let document = Box::new(parse(&bytes, &Routing::from(config))?);
-    Ok(Submission { document, bytes, source: Source::Bulk, via: Via::User, file: None, scope: String::new() })
+    Ok(Submission { document, bytes, source: Source::Bulk, via: Via::User, file: None, scope: String::new(), id: None })
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

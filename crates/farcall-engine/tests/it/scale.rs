@@ -231,7 +231,15 @@ async fn all_end(limits: &str, text: impl Fn(u32, &Upstream) -> String, ends: &[
         let submission = |&n: &u32| -> Result<Submission, Box<dyn std::error::Error>> {
             let bytes = Bytes::from(text(n, &upstream));
             let document = Box::new(parse(&bytes, &Routing::from(config.as_ref()))?);
-            Ok(Submission { document, bytes, source: Source::Bulk, via: Via::User, file: None, scope: String::new() })
+            Ok(Submission {
+                document,
+                bytes,
+                source: Source::Bulk,
+                via: Via::User,
+                file: None,
+                scope: String::new(),
+                id: None,
+            })
         };
         let answers = handle.submit_many(batch.iter().map(submission).collect::<Result<_, _>>()?).await;
         assert!(answers.iter().all(Result::is_ok));

@@ -16,7 +16,9 @@ async fn submit(handle: &Handle, url: &impl std::fmt::Display) -> Result<farcall
     let bytes = Bytes::from(format!(r#"{{"url": "{url}", "method": "POST"}}"#));
     let document = Box::new(parse(&bytes, &Routing::from(handle.config().as_ref())).expect("a valid call"));
     let source = Source::Api;
-    handle.submit(Submission { document, bytes, source, via: Via::User, file: None, scope: String::new() }).await
+    handle
+        .submit(Submission { document, bytes, source, via: Via::User, file: None, scope: String::new(), id: None })
+        .await
 }
 
 async fn health(handle: &Handle, wanted: StoreHealth) {

@@ -44,6 +44,7 @@ async fn accept(State(face): State<Arc<Face>>, request: Request<Body>) -> Result
             via: parts.extensions.get().copied().unwrap_or(Via::Tcp),
             file: None,
             scope: parts.extensions.get::<Scope>().cloned().unwrap_or_default().0,
+            id: None,
         })
         .await?;
     Ok(answer(&face, accepted).await)
