@@ -3,6 +3,7 @@
 //! Under the name `kofaf` the program has Kofaf's command line, and is `farcall serve` behind it.
 
 pub(crate) mod batch;
+pub(crate) mod client;
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -10,6 +11,10 @@ use std::path::{Path, PathBuf};
 use clap::{Parser, Subcommand, ValueEnum};
 
 use self::batch::{BATCH_HELP, BatchArgs};
+use self::client::{
+    CANCEL_HELP, CallsArgs, CompletionsArgs, ExplainArgs, GetArgs, ListArgs, ManArgs, RETRY_HELP, UpstreamsArgs,
+    WaitArgs,
+};
 use crate::print::Output;
 use crate::settings::SettingFlags;
 
@@ -20,8 +25,9 @@ Examples:
   farcall serve ~/calls             execute call files as they are dropped there
   farcall run ~/calls               execute what waits there, then exit
   farcall batch calls.ndjson --out results.ndjson
+  farcall list --dir ~/calls        look at its calls; `farcall list --help` says how else
 
-Not available yet: call, get, list, wait, cancel, retry, explain, upstreams, functions, completions, man.";
+Not available yet: call, functions.";
 
 /// Outbound API calls, durable and within every limit.
 #[derive(Debug, Parser)]
@@ -94,6 +100,26 @@ On a terminal it goes on watching after the tour, so that you can drop files of 
     Check(Dir),
     /// Write a commented farcall.yml
     Init(Dir),
+    /// Show a call, its attempts, or its answer
+    Get(GetArgs),
+    /// List calls, newest first
+    List(ListArgs),
+    /// Wait until calls have ended
+    Wait(WaitArgs),
+    /// Cancel calls
+    #[command(after_help = CANCEL_HELP)]
+    Cancel(CallsArgs),
+    /// Make ended calls anew
+    #[command(after_help = RETRY_HELP)]
+    Retry(CallsArgs),
+    /// Say what a call waits for
+    Explain(ExplainArgs),
+    /// List, show, pause, resume and set upstreams
+    Upstreams(UpstreamsArgs),
+    /// Write a shell's completion script
+    Completions(CompletionsArgs),
+    /// Write manual pages
+    Man(ManArgs),
     #[command(flatten)]
     Later(Later),
 }
@@ -117,25 +143,7 @@ pub(crate) enum Later {
     #[command(hide = true)]
     Call(Anything),
     #[command(hide = true)]
-    Get(Anything),
-    #[command(hide = true)]
-    List(Anything),
-    #[command(hide = true)]
-    Wait(Anything),
-    #[command(hide = true)]
-    Cancel(Anything),
-    #[command(hide = true)]
-    Retry(Anything),
-    #[command(hide = true)]
-    Explain(Anything),
-    #[command(hide = true)]
-    Upstreams(Anything),
-    #[command(hide = true)]
     Functions(Anything),
-    #[command(hide = true)]
-    Completions(Anything),
-    #[command(hide = true)]
-    Man(Anything),
 }
 
 /// Whatever stands behind a command.
@@ -175,16 +183,7 @@ impl Later {
     pub(crate) const fn name(&self) -> &'static str {
         match self {
             Self::Call(_) => "call",
-            Self::Get(_) => "get",
-            Self::List(_) => "list",
-            Self::Wait(_) => "wait",
-            Self::Cancel(_) => "cancel",
-            Self::Retry(_) => "retry",
-            Self::Explain(_) => "explain",
-            Self::Upstreams(_) => "upstreams",
             Self::Functions(_) => "functions",
-            Self::Completions(_) => "completions",
-            Self::Man(_) => "man",
         }
     }
 }
@@ -226,7 +225,7 @@ mod tests {
 
     #[test]
     fn later_commands_are_known_with_all_they_will_take() {
-        for line in ["farcall functions list", "farcall call -X POST http://localhost", "farcall man --help"] {
+        for line in ["farcall call -X POST http://localhost", "farcall functions --help"] {
             let invocation = parse(line).expect("it is known");
             let Command::Later(later) = invocation.command else { panic!("{line} is available") };
             assert_eq!(Some(later.name()), line.split(' ').nth(1));
@@ -236,7 +235,7 @@ mod tests {
     #[test]
     fn every_later_command_is_named_in_the_help() {
         let names = Args::command().get_subcommands().filter(|command| command.is_hide_set()).count();
-        assert_eq!(names, 11);
+        assert_eq!(names, 2);
         for command in Args::command().get_subcommands().filter(|command| command.is_hide_set()) {
             assert!(EXAMPLES.contains(command.get_name()), "{}", command.get_name());
         }

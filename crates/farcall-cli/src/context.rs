@@ -57,6 +57,21 @@ impl Context {
         config::load(dir, &options)
     }
 
+    /// For commands that neither read a configuration nor start anything: what they cannot heed they refuse.
+    ///
+    /// # Errors
+    /// When a setting or a configuration file was given on the command line.
+    pub(crate) fn refuse_settings(&self, command: &str) -> Result<(), Failure> {
+        let config = self.global.config.is_some().then_some("--config");
+        let setting = self.global.settings.given.first().map(|setting| setting.origin.as_str());
+        match config.or(setting) {
+            Some(flag) => {
+                Err(Failure::usage(format!("{flag} is for those who start a server; {command} has no use for it")))
+            }
+            None => Ok(()),
+        }
+    }
+
     /// The form of results.
     pub(crate) fn output(&self) -> Output {
         self.screen.output(self.global.output)

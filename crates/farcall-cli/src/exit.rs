@@ -13,10 +13,16 @@ pub(crate) enum Exit {
     Ok,
     /// A call ended otherwise than `succeeded` or `cancelled`, or a file was rejected.
     CallFailed,
-    /// Usage, configuration, or an address that is in use.
+    /// Usage, configuration, refused access, or an address that is in use.
     Usage,
-    /// What is there contradicts what was asked for.
+    /// No such call, upstream or the like.
+    NotFound,
+    /// What is asked for contradicts how things stand, as cancelling what has ended.
     Conflict,
+    /// What was waited for did not come in time.
+    TimedOut,
+    /// No server answers, or the one that does cannot serve now.
+    Unreachable,
     /// The data directory is in use or cannot be used.
     Directory,
     /// Stopped by a signal before it was done.
@@ -42,7 +48,10 @@ impl Exit {
             Self::Ok => 0,
             Self::CallFailed => 1,
             Self::Usage => 2,
+            Self::NotFound => 3,
             Self::Conflict => 4,
+            Self::TimedOut => 5,
+            Self::Unreachable => 6,
             Self::Directory => 7,
             Self::Interrupted => 130,
         }

@@ -2,11 +2,15 @@
 //!
 //! A reader that has gone away is no failure of ours: output to a closed pipe is dropped.
 
+mod json;
+pub(crate) mod records;
+
+use std::borrow::Cow;
 use std::fmt::Display;
 use std::io::{self, IsTerminal, Write};
 
 use clap::ValueEnum;
-use comfy_table::{Attribute, Cell, CellAlignment, ContentArrangement, Table, presets};
+use comfy_table::{Attribute, Cell, CellAlignment, Color, ColumnConstraint, ContentArrangement, Table, presets};
 use serde_json::Value;
 
 use crate::settings::Environment;
@@ -65,6 +69,11 @@ impl Screen {
         let _ = writeln!(io::stdout(), "{line}");
     }
 
+    /// Prints a part of a result, which has no end of its own.
+    pub(crate) fn part(&self, text: impl Display) {
+        let _ = write!(io::stdout(), "{text}");
+    }
+
     /// Tells a person something.
     pub(crate) fn tell(&self, line: impl Display) {
         let _ = writeln!(io::stderr(), "{line}");
@@ -78,23 +87,98 @@ impl Screen {
         }
     }
 
-    /// A table that fits the terminal; the first column is text, the others are numbers.
-    pub(crate) fn table(&self, header: &[&str], rows: impl IntoIterator<Item = Vec<String>>) {
+    /// A table that fits the terminal.
+    pub(crate) fn table(&self, columns: &[Column], rows: impl IntoIterator<Item = Vec<String>>) {
         let mut table = Table::new();
         table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Dynamic);
         if !self.stdout_has_color() {
             table.force_no_tty();
         }
-        table.set_header(header.iter().map(|name| Cell::new(name).add_attribute(Attribute::Bold)));
+        table.set_header(columns.iter().map(|column| Cell::new(column.name).add_attribute(Attribute::Bold)));
         for row in rows {
-            table.add_row(row);
+            table.add_row(row.iter().map(|text| cell(text)).collect::<Vec<_>>());
         }
-        for column in table.column_iter_mut().skip(1) {
-            column.set_cell_alignment(CellAlignment::Right);
+        for (column, own) in table.column_iter_mut().zip(columns) {
+            match own.kind {
+                Kind::Text => {}
+                Kind::Id => drop(column.set_constraint(ColumnConstraint::ContentWidth)),
+                Kind::Number => column.set_cell_alignment(CellAlignment::Right),
+            }
         }
         for line in table.to_string().lines() {
             self.result(line.trim_end());
         }
+    }
+
+    /// Names and values below each other.
+    pub(crate) fn fields(&self, fields: &[(String, String)]) {
+        let width = fields.iter().map(|(name, _)| name.chars().count()).max().unwrap_or(0);
+        let (bold, plain) = if self.stdout_has_color() { ("\u{1b}[1m", "\u{1b}[0m") } else { ("", "") };
+        for (name, value) in fields {
+            let name = visible(name);
+            self.result(format_args!("{bold}{name:width$}{plain}  {}", visible(value)));
+        }
+    }
+
+    /// Prints bytes as they are.
+    ///
+    /// # Errors
+    /// When they cannot be written, for another reason than that nobody reads them.
+    pub(crate) fn bytes(&self, bytes: &[u8]) -> io::Result<()> {
+        let mut stdout = io::stdout();
+        match stdout.write_all(bytes).and_then(|()| stdout.flush()) {
+            Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// What others wrote, as it may be shown on a terminal: nothing in it moves the cursor or begins a line.
+fn visible(text: &str) -> Cow<'_, str> {
+    if !text.contains(char::is_control) {
+        return Cow::Borrowed(text);
+    }
+    let shown = text.chars().map(|c| if c.is_control() { c.escape_default().to_string() } else { c.to_string() });
+    Cow::Owned(shown.collect())
+}
+
+/// States of calls have colours, where there are any.
+fn cell(text: &str) -> Cell {
+    let cell = Cell::new(visible(text));
+    match text {
+        "succeeded" => cell.fg(Color::Green),
+        "failed" | "expired" | "unknown" | "poisoned" => cell.fg(Color::Red),
+        "running" | "retrying" | "paused" => cell.fg(Color::Yellow),
+        _ => cell,
+    }
+}
+
+/// A column of a table.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Column {
+    name: &'static str,
+    kind: Kind,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Kind {
+    Text,
+    /// Never broken over lines: it is there to be copied.
+    Id,
+    Number,
+}
+
+impl Column {
+    pub(crate) const fn text(name: &'static str) -> Self {
+        Self { name, kind: Kind::Text }
+    }
+
+    pub(crate) const fn id(name: &'static str) -> Self {
+        Self { name, kind: Kind::Id }
+    }
+
+    pub(crate) const fn number(name: &'static str) -> Self {
+        Self { name, kind: Kind::Number }
     }
 }
 
@@ -112,5 +196,16 @@ pub(crate) fn counted(count: impl Into<u64>, noun: &str) -> String {
     match count.into() {
         1 => format!("1 {noun}"),
         count => format!("{count} {noun}s"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_shown_reaches_the_terminal_as_a_command() {
+        assert_eq!(visible("a\u{1b}[2Jb\nc\u{9b}d é"), "a\\u{1b}[2Jb\\nc\\u{9b}d é");
+        assert!(matches!(visible("plain é"), Cow::Borrowed(_)));
     }
 }

@@ -12,6 +12,7 @@ use std::sync::LazyLock;
 use clap::{Arg, ArgAction, ArgMatches, Command, FromArgMatches};
 use farcall_engine::config::{Override, SETTINGS};
 
+use crate::args::client::Token;
 use crate::exit::Failure;
 
 /// Settings that are refused until they exist, never ignored; the configuration says so. Not in the help.
@@ -56,6 +57,10 @@ pub(crate) struct Environment {
     pub(crate) log: Option<String>,
     /// `FARCALL_CRASH`: where a test lets this process die; read by test builds only.
     pub(crate) crash: Option<String>,
+    /// `FARCALL_SERVER`: the server that client commands talk to.
+    pub(crate) server: Option<String>,
+    /// `FARCALL_TOKEN`: what they show there.
+    pub(crate) token: Option<Token>,
     pub(crate) home: Option<PathBuf>,
     /// Where temporary directories are made.
     pub(crate) temporary: PathBuf,
@@ -94,6 +99,8 @@ impl Environment {
             no_color: variables.get(OsStr::new("NO_COLOR")).is_some_and(|value| !value.is_empty()),
             log: text("FARCALL_LOG")?.filter(|filter| !filter.is_empty()),
             crash: if farcall_crash::IS_ARMED { text("FARCALL_CRASH")? } else { None },
+            server: text("FARCALL_SERVER")?.filter(|url| !url.is_empty()),
+            token: text("FARCALL_TOKEN")?.filter(|token| !token.is_empty()).map(Token::from),
             home: None,
             temporary: PathBuf::new(),
         })
@@ -243,7 +250,8 @@ mod tests {
 
     #[test]
     fn debug_output_holds_no_token() {
-        let environment = environment(&[("FARCALL_SERVER_TOKENS", "hush")]);
+        let environment = environment(&[("FARCALL_SERVER_TOKENS", "hush"), ("FARCALL_TOKEN", "hush")]);
+        assert!(environment.token.is_some());
         assert!(!format!("{environment:?}").contains("hush"));
     }
 }

@@ -6,7 +6,7 @@ use farcall_core::call::State;
 use farcall_engine::{Overview, UpstreamOverview};
 use serde_json::{Map, Value, json};
 
-use crate::print::{Output, Records, Screen};
+use crate::print::{Column, Output, Records, Screen};
 
 /// Ends that have a column of their own even when there are none.
 const COLUMNS_ALWAYS: [State; 2] = [State::Succeeded, State::Failed];
@@ -51,12 +51,8 @@ pub(crate) fn print(screen: &Screen, overview: &Overview, output: Output) {
         Output::Table if active.is_empty() => {}
         Output::Table => {
             let ends = columns(&active);
-            let ends_named = ends.iter().map(|state| state.as_str());
-            let header: Vec<_> = ["upstream"]
-                .into_iter()
-                .chain(ends_named)
-                .chain(["waiting", "attempts", "average", "slowest"])
-                .collect();
+            let numbers = ends.iter().map(|state| state.as_str()).chain(["waiting", "attempts", "average", "slowest"]);
+            let header: Vec<_> = [Column::text("upstream")].into_iter().chain(numbers.map(Column::number)).collect();
             screen.table(&header, active.iter().map(|row| cells(row, &ends)));
         }
         Output::Json => screen.records(&active.iter().map(|row| record(row)).collect::<Vec<_>>(), Records::Document),

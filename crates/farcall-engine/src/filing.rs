@@ -215,7 +215,7 @@ impl Shared {
             state.calls.push_front(call);
         }
         if !left.failed.is_empty() && state.failed.is_empty() {
-            state.retry_at = clock::now().instant + RETRY_AFTER;
+            state.retry_at = clock::instant() + RETRY_AFTER;
         }
         state.failed.extend(left.failed.into_iter().map(|call| Waiting { call, is_again: true }));
     }
@@ -224,7 +224,7 @@ impl Shared {
     fn next_batch(&self) -> Option<Vec<Waiting>> {
         let mut state = self.lock();
         while !state.is_closed {
-            let now = clock::now().instant;
+            let now = clock::instant();
             if now >= state.retry_at {
                 let failed = std::mem::take(&mut state.failed);
                 state.calls.extend(failed);

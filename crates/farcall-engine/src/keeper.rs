@@ -122,10 +122,10 @@ impl Keeping {
         let mut old_files = self.filing.old_files()?;
         let mut removed = 0;
         loop {
-            let begun = clock::now().instant;
+            let begun = clock::instant();
             let step = self.step(&mut old_files, before_ns)?;
             removed += step.files;
-            if step.is_over || !shared.pause(clock::now().instant.since(begun)) {
+            if step.is_over || !shared.pause(clock::instant().since(begun)) {
                 return Ok(removed);
             }
         }

@@ -10,7 +10,7 @@ use farcall_core::call::State;
 use farcall_core::dispatcher::Standing;
 use farcall_core::id::CallId;
 use farcall_core::steady::SteadyClock;
-use farcall_store::port::{ReadError, Reader};
+use farcall_store::port::{Legible, ReadError, Reader};
 use farcall_store::record::{AttemptRecord, CallRecord, OutcomeRecord, ResponseRecord};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -78,7 +78,8 @@ impl Reads {
         self.with(move |reader| {
             let Some(record) = reader.call(id)? else { return Ok(None) };
             // Of one whose document is damaged everything else can still be told.
-            let request = reader.requests(&[id])?.pop().flatten().map(|stored| stored.document).unwrap_or_default();
+            let request =
+                reader.requests(&[id])?.found.pop().flatten().map(|stored| stored.document).unwrap_or_default();
             let response = if record.progress.state.is_end() { reader.response(id)? } else { None };
             // The store is the truth; the standing tells why a call waits, if it still does.
             let standing = standing.filter(|_| !record.progress.state.is_end());
@@ -126,7 +127,11 @@ impl Reads {
     ) -> Result<Option<(CallRecord, Bytes)>, ReadError> {
         self.with(move |reader| {
             let Some(record) = reader.call(id)? else { return Ok(None) };
-            Ok(Some((record, reader.request(id)?.unwrap_or_default())))
+            let Legible { mut found, mut damaged } = reader.requests(&[id])?;
+            match damaged.pop() {
+                Some(damaged) => Err(ReadError { what: "a request", source: damaged.what.into() }),
+                None => Ok(Some((record, found.pop().flatten().map(|stored| stored.document).unwrap_or_default()))),
+            }
         })
         .await
     }

@@ -11,7 +11,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use farcall_core::call::Via;
 use farcall_core::id::{AttemptId, CallId};
-use http::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, USER_AGENT};
+use http::header::{CONTENT_TYPE, HOST, HeaderMap, HeaderName, HeaderValue, USER_AGENT};
+use url::Url;
 
 use crate::config::Upstream;
 use crate::document::{Body, Document};
@@ -33,6 +34,11 @@ pub(crate) enum RequestError {
 
 /// What we call ourselves, unless the call says otherwise.
 const AGENT: &str = concat!("farcall/", env!("CARGO_PKG_VERSION"));
+/// Most of the headers that a request has beside the call's own, those of the transport too.
+const HEADERS_OF_OURS: usize = 8;
+const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+/// By its name when nobody has given it another.
+const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
 /// The request of one attempt; the same on every attempt but for `traceparent`, and for secrets that changed meanwhile.
 ///
@@ -46,7 +52,8 @@ pub(crate) fn build(
     directory: &Path,
 ) -> Result<HttpRequest, RequestError> {
     let (body, is_json) = body(document);
-    let mut headers = headers(attempt, &document.method, upstream, directory)?;
+    let mut headers = with_host(&document.url, document.headers.len());
+    add_headers(attempt, &document.method, upstream, directory, &mut headers)?;
     if is_json {
         headers.entry(CONTENT_TYPE).or_insert(HeaderValue::from_static("application/json"));
     }
@@ -75,18 +82,37 @@ pub(crate) fn headers(
     upstream: &Upstream,
     directory: &Path,
 ) -> Result<HeaderMap, RequestError> {
-    let mut headers = agent();
-    headers.extend(idempotency(attempt.call, method, upstream));
-    if upstream.base_url.is_some() {
-        headers.insert("traceparent", traceparent(attempt));
-    }
-    upstream_headers(upstream, directory, &mut headers)?;
+    let mut headers = HeaderMap::with_capacity(HEADERS_OF_OURS);
+    add_headers(attempt, method, upstream, directory, &mut headers)?;
     Ok(headers)
 }
 
-fn agent() -> HeaderMap {
-    let mut headers = HeaderMap::with_capacity(8);
+fn add_headers(
+    attempt: AttemptId,
+    method: &http::Method,
+    upstream: &Upstream,
+    directory: &Path,
+    headers: &mut HeaderMap,
+) -> Result<(), RequestError> {
     headers.insert(USER_AGENT, HeaderValue::from_static(AGENT));
+    if let Some((name, value)) = idempotency(attempt.call, method, upstream) {
+        headers.insert(name, value);
+    }
+    if upstream.base_url.is_some() {
+        headers.insert(TRACEPARENT, traceparent(attempt));
+    }
+    upstream_headers(upstream, directory, headers)
+}
+
+/// Room for the headers of a request of which so many are the call's own, the host in front. The transport adds one that
+/// is missing, but has to put all the others together again for that.
+fn with_host(url: &Url, own: usize) -> HeaderMap {
+    let mut headers = HeaderMap::with_capacity(HEADERS_OF_OURS + own);
+    // As the url crate writes it: a port only when it is not the scheme's own (RFC 9110, section 7.2).
+    let host = &url[url::Position::BeforeHost..url::Position::AfterPort];
+    if let Ok(host) = HeaderValue::from_str(host) {
+        headers.insert(HOST, host);
+    }
     headers
 }
 
@@ -122,7 +148,19 @@ fn traceparent(attempt: AttemptId) -> HeaderValue {
     let trace = attempt.call.bits();
     // Any number but 0 that differs between the attempts of a call; the low half of its id is chance.
     let parent = (trace as u64).wrapping_add(u64::from(attempt.number)).max(1);
-    HeaderValue::try_from(format!("00-{trace:032x}-{parent:016x}-00")).expect("hexadecimal digits and hyphens")
+    let mut text = *b"00-00000000000000000000000000000000-0000000000000000-00";
+    write_hex(&mut text[3..35], &trace.to_be_bytes());
+    write_hex(&mut text[36..52], &parent.to_be_bytes());
+    HeaderValue::from_bytes(&text).expect("hexadecimal digits and hyphens")
+}
+
+/// Two digits for every byte.
+fn write_hex(text: &mut [u8], bytes: &[u8]) {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    for (pair, byte) in text.chunks_exact_mut(2).zip(bytes) {
+        pair[0] = DIGITS[usize::from(byte >> 4)];
+        pair[1] = DIGITS[usize::from(byte & 15)];
+    }
 }
 
 /// The same key over retries and restarts, for methods that change something.
@@ -131,7 +169,9 @@ fn idempotency(call: CallId, method: &http::Method, upstream: &Upstream) -> Opti
     if !changes || upstream.idempotency_header.is_empty() {
         return None;
     }
-    let name = HeaderName::try_from(upstream.idempotency_header.as_str()).ok()?;
+    let given = upstream.idempotency_header.as_str();
+    let is_default = given.eq_ignore_ascii_case(IDEMPOTENCY_KEY.as_str());
+    let name = if is_default { IDEMPOTENCY_KEY } else { HeaderName::try_from(given).ok()? };
     let value = HeaderValue::try_from(call.to_string()).ok()?;
     Some((name, value))
 }
@@ -171,6 +211,20 @@ mod tests {
     }
 
     #[test]
+    fn the_host_stands_in_front_with_its_port_unless_that_is_the_schemes_own() {
+        for (url, expected) in [
+            ("http://127.0.0.1:8080/a", "127.0.0.1:8080"),
+            ("https://a.test:443/", "a.test"),
+            ("https://a.test:80?q", "a.test:80"),
+            ("http://[::1]:9/", "[::1]:9"),
+        ] {
+            let request = built(&format!(r#"{{"url": "{url}", "headers": {{"X-A": "1"}}}}"#), &Upstream::default());
+            let (name, value) = request.headers.iter().next().expect("a header");
+            assert_eq!((name, value.to_str().ok()), (&HOST, Some(expected)), "{url}");
+        }
+    }
+
+    #[test]
     fn safe_methods_and_an_empty_name_send_no_idempotency_key() {
         let sends = |text, upstream: &Upstream| built(text, upstream).headers.contains_key("idempotency-key");
         let unnamed = Upstream { idempotency_header: String::new(), ..Upstream::default() };
@@ -185,6 +239,8 @@ mod tests {
         let (first, second) = (text(1), text(2));
         assert_eq!(first[..36], second[..36]);
         assert_ne!(first, second);
-        assert!(first.starts_with("00-") && first.len() == 55, "{first}");
+        let expected =
+            |number| format!("00-{:032x}-{:016x}-00", attempt(1).call.bits(), attempt(1).call.bits() as u64 + number);
+        assert_eq!([first, second], [expected(1), expected(2)]);
     }
 }

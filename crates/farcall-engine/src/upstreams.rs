@@ -14,8 +14,9 @@ use farcall_core::dispatcher::Dispatcher;
 use farcall_core::id_map::IdMap;
 use farcall_core::limit::{Ask, Limits, Past, PastGrant};
 use farcall_core::steady::SteadyClock;
-use farcall_core::time::Now;
-use farcall_store::port::{GrantsAsk, ReadError, Reader};
+use farcall_core::time::{Instant, Now};
+use farcall_store::port::{Granted, GrantsAsk, ReadError, Reader};
+use farcall_store::record::GrantRecord;
 
 use crate::config::{Config, Upstream};
 use crate::document::UpstreamRef;
@@ -30,7 +31,7 @@ const REDIRECTED_TO_MAX: usize = 10_000;
 /// One upstream.
 #[derive(Debug)]
 pub(crate) struct Known {
-    pub(crate) reference: UpstreamRef,
+    pub(crate) reference: Arc<UpstreamRef>,
     pub(crate) serves: Serves,
     pub(crate) settings: Arc<Upstream>,
     pub(crate) transport: Arc<Transport>,
@@ -122,10 +123,10 @@ impl Upstreams {
         let Making { dispatcher, reader, now } = making;
         let now = *now;
         let asks = Limits::asks(&settings.policy, self.steady.certain_since(), now.instant);
-        let past = self.past(*reader, limit_key(reference), asks)?;
+        let (past, closed_until) = self.past(*reader, limit_key(reference), asks)?;
         let id = dispatcher.declare_restored(settings.policy.clone(), &past, now);
-        if let Some(until) = reader.closed_until(limit_key(reference))? {
-            dispatcher.restore_closing(id, self.steady.instant(until));
+        if let Some(until) = closed_until {
+            dispatcher.restore_closing(id, until);
         }
         if is_missing {
             tracing::warn!(upstream = limit_key(reference), "calls wait for an upstream that is no longer configured");
@@ -133,7 +134,7 @@ impl Upstreams {
         }
         self.by_reference.insert(reference.clone(), id);
         let (transport, serves) = (Arc::new(transport), Serves::Calls);
-        let known = Known { reference: reference.clone(), serves, settings, transport };
+        let known = Known { reference: Arc::new(reference.clone()), serves, settings, transport };
         self.by_id.insert(id, known);
         // Only now: a callback may go to this very upstream, or to one whose callbacks come back here.
         self.set_callbacks(id, making)?;
@@ -161,21 +162,30 @@ impl Upstreams {
         matches!(reference, UpstreamRef::Declared(name) if !self.config.upstreams.contains_key(name))
     }
 
-    /// What was sent before, by the store's account, as the windows of an upstream ask for it.
-    fn past(&self, reader: &mut dyn Reader, limit_key: &str, asks: Vec<Ask>) -> Result<Past, ReadError> {
+    /// What was sent before, by the store's account, as the windows of an upstream ask for it; and until when it asked
+    /// everybody to keep away.
+    fn past(
+        &self,
+        reader: &mut dyn Reader,
+        limit_key: &str,
+        asks: Vec<Ask>,
+    ) -> Result<(Past, Option<Instant>), ReadError> {
         let steady = self.steady;
-        let answer = |ask| -> Result<_, ReadError> {
-            let Some(question) = question(steady, ask) else { return Ok((ask, Vec::new())) };
-            let grants = reader.grants(limit_key, question)?;
-            let past = grants.into_iter().map(|grant| PastGrant {
-                cost: grant.cost,
-                proved_at: grant.latest_at.map(|at| steady.instant(at)),
-                open: grant.open,
-            });
-            Ok((ask, past.collect()))
+        let questions: Vec<GrantsAsk> = asks.iter().filter_map(|&ask| question(steady, ask)).collect();
+        let Granted { grants, closed_until } = reader.grants(limit_key, &questions)?;
+        let past = |grant: GrantRecord| PastGrant {
+            cost: grant.cost,
+            proved_at: grant.latest_at.map(|at| steady.instant(at)),
+            open: grant.open,
         };
-        let windows = asks.into_iter().map(answer).collect::<Result<_, _>>()?;
-        Ok(Past { certain_since: steady.certain_since(), windows })
+        let mut answers = grants.into_iter().map(|grants| grants.into_iter().map(past).collect());
+        let answer = |ask| match ask {
+            Ask::Nothing => (ask, Vec::new()),
+            Ask::Latest { .. } | Ask::Sums { .. } => (ask, answers.next().unwrap_or_default()),
+        };
+        let windows = asks.into_iter().map(answer).collect();
+        let past = Past { certain_since: steady.certain_since(), windows };
+        Ok((past, closed_until.map(|until| steady.instant(until))))
     }
 
     /// The upstream of this name or origin, if it is there.

@@ -12,8 +12,8 @@ use farcall_core::id::CallId;
 use farcall_core::lane::LaneId;
 use farcall_core::limit::{Ask, Limits, Past, PastGrant};
 use farcall_core::settle::Tries;
-use farcall_core::steady::SteadyClock;
-use farcall_store::port::{GrantsAsk, LaneRange, ReadError, Reader, Store};
+use farcall_core::steady::{Steady, SteadyClock};
+use farcall_store::port::{Granted, GrantsAsk, LaneRange, ReadError, Reader, Store, WaitingAsk, WaitingCalls};
 use farcall_store::record::{CallRecord, GrantRecord, LaneName, LaneRecord, Recovery};
 
 use crate::plan::Plan;
@@ -54,7 +54,7 @@ pub(crate) fn declare(reader: &mut dyn Reader, world: &World, seed: u64) -> Resu
     let World { plan, policies, clocks, .. } = world;
     let now = clocks.now(world.now);
     let mut dispatcher = Dispatcher::new(policies[0].clone(), seed).with_memory(plan.memory);
-    if let Some(until) = reader.closed_until(&plan.upstreams[0].key)? {
+    if let Some(until) = reader.grants(&plan.upstreams[0].key, &[])?.closed_until {
         dispatcher.restore_closing(dispatcher.command_upstream(), clocks.instant(until));
     }
     for (place, (upstream, policy)) in plan.upstreams.iter().zip(policies).enumerate().skip(1) {
@@ -64,9 +64,9 @@ pub(crate) fn declare(reader: &mut dyn Reader, world: &World, seed: u64) -> Resu
             continue;
         }
         let asks = Limits::asks(policy, clocks.process().certain_since(), world.now);
-        let past = past(reader, &upstream.key, clocks.process(), asks)?;
+        let (past, closed_until) = past(reader, &upstream.key, clocks.process(), asks)?;
         let id = dispatcher.declare_restored(policy.clone(), &past, now);
-        if let Some(until) = reader.closed_until(&upstream.key)? {
+        if let Some(until) = closed_until {
             dispatcher.restore_closing(id, clocks.instant(until));
         }
     }
@@ -86,8 +86,9 @@ pub(crate) fn load(reader: &mut dyn Reader, world: &World, wanted: &Wanted) -> R
         };
         LaneRange { lane, ready_at: steady.steady(asked.from.ready_at), call: asked.from.call, count: asked.count }
     };
-    let lanes = reader.waiting(&wanted.lanes.iter().map(range).collect::<Vec<_>>())?.found;
-    let deadlines = if wanted.deadlines > 0 { reader.expiring(wanted.deadlines)?.found } else { Vec::new() };
+    let ranges: Vec<LaneRange> = wanted.lanes.iter().map(range).collect();
+    let WaitingCalls { lanes, expiring } =
+        reader.waiting(WaitingAsk { lanes: &ranges, expiring: wanted.deadlines })?.found;
     let mut calls = Vec::new();
     for &call in &wanted.calls {
         calls.extend(reader.call(call)?);
@@ -101,7 +102,7 @@ pub(crate) fn load(reader: &mut dyn Reader, world: &World, wanted: &Wanted) -> R
     };
     Ok(Loaded {
         lanes: lanes.into_iter().map(&mut read).collect::<Result<_, _>>()?,
-        deadlines: read(deadlines)?,
+        deadlines: read(expiring)?,
         calls: read(calls)?,
         has_gaps: false,
     })
@@ -135,34 +136,40 @@ pub(crate) fn change(world: &mut World) -> Result<(), ReadError> {
             continue;
         }
         let asks = process.dispatcher.asks_of_change(id, policy, clock.certain_since(), now);
-        let past = past(&mut *reader, &upstream.key, clock, asks)?;
+        let (past, _) = past(&mut *reader, &upstream.key, clock, asks)?;
         process.dispatcher.change(now, id, policy.clone(), past);
     }
     process.touch();
     Ok(())
 }
 
-/// What the store tells of what the windows of an upstream ask.
-pub(crate) fn past(reader: &mut dyn Reader, key: &str, clock: SteadyClock, asks: Vec<Ask>) -> Result<Past, ReadError> {
+/// What the store tells of what the windows of an upstream ask; and until when it asked everybody to keep away.
+pub(crate) fn past(
+    reader: &mut dyn Reader,
+    key: &str,
+    clock: SteadyClock,
+    asks: Vec<Ask>,
+) -> Result<(Past, Option<Steady>), ReadError> {
+    let question = |ask: &Ask| match *ask {
+        Ask::Nothing => None,
+        Ask::Latest { since, count } => Some(GrantsAsk::Latest { since: clock.steady(since), count }),
+        Ask::Sums { since, step } => {
+            let step = i64::try_from(step.as_micros()).ok().and_then(NonZeroI64::new).expect("windows are short");
+            Some(GrantsAsk::Sums { since: clock.steady(since), step_us: step })
+        }
+    };
+    let Granted { grants, closed_until } = reader.grants(key, &asks.iter().filter_map(question).collect::<Vec<_>>())?;
+    let past = |grant: &GrantRecord| {
+        let proved_at = grant.latest_at.map(|at| clock.instant(at));
+        PastGrant { cost: grant.cost, proved_at, open: grant.open }
+    };
+    let mut answers = grants.iter();
     let mut windows = Vec::new();
     for ask in asks {
-        let grants = match ask {
-            Ask::Nothing => Vec::new(),
-            Ask::Latest { since, count } => {
-                reader.grants(key, GrantsAsk::Latest { since: clock.steady(since), count })?
-            }
-            Ask::Sums { since, step } => {
-                let step = i64::try_from(step.as_micros()).ok().and_then(NonZeroI64::new).expect("windows are short");
-                reader.grants(key, GrantsAsk::Sums { since: clock.steady(since), step_us: step })?
-            }
-        };
-        let past = |grant: &GrantRecord| {
-            let proved_at = grant.latest_at.map(|at| clock.instant(at));
-            PastGrant { cost: grant.cost, proved_at, open: grant.open }
-        };
-        windows.push((ask, grants.iter().map(past).collect()));
+        let answer = if question(&ask).is_some() { answers.next() } else { None };
+        windows.push((ask, answer.into_iter().flatten().map(past).collect()));
     }
-    Ok(Past { certain_since: clock.certain_since(), windows })
+    Ok((Past { certain_since: clock.certain_since(), windows }, closed_until))
 }
 
 fn spec(
@@ -193,8 +200,8 @@ fn spec(
 
 /// The place in the plan that a call's stored document names.
 fn document(reader: &mut dyn Reader, call: CallId) -> Result<Option<usize>, ReadError> {
-    let request = reader.request(call)?;
-    let bytes = request.and_then(|bytes| <[u8; 4]>::try_from(bytes.as_ref()).ok());
+    let request = reader.requests(&[call])?.found.pop().flatten();
+    let bytes = request.and_then(|request| <[u8; 4]>::try_from(request.document.as_ref()).ok());
     Ok(bytes.map(|bytes| u32::from_le_bytes(bytes) as usize))
 }
 

@@ -160,6 +160,15 @@ pub struct EndedRange {
     pub count: u32,
 }
 
+/// Which calls are asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CallsAsk<'a> {
+    /// The call with this id, if there is one.
+    One(CallId),
+    /// The call that holds an idempotency key in a scope, if one does.
+    Keyed { scope: &'a str, key: &'a str },
+}
+
 /// Which grants are asked for, beside all that are open.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum GrantsAsk {
@@ -167,6 +176,33 @@ pub enum GrantsAsk {
     Latest { since: Steady, count: u32 },
     /// The same, however many, summed over times of this length, each at the end of its time, newest first.
     Sums { since: Steady, step_us: NonZeroI64 },
+}
+
+/// What is kept of a limit key: the grants it gave, and whether its upstream is closed.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Granted {
+    /// For each that was asked for, in order, the attempts that hold slots: those that are still open, the latest grant
+    /// leading, then those that were proved, by the later of grant and proof. One that ended without proof sent nothing
+    /// and is left out. Of calls that were pruned the moments are rounded up to the next whole ten seconds.
+    pub grants: Vec<Vec<GrantRecord>>,
+    /// Until when the upstream asked everybody to keep away, if it ever did.
+    pub closed_until: Option<Steady>,
+}
+
+/// Which of the calls that wait in lanes are asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct WaitingAsk<'a> {
+    pub lanes: &'a [LaneRange],
+    /// At most so many of those that have a deadline, the earliest first.
+    pub expiring: u32,
+}
+
+/// Calls that wait.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct WaitingCalls {
+    /// Those of each range, in the order of their places.
+    pub lanes: Vec<Vec<CallRecord>>,
+    pub expiring: Vec<CallRecord>,
 }
 
 /// Calls of a lane that are asked for: at most `count`, from a place on. Among those of one moment ids decide.
@@ -265,9 +301,11 @@ pub trait Store: Send + 'static {
 
 /// A view of committed data. Methods take `&mut self`: one reader serves one request at a time.
 pub trait Reader: Send {
+    /// The calls that are asked for.
+    ///
     /// # Errors
-    /// When the store cannot be read; so for all of these.
-    fn call(&mut self, id: CallId) -> Result<Option<CallRecord>, ReadError>;
+    /// When the store cannot be read, or one of them does not read back.
+    fn calls(&mut self, asked: CallsAsk<'_>) -> Result<Vec<CallRecord>, ReadError>;
 
     /// The attempts of a call by number; empty for an unknown call.
     ///
@@ -275,24 +313,12 @@ pub trait Reader: Send {
     /// When the store cannot be read.
     fn attempts(&mut self, id: CallId) -> Result<Vec<AttemptRecord>, ReadError>;
 
-    /// The document a call came as.
-    ///
-    /// # Errors
-    /// When the store cannot be read.
-    fn request(&mut self, id: CallId) -> Result<Option<Bytes>, ReadError>;
-
     /// What it takes to make attempts of these calls, in their order; nothing for an unknown call, and for one of which
     /// something is damaged. All at one go, because a backlog is read back while it is sent.
     ///
     /// # Errors
     /// When the store cannot be read.
-    fn requests(&mut self, ids: &[CallId]) -> Result<Vec<Option<RequestRecord>>, ReadError> {
-        let request = |&id| {
-            let (Some(call), Some(document)) = (self.call(id)?, self.request(id)?) else { return Ok(None) };
-            Ok(Some(RequestRecord { via: call.via, document }))
-        };
-        ids.iter().map(request).collect()
-    }
+    fn requests(&mut self, ids: &[CallId]) -> Result<Legible<Vec<Option<RequestRecord>>>, ReadError>;
 
     /// The answer kept for a call.
     ///
@@ -303,34 +329,19 @@ pub trait Reader: Send {
     /// These calls with all that their files are made of, in their order; nothing for an unknown call. Of the calls
     /// after the first only as many as fit into so many bytes of documents and answers: the others are left out. One
     /// that cannot be read holds up no other.
-    fn outcomes(&mut self, ids: &[CallId], bytes_max: usize) -> Vec<Result<Option<OutcomeRecord>, ReadError>> {
-        let outcome = |&id: &CallId| {
-            let Some(call) = self.call(id)? else { return Ok(None) };
-            let document = self.request(id)?.unwrap_or_default();
-            Ok(Some(OutcomeRecord { call, document, response: self.response(id)? }))
-        };
-        as_many_as_fit(ids.iter().map(outcome), bytes_max)
-    }
+    fn outcomes(&mut self, ids: &[CallId], bytes_max: usize) -> Vec<Result<Option<OutcomeRecord>, ReadError>>;
 
-    /// The call that holds an idempotency key in a scope.
+    /// What limits and closings of a limit key rest on, all of one moment.
     ///
     /// # Errors
     /// When the store cannot be read.
-    fn keyed(&mut self, scope: &str, key: &str) -> Result<Option<CallRecord>, ReadError>;
+    fn grants(&mut self, limit_key: &str, asked: &[GrantsAsk]) -> Result<Granted, ReadError>;
 
-    /// The attempts of a limit key that hold slots: those that are still open, the latest grant leading, then those
-    /// that were proved, by the later of grant and proof, as `ask` wants them. One that ended without proof sent nothing
-    /// and is left out. Of calls that were pruned the moments are rounded up to the next whole ten seconds.
+    /// Calls that wait in lanes. Damaged ones are passed over and do not count.
     ///
     /// # Errors
     /// When the store cannot be read.
-    fn grants(&mut self, limit_key: &str, ask: GrantsAsk) -> Result<Vec<GrantRecord>, ReadError>;
-
-    /// The calls of each range, in the order of their places. Damaged ones are passed over and do not count.
-    ///
-    /// # Errors
-    /// When the store cannot be read.
-    fn waiting(&mut self, ranges: &[LaneRange]) -> Result<Legible<Vec<Vec<CallRecord>>>, ReadError>;
+    fn waiting(&mut self, asked: WaitingAsk<'_>) -> Result<Legible<WaitingCalls>, ReadError>;
 
     /// The ended calls of a range, and whether anything still holds them.
     ///
@@ -338,30 +349,27 @@ pub trait Reader: Send {
     /// When the store cannot be read.
     fn ended(&mut self, range: &EndedRange) -> Result<Vec<EndedRecord>, ReadError>;
 
-    /// At most `count` calls that wait in a lane and have a deadline, the earliest first. Damaged ones are passed over
-    /// and do not count.
-    ///
-    /// # Errors
-    /// When the store cannot be read.
-    fn expiring(&mut self, count: u32) -> Result<Legible<Vec<CallRecord>>, ReadError>;
-
     /// The calls that came from files of this name and are not filed yet, in the order of acceptance.
     ///
     /// # Errors
     /// When the store cannot be read.
     fn unfiled(&mut self, name: &[u8]) -> Result<Vec<(CallId, FileIdentity)>, ReadError>;
 
-    /// Until when the upstream of a limit key asked everybody to keep away, if it ever did.
-    ///
-    /// # Errors
-    /// When the store cannot be read.
-    fn closed_until(&mut self, limit_key: &str) -> Result<Option<Steady>, ReadError>;
-
     /// Bytes free where the store lies.
     ///
     /// # Errors
     /// When the file system does not say.
     fn free_bytes(&mut self) -> Result<u64, ReadError>;
+}
+
+impl dyn Reader + '_ {
+    /// The call with this id.
+    ///
+    /// # Errors
+    /// When the store cannot be read, or the call does not read back.
+    pub fn call(&mut self, id: CallId) -> Result<Option<CallRecord>, ReadError> {
+        Ok(self.calls(CallsAsk::One(id))?.pop())
+    }
 }
 
 /// The first outcome, and those after it while all together have fewer bytes than that.

@@ -3,12 +3,22 @@
 //! A command turns its arguments into calls on the engine or a server and prints; it decides nothing else.
 
 mod batch;
+mod cancel;
 mod check;
+mod completions;
 mod demo;
+mod explain;
+mod get;
 mod init;
 pub(crate) mod launch;
+mod list;
+mod man;
+mod records;
+mod retry;
 mod run;
 mod serve;
+mod upstreams;
+mod wait;
 
 use std::ffi::OsString;
 
@@ -56,6 +66,15 @@ fn perform(context: &Context, command: Command) -> Result<Exit, Failure> {
         Command::Demo(dir) => demo::run(context, &dir),
         Command::Check(dir) => check::run(context, &dir),
         Command::Init(dir) => init::run(context, &dir),
+        Command::Get(args) => get::run(context, &args),
+        Command::List(args) => list::run(context, &args),
+        Command::Wait(args) => wait::run(context, &args),
+        Command::Cancel(args) => cancel::run(context, &args),
+        Command::Retry(args) => retry::run(context, &args),
+        Command::Explain(args) => explain::run(context, &args),
+        Command::Upstreams(args) => upstreams::run(context, &args),
+        Command::Completions(args) => completions::run(context, &args),
+        Command::Man(args) => man::run(context, &args),
         Command::Later(later) => Err(Failure::usage(format!("farcall {} is not available yet", later.name()))),
     }
 }

@@ -47,20 +47,8 @@ fn help_and_version_go_to_stdout_and_exit_0() -> Outcome {
 }
 
 #[test]
-fn every_command_of_the_contract_is_known() -> Outcome {
-    for line in [
-        "call POST https://example.com -d x",
-        "get call_1",
-        "list --state failed",
-        "wait call_1 call_2",
-        "cancel call_1",
-        "retry call_1",
-        "explain call_1",
-        "upstreams set etsy rate_second=3",
-        "functions run addition --x 1",
-        "completions bash",
-        "man --help",
-    ] {
+fn commands_of_later_versions_are_known() -> Outcome {
+    for line in ["call POST https://example.com -d x", "functions run addition --x 1", "functions --help"] {
         let finished = farcall(words(line))?;
         let name = words(line).next().unwrap_or_default();
         assert_eq!(finished.code, Some(2), "{line}");

@@ -4,13 +4,14 @@
 //! then. What happens meanwhile it may see or not: calls that have left memory since are not taken from it, and of a
 //! lane nothing is taken from the first call on that was left to the store since (`lane::Lanes::end_load`).
 
-use std::collections::{BTreeSet, HashSet, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
 
 use super::entry::Entry;
 use super::{Dispatcher, Effect, Recovered, Timer};
 use crate::call::{ErrorKind, State, UpstreamId, WaitReason};
 use crate::id::CallId;
+use crate::id_map::IdSet;
 use crate::lane::{LaneId, Position};
 use crate::lifecycle::{self, Step};
 use crate::time::{Instant, Now};
@@ -67,7 +68,7 @@ pub(super) struct Loads {
     deadline_at: Option<Instant>,
     under_way: Option<Wanted>,
     /// Calls that left memory while a load was under way: what it read of them may be out of date.
-    left: HashSet<CallId>,
+    left: IdSet<CallId>,
     is_resting: bool,
 }
 

@@ -8,7 +8,7 @@
 
 mod window;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 
 use crate::call::{Priority, TenantId};
 use crate::id::CallId;
@@ -61,7 +61,8 @@ pub struct Lanes {
 struct Tenants {
     /// Tenants with calls that may go on, the one whose turn it is in front.
     turns: VecDeque<TenantId>,
-    lanes: HashMap<TenantId, Window>,
+    /// In order, so that a few are found at once and whoever chooses names of tenants cannot make it slow.
+    lanes: BTreeMap<TenantId, Window>,
 }
 
 impl Lanes {

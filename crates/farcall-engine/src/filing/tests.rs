@@ -2,11 +2,10 @@
 
 use bytes::Bytes;
 use farcall_core::call::{Source, State, TenantId, Via};
-use farcall_core::steady::Steady;
 use farcall_core::time::Timestamp;
-use farcall_store::port::{EndedRange, GrantsAsk, LaneRange, Legible};
+use farcall_store::port::{CallsAsk, EndedRange, Granted, GrantsAsk, Legible, WaitingAsk, WaitingCalls};
 use farcall_store::record::{
-    AttemptRecord, CallRecord, EndedRecord, FileIdentity, GrantRecord, Progress, ResponseRecord,
+    AttemptRecord, CallRecord, EndedRecord, FileIdentity, OutcomeRecord, Progress, RequestRecord, ResponseRecord,
 };
 
 use super::*;
@@ -18,31 +17,38 @@ struct Faulty {
 }
 
 impl Reader for Faulty {
-    fn call(&mut self, id: CallId) -> Result<Option<CallRecord>, ReadError> {
-        assert_ne!(id, self.deadly, "a mistake of ours");
-        if id == self.unreadable {
-            return Err(ReadError { what: "a call", source: "a bad row".into() });
-        }
-        Ok(Some(ended(id)))
+    fn calls(&mut self, _: CallsAsk<'_>) -> Result<Vec<CallRecord>, ReadError> {
+        Ok(Vec::new())
+    }
+
+    fn outcomes(&mut self, ids: &[CallId], _: usize) -> Vec<Result<Option<OutcomeRecord>, ReadError>> {
+        let outcome = |&id: &CallId| {
+            assert_ne!(id, self.deadly, "a mistake of ours");
+            if id == self.unreadable {
+                return Err(ReadError { what: "an outcome", source: "a bad row".into() });
+            }
+            Ok(Some(OutcomeRecord { call: ended(id), document: Bytes::from_static(b"{}"), response: None }))
+        };
+        ids.iter().map(outcome).collect()
     }
 
     fn attempts(&mut self, _: CallId) -> Result<Vec<AttemptRecord>, ReadError> {
         Ok(Vec::new())
     }
 
-    fn request(&mut self, _: CallId) -> Result<Option<Bytes>, ReadError> {
-        Ok(Some(Bytes::from_static(b"{}")))
+    fn requests(&mut self, _: &[CallId]) -> Result<Legible<Vec<Option<RequestRecord>>>, ReadError> {
+        Ok(Legible::default())
     }
 
     fn response(&mut self, _: CallId) -> Result<Option<ResponseRecord>, ReadError> {
         Ok(None)
     }
 
-    fn keyed(&mut self, _: &str, _: &str) -> Result<Option<CallRecord>, ReadError> {
-        Ok(None)
+    fn grants(&mut self, _: &str, _: &[GrantsAsk]) -> Result<Granted, ReadError> {
+        Ok(Granted::default())
     }
 
-    fn waiting(&mut self, _: &[LaneRange]) -> Result<Legible<Vec<Vec<CallRecord>>>, ReadError> {
+    fn waiting(&mut self, _: WaitingAsk<'_>) -> Result<Legible<WaitingCalls>, ReadError> {
         Ok(Legible::default())
     }
 
@@ -50,19 +56,7 @@ impl Reader for Faulty {
         Ok(Vec::new())
     }
 
-    fn expiring(&mut self, _: u32) -> Result<Legible<Vec<CallRecord>>, ReadError> {
-        Ok(Legible::default())
-    }
-
     fn unfiled(&mut self, _: &[u8]) -> Result<Vec<(CallId, FileIdentity)>, ReadError> {
-        Ok(Vec::new())
-    }
-
-    fn closed_until(&mut self, _: &str) -> Result<Option<Steady>, ReadError> {
-        Ok(None)
-    }
-
-    fn grants(&mut self, _: &str, _: GrantsAsk) -> Result<Vec<GrantRecord>, ReadError> {
         Ok(Vec::new())
     }
 

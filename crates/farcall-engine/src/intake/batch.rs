@@ -78,7 +78,7 @@ impl Inbox {
                     }
                     Look::Gone => self.ledger.forget(name),
                     Look::Odd(_) | Look::Changing | Look::Failed(_) => {
-                        self.ledger.look_again(name, clock::now().instant, RETRY_DELAY);
+                        self.ledger.look_again(name, clock::instant(), RETRY_DELAY);
                     }
                 }
             }
@@ -89,7 +89,7 @@ impl Inbox {
     fn look_at(&mut self, names: &[Name]) -> Vec<Candidate> {
         let config = self.settings.config.now();
         let routing = Routing::from(&*config);
-        let now = clock::now().instant;
+        let now = clock::instant();
         let mut candidates = Vec::with_capacity(names.len());
         let mut bytes_read = 0;
         for name in names {
@@ -150,7 +150,7 @@ impl Inbox {
         let verdicts = answer.unwrap_or_else(|| vec![Verdict::Refused; offered.len()]);
         self.status.is_refused = verdicts.contains(&Verdict::Refused);
         let mut taken = Vec::with_capacity(offered.len());
-        let now = clock::now().instant;
+        let now = clock::instant();
         for ((file, bytes), verdict) in offered.into_iter().zip(verdicts) {
             match verdict {
                 Verdict::Taken(id) | Verdict::Known(id) => taken.push(Taken { file, bytes, id }),
@@ -172,7 +172,7 @@ impl Inbox {
         if let Err(error) = self.filing.make_way(&names) {
             warn!(%error, "earlier files could not be moved aside; trying again when the responses are filed");
         }
-        let now = clock::now().instant;
+        let now = clock::instant();
         for (taken, cleared) in taken.iter().zip(self.filing.clear(folder.as_fd(), taken)) {
             let file = &taken.file;
             match cleared {
@@ -198,17 +198,17 @@ impl Inbox {
             return false;
         };
         if let Cleared::Stuck(_) = self.filing.clear_stuck(folder.as_fd(), name, inode) {
-            self.ledger.look_again(name, clock::now().instant, self.settings.rescan_interval);
+            self.ledger.look_again(name, clock::instant(), self.settings.rescan_interval);
         } else {
             self.filing.stuck().remove(&inode);
-            self.ledger.look_again(name, clock::now().instant, Duration::ZERO);
+            self.ledger.look_again(name, clock::instant(), Duration::ZERO);
         }
         true
     }
 
     fn reject(&mut self, files: &[(FileIdentity, Rejection)]) {
         let batch: Vec<Rejected<'_>> = files.iter().map(|(file, rejection)| Rejected { file, rejection }).collect();
-        let now = clock::now().instant;
+        let now = clock::instant();
         for ((file, rejection), outcome) in files.iter().zip(self.filing.reject(&batch)) {
             let name = file.name.escape_ascii();
             match outcome {

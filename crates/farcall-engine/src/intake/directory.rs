@@ -166,7 +166,7 @@ impl Inbox {
     /// Takes notifications in, as many as may wait.
     pub(super) fn note_changes(&mut self) {
         let Some(mut watch) = self.watch.take() else { return };
-        let now = clock::now().instant;
+        let now = clock::instant();
         let mut is_alive = true;
         while is_alive && self.ledger.len() < WAITING_NAMES_MAX {
             match watch.read(|notice| is_alive &= self.note(notice, now)) {

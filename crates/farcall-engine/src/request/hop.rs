@@ -9,9 +9,9 @@ use std::path::Path;
 use bytes::Bytes;
 use farcall_core::call::Via;
 use farcall_core::id::AttemptId;
-use http::header::{CONTENT_TYPE, EXPECT, HeaderMap, HeaderName, HeaderValue};
+use http::header::{CONTENT_TYPE, EXPECT, HeaderMap, HeaderName, HeaderValue, USER_AGENT};
 
-use super::{RequestError, agent, body, idempotency, proxy, traceparent, upstream_headers};
+use super::{AGENT, RequestError, TRACEPARENT, body, idempotency, proxy, traceparent, upstream_headers, with_host};
 use crate::config::{Addresses, Upstream};
 use crate::document::Document;
 use crate::execute::HttpRequest;
@@ -60,9 +60,10 @@ pub(crate) fn build(
     directory: &Path,
 ) -> Result<HttpRequest, RequestError> {
     let Ends { home, there } = ends;
-    let mut headers = agent();
+    let mut headers = with_host(&asked.url, document.headers.len());
+    headers.insert(USER_AGENT, HeaderValue::from_static(AGENT));
     if there.base_url.is_some() {
-        headers.insert("traceparent", traceparent(attempt));
+        headers.insert(TRACEPARENT, traceparent(attempt));
     }
     if !asked.is_elsewhere {
         headers.extend(idempotency(attempt.call, &asked.method, home));

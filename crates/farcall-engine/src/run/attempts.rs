@@ -10,8 +10,8 @@ use bytes::Bytes;
 use farcall_core::attempt::{AttemptResult, BytesSent};
 use farcall_core::call::{ErrorKind, UpstreamId};
 use farcall_core::dispatcher::Event;
-use farcall_core::id::AttemptId;
-use farcall_core::time::Instant;
+use farcall_core::id::{AttemptId, CallId};
+use farcall_core::time::{Instant, Now};
 use farcall_crash::{self as crash, Point};
 use farcall_store::record::CallRecord;
 use tokio::sync::mpsc;
@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::documents::Kept;
 use super::loading::Unread;
+use super::runners::{Job, Runner};
 use super::{Message, Run, casualty};
 use crate::callback::{self, stored::Stored};
 use crate::clock;
@@ -33,19 +34,26 @@ use crate::request;
 use crate::result_file::Filing;
 use crate::upstreams::{Known, Serves};
 
-/// What an attempt's task works with.
+/// An attempt that is to be made.
 #[derive(Debug)]
 pub(super) struct Attempt {
     pub(super) id: AttemptId,
+    pub(super) around: Arc<Surroundings>,
+    abort: CancellationToken,
+}
+
+/// What all attempts work with.
+#[derive(Debug, Clone)]
+pub(super) struct Surroundings {
     pub(super) directory: PathBuf,
-    filing: Arc<Filing>,
+    pub(super) filing: Arc<Filing>,
     pub(super) config: Arc<Config>,
     pub(super) reads: Arc<Reads>,
-    abort: CancellationToken,
-    messages: mpsc::Sender<Message>,
+    pub(super) messages: mpsc::Sender<Message>,
 }
 
 /// Where an attempt goes.
+#[derive(Debug)]
 pub(super) enum Target {
     /// Without its document, it reads that itself.
     Http {
@@ -68,7 +76,7 @@ pub(super) enum Target {
 /// The way to an upstream.
 #[derive(Debug)]
 pub(super) struct Way {
-    pub(super) reference: UpstreamRef,
+    pub(super) reference: Arc<UpstreamRef>,
     pub(super) settings: Arc<Upstream>,
     pub(super) transport: Arc<Transport>,
     wants_milestones: bool,
@@ -105,32 +113,23 @@ impl Run {
         self.dispatcher.handle(now, Event::Launched { attempt: id });
         let abort = CancellationToken::new();
         self.pending.running.insert(id, abort.clone());
-        let attempt = Attempt {
-            id,
-            directory: self.directory.clone(),
-            filing: Arc::clone(&self.filing),
-            config: Arc::clone(&self.config),
-            reads: Arc::clone(&self.reads),
-            abort,
-            messages: self.sender.clone(),
-        };
+        let attempt = Attempt { id, around: Arc::clone(&self.around), abort };
+        let runner = self.runners.take(&self.tasks);
+        match self.target(id.call, upstream, hop) {
+            Target::Http { kept: None, way } => self.pending.unread.push(Unread { attempt, way, runner }),
+            target => Job { attempt, target, runner }.begin(),
+        }
+    }
+
+    fn target(&self, call: CallId, upstream: UpstreamId, hop: Option<UpstreamId>) -> Target {
         let Some(known) = self.upstreams.get(upstream) else {
-            self.tasks.spawn(attempt.run(Target::Command { spawner: Arc::clone(&self.spawner) }));
-            return;
+            return Target::Command { spawner: Arc::clone(&self.spawner) };
         };
         let way = Way::to(known);
-        if let Some(hop) = hop {
-            let there = Way::to(self.upstreams.get(hop).expect("a redirect leads to an upstream that is known"));
-            self.tasks.spawn(attempt.run(Target::Hop { home: way, there }));
-            return;
-        }
-        if known.serves == Serves::Webhooks {
-            self.tasks.spawn(attempt.run(Target::Webhook { way }));
-            return;
-        }
-        match self.documents.get(id.call) {
-            Some(kept) => drop(self.tasks.spawn(attempt.run(Target::Http { kept: Some(kept), way }))),
-            None => self.pending.unread.push(Unread { attempt, way }),
+        match hop.map(|hop| self.upstreams.get(hop).expect("a redirect leads to an upstream that is known")) {
+            Some(there) => Target::Hop { home: way, there: Way::to(there) },
+            None if known.serves == Serves::Webhooks => Target::Webhook { way },
+            None => Target::Http { kept: self.documents.get(call), way },
         }
     }
 
@@ -141,9 +140,8 @@ impl Run {
         }
     }
 
-    pub(super) fn reported(&mut self, id: AttemptId, report: Box<Report>, next: Option<Next>) {
+    pub(super) fn reported(&mut self, now: Now, id: AttemptId, report: Box<Report>, next: Option<Next>) {
         self.pending.running.remove(&id);
-        let now = clock::now();
         if let Some(upstream) = self.dispatcher.upstream_of(id.call) {
             self.stats.note_attempt(upstream, report.result.latency);
         }
@@ -162,7 +160,7 @@ impl Run {
 }
 
 impl Attempt {
-    pub(super) async fn run(self, target: Target) {
+    pub(super) async fn run(self, target: Target, runner: Runner) {
         let made = pin!(async {
             let made = self.make(target).await;
             crash::reach(Point::AttemptEnded);
@@ -170,7 +168,8 @@ impl Attempt {
         });
         let Made { report, next } = casualty::made(made).await;
         // A loop that is gone has cut everything off; its successor finds the attempt open.
-        let _ = self.messages.send(Message::Reported { attempt: self.id, report: Box::new(report), next }).await;
+        let report = Box::new(report);
+        let _ = self.around.messages.send(Message::Reported { attempt: self.id, report, next, runner }).await;
     }
 
     async fn make(&self, target: Target) -> Made {
@@ -183,12 +182,17 @@ impl Attempt {
                 }
                 Err(report) => (*report).into(),
             },
-            Target::Hop { home, there } => self.hop(&home, &there).await,
-            Target::Webhook { way } => match self.prepare_webhook(&way.settings).await {
-                Ok(request) => self.send(request, &way).await.into(),
-                Err(report) => (*report).into(),
-            },
-            Target::Command { spawner } => self.call_back(&spawner).await.into(),
+            // Rarer, and on the heap, so that a runner is not as large as they are.
+            Target::Hop { home, there } => Box::pin(self.hop(&home, &there)).await,
+            Target::Webhook { way } => Box::pin(self.tell(&way)).await.into(),
+            Target::Command { spawner } => Box::pin(self.call_back(&spawner)).await.into(),
+        }
+    }
+
+    async fn tell(&self, way: &Way) -> Report {
+        match self.prepare_webhook(&way.settings).await {
+            Ok(request) => self.send(request, way).await,
+            Err(report) => *report,
         }
     }
 
@@ -198,20 +202,20 @@ impl Attempt {
     }
 
     fn milestones(&self) -> Arc<dyn Milestones> {
-        Arc::new(Told { id: self.id, messages: self.messages.clone() })
+        Arc::new(Told { id: self.id, messages: self.around.messages.clone() })
     }
 
     async fn prepare(&self, kept: Option<Arc<Kept>>, way: &Way) -> Result<HttpRequest, Box<Report>> {
         let kept = match kept {
             Some(kept) => kept,
-            None => Arc::new(self.load().await?),
+            None => Arc::new(Box::pin(self.load()).await?),
         };
         // The configuration may be another one since: no call carries an upstream's secrets where that no longer leads.
-        if kept.document.upstream != way.reference {
+        if kept.document.upstream != *way.reference {
             let message = "by the present configuration its URL belongs to another upstream than the call";
             return Err(Box::new(unsent(ErrorKind::Invalid, message.to_owned())));
         }
-        request::build(self.id, &kept.document, kept.via, &way.settings, &self.directory)
+        request::build(self.id, &kept.document, kept.via, &way.settings, &self.around.directory)
             .map_err(|error| Box::new(unsent(ErrorKind::Secret, error.to_string())))
     }
 
@@ -223,7 +227,7 @@ impl Attempt {
 
     pub(super) async fn stored(&self) -> Result<(CallRecord, Bytes), Box<Report>> {
         let failed = |message: String| Box::new(unsent(ErrorKind::Internal, message));
-        match self.reads.call_and_request(self.id.call).await {
+        match self.around.reads.call_and_request(self.id.call).await {
             Ok(Some(stored)) => Ok(stored),
             Ok(None) => Err(failed("the stored document is gone".to_owned())),
             Err(error) => Err(failed(error.to_string())),
@@ -231,43 +235,43 @@ impl Attempt {
     }
 
     pub(super) fn understood(&self, record: &CallRecord, bytes: &Bytes) -> Result<Kept, Box<Report>> {
-        document::parse(bytes, &Routing::from(self.config.as_ref()))
+        document::parse(bytes, &Routing::from(self.around.config.as_ref()))
             .map(|document| Kept { document, via: record.via })
             .map_err(|rejection| Box::new(unsent(ErrorKind::Invalid, rejection.to_string())))
     }
 
     async fn call_back(&self, spawner: &Spawner) -> Report {
-        let started = clock::now().instant;
+        let started = clock::instant();
         match self.command().await {
             Ok(command) => {
                 crash::reach(Point::CallbackLaunched);
                 let process = spawner.run(command, self.abort.clone()).await;
                 crash::reach(Point::CallbackEnded);
-                crate::execute::process::outcome::report(&process, clock::now().instant.since(started))
+                crate::execute::process::outcome::report(&process, clock::instant().since(started))
             }
             Err(message) => unsent(ErrorKind::Internal, message),
         }
     }
 
     async fn command(&self) -> Result<crate::execute::process::Command, String> {
-        let stored = self.reads.call_and_request(self.id.call).await.map_err(|error| error.to_string())?;
+        let stored = self.around.reads.call_and_request(self.id.call).await.map_err(|error| error.to_string())?;
         let (record, request) = stored.ok_or("the callback is gone")?;
         let parent = record.callback_of.ok_or("the callback has no call it is for")?;
-        let outcome = self.reads.outcome(parent).await.map_err(|error| error.to_string())?;
+        let outcome = self.around.reads.outcome(parent).await.map_err(|error| error.to_string())?;
         let (parent, _) = outcome.ok_or("the call it is for is gone")?;
         let Some(Stored::Command { words }) = Stored::from_bytes(&request) else {
             return Err("the callback's document is none".to_owned());
         };
-        let response = parent.file.as_ref().and_then(|file| self.filing.response_of(&file.name, parent.id));
-        let withheld = self.config.secret_variables.clone();
-        Ok(Command { withheld, ..callback::command(&words, &parent, response, &self.directory) })
+        let response = parent.file.as_ref().and_then(|file| self.around.filing.response_of(&file.name, parent.id));
+        let withheld = self.around.config.secret_variables.clone();
+        Ok(Command { withheld, ..callback::command(&words, &parent, response, &self.around.directory) })
     }
 }
 
 impl Way {
     fn to(known: &Known) -> Self {
         Self {
-            reference: known.reference.clone(),
+            reference: Arc::clone(&known.reference),
             settings: Arc::clone(&known.settings),
             transport: Arc::clone(&known.transport),
             wants_milestones: !known.settings.policy.limits.is_empty(),
@@ -276,7 +280,7 @@ impl Way {
 
     /// The limits of this one, and the connections of another.
     pub(super) fn through(&self, transport: &Arc<Transport>) -> Self {
-        let (reference, settings) = (self.reference.clone(), Arc::clone(&self.settings));
+        let (reference, settings) = (Arc::clone(&self.reference), Arc::clone(&self.settings));
         Self { reference, settings, transport: Arc::clone(transport), ..*self }
     }
 

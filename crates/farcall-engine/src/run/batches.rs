@@ -2,8 +2,7 @@
 //!
 //! One call is a batch of one. Only bookkeeping: whether a call is accepted is decided elsewhere.
 
-use std::collections::HashMap;
-
+use farcall_core::id_map::IdMap;
 use tokio::sync::oneshot;
 
 use crate::handle::{Accepted, SubmitError};
@@ -14,7 +13,7 @@ pub(crate) type Answers = Vec<Result<Accepted, SubmitError>>;
 /// All batches that are not answered yet.
 #[derive(Debug, Default)]
 pub(super) struct Batches {
-    open: HashMap<u64, Batch>,
+    open: IdMap<u64, Batch>,
     last: u64,
 }
 

@@ -55,7 +55,7 @@ impl Attempt {
     }
 
     async fn prepared(&self, home: &Way, there: &Way) -> Result<(HttpRequest, Asked), Box<Report>> {
-        let is_gone = |name: String| !self.config.upstreams.contains_key(&name);
+        let is_gone = |name: String| !self.around.config.upstreams.contains_key(&name);
         if declared_name(&home.reference).is_some_and(is_gone) {
             // Nobody can read its document now. Where its next try begins it waits until that is declared again.
             return Err(Box::new(unsent(
@@ -79,13 +79,13 @@ impl Attempt {
     ) -> Result<HttpRequest, Box<Report>> {
         // The configuration may be another one since: nothing goes where other limits hold than it was charged to.
         let has_moved =
-            call.0.upstream != home.reference || UpstreamRef::of(&asked.url, &self.config) != there.reference;
+            call.0.upstream != *home.reference || UpstreamRef::of(&asked.url, &self.around.config) != *there.reference;
         if has_moved {
             let message = "by the present configuration the redirect leads to another upstream than it did";
             return Err(Box::new(unsent(ErrorKind::Invalid, message.to_owned())));
         }
         let ends = Ends { home: &home.settings, there: &there.settings };
-        hop::build(self.id, call, ends, asked, &self.directory)
+        hop::build(self.id, call, ends, asked, &self.around.directory)
             .map_err(|error| Box::new(unsent(ErrorKind::Secret, error.to_string())))
     }
 }

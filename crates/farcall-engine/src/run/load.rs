@@ -14,7 +14,7 @@ use farcall_core::lane::LaneId;
 use farcall_core::settle::Tries;
 use farcall_core::steady::SteadyClock;
 use farcall_core::time::Now;
-use farcall_store::port::{LaneRange, Legible, ReadError, Reader};
+use farcall_store::port::{LaneRange, Legible, ReadError, Reader, WaitingAsk};
 use farcall_store::record::{CallRecord, Damaged, LaneName, RequestRecord};
 
 use super::callbacks::{COMMAND_KEY, OwnWebhook};
@@ -246,9 +246,7 @@ pub(super) fn lane_id(lane: &LaneName) -> LaneId {
 
 fn read(reader: &mut dyn Reader, config: &Config, asked: &Asked) -> Result<Found, ReadError> {
     let Asked { ranges, deadlines, calls, room } = asked;
-    let lanes = reader.waiting(ranges)?;
-    let deadlines = if *deadlines > 0 { reader.expiring(*deadlines)? } else { Legible::default() };
-    let mut damaged = [lanes.damaged, deadlines.damaged].concat();
+    let Legible { found, mut damaged } = reader.waiting(WaitingAsk { lanes: ranges, expiring: *deadlines })?;
     let mut single = |&call: &CallId| {
         let gone = |error: ReadError| Damaged { call: Some(call), is_live: true, what: chain(&error) };
         reader.call(call).unwrap_or_else(|error| {
@@ -258,8 +256,8 @@ fn read(reader: &mut dyn Reader, config: &Config, asked: &Asked) -> Result<Found
     };
     let calls = calls.iter().filter_map(&mut single).collect();
     let mut found = Found {
-        lanes: lanes.found.into_iter().map(waiting).collect(),
-        deadlines: waiting(deadlines.found),
+        lanes: found.lanes.into_iter().map(waiting).collect(),
+        deadlines: waiting(found.expiring),
         calls: waiting(calls),
         damaged,
     };
@@ -288,7 +286,7 @@ impl Found {
                 .filter(|waiting| has_room || waiting.record.has_overrides)
                 .collect();
             let ids: Vec<CallId> = wanted.iter().map(|waiting| waiting.record.id).collect();
-            for (waiting, stored) in wanted.iter_mut().zip(reader.requests(&ids)?) {
+            for (waiting, stored) in wanted.iter_mut().zip(reader.requests(&ids)?.found) {
                 kept_bytes += stored.map_or(0, |stored| waiting.understand(stored, routing));
             }
         }

@@ -8,10 +8,10 @@ use std::sync::Arc;
 
 use farcall_core::id::CallId;
 use farcall_store::port::Reader;
-use tokio_util::task::TaskTracker;
 
 use super::attempts::{Attempt, Target, Way};
 use super::documents::Kept;
+use super::runners::{Job, Runner};
 use super::{Run, casualty};
 use crate::config::Config;
 use crate::document::{self, Routing};
@@ -24,6 +24,7 @@ const TOGETHER_MAX: usize = 64;
 pub(super) struct Unread {
     pub(super) attempt: Attempt,
     pub(super) way: Way,
+    pub(super) runner: Runner,
 }
 
 impl Run {
@@ -33,29 +34,29 @@ impl Run {
         while !unread.is_empty() {
             let rest = unread.split_off(unread.len().min(TOGETHER_MAX));
             let together = std::mem::replace(unread, rest);
-            self.tasks.spawn(make(together, self.tasks.clone()));
+            self.tasks.spawn(make(together));
         }
     }
 }
 
-async fn make(unread: Vec<Unread>, tasks: TaskTracker) {
+async fn make(unread: Vec<Unread>) {
     let kept = casualty::survived(pin!(load(&unread))).await.unwrap_or_default();
     let kept = kept.into_iter().map(|kept| kept.map(Arc::new)).chain(std::iter::repeat(None));
-    for (Unread { attempt, way }, kept) in unread.into_iter().zip(kept) {
-        tasks.spawn(attempt.run(Target::Http { kept, way }));
+    for (Unread { attempt, way, runner }, kept) in unread.into_iter().zip(kept) {
+        Job { attempt, target: Target::Http { kept, way }, runner }.begin();
     }
 }
 
 async fn load(unread: &[Unread]) -> Vec<Option<Kept>> {
     let Some(Unread { attempt, .. }) = unread.first() else { return Vec::new() };
     let ids: Vec<CallId> = unread.iter().map(|unread| unread.attempt.id.call).collect();
-    let config = Arc::clone(&attempt.config);
-    attempt.reads.with(move |reader| read(reader, &ids, &config)).await
+    let config = Arc::clone(&attempt.around.config);
+    attempt.around.reads.with(move |reader| read(reader, &ids, &config)).await
 }
 
 fn read(reader: &mut dyn Reader, ids: &[CallId], config: &Config) -> Vec<Option<Kept>> {
     let Ok(stored) = reader.requests(ids) else { return Vec::new() };
-    let understood = stored.into_iter().map(|stored| {
+    let understood = stored.found.into_iter().map(|stored| {
         let stored = stored?;
         let document = document::parse(&stored.document, &Routing::from(config)).ok()?;
         Some(Kept { document, via: stored.via })

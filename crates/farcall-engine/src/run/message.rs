@@ -15,6 +15,7 @@ use tokio::sync::oneshot;
 
 use super::batches::Answers;
 use super::load::Found;
+use super::runners::Runner;
 use crate::config::Config;
 use crate::document::UpstreamRef;
 use crate::execute::Report;
@@ -64,6 +65,8 @@ pub(crate) enum Message {
         report: Box<Report>,
         /// What its answer asks for, when that may be followed.
         next: Option<Next>,
+        /// Who made it.
+        runner: Runner,
     },
     /// From the journal: every turn up to this one is durable.
     Committed {

@@ -19,6 +19,7 @@ mod pending;
 mod prune;
 mod recover;
 mod reload;
+mod runners;
 mod start_up;
 mod stats;
 mod storage;
@@ -26,8 +27,9 @@ mod submit;
 mod webhooks;
 mod writes;
 
-use std::path::PathBuf;
+use std::future::poll_fn;
 use std::sync::{Arc, OnceLock};
+use std::task::Poll;
 use std::time::Duration;
 
 use farcall_core::call::{State, UpstreamId};
@@ -55,10 +57,12 @@ use crate::reads::Reads;
 use crate::result_file::Filing;
 use crate::upstreams::{Serves, Upstreams, limit_key};
 use announce::{Announcer, SpaceAnnouncer};
+use attempts::Surroundings;
 use callbacks::OwnCallbacks;
 use damage::DamagedCalls;
 use documents::Documents;
 use pending::Pending;
+use runners::Runners;
 use stats::Stats;
 use storage::Storage;
 
@@ -70,14 +74,14 @@ const GATHER_MAX: usize = 1_024;
 /// The longest sleep while something is to become due: timers stand still while the machine is suspended, and what
 /// became due meanwhile must not wait for them.
 const NAP_MAX: Duration = Duration::from_secs(1);
-/// How often connections that nobody uses any more are closed; the longest sleep of all, too.
+/// How often connections and tasks that nobody uses any more are let go; the longest sleep of all, too.
 const PRUNE_EVERY: Duration = Duration::from_secs(30);
 
 /// The state of the loop.
 pub(crate) struct Run {
     config: Arc<Config>,
     live: Live,
-    directory: PathBuf,
+    around: Arc<Surroundings>,
     dispatcher: Dispatcher,
     journal: Journal,
     /// How the store does.
@@ -95,7 +99,6 @@ pub(crate) struct Run {
     /// How instants are stored.
     steady: SteadyClock,
     reader: Box<dyn Reader>,
-    reads: Arc<Reads>,
     /// One reader for waiting calls, so that nobody's questions hold them up.
     load_reads: Arc<Reads>,
     /// One for what is to be pruned, which takes its time.
@@ -105,6 +108,7 @@ pub(crate) struct Run {
     filing_queue: FilingQueue,
     keeper: Keeper,
     tasks: TaskTracker,
+    runners: Runners,
     rng: fastrand::Rng,
     documents: Documents,
     own_callbacks: OwnCallbacks,
@@ -139,19 +143,27 @@ impl Run {
     pub(crate) async fn run(mut self) -> Result<(), CommitError> {
         self.take_turn();
         while !self.is_over() {
-            let wakeup = self.sleep_duration();
-            let message = tokio::select! {
-                message = self.messages.recv() => message,
-                () = tokio::time::sleep(wakeup) => None,
-            };
-            if let Some(message) = message {
+            if let Some(message) = self.next().await {
                 self.receive(message);
                 self.receive_pending();
             }
-            self.prune();
             self.take_turn();
         }
         self.stop().await
+    }
+
+    /// The next message, or nothing when it is time for a turn without one.
+    async fn next(&mut self) -> Option<Message> {
+        // One that is here needs no timer, which costs more than the message.
+        let here = poll_fn(|context| Poll::Ready(self.messages.poll_recv(context))).await;
+        if let Poll::Ready(message) = here {
+            return message;
+        }
+        let wakeup = self.sleep_duration();
+        tokio::select! {
+            message = self.messages.recv() => message,
+            () = tokio::time::sleep(wakeup) => None,
+        }
     }
 
     fn receive_pending(&mut self) {
@@ -169,14 +181,14 @@ impl Run {
         // While nothing is known of the last commit, nobody can say what is out.
         let is_drained = self.dispatcher.is_drained() || self.storage.is_broken();
         let Some(until) = self.drains_until.filter(|_| is_drained) else { return false };
-        if !self.dispatcher.is_settled() && until <= clock::now().instant {
+        if !self.dispatcher.is_settled() && until <= clock::instant() {
             self.store_failure = self.storage.give_up();
         }
         self.dispatcher.is_settled() || self.store_failure.is_some()
     }
 
     fn sleep_duration(&self) -> Duration {
-        let now = clock::now().instant;
+        let now = clock::instant();
         let ends_at = self.drains_until.filter(|&until| until > now);
         let wakes_at = [self.dispatcher.next_wakeup(now), self.storage.next_look(), ends_at];
         let wait = wakes_at.into_iter().flatten().map(|at| at.since(now)).min();
@@ -184,11 +196,11 @@ impl Run {
     }
 
     /// Closes idle connections, also those of upstreams that get no calls any more.
-    fn prune(&mut self) {
-        let now = clock::now().instant;
+    fn prune(&mut self, now: Instant) {
         if now.since(self.pruned_at) >= PRUNE_EVERY {
             self.pruned_at = now;
             self.upstreams.prune();
+            self.runners.prune();
         }
     }
 
@@ -204,8 +216,8 @@ impl Run {
             token.cancel();
         }
         self.tasks.close();
-        let Self { journal, messages, tasks, store_failure, filing_queue, keeper, .. } = self;
-        drop(messages);
+        let Self { journal, messages, runners, tasks, store_failure, filing_queue, keeper, .. } = self;
+        drop((messages, runners));
         tasks.wait().await;
         let close = tokio::task::spawn_blocking(move || {
             filing_queue.close();
@@ -233,8 +245,11 @@ impl Run {
             Message::Drain => self.drain(),
             Message::Sent { attempt, at } => self.dispatcher.handle(now, Event::Sent { attempt, at }),
             Message::FirstByte { attempt, at } => self.dispatcher.handle(now, Event::FirstByte { attempt, at }),
-            Message::Reported { attempt, report, next } => self.reported(attempt, report, next),
-            Message::Committed { seq } => self.committed(seq),
+            Message::Reported { attempt, report, next, runner } => {
+                self.runners.put(runner);
+                self.reported(now, attempt, report, next);
+            }
+            Message::Committed { seq } => self.committed(now, seq),
             Message::CommitFailed(failed) => self.commit_failed(*failed),
             Message::StoreBroken { error } => self.store_broken(&error),
             Message::Loaded(found) => self.loaded(found),
@@ -248,6 +263,7 @@ impl Run {
             return;
         }
         let now = clock::now();
+        self.prune(now.instant);
         let turn = self.dispatcher.turn(now);
         self.count_unfiled(&turn.effects);
         if std::mem::take(&mut self.is_unpublished) {
@@ -259,7 +275,7 @@ impl Run {
         }
         self.perform(turn.effects);
         self.forget_left();
-        self.look_at_store();
+        self.look_at_store(now.instant);
     }
 
     /// Of calls that only the store holds from now on nothing is remembered.

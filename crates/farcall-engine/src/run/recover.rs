@@ -170,7 +170,7 @@ impl Rebuild<'_> {
     /// configuration no longer understands, has none; its attempt will say what is wrong.
     fn own(&mut self, record: &CallRecord) -> Result<Own, UpstreamError> {
         let wanted = record.has_overrides.then_some(record.id);
-        let document = self.reader.requests(wanted.as_slice())?.pop().flatten();
+        let document = self.reader.requests(wanted.as_slice())?.found.pop().flatten();
         let Some(RequestRecord { document: bytes, .. }) = document else { return Ok(Own::default()) };
         let document = document::parse(&bytes, &Routing::from(self.config)).ok();
         let callback = self.callback(record, &bytes)?;

@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use super::attempts::Surroundings;
 use super::{Run, prune};
 use crate::clock;
 use crate::config::Config;
@@ -19,6 +20,7 @@ impl Run {
         self.documents.clear();
         self.dispatcher.set_retention(now.instant, prune::retention(&config));
         self.config = Arc::clone(&config);
+        self.around = Arc::new(Surroundings { config: Arc::clone(&config), ..Surroundings::clone(&self.around) });
         self.live.replace(config);
         self.keeper.wake();
         Ok(())

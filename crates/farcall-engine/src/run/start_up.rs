@@ -15,10 +15,12 @@ use tokio::sync::{broadcast, mpsc, watch};
 use tokio_util::task::TaskTracker;
 
 use super::announce::{Announcer, SpaceAnnouncer};
+use super::attempts::Surroundings;
 use super::damage::DamagedCalls;
 use super::documents::Documents;
 use super::pending::Pending;
 use super::recover::{self, Clocks, Rebuilt};
+use super::runners::Runners;
 use super::storage::Storage;
 use super::{Message, Run, Stats};
 use crate::clock;
@@ -92,22 +94,18 @@ pub(crate) fn start(mut store: Box<dyn Store>, options: Options) -> Result<Start
     let journal = Journal::start(store, sender.clone()).map_err(no_thread("start the store's thread"))?;
     let (spawner, damaged) = (spawner(options.launcher)?, DamagedCalls::met(recovery.damaged));
     let first = first_snapshot(&dispatcher, recovery.unfiled.len(), damaged.live());
-    let (unfiled, (snapshots, watched)) = (first.unfiled, watch::channel(first));
-    let (ends, last_overview) = (broadcast::Sender::new(ENDS_MAX), Arc::new(OnceLock::new()));
-    let handle = Handle {
+    let (unfiled, (snapshots, _)) = (first.unfiled, watch::channel(first));
+    let around = Surroundings {
+        directory: options.directory,
+        filing: Arc::clone(&filing),
+        config: Arc::clone(&config),
+        reads,
         messages: sender.clone(),
-        snapshots: watched,
-        reads: Arc::clone(&reads),
-        config: live.clone(),
-        ends: ends.downgrade(),
-        last_overview: Arc::clone(&last_overview),
-        inbox: None,
-        inbox_waker: None,
     };
     let run = Run {
         config,
         live,
-        directory: options.directory,
+        around: Arc::new(around),
         dispatcher,
         journal,
         storage: Storage::default(),
@@ -115,12 +113,11 @@ pub(crate) fn start(mut store: Box<dyn Store>, options: Options) -> Result<Start
         messages,
         sender,
         snapshots,
-        ends,
-        last_overview,
+        ends: broadcast::Sender::new(ENDS_MAX),
+        last_overview: Arc::new(OnceLock::new()),
         upstreams,
         steady,
         reader,
-        reads,
         load_reads,
         prune_reads,
         spawner,
@@ -128,6 +125,7 @@ pub(crate) fn start(mut store: Box<dyn Store>, options: Options) -> Result<Start
         filing_queue,
         keeper,
         tasks: TaskTracker::new(),
+        runners: Runners::default(),
         rng,
         documents: Documents::default(),
         own_callbacks,
@@ -142,7 +140,20 @@ pub(crate) fn start(mut store: Box<dyn Store>, options: Options) -> Result<Start
         drains_until: None,
         store_failure: None,
     };
-    Ok(Started { run, handle, filing })
+    Ok(Started { handle: handle_to(&run), run, filing })
+}
+
+fn handle_to(run: &Run) -> Handle {
+    Handle {
+        messages: run.sender.clone(),
+        snapshots: run.snapshots.subscribe(),
+        reads: Arc::clone(&run.around.reads),
+        config: run.live.clone(),
+        ends: run.ends.downgrade(),
+        last_overview: Arc::clone(&run.last_overview),
+        inbox: None,
+        inbox_waker: None,
+    }
 }
 
 fn no_thread(what: &'static str) -> impl FnOnce(std::io::Error) -> StartError {

@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use farcall_core::dispatcher::{Event, Seq};
-use farcall_core::time::Instant;
+use farcall_core::time::{Instant, Now};
 use farcall_store::port::CommitError;
 
 use super::Run;
@@ -121,9 +121,9 @@ impl Storage {
 }
 
 impl Run {
-    pub(super) fn committed(&mut self, seq: Seq) {
+    pub(super) fn committed(&mut self, now: Now, seq: Seq) {
         self.storage.note_committed();
-        self.dispatcher.handle(clock::now(), Event::Committed { seq });
+        self.dispatcher.handle(now, Event::Committed { seq });
         self.is_unpublished = true;
     }
 
@@ -148,14 +148,14 @@ impl Run {
     }
 
     pub(super) fn store_broken(&mut self, error: &str) {
-        self.storage.note_broken(clock::now().instant, error);
+        self.storage.note_broken(clock::instant(), error);
         self.publish();
     }
 
     /// Whether the store's health has changed with time.
-    pub(super) fn look_at_store(&mut self) {
+    pub(super) fn look_at_store(&mut self, now: Instant) {
         let before = self.storage.health;
-        if self.storage.look(clock::now().instant, self.dispatcher.is_held_up()) {
+        if self.storage.look(now, self.dispatcher.is_held_up()) {
             // A file's call may turn out to be stored: its submitter waits, or it would be taken twice.
             self.pending.refuse_clients();
         }

@@ -9,7 +9,7 @@ use farcall_core::dispatcher::Event;
 use farcall_core::id::CallId;
 use farcall_core::steady::SteadyClock;
 use farcall_core::time::Now;
-use farcall_store::port::Insert;
+use farcall_store::port::{CallsAsk, Insert};
 use farcall_store::record::{CallRecord, IdempotencyRecord, Progress};
 use sha2::{Digest, Sha256};
 use tokio::sync::{mpsc, oneshot};
@@ -104,10 +104,11 @@ impl Run {
         let pending = self.pending.keys.get(&(key.scope.clone(), key.key.clone())).copied();
         let holder = match pending {
             Some(holder) => Some(holder),
-            None => self.reader.keyed(&key.scope, &key.key).map_err(|_| SubmitError::StoreFailed)?.and_then(|record| {
-                let digest = record.idempotency.map(|held| held.digest)?;
-                Some((record.id, digest))
-            }),
+            None => {
+                let asked = CallsAsk::Keyed { scope: &key.scope, key: &key.key };
+                let record = self.reader.calls(asked).map_err(|_| SubmitError::StoreFailed)?.pop();
+                record.and_then(|record| Some((record.id, record.idempotency?.digest)))
+            }
         };
         match holder {
             None => Ok(None),

@@ -43,22 +43,22 @@ impl Attempt {
     }
 
     async fn webhook(&self, settings: &Upstream) -> Result<HttpRequest, WebhookError> {
-        let (record, request) = found(self.reads.call_and_request(self.id.call).await, "the callback")?;
+        let (record, request) = found(self.around.reads.call_and_request(self.id.call).await, "the callback")?;
         let Some(Stored::Webhook { asked_by, is_signed }) = Stored::from_bytes(&request) else {
             return Err(WebhookError::Stored { what: "the callback's document is none".to_owned() });
         };
         let url = Url::parse(&record.url).map_err(|error| WebhookError::Stored { what: error.to_string() })?;
         let parent = record.callback_of.unwrap_or(self.id.call);
-        let ended = found(self.reads.call_view(parent, None).await, "the call it is for")?;
+        let ended = found(self.around.reads.call_view(parent, None).await, "the call it is for")?;
         let keys = match asked_by {
             _ if !is_signed => Vec::new(),
             AskedBy::Policy => self.configured_keys(&ended.record, &url)?,
             AskedBy::Call => vec![self.own_key(parent).await?],
         };
         let addresses = addresses(asked_by, record.via, settings);
-        let headers = request::headers(self.id, &http::Method::POST, settings, &self.directory)
+        let headers = request::headers(self.id, &http::Method::POST, settings, &self.around.directory)
             .map_err(|error| WebhookError::Secret { what: error.to_string() })?;
-        let proxy = request::proxy(settings, &self.directory)
+        let proxy = request::proxy(settings, &self.around.directory)
             .map_err(|error| WebhookError::Secret { what: error.to_string() })?;
         let (at, body) = (clock::now().timestamp, Bytes::new());
         let delivery = Delivery { attempt: self.id, at, url, keys, body, addresses, proxy };
@@ -75,8 +75,8 @@ impl Attempt {
     fn configured_keys(&self, ended: &CallRecord, url: &Url) -> Result<Vec<SigningKey>, WebhookError> {
         let gone = || WebhookError::Secret { what: "is no longer in the configuration".to_owned() };
         let upstream = match &ended.upstream {
-            Some(name) => self.config.upstreams.get(name).ok_or_else(gone)?,
-            None => &self.config.undeclared,
+            Some(name) => self.around.config.upstreams.get(name).ok_or_else(gone)?,
+            None => &self.around.config.undeclared,
         };
         let Some(CallbackAction::Webhook(webhook)) = upstream.callback_at(ended.progress.state) else {
             return Err(gone());
@@ -85,7 +85,7 @@ impl Attempt {
             return Err(gone());
         }
         let key = |template: &crate::secret::Template| {
-            let secret = template.resolve(&self.directory).map_err(|error| error.to_string())?;
+            let secret = template.resolve(&self.around.directory).map_err(|error| error.to_string())?;
             SigningKey::from_text(secret.expose()).map_err(|error| error.to_string())
         };
         webhook.secrets.iter().map(|template| key(template).map_err(|what| WebhookError::Secret { what })).collect()
@@ -93,8 +93,8 @@ impl Attempt {
 
     /// The secret that the call which ended gave.
     async fn own_key(&self, parent: CallId) -> Result<SigningKey, WebhookError> {
-        let (_, document) = found(self.reads.call_and_request(parent).await, "the call it is for")?;
-        let own = document::callback_of(&document, &Routing::from(self.config.as_ref()));
+        let (_, document) = found(self.around.reads.call_and_request(parent).await, "the call it is for")?;
+        let own = document::callback_of(&document, &Routing::from(self.around.config.as_ref()));
         own.and_then(|own| own.key).ok_or_else(|| WebhookError::Secret { what: "is gone".to_owned() })
     }
 }

@@ -91,7 +91,7 @@ impl Upstreams {
         };
         let certain_since = self.steady.certain_since();
         let asks = making.dispatcher.asks_of_change(id, &settings.policy, certain_since, making.now);
-        let past = self.past(making.reader, key, asks)?;
+        let (past, _) = self.past(making.reader, key, asks)?;
         Ok(Change { id, settings, transport, past })
     }
 

@@ -64,7 +64,7 @@ impl Upstreams {
             making.dispatcher.pause(id);
         }
         self.webhooks.insert(reference.clone(), id);
-        self.by_id.insert(id, Known { reference, serves: Serves::Webhooks, settings, transport });
+        self.by_id.insert(id, Known { reference: Arc::new(reference), serves: Serves::Webhooks, settings, transport });
         Ok(id)
     }
 

@@ -14,10 +14,11 @@ use farcall_engine::document::{Routing, parse};
 use farcall_engine::{Engine, Options, SUBMISSIONS_MAX, Submission};
 use farcall_store::memory::MemoryStore;
 use farcall_store::port::{
-    CommitError, EndedRange, Fate, GrantsAsk, Insert, LaneRange, Legible, ReadError, Reader, ReopenError, Store, Write,
+    CallsAsk, CommitError, EndedRange, Fate, Granted, GrantsAsk, Insert, Legible, ReadError, Reader, ReopenError,
+    Store, WaitingAsk, WaitingCalls, Write,
 };
 use farcall_store::record::{
-    AttemptRecord, CallRecord, EndedRecord, FileIdentity, GrantRecord, Progress, Recovery, RequestRecord,
+    AttemptRecord, CallRecord, EndedRecord, FileIdentity, OutcomeRecord, Progress, Recovery, RequestRecord,
     ResponseRecord,
 };
 
@@ -87,8 +88,8 @@ impl CountedReader {
 }
 
 impl Reader for CountedReader {
-    fn call(&mut self, id: CallId) -> Result<Option<CallRecord>, ReadError> {
-        let answer = self.reader.call(id);
+    fn calls(&mut self, asked: CallsAsk<'_>) -> Result<Vec<CallRecord>, ReadError> {
+        let answer = self.reader.calls(asked);
         self.counted(answer, |_| 1)
     }
 
@@ -97,14 +98,15 @@ impl Reader for CountedReader {
         self.counted(answer, Vec::len)
     }
 
-    fn request(&mut self, id: CallId) -> Result<Option<Bytes>, ReadError> {
-        let answer = self.reader.request(id);
-        self.counted(answer, |_| 1)
+    fn requests(&mut self, ids: &[CallId]) -> Result<Legible<Vec<Option<RequestRecord>>>, ReadError> {
+        let answer = self.reader.requests(ids);
+        self.counted(answer, |requests| requests.found.len())
     }
 
-    fn requests(&mut self, ids: &[CallId]) -> Result<Vec<Option<RequestRecord>>, ReadError> {
-        let answer = self.reader.requests(ids);
-        self.counted(answer, Vec::len)
+    fn outcomes(&mut self, ids: &[CallId], bytes_max: usize) -> Vec<Result<Option<OutcomeRecord>, ReadError>> {
+        let outcomes = self.reader.outcomes(ids, bytes_max);
+        self.tally.note(outcomes.len());
+        outcomes
     }
 
     fn response(&mut self, id: CallId) -> Result<Option<ResponseRecord>, ReadError> {
@@ -112,34 +114,21 @@ impl Reader for CountedReader {
         self.counted(answer, |_| 1)
     }
 
-    fn keyed(&mut self, scope: &str, key: &str) -> Result<Option<CallRecord>, ReadError> {
-        let answer = self.reader.keyed(scope, key);
-        self.counted(answer, |_| 1)
+    fn grants(&mut self, limit_key: &str, asked: &[GrantsAsk]) -> Result<Granted, ReadError> {
+        let answer = self.reader.grants(limit_key, asked);
+        self.counted(answer, |granted| granted.grants.iter().map(Vec::len).sum())
     }
 
-    fn grants(&mut self, limit_key: &str, ask: GrantsAsk) -> Result<Vec<GrantRecord>, ReadError> {
-        let answer = self.reader.grants(limit_key, ask);
-        self.counted(answer, Vec::len)
-    }
-
-    fn waiting(&mut self, ranges: &[LaneRange]) -> Result<Legible<Vec<Vec<CallRecord>>>, ReadError> {
-        let answer = self.reader.waiting(ranges);
-        self.counted(answer, |lanes| lanes.found.iter().map(Vec::len).sum())
-    }
-
-    fn expiring(&mut self, count: u32) -> Result<Legible<Vec<CallRecord>>, ReadError> {
-        let answer = self.reader.expiring(count);
-        self.counted(answer, |calls| calls.found.len())
+    fn waiting(&mut self, asked: WaitingAsk<'_>) -> Result<Legible<WaitingCalls>, ReadError> {
+        let answer = self.reader.waiting(asked);
+        self.counted(answer, |Legible { found, .. }| {
+            found.lanes.iter().map(Vec::len).sum::<usize>() + found.expiring.len()
+        })
     }
 
     fn unfiled(&mut self, name: &[u8]) -> Result<Vec<(CallId, FileIdentity)>, ReadError> {
         let answer = self.reader.unfiled(name);
         self.counted(answer, Vec::len)
-    }
-
-    fn closed_until(&mut self, limit_key: &str) -> Result<Option<Steady>, ReadError> {
-        let answer = self.reader.closed_until(limit_key);
-        self.counted(answer, |_| 1)
     }
 
     fn ended(&mut self, range: &EndedRange) -> Result<Vec<EndedRecord>, ReadError> {

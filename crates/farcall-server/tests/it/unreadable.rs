@@ -1,14 +1,14 @@
 //! A store that commits and cannot say what it holds: its readers fail, or panic, when asked for a call.
 
-use bytes::Bytes;
 use farcall_core::id::CallId;
-use farcall_core::steady::{KeptClock, Steady};
+use farcall_core::steady::KeptClock;
 use farcall_store::memory::MemoryStore;
 use farcall_store::port::{
-    CommitError, EndedRange, Fate, GrantsAsk, LaneRange, Legible, ReadError, Reader, ReopenError, Store, Write,
+    CallsAsk, CommitError, EndedRange, Fate, Granted, GrantsAsk, Legible, ReadError, Reader, ReopenError, Store,
+    WaitingAsk, WaitingCalls, Write,
 };
 use farcall_store::record::{
-    AttemptRecord, CallRecord, EndedRecord, FileIdentity, GrantRecord, Recovery, ResponseRecord,
+    AttemptRecord, CallRecord, EndedRecord, FileIdentity, OutcomeRecord, Recovery, RequestRecord, ResponseRecord,
 };
 
 #[derive(Debug)]
@@ -58,7 +58,7 @@ impl Store for Unreadable {
 }
 
 impl Reader for UnreadableReader {
-    fn call(&mut self, _: CallId) -> Result<Option<CallRecord>, ReadError> {
+    fn calls(&mut self, _: CallsAsk<'_>) -> Result<Vec<CallRecord>, ReadError> {
         match self.reading {
             Reading::Fails => Err(ReadError { what: "a call", source: "a bad row".into() }),
             Reading::Panics => panic!("a bad row"),
@@ -69,40 +69,32 @@ impl Reader for UnreadableReader {
         self.reader.attempts(id)
     }
 
-    fn request(&mut self, id: CallId) -> Result<Option<Bytes>, ReadError> {
-        self.reader.request(id)
+    fn requests(&mut self, ids: &[CallId]) -> Result<Legible<Vec<Option<RequestRecord>>>, ReadError> {
+        self.reader.requests(ids)
+    }
+
+    fn outcomes(&mut self, ids: &[CallId], bytes_max: usize) -> Vec<Result<Option<OutcomeRecord>, ReadError>> {
+        self.reader.outcomes(ids, bytes_max)
     }
 
     fn response(&mut self, id: CallId) -> Result<Option<ResponseRecord>, ReadError> {
         self.reader.response(id)
     }
 
-    fn keyed(&mut self, scope: &str, key: &str) -> Result<Option<CallRecord>, ReadError> {
-        self.reader.keyed(scope, key)
+    fn grants(&mut self, limit_key: &str, asked: &[GrantsAsk]) -> Result<Granted, ReadError> {
+        self.reader.grants(limit_key, asked)
     }
 
-    fn waiting(&mut self, ranges: &[LaneRange]) -> Result<Legible<Vec<Vec<CallRecord>>>, ReadError> {
-        self.reader.waiting(ranges)
+    fn waiting(&mut self, asked: WaitingAsk<'_>) -> Result<Legible<WaitingCalls>, ReadError> {
+        self.reader.waiting(asked)
     }
 
     fn ended(&mut self, range: &EndedRange) -> Result<Vec<EndedRecord>, ReadError> {
         self.reader.ended(range)
     }
 
-    fn expiring(&mut self, count: u32) -> Result<Legible<Vec<CallRecord>>, ReadError> {
-        self.reader.expiring(count)
-    }
-
     fn unfiled(&mut self, name: &[u8]) -> Result<Vec<(CallId, FileIdentity)>, ReadError> {
         self.reader.unfiled(name)
-    }
-
-    fn closed_until(&mut self, limit_key: &str) -> Result<Option<Steady>, ReadError> {
-        self.reader.closed_until(limit_key)
-    }
-
-    fn grants(&mut self, limit_key: &str, ask: GrantsAsk) -> Result<Vec<GrantRecord>, ReadError> {
-        self.reader.grants(limit_key, ask)
     }
 
     fn free_bytes(&mut self) -> Result<u64, ReadError> {

@@ -11,16 +11,18 @@ mod trouble;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use bytes::Bytes;
 use farcall_core::id::CallId;
-use farcall_core::steady::{KeptClock, Steady};
+use farcall_core::steady::KeptClock;
 
-use self::content::Content;
+use self::content::{Content, Row};
 pub use self::trouble::{Trouble, Troubles};
 use crate::port::{
-    CommitError, EndedRange, Fate, GrantsAsk, LaneRange, Legible, ReadError, Reader, ReopenError, Store, Write,
+    CallsAsk, CommitError, EndedRange, Fate, Granted, GrantsAsk, Legible, ReadError, Reader, ReopenError, Store,
+    WaitingAsk, WaitingCalls, Write, as_many_as_fit,
 };
-use crate::record::{AttemptRecord, CallRecord, EndedRecord, FileIdentity, GrantRecord, Recovery, ResponseRecord};
+use crate::record::{
+    AttemptRecord, CallRecord, EndedRecord, FileIdentity, OutcomeRecord, Recovery, RequestRecord, ResponseRecord,
+};
 use crate::transition::SUPERSEDED;
 
 /// What goes wrong with one commit.
@@ -236,49 +238,56 @@ impl Store for MemoryStore {
 }
 
 impl Reader for MemoryReader {
-    fn call(&mut self, id: CallId) -> Result<Option<CallRecord>, ReadError> {
-        Ok(self.disk.content().row(id).map(|row| row.call.clone()))
+    fn calls(&mut self, asked: CallsAsk<'_>) -> Result<Vec<CallRecord>, ReadError> {
+        let content = self.disk.content();
+        let row = match asked {
+            CallsAsk::One(id) => content.row(id),
+            CallsAsk::Keyed { scope, key } => content.keyed(scope, key),
+        };
+        Ok(row.map(|row| row.call.clone()).into_iter().collect())
     }
 
     fn attempts(&mut self, id: CallId) -> Result<Vec<AttemptRecord>, ReadError> {
         Ok(self.disk.content().row(id).map(|row| row.attempts.clone()).unwrap_or_default())
     }
 
-    fn request(&mut self, id: CallId) -> Result<Option<Bytes>, ReadError> {
-        Ok(self.disk.content().row(id).map(|row| row.request.clone()))
+    fn requests(&mut self, ids: &[CallId]) -> Result<Legible<Vec<Option<RequestRecord>>>, ReadError> {
+        let content = self.disk.content();
+        let request = |row: &Row| RequestRecord { via: row.call.via, document: row.request.clone() };
+        Ok(Legible::whole(ids.iter().map(|&id| content.row(id).map(request)).collect()))
     }
 
     fn response(&mut self, id: CallId) -> Result<Option<ResponseRecord>, ReadError> {
         Ok(self.disk.content().row(id).and_then(|row| row.response.clone()))
     }
 
-    fn keyed(&mut self, scope: &str, key: &str) -> Result<Option<CallRecord>, ReadError> {
-        Ok(self.disk.content().keyed(scope, key).map(|row| row.call.clone()))
-    }
-
-    fn grants(&mut self, limit_key: &str, ask: GrantsAsk) -> Result<Vec<GrantRecord>, ReadError> {
-        Ok(self.disk.content().grants(limit_key, ask))
-    }
-
-    fn waiting(&mut self, ranges: &[LaneRange]) -> Result<Legible<Vec<Vec<CallRecord>>>, ReadError> {
+    fn outcomes(&mut self, ids: &[CallId], bytes_max: usize) -> Vec<Result<Option<OutcomeRecord>, ReadError>> {
         let content = self.disk.content();
-        Ok(Legible::whole(ranges.iter().map(|range| content.waiting(range)).collect()))
+        let outcome = |row: &Row| {
+            let (call, document, response) = (row.call.clone(), row.request.clone(), row.response.clone());
+            OutcomeRecord { call, document, response }
+        };
+        as_many_as_fit(ids.iter().map(|&id| Ok(content.row(id).map(outcome))), bytes_max)
+    }
+
+    fn grants(&mut self, limit_key: &str, asked: &[GrantsAsk]) -> Result<Granted, ReadError> {
+        let content = self.disk.content();
+        let grants = asked.iter().map(|&ask| content.grants(limit_key, ask)).collect();
+        Ok(Granted { grants, closed_until: content.closed_until(limit_key) })
+    }
+
+    fn waiting(&mut self, asked: WaitingAsk<'_>) -> Result<Legible<WaitingCalls>, ReadError> {
+        let content = self.disk.content();
+        let lanes = asked.lanes.iter().map(|range| content.waiting(range)).collect();
+        Ok(Legible::whole(WaitingCalls { lanes, expiring: content.expiring(asked.expiring) }))
     }
 
     fn ended(&mut self, range: &EndedRange) -> Result<Vec<EndedRecord>, ReadError> {
         Ok(self.disk.content().ended(range))
     }
 
-    fn expiring(&mut self, count: u32) -> Result<Legible<Vec<CallRecord>>, ReadError> {
-        Ok(Legible::whole(self.disk.content().expiring(count)))
-    }
-
     fn unfiled(&mut self, name: &[u8]) -> Result<Vec<(CallId, FileIdentity)>, ReadError> {
         Ok(self.disk.content().unfiled(name))
-    }
-
-    fn closed_until(&mut self, limit_key: &str) -> Result<Option<Steady>, ReadError> {
-        Ok(self.disk.content().closed_until(limit_key))
     }
 
     fn free_bytes(&mut self) -> Result<u64, ReadError> {

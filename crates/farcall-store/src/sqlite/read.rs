@@ -9,7 +9,7 @@ use bytes::Bytes;
 use farcall_core::call::Via;
 use farcall_core::id::{AttemptId, CallId};
 use farcall_core::steady::Steady;
-use rusqlite::{Connection, OptionalExtension, Row, params};
+use rusqlite::{Connection, OptionalExtension, Row, Statement, params};
 
 use super::bodies::{Bodies, Part};
 use super::error::unread;
@@ -17,9 +17,12 @@ use super::legible::{self, Query, is_damage, query};
 use super::prune;
 use super::row::{self, Columns, attempt_columns, blob, call_columns};
 use super::sum::{self, Answer};
-use crate::port::{EndedRange, GrantsAsk, LaneRange, Legible, ReadError, Reader, as_many_as_fit};
+use crate::port::{
+    CallsAsk, EndedRange, Granted, GrantsAsk, LaneRange, Legible, ReadError, Reader, WaitingAsk, WaitingCalls,
+    as_many_as_fit,
+};
 use crate::record::{
-    AttemptRecord, CallRecord, EndedRecord, FileIdentity, GrantRecord, LaneName, OutcomeRecord, RequestRecord,
+    AttemptRecord, CallRecord, Damaged, EndedRecord, FileIdentity, GrantRecord, LaneName, OutcomeRecord, RequestRecord,
     ResponseRecord,
 };
 
@@ -78,28 +81,43 @@ impl SqliteReader {
         Ok(Some(body))
     }
 
-    /// In one snapshot, for the price of one transaction.
-    fn stored_requests(&self, ids: &[CallId]) -> Result<Vec<Option<RequestRecord>>, Failure> {
+    fn stored_keyed(&self, scope: &str, key: &str) -> rusqlite::Result<Option<CallRecord>> {
+        const SQL: &str = concat!("SELECT ", call_columns!(), " FROM calls WHERE key_scope = ?1 AND key = ?2");
+        self.connection.prepare_cached(SQL)?.query_row([scope, key], row::call).optional()
+    }
+
+    /// In one snapshot, for the price of one transaction. A damaged one counts as gone, so that it fails its own call and
+    /// no other.
+    fn stored_requests(&self, ids: &[CallId]) -> Result<Legible<Vec<Option<RequestRecord>>>, Failure> {
         let snapshot = self.connection.unchecked_transaction()?;
         let mut statement = snapshot.prepare_cached(REQUESTS)?;
-        let mut request = |id| {
-            let read = |row: &Row<'_>| Ok((Columns::new(row).word(Via::from_word)?, row.get(1)?, row.get(2)?));
-            // A damaged one counts as gone, so that it fails its own call and no other.
-            let (via, inline, stored_sum) = match statement.query_row([blob(id)], read) {
-                Ok(stored) => stored,
-                Err(error) if is_damage(&error) => return Ok(None),
-                Err(error) => return Err(error.into()),
-            };
-            let document = match self.body(id, Part::Request, inline) {
-                Ok(Some(document)) => document,
-                Ok(None) => return Ok(None),
+        let mut legible = Legible::whole(Vec::with_capacity(ids.len()));
+        for &id in ids {
+            let found = match self.stored_document(&mut statement, id) {
+                Ok(found) => found,
+                Err(error) if error.downcast_ref().is_some_and(|error| !is_damage(error)) => return Err(error),
                 Err(error) if error.downcast_ref().is_some_and(passes) => return Err(error),
-                Err(_) => return Ok(None),
+                Err(error) => {
+                    legible.damaged.push(Damaged { call: Some(id), is_live: true, what: error.to_string() });
+                    None
+                }
             };
-            let is_whole = sum::check("request", sum::of_request(id, &document), stored_sum).is_ok();
-            Ok(is_whole.then_some(RequestRecord { via, document }))
-        };
-        ids.iter().map(|&id| request(id)).collect()
+            legible.found.push(found);
+        }
+        drop(statement);
+        drop(snapshot);
+        // The file of a call that was pruned since the snapshot may be gone before its row is seen to be.
+        legible.damaged.retain(|damaged| damaged.call.is_none_or(|id| self.knows(id).unwrap_or(true)));
+        Ok(legible)
+    }
+
+    fn stored_document(&self, statement: &mut Statement<'_>, id: CallId) -> Result<Option<RequestRecord>, Failure> {
+        let read = |row: &Row<'_>| Ok((Columns::new(row).word(Via::from_word)?, row.get(1)?, row.get(2)?));
+        let stored = statement.query_row([blob(id)], read).optional()?;
+        let Some((via, inline, stored_sum)) = stored else { return Ok(None) };
+        let Some(document) = self.body(id, Part::Request, inline)? else { return Ok(None) };
+        sum::check("request", sum::of_request(id, &document), stored_sum)?;
+        Ok(Some(RequestRecord { via, document }))
     }
 
     fn stored_response(&self, id: CallId) -> Result<Option<ResponseRecord>, Failure> {
@@ -118,23 +136,17 @@ impl SqliteReader {
         statement.query_map([blob(id)], |row| row::attempt(&mut Columns::new(row)))?.collect()
     }
 
-    /// All ranges see one snapshot. Where a call is damaged each is read by itself.
-    fn stored_waiting(&mut self, ranges: &[LaneRange]) -> rusqlite::Result<Legible<Vec<Vec<CallRecord>>>> {
+    /// All in one snapshot.
+    fn stored_waiting(&mut self, asked: WaitingAsk<'_>) -> rusqlite::Result<Legible<WaitingCalls>> {
         let snapshot = self.connection.transaction()?;
-        match waiting_in_order(&snapshot, ranges) {
-            Err(error) if legible::is_damage(&error) => {}
-            found => return found.map(Legible::whole),
-        }
-        let mut legible = Legible::whole(Vec::with_capacity(ranges.len()));
-        for LaneRange { lane: LaneName { limit_key, of_callbacks, priority, tenant }, ready_at, call, count } in ranges
-        {
-            let (tenant, ready_at) = (tenant.0.cast_signed(), ready_at.as_micros());
-            let values = params![limit_key, of_callbacks, priority, tenant, ready_at, blob(*call)];
-            let Legible { found, damaged } = legible::calls(&snapshot, WAITING, values, *count)?;
-            legible.found.push(found);
-            legible.damaged.extend(damaged);
-        }
-        Ok(legible)
+        let lanes = lanes(&snapshot, asked.lanes)?;
+        let expiring = if asked.expiring > 0 {
+            legible::calls(&snapshot, EXPIRING, &[], asked.expiring)?
+        } else {
+            Legible::default()
+        };
+        let found = WaitingCalls { lanes: lanes.found, expiring: expiring.found };
+        Ok(Legible { found, damaged: [lanes.damaged, expiring.damaged].concat() })
     }
 
     fn stored_unfiled(&self, name: &[u8]) -> rusqlite::Result<Vec<(CallId, FileIdentity)>> {
@@ -148,34 +160,39 @@ impl SqliteReader {
         Ok(files.into_iter().flatten().collect())
     }
 
-    /// Both statements see one snapshot, so that no attempt is missed by ending between them.
-    fn stored_grants(&mut self, limit_key: &str, ask: GrantsAsk) -> rusqlite::Result<Vec<GrantRecord>> {
+    /// All statements see one snapshot, so that no attempt is missed by ending between them.
+    fn stored_grants(&mut self, limit_key: &str, asked: &[GrantsAsk]) -> rusqlite::Result<Granted> {
         let snapshot = self.connection.transaction()?;
-        let mut grants = Vec::new();
-        for open in snapshot.prepare_cached(GRANTS_OPEN)?.query_map([limit_key], open_grant)? {
-            grants.push(open?);
-        }
-        match ask {
-            GrantsAsk::Latest { since, count } => {
-                let mut statement = snapshot.prepare_cached(GRANTS_ENDED)?;
-                for ended in statement.query_map(params![limit_key, since.as_micros(), count], ended_grant)? {
-                    grants.push(ended?);
-                }
+        let until = |row: &Row<'_>| row.get(0).map(Steady::from_micros);
+        let closed_until = snapshot.prepare_cached(CLOSED_UNTIL)?.query_row([limit_key], until).optional()?;
+        let open = match asked {
+            [] => Vec::new(),
+            _ => snapshot.prepare_cached(GRANTS_OPEN)?.query_map([limit_key], open_grant)?.collect::<Result<_, _>>()?,
+        };
+        let mut grants = Vec::with_capacity(asked.len());
+        for ask in asked {
+            let mut found = open.clone();
+            let (sql, since, bound) = match *ask {
+                GrantsAsk::Latest { since, count } => (GRANTS_ENDED, since, i64::from(count)),
+                GrantsAsk::Sums { since, step_us } => (GRANTS_SUMMED, since, step_us.get()),
+            };
+            let mut statement = snapshot.prepare_cached(sql)?;
+            for ended in statement.query_map(params![limit_key, since.as_micros(), bound], ended_grant)? {
+                found.push(ended?);
             }
-            GrantsAsk::Sums { since, step_us } => {
-                let mut statement = snapshot.prepare_cached(GRANTS_SUMMED)?;
-                for sum in statement.query_map(params![limit_key, since.as_micros(), step_us], ended_grant)? {
-                    grants.push(sum?);
-                }
-            }
+            grants.push(found);
         }
-        Ok(grants)
+        Ok(Granted { grants, closed_until })
     }
 }
 
 impl Reader for SqliteReader {
-    fn call(&mut self, id: CallId) -> Result<Option<CallRecord>, ReadError> {
-        self.stored_call(id).map_err(unread("a call"))
+    fn calls(&mut self, asked: CallsAsk<'_>) -> Result<Vec<CallRecord>, ReadError> {
+        let found = match asked {
+            CallsAsk::One(id) => self.stored_call(id).map_err(unread("a call"))?,
+            CallsAsk::Keyed { scope, key } => self.stored_keyed(scope, key).map_err(unread("the call of a key"))?,
+        };
+        Ok(found.into_iter().collect())
     }
 
     /// In one snapshot: each begins with a look whether the database has changed, and then with an empty cache.
@@ -192,11 +209,7 @@ impl Reader for SqliteReader {
         self.stored_attempts(id).map_err(unread("attempts"))
     }
 
-    fn request(&mut self, id: CallId) -> Result<Option<Bytes>, ReadError> {
-        self.stored_request(id).map_err(unread("a request"))
-    }
-
-    fn requests(&mut self, ids: &[CallId]) -> Result<Vec<Option<RequestRecord>>, ReadError> {
+    fn requests(&mut self, ids: &[CallId]) -> Result<Legible<Vec<Option<RequestRecord>>>, ReadError> {
         self.stored_requests(ids).map_err(unread("requests"))
     }
 
@@ -204,20 +217,12 @@ impl Reader for SqliteReader {
         self.stored_response(id).map_err(unread("a response"))
     }
 
-    fn keyed(&mut self, scope: &str, key: &str) -> Result<Option<CallRecord>, ReadError> {
-        const SQL: &str = concat!("SELECT ", call_columns!(), " FROM calls WHERE key_scope = ?1 AND key = ?2");
-        self.connection
-            .prepare_cached(SQL)
-            .and_then(|mut statement| statement.query_row([scope, key], row::call).optional())
-            .map_err(unread("the call of a key"))
+    fn grants(&mut self, limit_key: &str, asked: &[GrantsAsk]) -> Result<Granted, ReadError> {
+        self.stored_grants(limit_key, asked).map_err(unread("grants"))
     }
 
-    fn grants(&mut self, limit_key: &str, ask: GrantsAsk) -> Result<Vec<GrantRecord>, ReadError> {
-        self.stored_grants(limit_key, ask).map_err(unread("grants"))
-    }
-
-    fn waiting(&mut self, ranges: &[LaneRange]) -> Result<Legible<Vec<Vec<CallRecord>>>, ReadError> {
-        self.stored_waiting(ranges).map_err(unread("waiting calls"))
+    fn waiting(&mut self, asked: WaitingAsk<'_>) -> Result<Legible<WaitingCalls>, ReadError> {
+        self.stored_waiting(asked).map_err(unread("waiting calls"))
     }
 
     fn ended(&mut self, range: &EndedRange) -> Result<Vec<EndedRecord>, ReadError> {
@@ -225,20 +230,8 @@ impl Reader for SqliteReader {
         prune::ended(&self.connection, range).map_err(unread("ended calls"))
     }
 
-    fn expiring(&mut self, count: u32) -> Result<Legible<Vec<CallRecord>>, ReadError> {
-        legible::calls(&self.connection, EXPIRING, &[], count).map_err(unread("deadlines"))
-    }
-
     fn unfiled(&mut self, name: &[u8]) -> Result<Vec<(CallId, FileIdentity)>, ReadError> {
         self.stored_unfiled(name).map_err(unread("calls that are not filed"))
-    }
-
-    fn closed_until(&mut self, limit_key: &str) -> Result<Option<Steady>, ReadError> {
-        let until = |row: &Row<'_>| row.get(0).map(Steady::from_micros);
-        self.connection
-            .prepare_cached("SELECT until FROM closings WHERE limit_key = ?1")
-            .and_then(|mut statement| statement.query_row([limit_key], until).optional())
-            .map_err(unread("a closing"))
     }
 
     fn free_bytes(&mut self) -> Result<u64, ReadError> {
@@ -272,6 +265,8 @@ const EXPIRING: Query = query!(
 const UNFILED: &str = "SELECT id, file_name, file_device, file_inode, file_changed_ns \
     FROM calls INDEXED BY calls_by_file WHERE file_name = ?1 AND filed = 0 ORDER BY seq";
 
+const CLOSED_UNTIL: &str = "SELECT until FROM closings WHERE limit_key = ?1";
+
 const GRANTS_OPEN: &str = "SELECT (SELECT id FROM calls WHERE seq = call), number, cost \
     FROM attempts INDEXED BY attempts_open WHERE ended_at IS NULL AND limit_key = ?1 \
     ORDER BY granted_at DESC, call DESC, number DESC";
@@ -288,6 +283,23 @@ const GRANTS_SUMMED: &str = "SELECT end, sum(cost) FROM ( \
     WHERE limit_key = ?1 AND latest_at >= ?2 \
     UNION ALL SELECT latest_at / ?3 * ?3 + ?3 - 1, cost FROM grants WHERE limit_key = ?1 AND latest_at >= ?2) \
     GROUP BY 1 ORDER BY 1 DESC";
+
+/// The calls of each range. Where one is damaged each is read by itself.
+fn lanes(snapshot: &Connection, ranges: &[LaneRange]) -> rusqlite::Result<Legible<Vec<Vec<CallRecord>>>> {
+    match waiting_in_order(snapshot, ranges) {
+        Err(error) if is_damage(&error) => {}
+        found => return found.map(Legible::whole),
+    }
+    let mut legible = Legible::whole(Vec::with_capacity(ranges.len()));
+    for LaneRange { lane: LaneName { limit_key, of_callbacks, priority, tenant }, ready_at, call, count } in ranges {
+        let (tenant, ready_at) = (tenant.0.cast_signed(), ready_at.as_micros());
+        let values = params![limit_key, of_callbacks, priority, tenant, ready_at, blob(*call)];
+        let Legible { found, damaged } = legible::calls(snapshot, WAITING, values, *count)?;
+        legible.found.push(found);
+        legible.damaged.extend(damaged);
+    }
+    Ok(legible)
+}
 
 /// The index alone tells who is in the ranges; then the calls are read in the order in which they stand in their table,
 /// because those that came at the same time share its pages, and their lanes do not.

@@ -12,7 +12,7 @@ use farcall_store::record::{CallRecord, ErrorRecord, LaneName};
 use proptest::prelude::*;
 use proptest::test_runner::TestCaseError;
 
-use crate::lab::{Lab, MemoryLab, SqliteLab};
+use crate::lab::{Ask as _, Lab, MemoryLab, SqliteLab};
 use crate::prune::prune;
 use crate::sample::{
     attempt_end, call, filed, full_call, headed, hop, id, insert_with, key, response, settle_with, start_at, steady,
@@ -199,15 +199,15 @@ fn compare(memory: &mut dyn Lab, sqlite: &mut dyn Lab) -> Result<(), TestCaseErr
         LaneRange { lane, ready_at: steady(10), call: id(2), count: 3 }
     };
     let ranges = LIMIT_KEYS.map(range);
-    prop_assert_eq!(left.waiting(&ranges).map_err(failed)?, right.waiting(&ranges).map_err(failed)?);
+    prop_assert_eq!(left.lanes(&ranges).map_err(failed)?, right.lanes(&ranges).map_err(failed)?);
     for limit_key in LIMIT_KEYS {
         let latest = |(since, count)| GrantsAsk::Latest { since: steady(since), count };
         let sums = |(since, step)| GrantsAsk::Sums { since: steady(since), step_us: step };
         let steps = [7_000_000, 10_000_019].map(|step| NonZeroI64::new(step).expect("not zero"));
         let latest = [(0, 100), (25, 3), (40, 100), (59, 1)].map(latest);
         for ask in latest.into_iter().chain([(0, steps[0]), (30, steps[1])].map(sums)) {
-            let grants = left.grants(limit_key, ask).map_err(failed)?;
-            prop_assert_eq!(grants, right.grants(limit_key, ask).map_err(failed)?);
+            let grants = left.granted(limit_key, ask).map_err(failed)?;
+            prop_assert_eq!(grants, right.granted(limit_key, ask).map_err(failed)?);
         }
     }
     Ok(())

@@ -9,7 +9,7 @@ use farcall_core::id::CallId;
 use farcall_store::port::{AttemptEnd, CommitError, Mark, Write};
 use farcall_store::record::{CallRecord, IdempotencyRecord, Progress};
 
-use crate::lab::Lab;
+use crate::lab::{Ask as _, Lab};
 use crate::sample::{
     attempt_end, call, filed, full_call, id, insert, insert_with, key, progress, response, settle, settle_attempt,
     settle_with, start,

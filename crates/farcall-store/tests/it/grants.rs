@@ -10,7 +10,7 @@ use farcall_core::steady::Steady;
 use farcall_store::port::{AttemptEnd, GrantsAsk, Write};
 use farcall_store::record::{CallRecord, GrantRecord};
 
-use crate::lab::Lab;
+use crate::lab::{Ask as _, Lab};
 use crate::sample::{at, attempt_end, call, headed, hop, id, insert, settle_with, start_at, steady};
 use crate::{Outcome, for_each_store};
 
@@ -54,7 +54,7 @@ fn costs(lab: &mut dyn Lab, since: Steady, count: u32) -> Result<Vec<u32>, Box<d
 }
 
 fn latest(lab: &mut dyn Lab, since: Steady, count: u32) -> Result<Vec<GrantRecord>, Box<dyn std::error::Error>> {
-    Ok(lab.reader()?.grants("shop", GrantsAsk::Latest { since, count })?)
+    Ok(lab.reader()?.granted("shop", GrantsAsk::Latest { since, count })?)
 }
 
 fn open_attempts_come_first_then_the_latest_start_or_proof(lab: &mut dyn Lab) -> Outcome {
@@ -105,8 +105,8 @@ fn other_limit_keys_do_not_count(lab: &mut dyn Lab) -> Outcome {
     lab.commit(&[end(1, 1, Some(2), State::Succeeded), end(2, 1, Some(2), State::Succeeded)])?;
     assert_eq!(costs(lab, steady(0), 10)?, [5, 1]);
     let all = GrantsAsk::Latest { since: steady(0), count: 10 };
-    assert_eq!(lab.reader()?.grants("none", all)?, []);
-    assert_eq!(lab.reader()?.grants("", all)?.len(), 1);
+    assert_eq!(lab.reader()?.granted("none", all)?, []);
+    assert_eq!(lab.reader()?.granted("", all)?.len(), 1);
     Ok(())
 }
 
@@ -115,7 +115,7 @@ fn an_attempt_counts_where_its_call_went_then(lab: &mut dyn Lab) -> Outcome {
     let on = headed(end(1, 1, Some(11), State::Retrying), "bank", Some(hop(1)));
     lab.commit(&[on, start_at(1, 2, 20)])?;
     let open = |lab: &mut dyn Lab, key: &str| -> Result<Vec<Option<u32>>, Box<dyn std::error::Error>> {
-        let grants = lab.reader()?.grants(key, GrantsAsk::Latest { since: steady(0), count: 10 })?;
+        let grants = lab.reader()?.granted(key, GrantsAsk::Latest { since: steady(0), count: 10 })?;
         Ok(grants.iter().map(|grant| grant.open.map(|open| open.number)).collect())
     };
     assert_eq!((open(lab, "shop")?, open(lab, "bank")?), (vec![None], vec![Some(2)]));
@@ -172,7 +172,7 @@ fn sums_count_from_the_end_of_their_time(lab: &mut dyn Lab) -> Outcome {
     lab.commit(&[proved(1, 99), proved(2, 100), proved(3, 199), proved(4, 200), end(5, 1, None, State::Failed)])?;
     let mut sums = |since| -> Result<Vec<GrantRecord>, Box<dyn std::error::Error>> {
         let step_us = NonZeroI64::new(100_000_000).ok_or("not zero")?;
-        Ok(lab.reader()?.grants("shop", GrantsAsk::Sums { since: steady(since), step_us })?)
+        Ok(lab.reader()?.granted("shop", GrantsAsk::Sums { since: steady(since), step_us })?)
     };
     let open = |n| GrantRecord { open: Some(AttemptId { call: id(n), number: 1 }), latest_at: None, cost: n };
     let sum = |end, cost| {

@@ -5,10 +5,14 @@
 use std::error::Error;
 use std::path::PathBuf;
 
+use bytes::Bytes;
 use farcall_core::id::CallId;
+use farcall_core::steady::Steady;
 use farcall_store::memory::MemoryStore;
-use farcall_store::port::{CommitError, Reader, Store, Write};
-use farcall_store::record::{CallRecord, Recovery};
+use farcall_store::port::{
+    CallsAsk, CommitError, GrantsAsk, LaneRange, Legible, ReadError, Reader, Store, WaitingAsk, Write,
+};
+use farcall_store::record::{CallRecord, GrantRecord, Recovery};
 use farcall_store::sqlite::SqliteStore;
 use tempfile::TempDir;
 
@@ -78,6 +82,54 @@ impl Lab for SqliteLab {
     fn reopen(&mut self) -> Result<&mut dyn Store, Box<dyn Error>> {
         self.close();
         Ok(self.store.insert(SqliteStore::open(&self.dir())?))
+    }
+}
+
+/// One question at a time, of those that the port answers several at once.
+pub(crate) trait Ask {
+    /// A document that is damaged is an error.
+    fn request(&mut self, id: CallId) -> Result<Option<Bytes>, ReadError>;
+
+    fn keyed(&mut self, scope: &str, key: &str) -> Result<Option<CallRecord>, ReadError>;
+
+    fn granted(&mut self, limit_key: &str, ask: GrantsAsk) -> Result<Vec<GrantRecord>, ReadError>;
+
+    fn closed_until(&mut self, limit_key: &str) -> Result<Option<Steady>, ReadError>;
+
+    fn lanes(&mut self, lanes: &[LaneRange]) -> Result<Legible<Vec<Vec<CallRecord>>>, ReadError>;
+
+    fn expiring(&mut self, expiring: u32) -> Result<Legible<Vec<CallRecord>>, ReadError>;
+}
+
+impl Ask for dyn Reader + '_ {
+    fn request(&mut self, id: CallId) -> Result<Option<Bytes>, ReadError> {
+        let Legible { mut found, mut damaged } = self.requests(&[id])?;
+        match damaged.pop() {
+            Some(damaged) => Err(ReadError { what: "a request", source: damaged.what.into() }),
+            None => Ok(found.pop().flatten().map(|request| request.document)),
+        }
+    }
+
+    fn keyed(&mut self, scope: &str, key: &str) -> Result<Option<CallRecord>, ReadError> {
+        Ok(self.calls(CallsAsk::Keyed { scope, key })?.pop())
+    }
+
+    fn granted(&mut self, limit_key: &str, ask: GrantsAsk) -> Result<Vec<GrantRecord>, ReadError> {
+        Ok(self.grants(limit_key, &[ask])?.grants.pop().unwrap_or_default())
+    }
+
+    fn closed_until(&mut self, limit_key: &str) -> Result<Option<Steady>, ReadError> {
+        Ok(self.grants(limit_key, &[])?.closed_until)
+    }
+
+    fn lanes(&mut self, lanes: &[LaneRange]) -> Result<Legible<Vec<Vec<CallRecord>>>, ReadError> {
+        let Legible { found, damaged } = self.waiting(WaitingAsk { lanes, expiring: 0 })?;
+        Ok(Legible { found: found.lanes, damaged })
+    }
+
+    fn expiring(&mut self, expiring: u32) -> Result<Legible<Vec<CallRecord>>, ReadError> {
+        let Legible { found, damaged } = self.waiting(WaitingAsk { lanes: &[], expiring })?;
+        Ok(Legible { found: found.expiring, damaged })
     }
 }
 

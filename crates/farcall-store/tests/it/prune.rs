@@ -3,10 +3,10 @@
 use farcall_core::call::State;
 use farcall_core::id::CallId;
 use farcall_core::steady::Steady;
-use farcall_store::port::{AttemptEnd, CommitError, Ended, EndedRange, GrantsAsk, Prune, Settle, Write};
+use farcall_store::port::{AttemptEnd, CommitError, Ended, EndedRange, GrantsAsk, Legible, Prune, Settle, Write};
 use farcall_store::record::{CallRecord, EndedRecord};
 
-use crate::lab::Lab;
+use crate::lab::{Ask as _, Lab};
 use crate::sample::{
     attempt_end, call, filed, id, insert, insert_with, key, progress, response, settle, settle_attempt, settle_with,
     start, start_at, steady,
@@ -63,7 +63,7 @@ fn a_pruned_call_is_unknown_and_counted(lab: &mut dyn Lab) -> Outcome {
     assert_eq!(reader.call(id(1))?, None);
     assert_eq!(reader.attempts(id(1))?, []);
     assert_eq!(reader.request(id(1))?, None);
-    assert_eq!(reader.requests(&[id(1)])?, [None]);
+    assert_eq!(reader.requests(&[id(1)])?, Legible::whole(vec![None]));
     assert_eq!(reader.response(id(1))?, None);
     assert!(reader.call(id(2))?.is_some() && reader.attempts(id(2))?.len() == 1);
     drop(reader);
@@ -161,7 +161,7 @@ fn proved(n: u32, granted_at: i64, proved_at: Option<i64>, cost: u32) -> [Write;
 
 fn grants(lab: &mut dyn Lab, since: i64, count: u32) -> Result<Vec<(Steady, u32)>, Box<dyn std::error::Error>> {
     let ask = GrantsAsk::Latest { since: steady(since), count };
-    let grants = lab.reader()?.grants("shop", ask)?;
+    let grants = lab.reader()?.granted("shop", ask)?;
     Ok(grants.into_iter().map(|grant| (grant.latest_at.expect("all have ended"), grant.cost)).collect())
 }
 
@@ -186,9 +186,9 @@ fn what_pruned_calls_count_in_limits_is_kept(lab: &mut dyn Lab) -> Outcome {
     assert_eq!(grants(lab, 109, 10)?, both, "what was kept counts from the end of its time");
     assert_eq!(grants(lab, 110, 10)?, both[..1]);
     let step_us = std::num::NonZeroI64::new(100_000_000).ok_or("not zero")?;
-    let sums = lab.reader()?.grants("shop", GrantsAsk::Sums { since: steady(0), step_us })?;
+    let sums = lab.reader()?.granted("shop", GrantsAsk::Sums { since: steady(0), step_us })?;
     assert_eq!(sums.iter().map(|sum| sum.cost).collect::<Vec<_>>(), [10]);
-    assert_eq!(lab.reader()?.grants("bank", GrantsAsk::Latest { since: steady(0), count: 9 })?, []);
+    assert_eq!(lab.reader()?.granted("bank", GrantsAsk::Latest { since: steady(0), count: 9 })?, []);
     Ok(())
 }
 

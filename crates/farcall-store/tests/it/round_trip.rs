@@ -11,7 +11,7 @@ use farcall_store::record::{
     AttemptRecord, CallRecord, ErrorRecord, IdempotencyRecord, OutcomeRecord, Progress, RequestRecord, ResponseRecord,
 };
 
-use crate::lab::Lab;
+use crate::lab::{Ask as _, Lab};
 use crate::sample::{
     at, attempt_end, call, full_call, id, insert, insert_with, key, progress, response, settle_with, start, steady,
 };
@@ -167,7 +167,7 @@ fn bodies_of_any_size_and_content_come_back(lab: &mut dyn Lab) -> Outcome {
         twice(lab, |lab| {
             let mut reader = lab.reader()?;
             assert_eq!(reader.request(id(n))?.as_ref(), Some(&request), "request of {length} bytes");
-            let together = reader.requests(&[id(n), id(u32::MAX), id(n)])?;
+            let together = reader.requests(&[id(n), id(u32::MAX), id(n)])?.found;
             let stored = Some(RequestRecord { via: Via::Tcp, document: request.clone() });
             assert_eq!(together, [stored.clone(), None, stored], "requests of {length} bytes");
             assert_eq!(reader.response(id(n))?, Some(response(answer.clone())), "response of {length} bytes");

@@ -13,7 +13,7 @@ use farcall_store::sqlite::{OpenError, SqliteStore};
 use rusqlite::Connection;
 
 use crate::Outcome;
-use crate::lab::{Lab, SqliteLab};
+use crate::lab::{Ask as _, Lab, SqliteLab};
 use crate::sample::{attempt_end, call, full_call, id, insert, insert_with, response, settle, settle_with, start};
 
 /// Every file below a directory, by name, with its bytes.

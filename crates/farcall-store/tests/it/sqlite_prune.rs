@@ -9,7 +9,7 @@ use farcall_store::sqlite::SqliteStore;
 use rusqlite::Connection;
 
 use crate::Outcome;
-use crate::lab::{Lab, SqliteLab};
+use crate::lab::{Ask as _, Lab, SqliteLab};
 use crate::prune::prune;
 use crate::sample::{attempt_end, call, id, insert, insert_with, response, settle_with, start, steady};
 

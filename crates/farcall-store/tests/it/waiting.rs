@@ -6,7 +6,7 @@ use farcall_core::steady::Steady;
 use farcall_store::port::{AttemptEnd, LaneRange, Settle, Write};
 use farcall_store::record::{CallRecord, LaneName, LaneRecord, Progress};
 
-use crate::lab::Lab;
+use crate::lab::{Ask as _, Lab};
 use crate::sample::{attempt_end, call, headed, hop, id, insert, progress, settle_with, start, steady, waiting};
 use crate::{Outcome, for_each_store};
 
@@ -39,7 +39,7 @@ fn read(
     (ready_at, call): (Steady, CallId),
     count: u32,
 ) -> Result<Vec<CallId>, Box<dyn std::error::Error>> {
-    let read = lab.reader()?.waiting(&[LaneRange { lane, ready_at, call, count }])?.found;
+    let read = lab.reader()?.lanes(&[LaneRange { lane, ready_at, call, count }])?.found;
     assert_eq!(read.len(), 1);
     Ok(ids(&read[0]))
 }
@@ -93,7 +93,7 @@ fn lanes_are_told_apart_by_key_priority_and_tenant(lab: &mut dyn Lab) -> Outcome
     }
     let range = |lane: &LaneName| LaneRange { lane: lane.clone(), ready_at: FIRST.0, call: FIRST.1, count: 1 };
     let ranges: Vec<_> = others.iter().map(range).collect();
-    let read = lab.reader()?.waiting(&ranges)?.found;
+    let read = lab.reader()?.lanes(&ranges)?.found;
     assert_eq!(
         read.iter().map(|calls| ids(calls)).collect::<Vec<_>>(),
         (1..=5).map(|n| vec![id(n)]).collect::<Vec<_>>()

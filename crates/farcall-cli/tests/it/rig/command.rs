@@ -78,6 +78,11 @@ impl Running {
         std::fs::read_to_string(self.printed.path().join("stderr")).unwrap_or_default()
     }
 
+    /// What it has written to stdout so far.
+    pub(crate) fn stdout(&self) -> String {
+        std::fs::read_to_string(self.printed.path().join("stdout")).unwrap_or_default()
+    }
+
     pub(crate) fn pid(&self) -> u32 {
         self.child.id()
     }
@@ -89,8 +94,7 @@ impl Running {
     /// Waits for its end.
     pub(crate) fn finish(mut self) -> io::Result<Finished> {
         let status = until("the program's end", || self.child.try_wait().transpose())?;
-        let stdout = std::fs::read_to_string(self.printed.path().join("stdout"))?;
-        Ok(Finished { code: status.code(), stdout, stderr: self.stderr() })
+        Ok(Finished { code: status.code(), stdout: self.stdout(), stderr: self.stderr() })
     }
 }
 

@@ -111,6 +111,25 @@ fn values() -> impl Strategy<Value = serde_json::Value> {
     })
 }
 
+#[test]
+fn the_plain_bytes_of_a_string_end_at_the_first_that_is_not() {
+    let is_special = |byte: u8| byte == b'"' || byte == b'\\' || byte < 0x20;
+    let check = |text: &[u8]| {
+        let expected = text.iter().position(|&byte| is_special(byte)).unwrap_or(text.len());
+        assert_eq!(plain_length(text), expected, "{text:x?}");
+    };
+    // Every byte at every place of a word and behind it, beside those that are next to special ones.
+    for (byte, place) in (0..=u8::MAX).flat_map(|byte| (0..20).map(move |place| (byte, place))) {
+        for around in [b'a', b'!', b'#', b'[', b']', 0x20, 0x80, 0xa2, 0xff] {
+            let mut text = [around; 20];
+            text[place] = byte;
+            check(&text);
+            text[19] = b'"';
+            check(&text[..=place]);
+        }
+    }
+}
+
 proptest! {
     #[test]
     fn the_grammar_is_serde_jsons(text in texts()) {

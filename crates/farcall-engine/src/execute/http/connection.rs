@@ -11,6 +11,7 @@ use std::task::{Context, Poll, Waker};
 
 use farcall_core::call::ErrorKind;
 use http::Response;
+use http_body::Body as _;
 use http_body_util::BodyExt;
 use hyper::body::{Bytes, Incoming};
 use hyper::client::conn::http1;
@@ -105,7 +106,8 @@ impl Connection {
 
     /// The next piece of an answer's body; nothing at its end.
     pub(super) async fn next_piece(&mut self, body: &mut Incoming) -> Option<Result<Bytes, Failure>> {
-        loop {
+        // A short body is here with its head, and what it has come to needs no driving to be found out.
+        while !body.is_end_stream() {
             match self.driver.until(body.frame()).await? {
                 // Trailers are no part of what we keep.
                 Ok(frame) => match frame.into_data() {
@@ -115,6 +117,7 @@ impl Connection {
                 Err(error) => return Some(Err(Failure::of_body(&error))),
             }
         }
+        None
     }
 
     /// After an answer was read to its end: whether the connection can carry another request.
@@ -128,12 +131,15 @@ impl Connection {
 }
 
 impl Driver {
-    /// Drives the connection until `wanted` is there.
+    /// Drives the connection until `wanted` is there. It is asked for first: an earlier turn may have brought it.
     async fn until<F: Future>(&mut self, wanted: F) -> F::Output {
         let mut wanted = pin!(wanted);
-        std::future::poll_fn(|cx| {
-            self.poll(cx);
-            wanted.as_mut().poll(cx)
+        std::future::poll_fn(|cx| match wanted.as_mut().poll(cx) {
+            Poll::Ready(there) => Poll::Ready(there),
+            Poll::Pending => {
+                self.poll(cx);
+                wanted.as_mut().poll(cx)
+            }
         })
         .await
     }

@@ -129,7 +129,7 @@ impl Shared {
         let names = self.names();
         let known = names.get(name)?;
         let is_of_use = match known {
-            Name::Known { until, .. } => clock::now().instant < *until,
+            Name::Known { until, .. } => clock::instant() < *until,
             // A lookup that broke down answers nobody any more.
             Name::Asked(asked) => asked.borrow().is_some() || asked.has_changed().is_ok(),
         };
@@ -138,7 +138,7 @@ impl Shared {
 
     /// Only what was found is remembered: a name that is missing now may be there the next moment.
     fn learn(&self, name: Box<str>, answer: &Answer) {
-        let now = clock::now().instant;
+        let now = clock::instant();
         let mut names = self.names();
         names.remove(&name);
         let Ok(addresses) = answer else { return };

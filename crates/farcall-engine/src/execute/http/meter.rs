@@ -93,7 +93,7 @@ impl Meter {
         drop(account);
         crash::reach(Point::RequestSent);
         let Some(milestones) = milestones else { return };
-        milestones.sent(clock::now().instant);
+        milestones.sent(clock::instant());
     }
 
     /// Bytes came. They are an answer only if something was asked.
@@ -103,7 +103,7 @@ impl Meter {
         if bytes == 0 || account.written == 0 || account.first_byte_at.is_some() {
             return;
         }
-        let at = clock::now().instant;
+        let at = clock::instant();
         account.first_byte_at = Some(at);
         let milestones = account.milestones.clone();
         drop(account);

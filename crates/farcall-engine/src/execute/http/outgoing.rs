@@ -79,8 +79,12 @@ impl Outgoing {
         let target = request.url[route.target_from()..url::Position::AfterQuery]
             .parse()
             .map_err(|_| invalid("the URL has a path or query that HTTP cannot carry"))?;
-        let headers = headers(&request, &route).ok_or_else(|| invalid("the URL's host cannot be sent as a header"))?;
-        Ok(Self { route, method: request.method, target, headers, body: request.body })
+        let HttpRequest { method, mut headers, body, .. } = request;
+        if !is_begun(&headers) {
+            headers = begun(&headers, &route).ok_or_else(|| invalid("the URL's host cannot be sent as a header"))?;
+        }
+        complete(&mut headers, &route, &method, body.len());
+        Ok(Self { route, method, target, headers, body })
     }
 
     pub(super) fn carrying(&self) -> Carrying {
@@ -126,9 +130,14 @@ impl Origin {
     }
 }
 
-fn headers(request: &HttpRequest, route: &Route) -> Option<HeaderMap> {
-    let given = &request.headers;
-    let mut headers = HeaderMap::with_capacity(given.len() + 3);
+/// Whether the host stands in front, and none of them is ours to give.
+fn is_begun(given: &HeaderMap) -> bool {
+    given.keys().next() == Some(&header::HOST) && !given.keys().any(|name| OURS.contains(name))
+}
+
+/// The caller's headers in their order, behind the host unless they have one.
+fn begun(given: &HeaderMap, route: &Route) -> Option<HeaderMap> {
+    let mut headers = HeaderMap::with_capacity(given.len() + 4);
     if !given.contains_key(header::HOST) {
         headers.insert(header::HOST, host(&route.origin)?);
     }
@@ -137,18 +146,22 @@ fn headers(request: &HttpRequest, route: &Route) -> Option<HeaderMap> {
             headers.append(name, value.clone());
         }
     }
+    Some(headers)
+}
+
+/// Adds what is missing.
+fn complete(headers: &mut HeaderMap, route: &Route, method: &Method, body_bytes: usize) {
     if let Some(authorization) = route.reader().and_then(|proxy| proxy.authorization.clone()) {
         headers.insert(header::PROXY_AUTHORIZATION, authorization);
     }
-    if !given.contains_key(header::ACCEPT_ENCODING) {
+    if !headers.contains_key(header::ACCEPT_ENCODING) {
         headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static(decode::CODINGS));
     }
     // RFC 9110, section 8.6: methods that expect content say so even when there is none.
-    let expects_content = [Method::POST, Method::PUT, Method::PATCH].contains(&request.method);
-    if expects_content || !request.body.is_empty() {
-        headers.insert(header::CONTENT_LENGTH, HeaderValue::from(request.body.len()));
+    let expects_content = matches!(*method, Method::POST | Method::PUT | Method::PATCH);
+    if expects_content || body_bytes > 0 {
+        headers.insert(header::CONTENT_LENGTH, HeaderValue::from(body_bytes));
     }
-    Some(headers)
 }
 
 fn host(origin: &Origin) -> Option<HeaderValue> {
@@ -235,6 +248,15 @@ mod tests {
         ] {
             assert_eq!(lines(&prepare(Method::GET, url, &[], ""))[0], expected, "{url}");
         }
+    }
+
+    #[test]
+    fn a_host_that_is_given_stays_and_so_does_the_order_of_all() {
+        let given = [("host", "b.test"), ("x-b", "1"), ("accept-encoding", "br")];
+        let sent = prepare(Method::POST, "http://a.test/", &given, "hi");
+        assert_eq!(lines(&sent), ["host: b.test", "x-b: 1", "accept-encoding: br", "content-length: 2"]);
+        let sent = prepare(Method::GET, "http://a.test/", &[("host", "b.test"), ("te", "x"), ("x-b", "1")], "");
+        assert_eq!(lines(&sent), ["host: b.test", "x-b: 1", "accept-encoding: gzip, br, zstd"]);
     }
 
     #[test]

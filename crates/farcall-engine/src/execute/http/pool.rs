@@ -126,7 +126,7 @@ impl Pool {
 
     /// Keeps a connection for the next request, while there is room for it.
     pub(super) fn put(&self, connection: Connection) {
-        let since = clock::now().instant;
+        let since = clock::instant();
         let mut open = self.open();
         let seat = if open.idle.len() < self.idle_max { self.room.seat() } else { None };
         // Where there is none, the oldest of its own gives way.
@@ -151,7 +151,7 @@ impl Pool {
 
     /// Closes what has been idle too long, and forgets what has ended.
     pub(super) fn prune(&self) {
-        let now = clock::now().instant;
+        let now = clock::instant();
         let mut open = self.open();
         let old = open.idle.iter().take_while(|idle| now.since(idle.since) >= self.idle_timeout).count();
         let closed: Vec<Idle> = open.idle.drain(..old).collect();

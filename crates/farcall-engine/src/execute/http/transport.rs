@@ -133,12 +133,12 @@ impl Transport {
     /// ```
     pub async fn execute(
         &self,
-        request: HttpRequest,
+        mut request: HttpRequest,
         milestones: Option<Arc<dyn Milestones>>,
         abort: CancellationToken,
     ) -> Report {
-        let started = clock::now().instant;
-        let wish = Wish { content_type: request.content_type.clone(), body_bytes_max: request.max_response };
+        let started = clock::instant();
+        let wish = Wish { content_type: request.content_type.take(), body_bytes_max: request.max_response };
         let mut progress = Progress::default();
         let end = tokio::select! {
             biased;
@@ -219,13 +219,13 @@ impl Transport {
     /// A new connection, which others may use too when it is of HTTP/2.
     async fn open(&self, route: &Route, allowed: Addresses, opening: Opening<'_>) -> Result<Line, Failure> {
         let opened = async {
-            let started = clock::now().instant;
+            let started = clock::instant();
             let stream = connect::open(route, self.terms(allowed, opening.offer)).await?;
             if !stream.speaks_http2() {
                 let connection = Connection::new(stream, route.clone(), allowed, self.http2.caps).await?;
                 return Ok(Line::Http1(connection));
             }
-            let left = self.connect_timeout.saturating_sub(clock::now().instant.since(started));
+            let left = self.connect_timeout.saturating_sub(clock::instant().since(started));
             let freed = Arc::clone(&opening.freed);
             let opened = http2::Connection::open(stream, route.clone(), allowed, self.http2, freed);
             let opened =

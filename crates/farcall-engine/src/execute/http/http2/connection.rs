@@ -103,7 +103,7 @@ impl Connection {
         .await?;
         let closing = Closing(Arc::clone(&ledger));
         let driver = AbortOnDropHandle::new(tokio::spawn(drive(closing, connection, terms.round)));
-        let opener = Opener { sender, next_stream: 1, places_taken: 0, idle_since: clock::now().instant };
+        let opener = Opener { sender, next_stream: 1, places_taken: 0, idle_since: clock::instant() };
         let (opener, caps, streams_max) = (Mutex::new(opener), terms.caps, terms.streams_max);
         Ok(Arc::new(Self { route, allowed, caps, ledger, opener, streams_max, freed, driver }))
     }
@@ -167,7 +167,7 @@ impl Drop for Place {
     fn drop(&mut self) {
         let mut opener = self.connection.opener();
         opener.places_taken -= 1;
-        opener.idle_since = clock::now().instant;
+        opener.idle_since = clock::instant();
         drop(opener);
         self.connection.freed.notify_one();
     }

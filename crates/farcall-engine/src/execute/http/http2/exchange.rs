@@ -180,7 +180,7 @@ impl Drop for Exchange {
         if self.meter.has_written() {
             connection.ledger.close(self.stream);
         } else {
-            connection.ledger.give_up(self.stream, clock::now().instant);
+            connection.ledger.give_up(self.stream, clock::instant());
         }
         let is_silent = connection.ledger.received_bytes() == self.received_before;
         if !self.is_over && is_silent {

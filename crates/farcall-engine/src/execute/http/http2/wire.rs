@@ -42,7 +42,7 @@ impl Wire {
     /// Whether these bytes begin a request that was given up long ago, because the socket took nothing until now. There
     /// is no way to take it out from among the others: the connection ends.
     fn would_send_late(&self, slices: &[IoSlice<'_>]) -> bool {
-        let (now, mut frames, mut is_late) = (clock::now().instant, self.frames.clone(), false);
+        let (now, mut frames, mut is_late) = (clock::instant(), self.frames.clone(), false);
         for slice in slices {
             frames.pass(slice, |passed| {
                 is_late |= matches!(passed, Passed::Beginning(stream) if self.ledger.is_late(stream, now));

@@ -1,0 +1,17 @@
+//! `farcall completions SHELL`: the script that completes farcall's commands and flags in a shell.
+//!
+//! It is made from the same table that the command line is read by.
+
+use clap::CommandFactory;
+
+use crate::args::Args;
+use crate::args::client::CompletionsArgs;
+use crate::context::Context;
+use crate::exit::{Exit, Failure};
+
+pub(crate) fn run(context: &Context, args: &CompletionsArgs) -> Result<Exit, Failure> {
+    let mut script = Vec::new();
+    clap_complete::generate(args.shell, &mut Args::command(), "farcall", &mut script);
+    let printed = context.screen.bytes(&script);
+    printed.map_err(|error| Failure::new(Exit::Usage, error)).map(|()| Exit::Ok)
+}
