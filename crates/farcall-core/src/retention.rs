@@ -5,6 +5,7 @@
 use std::time::Duration;
 
 use crate::call::State;
+use crate::limit::DOUBTED_WINDOW_MAX;
 use crate::time::Instant;
 
 const DAY: Duration = Duration::from_secs(86_400);
@@ -26,12 +27,19 @@ pub struct Retention {
     pub failed: Option<Duration>,
     /// The longest window that limits have, if that is longer than [`GRANTS_KEPT_MIN`].
     pub window_max: Duration,
+    /// From when on the time between two moments is known for certain: since this boot began.
+    pub certain_since: Instant,
 }
 
 impl Default for Retention {
     /// 7 days, 30 days.
     fn default() -> Self {
-        Self { succeeded: Some(DAY * 7), failed: Some(DAY * 30), window_max: Duration::ZERO }
+        Self {
+            succeeded: Some(DAY * 7),
+            failed: Some(DAY * 30),
+            window_max: Duration::ZERO,
+            certain_since: Instant::MIN,
+        }
     }
 }
 
@@ -57,6 +65,10 @@ impl Retention {
 
     /// What was granted before does not count in any limit now.
     pub fn grants_since(&self, now: Instant) -> Instant {
+        // Soon after a boot short windows count whatever an earlier boot has proved, however long ago that seems to be.
+        if now < self.certain_since + DOUBTED_WINDOW_MAX * 2 {
+            return Instant::MIN;
+        }
         // A window counts a little longer than its length.
         now - GRANTS_KEPT_MIN.max(self.window_max + self.window_max / 500)
     }
@@ -64,5 +76,20 @@ impl Retention {
     /// The shorter of the two times, where there is one.
     pub fn shortest(&self) -> Option<Duration> {
         self.succeeded.into_iter().chain(self.failed).min()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_an_earlier_boot_sent_is_kept_as_long_as_short_windows_doubt_the_time_since() {
+        let booted_at = Instant::from_micros(0) + GRANTS_KEPT_MIN * 2;
+        let retention = Retention { certain_since: booted_at, ..Retention::default() };
+        let soon = booted_at + DOUBTED_WINDOW_MAX + Duration::from_secs(1);
+        assert_eq!(retention.grants_since(soon), Instant::MIN);
+        let later = booted_at + DOUBTED_WINDOW_MAX * 2;
+        assert_eq!(retention.grants_since(later), later - GRANTS_KEPT_MIN);
     }
 }

@@ -17,7 +17,9 @@ impl World {
         self.note(Line::Cancel { call });
         let at = self.clocks.steady(self.now);
         self.facts.cancels.entry(call).or_default().push(at);
-        if let Some(process) = &mut self.process {
+        // One that was refused is nobody's.
+        let is_known = self.ledger.knows(call);
+        if let Some(process) = self.process.as_mut().filter(|process| is_known || process.offered.contains_key(&call)) {
             process.cancelled.insert(call);
         }
         self.look_at(Event::Cancel { call });

@@ -310,7 +310,10 @@ impl World {
     fn refuse(&mut self, call: CallId) -> Check {
         self.note(Line::Refused { call });
         ensure(!self.ledger.knows(call), || format!("{call} is refused and stored"))?;
-        let place = self.process.as_mut().and_then(|process| process.offered.remove(&call));
+        let place = self.process.as_mut().and_then(|process| {
+            process.cancelled.remove(&call);
+            process.offered.remove(&call)
+        });
         let Some(place) = place else { return Err(violation(format!("{call} is refused to nobody, or twice"))) };
         self.facts.origins.remove(&call);
         self.offer_again(place);
@@ -341,7 +344,7 @@ impl World {
     /// The store is read after a while, and what was read comes a while later still.
     fn read_soon(&mut self) {
         let Some(boot) = self.process.as_ref().map(|process| process.boot) else { return };
-        let delay = self.plan.faults.commit_latency(&mut self.dice, self.healed);
+        let delay = self.plan.faults.read_latency(&mut self.dice, self.healed);
         self.schedule(self.now + delay, Happening::Read { boot });
     }
 
@@ -356,7 +359,7 @@ impl World {
             let mut reader = self.store.reader().map_err(unreadable)?;
             Some(recovery::load(&mut *reader, self, wanted).map_err(unreadable)?)
         };
-        let delay = self.plan.faults.commit_latency(&mut self.dice, self.healed);
+        let delay = self.plan.faults.read_latency(&mut self.dice, self.healed);
         self.schedule(self.now + delay, Happening::Loaded { boot });
         Ok(())
     }

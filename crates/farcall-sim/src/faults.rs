@@ -7,6 +7,9 @@ use std::time::Duration;
 use crate::dice::Dice;
 use crate::disk::Outcome;
 
+/// The longest time for which a disk is full: it is tried every second, and each time is the same.
+const FULL_MAX: Duration = Duration::from_secs(600);
+
 /// The faults of one run; times count from its start.
 #[derive(Debug, Clone)]
 pub(crate) struct Faults {
@@ -30,6 +33,8 @@ pub(crate) struct Faults {
     pub(crate) commit_max: Duration,
     /// A commit now and then takes this long.
     pub(crate) commit_slow_max: Duration,
+    /// A read takes up to this long, and so long again before the engine hears of it.
+    pub(crate) read_max: Duration,
     /// The process does nothing for so long.
     pub(crate) stalls_after: Vec<(Duration, Duration)>,
     /// Nothing is to start at an upstream from the one to the other.
@@ -67,6 +72,7 @@ impl Faults {
         let outages = if dice.percent(30) { dice.count(1, 3) } else { 0 };
         let pauses = if dice.percent(30) { dice.count(1, 4) } else { 0 };
         let slow = if dice.percent(30) { 4 } else { 1 };
+        let commit_max = dice.spread(Duration::from_micros(50), Duration::from_millis(20));
         Self {
             crashes_after: (0..crashes).map(|_| dice.spread(moment, over)).collect(),
             drains_after: (0..drains)
@@ -79,8 +85,9 @@ impl Faults {
             reboot_percent: if dice.percent(40) { 50 } else { 0 },
             reconfigured_after: (0..dice.count(0, 5)).map(|_| dice.up_to(over)).collect(),
             changes_limits: dice.percent(40),
-            commit_max: dice.spread(Duration::from_micros(50), Duration::from_millis(20)),
+            commit_max,
             commit_slow_max: dice.spread(moment, Duration::from_secs(3)),
+            read_max: if dice.percent(40) { dice.spread(moment, Duration::from_secs(30)) } else { commit_max },
             stalls_after: Self::draw_stalls(dice, over),
             pauses: (0..pauses).map(|_| Outage::draw(dice, upstreams, over)).collect(),
             echo_percent: if dice.percent(20) { 10 } else { 0 },
@@ -106,6 +113,11 @@ impl Faults {
 
     pub(crate) fn commit_latency(&self, dice: &mut Dice, healed: bool) -> Duration {
         if healed || !dice.percent(3) { dice.up_to(self.commit_max) } else { dice.up_to(self.commit_slow_max) }
+    }
+
+    /// How long a read takes, or what was read until the engine hears of it.
+    pub(crate) fn read_latency(&self, dice: &mut Dice, healed: bool) -> Duration {
+        dice.up_to(if healed { self.commit_max } else { self.read_max })
     }
 
     /// What becomes of a commit that begins this long after the start of the run.
@@ -144,7 +156,7 @@ impl Faults {
         let count = if dice.percent(30) { dice.count(1, 6) } else { 0 };
         let full = |dice: &mut Dice| {
             let from = dice.up_to(over);
-            (from, from + dice.spread(Duration::from_millis(1), over))
+            (from, from + dice.spread(Duration::from_millis(1), over.min(FULL_MAX)))
         };
         (0..count).map(|_| full(dice)).collect()
     }

@@ -32,7 +32,7 @@ impl World {
     /// The store is looked at after a while.
     pub(crate) fn look_for_stale(&mut self) {
         let Some(boot) = self.process.as_ref().map(|process| process.boot) else { return };
-        let delay = self.plan.faults.commit_latency(&mut self.dice, self.healed);
+        let delay = self.plan.faults.read_latency(&mut self.dice, self.healed);
         self.schedule(self.now + delay, Happening::ReadStale { boot });
     }
 
@@ -53,7 +53,7 @@ impl World {
         if let Some(process) = &mut self.process {
             process.stale = Some(event);
         }
-        let delay = self.plan.faults.commit_latency(&mut self.dice, self.healed);
+        let delay = self.plan.faults.read_latency(&mut self.dice, self.healed);
         self.schedule(self.now + delay, Happening::StaleRead { boot });
         Ok(())
     }

@@ -11,6 +11,7 @@ use farcall_core::hop::Hop;
 use farcall_core::id::CallId;
 use farcall_core::lane::LaneId;
 use farcall_core::limit::{Ask, Limits, Past, PastGrant};
+use farcall_core::retention::Retention;
 use farcall_core::settle::Tries;
 use farcall_core::steady::{Steady, SteadyClock};
 use farcall_store::port::{Granted, GrantsAsk, LaneRange, ReadError, Reader, Store, WaitingAsk, WaitingCalls};
@@ -44,7 +45,7 @@ pub(crate) fn boot(world: &mut World, seed: u64) -> Result<(Dispatcher, Recovery
         dispatcher.restore(now, recovered);
     }
     if let Some(retention) = plan.retention {
-        dispatcher.set_retention(now.instant, retention);
+        dispatcher.set_retention(now.instant, Retention { certain_since: steady.certain_since(), ..retention });
     }
     Ok((dispatcher, recovery))
 }

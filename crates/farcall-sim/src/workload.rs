@@ -45,6 +45,8 @@ struct Wishes {
     files: bool,
     cancels: bool,
     span: Duration,
+    /// The longest delay, deadline and time until a call is cancelled.
+    longest: Duration,
 }
 
 /// The methods that calls have.
@@ -69,22 +71,26 @@ impl CallPlan {
 
 impl Wishes {
     fn draw(dice: &mut Dice) -> Self {
+        let span = dice.spread(Duration::from_millis(10), Duration::from_secs(3_600));
+        // Often all of it happens while calls still come.
+        let longest = if dice.percent(50) { span } else { span.max(Duration::from_secs(60)) * 2 };
         Self {
             priorities: dice.percent(50),
             tenants: *dice.pick(&[1, 1, 3, 8]),
             costs: dice.percent(40),
-            delays: dice.percent(30),
-            deadlines: dice.percent(40),
+            delays: dice.percent(40),
+            deadlines: dice.percent(50),
             overrides: dice.percent(30),
             files: dice.percent(60),
             cancels: dice.percent(30),
-            span: dice.spread(Duration::from_millis(10), Duration::from_secs(3_600)),
+            span,
+            longest,
         }
     }
 
     fn call(self, dice: &mut Dice, upstreams: u32, webhooks: &[u32]) -> CallPlan {
         let cost = if self.costs && dice.percent(40) { dice.count(1, 12) } else { 1 };
-        let longest = self.span.max(Duration::from_secs(60)) * 2;
+        let longest = self.longest;
         CallPlan {
             offer_after: if dice.percent(33) { Duration::ZERO } else { dice.up_to(self.span) },
             upstream: dice.count(1, upstreams),

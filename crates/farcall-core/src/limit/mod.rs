@@ -17,6 +17,7 @@ use crate::policy::{LimitSpec, UpstreamPolicy};
 use crate::time::Instant;
 
 pub use past::{Ask, Past, PastGrant};
+pub(crate) use window::DOUBTED_WINDOW_MAX;
 use window::{FreeAt, Window};
 
 /// Whether an attempt may start; never a bare no.

@@ -21,7 +21,7 @@ const SENT_PROOF_WINDOW_MAX: Duration = Duration::from_secs(60);
 /// Windows up to this length are taken as full at start.
 const RESTART_FULL_WINDOW_MAX: Duration = Duration::from_secs(1);
 /// Windows up to this length count what another boot proved from the beginning of this one.
-const DOUBTED_WINDOW_MAX: Duration = Duration::from_secs(60);
+pub(crate) const DOUBTED_WINDOW_MAX: Duration = Duration::from_secs(60);
 
 #[derive(Debug, Clone)]
 pub(super) struct Window {

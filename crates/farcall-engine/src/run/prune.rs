@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use farcall_core::dispatcher::{Event, Stale, StaleAsk, StaleCall};
 use farcall_core::retention::Retention;
+use farcall_core::steady::SteadyClock;
 use farcall_store::port::{Ended, EndedRange, ReadError};
 use farcall_store::record::EndedRecord;
 
@@ -15,13 +16,14 @@ use crate::clock;
 use crate::config::{Config, Upstream};
 
 /// How long calls are kept under a configuration.
-pub(super) fn retention(config: &Config) -> Retention {
+pub(super) fn retention(config: &Config, steady: &SteadyClock) -> Retention {
     let windows = |upstream: &Upstream| upstream.policy.limits.iter().map(|limit| limit.window).max();
     let upstreams = config.upstreams.values().chain([&config.undeclared]);
     Retention {
         succeeded: config.retention.succeeded,
         failed: config.retention.failed,
         window_max: upstreams.filter_map(windows).max().unwrap_or(Duration::ZERO),
+        certain_since: steady.certain_since(),
     }
 }
 

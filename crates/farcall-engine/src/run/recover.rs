@@ -70,7 +70,7 @@ pub(super) fn rebuild(
     rebuild.with_upstreams(|upstreams, making| upstreams.declare_all(making))?;
     rebuild.restore(recovery)?;
     let Rebuild { mut dispatcher, upstreams, own_callbacks, .. } = rebuild;
-    dispatcher.set_retention(clocks.now.instant, prune::retention(config));
+    dispatcher.set_retention(clocks.now.instant, prune::retention(config, &clocks.steady));
     crash::reach(Point::Rebuilt);
     Ok(Rebuilt { dispatcher, upstreams, own_callbacks })
 }

@@ -18,7 +18,7 @@ impl Run {
         let (dispatcher, reader, now) = (&mut self.dispatcher, self.reader.as_mut(), clock::now());
         self.upstreams.reload(Arc::clone(&config), &mut Making { dispatcher, reader, now })?;
         self.documents.clear();
-        self.dispatcher.set_retention(now.instant, prune::retention(&config));
+        self.dispatcher.set_retention(now.instant, prune::retention(&config, &self.steady));
         self.config = Arc::clone(&config);
         self.around = Arc::new(Surroundings { config: Arc::clone(&config), ..Surroundings::clone(&self.around) });
         self.live.replace(config);

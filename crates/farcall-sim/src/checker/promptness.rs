@@ -86,7 +86,9 @@ fn check_time(world: &World, process: &Process, call: &CallRecord, attempts: &[A
 /// Between two readings of deadlines, and after readings that failed: a hundred in a row at the very most.
 fn read_pause(world: &World) -> Duration {
     let fails = world.plan.faults.read_failure_percent > 0;
-    DEADLINES_EVERY_MAX + if fails { READ_AGAIN_MAX * 100 } else { Duration::ZERO }
+    let read = world.plan.faults.read_max * 4;
+    // The one that is under way may have begun too early to see the call.
+    DEADLINES_EVERY_MAX + read + if fails { (READ_AGAIN_MAX + read) * 100 } else { Duration::ZERO }
 }
 
 fn is_due(world: &World, call: &CallRecord) -> bool {

@@ -18,7 +18,7 @@ fn bench(succeeded: Option<Duration>, failed: Option<Duration>) -> Bench {
     }
     bench.advance(10);
     bench.effects.clear();
-    let retention = Retention { succeeded, failed, window_max: Duration::ZERO };
+    let retention = Retention { succeeded, failed, ..Retention::default() };
     bench.dispatcher.set_retention(bench.now().instant, retention);
     bench.turn();
     bench
