@@ -68,12 +68,11 @@ pub(super) fn apply(args: &BatchArgs, config: &mut Config, first: FirstOrigin) -
             Some(name)
         }
     };
-    match name {
-        Some(name) => config.upstreams.get_mut(name).into_iter().for_each(|upstream| limit(args, upstream)),
-        None => {
-            config.upstreams.values_mut().chain([&mut config.undeclared]).for_each(|upstream| limit(args, upstream))
-        }
-    }
+    let limited: Vec<&mut Upstream> = match name {
+        Some(name) => config.upstreams.get_mut(name).into_iter().collect(),
+        None => config.upstreams.values_mut().chain([&mut config.undeclared]).collect(),
+    };
+    limited.into_iter().for_each(|upstream| limit(args, upstream));
     Ok(name.map(str::to_owned))
 }
 
