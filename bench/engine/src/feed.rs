@@ -117,6 +117,7 @@ impl Calls {
             file: None,
             scope: String::new(),
             retry_of: None,
+            id: None,
         })
     }
 }

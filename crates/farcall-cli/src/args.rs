@@ -2,6 +2,7 @@
 //!
 //! Under the name `kofaf` the program has Kofaf's command line, and is `farcall serve` behind it.
 
+pub(crate) mod batch;
 pub(crate) mod client;
 
 use std::ffi::OsString;
@@ -9,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
+use self::batch::{BATCH_HELP, BatchArgs};
 use self::client::{
     CANCEL_HELP, CallsArgs, CompletionsArgs, ExplainArgs, GetArgs, ListArgs, ManArgs, RETRY_HELP, UpstreamsArgs,
     WaitArgs,
@@ -22,9 +24,10 @@ Examples:
   farcall init ~/calls              write a commented configuration
   farcall serve ~/calls             execute call files as they are dropped there
   farcall run ~/calls               execute what waits there, then exit
+  farcall batch calls.ndjson --out results.ndjson
   farcall list --dir ~/calls        look at its calls; `farcall list --help` says how else
 
-Not available yet: batch, call, functions.";
+Not available yet: call, functions.";
 
 /// Outbound API calls, durable and within every limit.
 #[derive(Debug, Parser)]
@@ -99,6 +102,9 @@ pub(crate) enum Command {
     #[command(after_help = "Waits for retries, limits, schedules and callbacks, and takes files that arrive meanwhile.
 Exit status: 0 all succeeded, 1 a call failed or a file was rejected, 130 interrupted (the rest stays).")]
     Run(Dir),
+    /// Make one call per line of a file, durably, and write one result per line
+    #[command(after_help = BATCH_HELP)]
+    Batch(BatchArgs),
     /// A tour on this machine alone: a built-in upstream, call files, their responses
     #[command(after_help = "Everything happens in a new directory under the system's temporary one, or in DIR.
 On a terminal it goes on watching after the tour, so that you can drop files of your own.")]
@@ -149,8 +155,6 @@ pub(crate) struct DemoDir {
 #[derive(Debug, Clone, Subcommand)]
 pub(crate) enum Later {
     #[command(hide = true)]
-    Batch(Anything),
-    #[command(hide = true)]
     Call(Anything),
     #[command(hide = true)]
     Functions(Anything),
@@ -192,7 +196,6 @@ impl Invocation {
 impl Later {
     pub(crate) const fn name(&self) -> &'static str {
         match self {
-            Self::Batch(_) => "batch",
             Self::Call(_) => "call",
             Self::Functions(_) => "functions",
         }
@@ -251,9 +254,7 @@ mod tests {
 
     #[test]
     fn later_commands_are_known_with_all_they_will_take() {
-        for line in
-            ["farcall batch calls.ndjson --out f", "farcall call -X POST http://localhost", "farcall functions --help"]
-        {
+        for line in ["farcall call -X POST http://localhost", "farcall functions --help"] {
             let invocation = parse(line).expect("it is known");
             let Command::Later(later) = invocation.command else { panic!("{line} is available") };
             assert_eq!(Some(later.name()), line.split(' ').nth(1));
@@ -263,7 +264,7 @@ mod tests {
     #[test]
     fn every_later_command_is_named_in_the_help() {
         let names = Args::command().get_subcommands().filter(|command| command.is_hide_set()).count();
-        assert_eq!(names, 3);
+        assert_eq!(names, 2);
         for command in Args::command().get_subcommands().filter(|command| command.is_hide_set()) {
             assert!(EXAMPLES.contains(command.get_name()), "{}", command.get_name());
         }

@@ -1,4 +1,4 @@
-//! The bar of `farcall run`: how much is done, what failed, what waits and why, how fast it goes, how long it takes.
+//! The bar of `farcall run` and `farcall batch`: how much is done, what failed, what waits and why, how fast it goes, how long it takes.
 //!
 //! Shown on a terminal only. Two lines, drawn a few times a second from what the engine says of itself.
 
@@ -41,6 +41,17 @@ pub(crate) struct Standing<'a> {
     pub(crate) now: Now,
 }
 
+/// How many have come to what.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Count {
+    /// Succeeded or cancelled.
+    pub(crate) succeeded: u64,
+    pub(crate) failed: u64,
+    /// Beside all others.
+    pub(crate) rejected: u64,
+    pub(crate) left: u64,
+}
+
 impl Progress {
     pub(crate) fn new(context: &Context) -> Self {
         let is_shown = context.screen.stderr_is_terminal() && !context.global.quiet;
@@ -54,14 +65,31 @@ impl Progress {
     }
 
     pub(crate) fn show(&mut self, standing: Standing<'_>) {
-        let tally = Tally::of(standing.overview);
-        self.rate.note(standing.now.instant, tally.ended());
+        let Standing { overview, snapshot, inbox, rejected, now } = standing;
+        let tally = Tally::of(overview);
+        let count = Count {
+            succeeded: tally.succeeded() + tally.cancelled(),
+            failed: tally.failed(),
+            rejected,
+            left: live(snapshot) + inbox,
+        };
+        let mut waiting = waiting_line(overview, snapshot, now);
+        if inbox > 0 {
+            let separator = if waiting.is_empty() { "" } else { ", " };
+            waiting.push_str(&format!("{separator}{inbox} in the inbox"));
+        }
+        self.show_count(count, waiting, now);
+    }
+
+    /// Shows so many, and a line of what the others wait for.
+    pub(crate) fn show_count(&mut self, count: Count, waiting: String, now: Now) {
+        let ended = count.succeeded + count.failed;
+        self.rate.note(now.instant, ended);
         let Some(bars) = &self.shown else { return };
-        let left = live(standing.snapshot) + standing.inbox;
-        bars.done.set_length(tally.ended() + left);
-        bars.done.set_position(tally.ended());
-        bars.done.set_message(done_line(&tally, standing, &self.rate, left));
-        bars.waiting.set_message(waiting_line(standing));
+        bars.done.set_length(ended + count.left);
+        bars.done.set_position(ended);
+        bars.done.set_message(done_line(count, &self.rate));
+        bars.waiting.set_message(waiting);
         bars.done.tick();
     }
 
@@ -92,24 +120,23 @@ pub(crate) fn live(snapshot: &Snapshot) -> u64 {
 }
 
 /// `118 done, 2 failed, 12/s, 1m 20s left`
-fn done_line(tally: &Tally, standing: Standing<'_>, rate: &Rate, left: u64) -> String {
-    let mut parts = vec![format!("{} done", tally.succeeded() + tally.cancelled())];
-    if tally.failed() > 0 {
-        parts.push(format!("{} failed", tally.failed()));
+fn done_line(count: Count, rate: &Rate) -> String {
+    let mut parts = vec![format!("{} done", count.succeeded)];
+    if count.failed > 0 {
+        parts.push(format!("{} failed", count.failed));
     }
-    if standing.rejected > 0 {
-        parts.push(format!("{} rejected", standing.rejected));
+    if count.rejected > 0 {
+        parts.push(format!("{} rejected", count.rejected));
     }
     if let Some(per_second) = rate.per_second() {
         parts.push(format!("{per_second:.1}/s"));
-        parts.push(format!("{} left", spoken(estimate(left, per_second))));
+        parts.push(format!("{} left", spoken(estimate(count.left, per_second))));
     }
     parts.join(", ")
 }
 
 /// `3 running, 870 wait: rate_limit 863, backoff 7, next in 2s`
-fn waiting_line(standing: Standing<'_>) -> String {
-    let Standing { overview, snapshot, .. } = standing;
+pub(crate) fn waiting_line(overview: &Overview, snapshot: &Snapshot, now: Now) -> String {
     let mut parts = Vec::new();
     if snapshot.is_draining {
         parts.push("stopping, once more Ctrl-C stops at once".to_owned());
@@ -123,13 +150,10 @@ fn waiting_line(standing: Standing<'_>) -> String {
         parts.push(format!("{waiting} wait: {}", reasons.join(", ")));
     }
     if let Some(at) = overview.next_at {
-        let pause = at.since(standing.now.timestamp);
+        let pause = at.since(now.timestamp);
         if pause >= Duration::from_secs(1) {
             parts.push(format!("next in {}", spoken(pause)));
         }
-    }
-    if standing.inbox > 0 {
-        parts.push(format!("{} in the inbox", standing.inbox));
     }
     parts.join(", ")
 }
@@ -214,7 +238,7 @@ mod tests {
         };
         let snapshot = Snapshot { in_flight: 2, ..Snapshot::default() };
         let now = Now { instant: at(0), timestamp: farcall_core::time::Timestamp::from_micros(0) };
-        let line = waiting_line(Standing { overview: &overview, snapshot: &snapshot, inbox: 1, rejected: 0, now });
-        assert_eq!(line, "2 running, 10 wait: backoff 7, rate_limit 3, next in 1m 30s, 1 in the inbox");
+        let line = waiting_line(&overview, &snapshot, now);
+        assert_eq!(line, "2 running, 10 wait: backoff 7, rate_limit 3, next in 1m 30s");
     }
 }

@@ -86,9 +86,24 @@ impl Opened {
     /// # Errors
     /// With exit code 2 for an upstream that cannot be used, 7 for the directory.
     pub(crate) fn start(self) -> Result<Session, Failure> {
+        self.start_by(|store, options| Engine::start(Box::new(store), options))
+    }
+
+    /// The same without looking for call files.
+    ///
+    /// # Errors
+    /// With exit code 2 for an upstream that cannot be used, 7 for the directory.
+    pub(crate) fn start_without_inbox(self) -> Result<Session, Failure> {
+        self.start_by(|store, options| Engine::start_without_inbox(Box::new(store), options))
+    }
+
+    fn start_by(
+        self,
+        start: impl FnOnce(SqliteStore, Options) -> Result<Engine, StartError>,
+    ) -> Result<Session, Failure> {
         let Self { directory, config, store, lock } = self;
         let options = Options { directory: directory.clone(), config, launcher: OWN_PROGRAM.into() };
-        let engine = Engine::start(Box::new(store), options).map_err(start_failure)?;
+        let engine = start(store, options).map_err(start_failure)?;
         let handle = engine.handle().clone();
         Ok(Session { directory, handle, ended: Box::pin(engine.join()), _lock: lock })
     }

@@ -23,8 +23,15 @@ const OFFERS_MAX: usize = 1;
 pub struct Engine {
     handle: Handle,
     running: JoinHandle<Result<(), CommitError>>,
+    /// Nothing when no inbox is watched.
+    watching: Option<Watching>,
+}
+
+/// The inbox of an engine that watches one.
+#[derive(Debug)]
+struct Watching {
     intake: Intake,
-    inbox: JoinHandle<()>,
+    serving: JoinHandle<()>,
 }
 
 impl Engine {
@@ -42,9 +49,19 @@ impl Engine {
             .map_err(|source| StartError::Io { what: "start the inbox's thread", source })?;
         handle.inbox = Some(intake.status());
         handle.inbox_waker = Some(intake.waker());
-        let inbox = tokio::spawn(inbox::serve(offers, handle.clone(), filing));
+        let serving = tokio::spawn(inbox::serve(offers, handle.clone(), filing));
         let running = tokio::spawn(run.run());
-        Ok(Self { handle, running, intake, inbox })
+        Ok(Self { handle, running, watching: Some(Watching { intake, serving }) })
+    }
+
+    /// The same without an inbox: call files in the working directory stay where they are.
+    ///
+    /// # Errors
+    /// When the store cannot be read or an upstream cannot be used; nothing was sent then.
+    pub fn start_without_inbox(store: Box<dyn Store>, options: Options) -> Result<Self, StartError> {
+        let Started { run, handle, filing: _, taken_before: _ } = run::start(store, options)?;
+        let running = tokio::spawn(run.run());
+        Ok(Self { handle, running, watching: None })
     }
 
     /// The way to talk to it.
@@ -61,12 +78,20 @@ impl Engine {
             Ok(result) => result,
             Err(error) => std::panic::resume_unwind(error.into_panic()),
         };
-        self.intake.stop();
-        let _ = self.inbox.await;
         self.handle.operations.join().await;
+        if let Some(watching) = self.watching {
+            watching.stop().await;
+        }
+        result
+    }
+}
+
+impl Watching {
+    async fn stop(self) {
+        self.intake.stop();
+        let _ = self.serving.await;
         if let Err(error) = tokio::task::spawn_blocking(move || self.intake.join()).await {
             std::panic::resume_unwind(error.into_panic());
         }
-        result
     }
 }

@@ -14,7 +14,7 @@ use farcall_core::dispatcher::{Census, Standing};
 use farcall_core::id::CallId;
 use farcall_core::time::Timestamp;
 use farcall_store::port::ReadError;
-use farcall_store::record::{AttemptRecord, CallRecord, FileIdentity, ResponseRecord};
+use farcall_store::record::{AttemptRecord, CallRecord, FileIdentity, OutcomeRecord, ResponseRecord};
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
 use crate::clock;
@@ -48,6 +48,8 @@ pub struct Submission {
     pub scope: String,
     /// The call that it is made again of.
     pub retry_of: Option<CallId>,
+    /// The id it gets, which no call may have had before; nothing for one of the engine's choice.
+    pub id: Option<CallId>,
 }
 
 /// A call that is durable.
@@ -197,6 +199,8 @@ pub struct Handle {
     pub(crate) operations: Arc<Operations>,
     pub(crate) reads: Arc<Reads>,
     pub(crate) config: Live,
+    /// Told of every call that has ended.
+    pub(crate) ends: broadcast::WeakSender<CallId>,
     /// What the engine had done when it ended.
     pub(crate) last_overview: Arc<OnceLock<Overview>>,
     /// How the inbox stands, for an engine that watches one.
@@ -285,6 +289,29 @@ impl Handle {
     /// When the store cannot be read.
     pub async fn attempts(&self, id: CallId) -> Result<Option<Vec<AttemptRecord>>, ReadError> {
         self.reads.attempts(id).await
+    }
+
+    /// Every call that ends from now on, once that is durable; nothing when the engine is gone. Whoever takes them
+    /// slowly misses some and is told so.
+    pub fn ends(&self) -> Option<broadcast::Receiver<CallId>> {
+        Some(self.ends.upgrade()?.subscribe())
+    }
+
+    /// The states of these calls, in their order; nothing for an unknown id.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub async fn states(&self, ids: Vec<CallId>) -> Result<Vec<Option<State>>, ReadError> {
+        self.reads.states(ids).await
+    }
+
+    /// Calls with their documents and answers, in their order; nothing for an unknown id. After the first only as many
+    /// as fit into so many bytes; the others are left out.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub async fn outcomes(&self, ids: Vec<CallId>, bytes_max: usize) -> Result<Vec<Option<OutcomeRecord>>, ReadError> {
+        self.reads.outcomes(ids, bytes_max).await
     }
 
     /// The latest consistent counts.

@@ -68,6 +68,7 @@ fn submission(Found { file, bytes, document }: Found) -> Submission {
         file: Some(file),
         scope: String::new(),
         retry_of: None,
+        id: None,
     }
 }
 

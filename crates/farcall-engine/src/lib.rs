@@ -3,6 +3,7 @@
 //! Everything that waits, reads or writes is here; everything that chooses is in `farcall-core`. Servers and programs
 //! talk to the engine through its `Handle` only. The engine names no database: a store is handed in.
 
+pub mod batch;
 pub mod callback;
 pub mod cause;
 pub mod clock;
@@ -38,7 +39,7 @@ pub mod watch;
 
 // What a handle's answers are made of.
 pub use farcall_store::port::ReadError;
-pub use farcall_store::record::{AttemptRecord, CallRecord, ErrorRecord, ResponseRecord};
+pub use farcall_store::record::{AttemptRecord, CallRecord, ErrorRecord, OutcomeRecord, ResponseRecord};
 
 pub use engine::{Engine, Options, StartError};
 pub use handle::{

@@ -6,10 +6,11 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
+use farcall_core::call::State;
 use farcall_core::id::CallId;
 use farcall_core::steady::SteadyClock;
 use farcall_store::port::{Legible, ListAsk, Listed, ReadError, Reader};
-use farcall_store::record::{AttemptRecord, CallRecord, ResponseRecord};
+use farcall_store::record::{AttemptRecord, CallRecord, OutcomeRecord, ResponseRecord};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::clock;
@@ -104,6 +105,19 @@ impl Reads {
             reader.attempts(id).map(Some)
         })
         .await
+    }
+
+    pub(crate) async fn states(self: &Arc<Self>, ids: Vec<CallId>) -> Result<Vec<Option<State>>, ReadError> {
+        let state = |call: CallRecord| call.progress.state;
+        self.with(move |reader| ids.iter().map(|&id| Ok(reader.call(id)?.map(state))).collect()).await
+    }
+
+    pub(crate) async fn outcomes(
+        self: &Arc<Self>,
+        ids: Vec<CallId>,
+        bytes_max: usize,
+    ) -> Result<Vec<Option<OutcomeRecord>>, ReadError> {
+        self.with(move |reader| reader.outcomes(&ids, bytes_max).into_iter().collect()).await
     }
 
     /// A call and its document.

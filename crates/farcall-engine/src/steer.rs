@@ -125,6 +125,7 @@ impl Handle {
             file: None,
             scope,
             retry_of: Some(call),
+            id: None,
         };
         Ok(self.submit(submission).await?)
     }

@@ -2,6 +2,7 @@
 //!
 //! They start processes, use directories of their own and nothing but loopback, and run side by side.
 
+mod batch;
 mod client;
 mod clocks;
 mod crash;

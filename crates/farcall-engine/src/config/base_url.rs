@@ -9,29 +9,50 @@ use super::reader::Reader;
 use super::tree::Node;
 use crate::one_host::with_one_host;
 
+/// Why a text is no base URL.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct BaseUrlError {
+    pub message: String,
+    /// What to write instead.
+    pub hint: Option<String>,
+}
+
 /// Reads the `base_url` of an upstream.
 pub(super) fn read(reader: &mut Reader<'_>, node: &Node) -> Option<(Url, Span)> {
-    let text = reader.name(node)?;
-    let url = match Url::parse(text) {
-        Ok(url) => url,
-        Err(error) => {
-            let diagnostic = reader.error(node.span, format!("no valid URL: {error}"));
-            if error == url::ParseError::RelativeUrlWithoutBase {
-                diagnostic.hint(format!("did you mean `https://{text}`?"));
-            }
-            return None;
+    match parse(reader.name(node)?) {
+        Ok(url) => Some((url, node.span)),
+        Err(BaseUrlError { message, hint }) => {
+            let diagnostic = reader.error(node.span, message);
+            hint.map(|hint| diagnostic.hint(hint));
+            None
         }
-    };
-    let Some(url) = with_one_host(url) else {
-        reader.error(node.span, "a base URL names a host");
-        return None;
-    };
-    let (message, hint) = match mistake(&url) {
-        None => return Some((url, node.span)),
-        Some(found) => found,
-    };
-    reader.error(node.span, message).hint(hint);
-    None
+    }
+}
+
+/// Reads a base URL: http or https, a host, nothing that belongs to one request only.
+///
+/// # Errors
+/// When it is none.
+///
+/// # Example
+/// ```
+/// use farcall_engine::config::base_url;
+///
+/// assert!(base_url::parse("https://shop.example/admin").is_ok());
+/// assert!(base_url::parse("https://user@shop.example").is_err());
+/// ```
+pub fn parse(text: &str) -> Result<Url, BaseUrlError> {
+    let url = Url::parse(text).map_err(|error| BaseUrlError {
+        message: format!("no valid URL: {error}"),
+        hint: (error == url::ParseError::RelativeUrlWithoutBase).then(|| format!("did you mean `https://{text}`?")),
+    })?;
+    let url =
+        with_one_host(url).ok_or_else(|| BaseUrlError { message: "a base URL names a host".to_owned(), hint: None })?;
+    match mistake(&url) {
+        None => Ok(url),
+        Some((message, hint)) => Err(BaseUrlError { message, hint: Some(hint.to_owned()) }),
+    }
 }
 
 /// Whether a URL has the base's origin and its path equals the base's or lies below it, whole segments compared.

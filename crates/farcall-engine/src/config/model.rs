@@ -15,8 +15,8 @@ use farcall_core::retention::Retention;
 use farcall_core::retry::StatusSet;
 use url::Url;
 
-use super::base_url;
 use super::patch::Written;
+use super::{base_url, root};
 use crate::secret::Template;
 
 /// Everything a directory's configuration says.
@@ -265,6 +265,36 @@ impl Config {
             .max_by_key(|(_, _, base)| base_url::depth(base))
             .map(|(name, upstream, _)| (name.as_str(), upstream))
     }
+}
+
+impl Config {
+    /// Declares an upstream beside those of the file, with the settings of undeclared ones.
+    ///
+    /// # Errors
+    /// When that cannot be its name, or one of this name or base URL is declared already.
+    pub fn declare(&mut self, name: &str, base_url: Url) -> Result<(), DeclareError> {
+        if let Some(message) = root::mistake_in_name(name) {
+            return Err(DeclareError::Name(message));
+        }
+        let normalised = base_url::normalised(&base_url);
+        let is_same =
+            |upstream: &Upstream| upstream.base_url.as_ref().map(base_url::normalised) == Some(normalised.clone());
+        if let Some((first, _)) = self.upstreams.iter().find(|(own, upstream)| *own == name || is_same(upstream)) {
+            return Err(DeclareError::Taken { first: first.clone() });
+        }
+        let upstream = Upstream { base_url: Some(base_url), ..self.undeclared.clone() };
+        self.upstreams.insert(name.to_owned(), upstream);
+        Ok(())
+    }
+}
+
+/// Why an upstream was not declared.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum DeclareError {
+    #[error("{0}")]
+    Name(String),
+    #[error("the configured upstream `{first}` has that name or that base URL")]
+    Taken { first: String },
 }
 
 impl Upstream {

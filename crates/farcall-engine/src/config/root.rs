@@ -92,10 +92,15 @@ fn read_upstreams(reader: &mut Reader<'_>, node: &Node) -> Vec<(Key, Layer)> {
     upstreams
 }
 
-/// A name stands in paths, labels and messages.
 fn check_name(reader: &mut Reader<'_>, key: &Key) {
-    let name = key.name.as_str();
-    let message = if name.is_empty() {
+    if let Some(message) = mistake_in_name(&key.name) {
+        reader.error(key.span, message).hint("use letters, digits, dots, hyphens and underscores");
+    }
+}
+
+/// Why this cannot be the name of an upstream, if so: names stand in paths, labels and messages.
+pub(super) fn mistake_in_name(name: &str) -> Option<String> {
+    Some(if name.is_empty() {
         "an upstream needs a name".to_owned()
     } else if name.len() > NAME_BYTES_MAX {
         format!("this name is longer than {NAME_BYTES_MAX} bytes")
@@ -107,9 +112,8 @@ fn check_name(reader: &mut Reader<'_>, key: &Key) {
     } else if name.trim() != name {
         "a name cannot begin or end with a space".to_owned()
     } else {
-        return;
-    };
-    reader.error(key.span, message).hint("use letters, digits, dots, hyphens and underscores");
+        return None;
+    })
 }
 
 fn assemble(reader: &mut Reader<'_>, parts: Parts, dialect: Dialect) -> Config {

@@ -43,7 +43,7 @@ use farcall_core::steady::SteadyClock;
 use farcall_core::time::{Instant, Now};
 use farcall_crash::{self as crash, Point};
 use farcall_store::port::{CommitError, Reader};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio_util::task::TaskTracker;
 
 pub(crate) use casualty::survived;
@@ -105,6 +105,8 @@ pub(crate) struct Run {
     messages: mpsc::Receiver<Message>,
     sender: mpsc::Sender<Message>,
     snapshots: watch::Sender<Snapshot>,
+    /// Whoever waits for ends is told of each, once it is durable.
+    ends: broadcast::Sender<CallId>,
     /// For handles that outlive the loop.
     last_overview: Arc<OnceLock<Overview>>,
     upstreams: Upstreams,
@@ -360,6 +362,8 @@ impl Run {
         self.documents.forget(call);
         self.own_callbacks.forget(call);
         self.watchers.ended(call);
+        // Mostly nobody waits.
+        let _ = self.ends.send(call);
         if has_file {
             self.filing_queue.push(call);
         }

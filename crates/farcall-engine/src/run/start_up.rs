@@ -11,7 +11,7 @@ use farcall_core::time::Now;
 use farcall_crash::{self as crash, Point};
 use farcall_store::port::{ReadError, Reader, Store};
 use farcall_store::record::Recovery;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{broadcast, mpsc, watch};
 use tokio_util::task::TaskTracker;
 
 use super::announce::{Announcer, SpaceAnnouncer};
@@ -38,6 +38,8 @@ use crate::upstreams::UpstreamError;
 
 /// Messages that may wait for the loop.
 const MESSAGES_MAX: usize = 4_096;
+/// Ends that may wait for whoever is told of them; who lags behind looks calls up.
+const ENDS_MAX: usize = 16_384;
 /// Readers for everybody but the loop and the filer.
 const READERS: usize = 3;
 
@@ -93,8 +95,7 @@ pub(crate) fn start(mut store: Box<dyn Store>, options: Options) -> Result<Start
     let taken_before = store.reader()?;
     let keeper = keeper(&filing, store.reader()?, &live, steady)?;
     let journal = Journal::start(store, sender.clone()).map_err(no_thread("start the store's thread"))?;
-    let spawner = Arc::new(Spawner::new(options.launcher).map_err(no_thread("start the spawning thread"))?);
-    let damaged = DamagedCalls::met(recovery.damaged);
+    let (spawner, damaged) = (spawner(options.launcher)?, DamagedCalls::met(recovery.damaged));
     let first = first_snapshot(&dispatcher, recovery.unfiled.len(), damaged.live());
     let (unfiled, (snapshots, _)) = (first.unfiled, watch::channel(first));
     let around = Surroundings {
@@ -116,6 +117,7 @@ pub(crate) fn start(mut store: Box<dyn Store>, options: Options) -> Result<Start
         messages,
         sender,
         snapshots,
+        ends: broadcast::Sender::new(ENDS_MAX),
         last_overview: Arc::new(OnceLock::new()),
         upstreams,
         control,
@@ -155,6 +157,7 @@ fn handle_to(run: &Run) -> Handle {
         operations: Arc::default(),
         reads: Arc::clone(&run.around.reads),
         config: run.live.clone(),
+        ends: run.ends.downgrade(),
         last_overview: Arc::clone(&run.last_overview),
         inbox: None,
         inbox_waker: None,
@@ -175,6 +178,10 @@ fn settled_filing(
 
 fn no_thread(what: &'static str) -> impl FnOnce(std::io::Error) -> StartError {
     move |source| StartError::Io { what, source }
+}
+
+fn spawner(launcher: PathBuf) -> Result<Arc<Spawner>, StartError> {
+    Spawner::new(launcher).map(Arc::new).map_err(no_thread("start the spawning thread"))
 }
 
 fn first_snapshot(dispatcher: &Dispatcher, unfiled: usize, damaged: u64) -> Snapshot {

@@ -56,7 +56,7 @@ impl Run {
         self.check_space(now)?;
         let upstream = self.upstream_of(&submission.document, now)?;
         self.check_cost(upstream, &submission.document)?;
-        let id = CallId::new(now.timestamp, self.rng.u128(..));
+        let id = submission.id.unwrap_or_else(|| CallId::new(now.timestamp, self.rng.u128(..)));
         let callback = self.callback_to(&submission.document, now)?;
         let spec = CallSpec { callback, ..self.spec(id, upstream, &submission, now) };
         let record = new_record(&spec, &submission, self.steady, key.clone());
@@ -287,7 +287,7 @@ mod tests {
         let bytes = bytes::Bytes::from_static(br#"{"url": "http://127.0.0.1/"}"#);
         let document = Box::new(parse(&bytes, &Routing::from(&Config::default())).expect("a valid call"));
         let (source, via, scope) = (Source::Api, Via::Tcp, String::new());
-        let submission = Submission { document, bytes, source, via, file: None, scope, retry_of: None };
+        let submission = Submission { document, bytes, source, via, file: None, scope, retry_of: None, id: None };
         let (sender, mut messages) = mpsc::channel(1);
         let (reply, mut answer) = oneshot::channel();
         sender.try_send(Message::Submit { submissions: vec![submission], reply }).expect("room for one");

@@ -97,6 +97,7 @@ fn submission(text: &str, config: &Config) -> Result<Submission, Box<dyn std::er
         file: None,
         scope: String::new(),
         retry_of: None,
+        id: None,
     })
 }
 

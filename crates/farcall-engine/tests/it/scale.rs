@@ -233,6 +233,7 @@ async fn all_end(limits: &str, text: impl Fn(u32, &Upstream) -> String, ends: &[
                 file: None,
                 scope: String::new(),
                 retry_of: None,
+                id: None,
             })
         };
         let answers = handle.submit_many(batch.iter().map(submission).collect::<Result<_, _>>()?).await;

@@ -25,6 +25,7 @@ async fn submit(handle: &Handle, url: &impl std::fmt::Display) -> Result<farcall
             file: None,
             scope: String::new(),
             retry_of: None,
+            id: None,
         })
         .await
 }

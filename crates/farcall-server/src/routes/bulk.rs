@@ -153,6 +153,7 @@ impl Bulk {
                         file: None,
                         scope: self.caller.scope.clone(),
                         retry_of: None,
+                        id: None,
                     });
                     told.push(None);
                 }

@@ -36,6 +36,7 @@ async fn accept(State(face): State<Arc<Face>>, request: Request<Body>) -> Result
         file: None,
         scope,
         retry_of: None,
+        id: None,
     };
     let accepted = face.handle.submit(submission).await?;
     // Nothing of the body is needed while the client waits.
