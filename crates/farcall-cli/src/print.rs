@@ -10,7 +10,7 @@ use std::fmt::Display;
 use std::io::{self, IsTerminal, Write};
 
 use clap::ValueEnum;
-use comfy_table::{Attribute, Cell, CellAlignment, Color, ColumnConstraint, ContentArrangement, Table, presets};
+use comfy_table::{Attribute, Cell, CellAlignment, Color, ContentArrangement, Table, presets};
 use serde_json::Value;
 
 use crate::settings::Environment;
@@ -87,10 +87,11 @@ impl Screen {
         }
     }
 
-    /// A table that fits the terminal.
+    /// A table, a line for each row: one that is too long for a terminal is broken by the terminal, so that an id can be
+    /// copied as a whole.
     pub(crate) fn table(&self, columns: &[Column], rows: impl IntoIterator<Item = Vec<String>>) {
         let mut table = Table::new();
-        table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Dynamic);
+        table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
         if !self.stdout_has_color() {
             table.force_no_tty();
         }
@@ -101,7 +102,6 @@ impl Screen {
         for (column, own) in table.column_iter_mut().zip(columns) {
             match own.kind {
                 Kind::Text => {}
-                Kind::Id => drop(column.set_constraint(ColumnConstraint::ContentWidth)),
                 Kind::Number => column.set_cell_alignment(CellAlignment::Right),
             }
         }
@@ -163,18 +163,12 @@ pub(crate) struct Column {
 #[derive(Debug, Clone, Copy)]
 enum Kind {
     Text,
-    /// Never broken over lines: it is there to be copied.
-    Id,
     Number,
 }
 
 impl Column {
     pub(crate) const fn text(name: &'static str) -> Self {
         Self { name, kind: Kind::Text }
-    }
-
-    pub(crate) const fn id(name: &'static str) -> Self {
-        Self { name, kind: Kind::Id }
     }
 
     pub(crate) const fn number(name: &'static str) -> Self {

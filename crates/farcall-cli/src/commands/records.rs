@@ -24,7 +24,7 @@ pub(super) struct Page {
 pub(super) const CALL: Form = Form {
     id: "id",
     columns: &[
-        Column::id("id"),
+        Column::text("id"),
         Column::text("state"),
         Column::number("status"),
         Column::number("attempts"),

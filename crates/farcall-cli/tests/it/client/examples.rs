@@ -12,7 +12,8 @@ use crate::rig::program::Program;
 use crate::rig::recorder::{Recorder, Reply};
 
 /// Commands whose examples are run.
-const COMMANDS: [&str; 7] = ["get", "list", "wait", "cancel", "retry", "completions", "man"];
+const COMMANDS: [&str; 9] =
+    ["get", "list", "wait", "cancel", "retry", "upstreams", "upstreams set", "completions", "man"];
 
 /// The lines of a command's examples, without what is said about them.
 fn examples(command: &str) -> Result<Vec<String>, Box<dyn std::error::Error>> {
@@ -41,6 +42,10 @@ fn every_example_works_as_it_stands_there() -> Outcome {
     let home = tempfile::tempdir()?;
     let dir = home.path().join(".farcall");
     fs::create_dir(&dir)?;
+    fs::write(
+        dir.join("farcall.yml"),
+        format!("upstreams: {{ etsy: {{ base_url: \"{}/etsy\" }} }}\n", upstream.url()),
+    )?;
     let _program = Program::serve(&dir)?;
     for command in COMMANDS {
         let examples = examples(command)?;

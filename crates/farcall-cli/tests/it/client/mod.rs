@@ -5,6 +5,7 @@ mod examples;
 mod fakes;
 mod reaching;
 mod steering;
+mod upstreams;
 mod writing;
 
 use std::io;
