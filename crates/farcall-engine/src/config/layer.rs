@@ -57,6 +57,8 @@ pub(super) struct Layer {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Dialect {
     Farcall,
+    /// No retries unless `retry` is given.
+    Ephemeral,
     /// No retries unless `retry` is given, and then unknown attempts are repeated.
     Kofaf,
 }
@@ -126,7 +128,7 @@ impl Layer {
         let default = UpstreamPolicy::default();
         let retry = self.retry.resolve(&match dialect {
             Dialect::Farcall => RetryPolicy::durable(),
-            Dialect::Kofaf => RetryPolicy::none(),
+            Dialect::Ephemeral | Dialect::Kofaf => RetryPolicy::none(),
         });
         UpstreamPolicy {
             limits: self.all_limits(),

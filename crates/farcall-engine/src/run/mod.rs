@@ -67,7 +67,7 @@ use stats::Stats;
 use storage::Storage;
 
 pub use start_up::{Options, StartError};
-pub(crate) use start_up::{Started, start};
+pub(crate) use start_up::{Started, start, start_without_files};
 
 /// Messages gathered before a turn is taken.
 const GATHER_MAX: usize = 1_024;

@@ -76,13 +76,26 @@ pub(crate) struct Started {
 }
 
 /// Takes the store over and makes the loop.
-pub(crate) fn start(mut store: Box<dyn Store>, options: Options) -> Result<Started, StartError> {
+pub(crate) fn start(store: Box<dyn Store>, options: Options) -> Result<Started, StartError> {
+    start_with(store, options, recover::settle_files)
+}
+
+/// The same for a store that holds no call from a file.
+pub(crate) fn start_without_files(store: Box<dyn Store>, options: Options) -> Result<Started, StartError> {
+    start_with(store, options, |_, _, _| Ok(()))
+}
+
+fn start_with(
+    mut store: Box<dyn Store>,
+    options: Options,
+    settle_files: impl FnOnce(&Filing, &Recovery, &mut dyn Reader) -> Result<(), StartError>,
+) -> Result<Started, StartError> {
     let recovery = store.take_over()?;
     let (mut reader, now) = (store.reader()?, clock::now());
     let steady = go_on(store.as_mut(), &recovery, now)?;
     let mut rng = fastrand::Rng::new();
     let filing = Arc::new(Filing::new(&options.directory, now.timestamp.as_micros().unsigned_abs()));
-    recover::settle_files(&filing, &recovery, reader.as_mut())?;
+    settle_files(&filing, &recovery, reader.as_mut())?;
     let (live, config) = (Live::new(Arc::clone(&options.config)), options.config);
     let Rebuilt { dispatcher, upstreams, own_callbacks } =
         recover::rebuild(&recovery, &config, reader.as_mut(), Clocks { now, steady }, rng.u64(..))?;
