@@ -3,6 +3,7 @@
 //! Under the name `kofaf` the program has Kofaf's command line, and is `farcall serve` behind it.
 
 pub(crate) mod batch;
+pub(crate) mod call;
 pub(crate) mod client;
 
 use std::ffi::OsString;
@@ -11,6 +12,7 @@ use std::path::{Path, PathBuf};
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
 use self::batch::{BATCH_HELP, BatchArgs};
+use self::call::{CALL_HELP, CallArgs};
 use self::client::{
     CANCEL_HELP, CallsArgs, CompletionsArgs, ExplainArgs, GetArgs, ListArgs, ManArgs, RETRY_HELP, UpstreamsArgs,
     WaitArgs,
@@ -25,9 +27,10 @@ Examples:
   farcall serve ~/calls             execute call files as they are dropped there
   farcall run ~/calls               execute what waits there, then exit
   farcall batch calls.ndjson --out results.ndjson
+  farcall call POST https://api.example.com/orders --json '{\"order_id\": 123}'
   farcall list --dir ~/calls        look at its calls; `farcall list --help` says how else
 
-Not available yet: call, functions.";
+Not available yet: functions.";
 
 /// Outbound API calls, durable and within every limit.
 #[derive(Debug, Parser)]
@@ -105,6 +108,9 @@ Exit status: 0 all succeeded, 1 a call failed or a file was rejected, 130 interr
     /// Make one call per line of a file, durably, and write one result per line
     #[command(after_help = BATCH_HELP)]
     Batch(BatchArgs),
+    /// Make one call now, and print its answer
+    #[command(after_help = CALL_HELP)]
+    Call(CallArgs),
     /// A tour on this machine alone: a built-in upstream, call files, their responses
     #[command(after_help = "Everything happens in a new directory under the system's temporary one, or in DIR.
 On a terminal it goes on watching after the tour, so that you can drop files of your own.")]
@@ -155,8 +161,6 @@ pub(crate) struct DemoDir {
 #[derive(Debug, Clone, Subcommand)]
 pub(crate) enum Later {
     #[command(hide = true)]
-    Call(Anything),
-    #[command(hide = true)]
     Functions(Anything),
 }
 
@@ -196,7 +200,6 @@ impl Invocation {
 impl Later {
     pub(crate) const fn name(&self) -> &'static str {
         match self {
-            Self::Call(_) => "call",
             Self::Functions(_) => "functions",
         }
     }
@@ -254,7 +257,7 @@ mod tests {
 
     #[test]
     fn later_commands_are_known_with_all_they_will_take() {
-        for line in ["farcall call -X POST http://localhost", "farcall functions --help"] {
+        for line in ["farcall functions list", "farcall functions --help"] {
             let invocation = parse(line).expect("it is known");
             let Command::Later(later) = invocation.command else { panic!("{line} is available") };
             assert_eq!(Some(later.name()), line.split(' ').nth(1));
@@ -264,7 +267,7 @@ mod tests {
     #[test]
     fn every_later_command_is_named_in_the_help() {
         let names = Args::command().get_subcommands().filter(|command| command.is_hide_set()).count();
-        assert_eq!(names, 2);
+        assert_eq!(names, 1);
         for command in Args::command().get_subcommands().filter(|command| command.is_hide_set()) {
             assert!(EXAMPLES.contains(command.get_name()), "{}", command.get_name());
         }

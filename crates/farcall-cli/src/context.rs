@@ -4,7 +4,7 @@
 
 use std::path::{Path, PathBuf};
 
-use farcall_engine::config::{self, Diagnostics, Finding, LoadError, LoadOptions, Loaded};
+use farcall_engine::config::{self, Calls, Diagnostics, Finding, LoadError, LoadOptions, Loaded};
 use indicatif::MultiProgress;
 use tracing::Level;
 
@@ -48,11 +48,24 @@ impl Context {
     /// # Errors
     /// When it has mistakes or cannot be read.
     pub(crate) fn read(&self, dir: &Path) -> Result<Loaded, LoadError> {
+        self.read_with(dir, Calls::Durable)
+    }
+
+    /// The same for a call that is kept nowhere.
+    ///
+    /// # Errors
+    /// When it has mistakes or cannot be read.
+    pub(crate) fn load_for_one_call(&self, dir: &Path) -> Result<Loaded, Failure> {
+        Ok(self.read_with(dir, Calls::Ephemeral)?)
+    }
+
+    fn read_with(&self, dir: &Path, calls: Calls) -> Result<Loaded, LoadError> {
         let environment = self.environment.given.iter();
         let options = LoadOptions {
             path: self.global.config.clone(),
             overrides: environment.chain(&self.global.settings.given).cloned().collect(),
             kofaf: self.is_kofaf,
+            calls,
         };
         config::load(dir, &options)
     }
@@ -86,7 +99,7 @@ impl Context {
             format: self.global.log_format,
             has_color: self.screen.stderr_has_color(),
             filter: self.environment.log.clone(),
-            level: if self.global.quiet { Level::WARN } else { level },
+            level: if self.global.quiet { level.min(Level::WARN) } else { level },
             bars,
         };
         logging.start()?;

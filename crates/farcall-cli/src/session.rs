@@ -28,7 +28,7 @@ use crate::exit::{Exit, Failure};
 const REPAIR: &str = "nothing was written; docs/promises.md says under \"Repair\" how to go on";
 
 /// This program, also when its file has been replaced since: the engine and its launchers must be of one version.
-const OWN_PROGRAM: &str = "/proc/self/exe";
+pub(crate) const OWN_PROGRAM: &str = "/proc/self/exe";
 
 /// How often a lock that somebody holds is asked for, and how long is waited in between: 0.4 s in all.
 const LOCK_TRIES: u32 = 20;

@@ -64,6 +64,16 @@ impl Engine {
         Ok(Self { handle, running, watching: None })
     }
 
+    /// The same for a store that holds no call from a file: nothing in the working directory is looked at or made.
+    ///
+    /// # Errors
+    /// When the store cannot be read or an upstream cannot be used; nothing was sent then.
+    pub fn start_without_files(store: Box<dyn Store>, options: Options) -> Result<Self, StartError> {
+        let Started { run, handle, filing: _, taken_before: _ } = run::start_without_files(store, options)?;
+        let running = tokio::spawn(run.run());
+        Ok(Self { handle, running, watching: None })
+    }
+
     /// The way to talk to it.
     pub const fn handle(&self) -> &Handle {
         &self.handle

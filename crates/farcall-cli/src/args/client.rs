@@ -327,7 +327,7 @@ impl FromStr for Moment {
 }
 
 /// A length of time, as the configuration has them; a bare number is seconds.
-fn length(text: &str) -> Result<Duration, duration::DurationError> {
+pub(crate) fn length(text: &str) -> Result<Duration, duration::DurationError> {
     match text.parse::<f64>() {
         Ok(seconds) => duration::from_seconds(seconds),
         Err(_) => duration::from_text(text),

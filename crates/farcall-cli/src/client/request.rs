@@ -69,6 +69,21 @@ impl Request {
         self
     }
 
+    /// With a JSON document as it was written.
+    pub(crate) fn document(mut self, document: Bytes) -> Self {
+        self.headers.push((CONTENT_TYPE, HeaderValue::from_static("application/json")));
+        self.body = document;
+        self
+    }
+
+    /// The server is asked to answer only when there is an outcome, or after so long (RFC 7240, section 4.3).
+    pub(crate) fn waiting(mut self, time: Duration) -> Self {
+        let wait = HeaderValue::try_from(format!("wait={}", time.as_secs())).expect("digits can stand in a header");
+        self.headers.push((HeaderName::from_static("prefer"), wait));
+        self.patience = time;
+        self
+    }
+
     /// The path without its query, as it is shown.
     pub(super) fn path(&self) -> &str {
         self.target.split('?').next().unwrap_or_default()

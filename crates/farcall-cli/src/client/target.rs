@@ -75,6 +75,14 @@ impl Target {
         Self::Socket { directory: directory.to_owned(), socket: directory.join(SOCKET) }
     }
 
+    /// Where it listens, when that is a socket.
+    pub(crate) fn socket_path(&self) -> Option<&Path> {
+        match self {
+            Self::Socket { socket, .. } => Some(socket),
+            Self::Url(_) => None,
+        }
+    }
+
     /// Nothing can be sent there.
     pub(super) fn unreachable(&self, error: anyhow::Error) -> Failure {
         let kind = error.chain().find_map(|cause| cause.downcast_ref::<std::io::Error>()).map(std::io::Error::kind);

@@ -3,6 +3,7 @@
 //! A command turns its arguments into calls on the engine or a server and prints; it decides nothing else.
 
 mod batch;
+mod call;
 mod cancel;
 mod check;
 mod completions;
@@ -64,6 +65,7 @@ fn perform(context: &Context, command: Command) -> Result<Exit, Failure> {
         Command::Serve(dir) => serve::run(context, &dir),
         Command::Run(dir) => run::run(context, &dir),
         Command::Batch(args) => batch::run(context, &args),
+        Command::Call(args) => call::run(context, &args),
         Command::Demo(dir) => demo::run(context, &dir),
         Command::Check(dir) => check::run(context, &dir),
         Command::Init(dir) => init::run(context, &dir),

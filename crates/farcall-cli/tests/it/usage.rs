@@ -48,7 +48,7 @@ fn help_and_version_go_to_stdout_and_exit_0() -> Outcome {
 
 #[test]
 fn commands_of_later_versions_are_known() -> Outcome {
-    for line in ["call POST https://example.com -d x", "functions run addition --x 1", "functions --help"] {
+    for line in ["functions run addition --x 1", "functions --help"] {
         let finished = farcall(words(line))?;
         let name = words(line).next().unwrap_or_default();
         assert_eq!(finished.code, Some(2), "{line}");

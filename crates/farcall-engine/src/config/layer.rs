@@ -61,6 +61,8 @@ pub(super) struct Layer {
 pub(super) enum Dialect {
     #[default]
     Farcall,
+    /// No retries unless `retry` is given.
+    Ephemeral,
     /// No retries unless `retry` is given, and then unknown attempts are repeated.
     Kofaf,
 }
@@ -131,7 +133,7 @@ impl Layer {
         let default = UpstreamPolicy::default();
         let retry = self.retry.resolve(&match dialect {
             Dialect::Farcall => RetryPolicy::durable(),
-            Dialect::Kofaf => RetryPolicy::none(),
+            Dialect::Ephemeral | Dialect::Kofaf => RetryPolicy::none(),
         });
         UpstreamPolicy {
             limits: self.all_limits(),

@@ -35,6 +35,17 @@ pub struct LoadOptions {
     /// The program runs under the name `kofaf`: without a file Kofaf's defaults hold, and no port is opened unless an
     /// override asks for one.
     pub kofaf: bool,
+    /// What its calls are, unless the file is Kofaf's.
+    pub calls: Calls,
+}
+
+/// Which calls a configuration is read for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Calls {
+    #[default]
+    Durable,
+    /// Somebody waits for each: none is retried but where the file gives `retry`.
+    Ephemeral,
 }
 
 /// A configuration that is right.
@@ -192,7 +203,7 @@ fn interpret(reader: &mut Reader<'_>, mut tree: Node, options: &LoadOptions, fou
         if let Value::Map(entries) = &mut tree.value {
             settings::apply(&mut reader.diagnostics, entries, &options.overrides);
         }
-        root::read_farcall(reader, &tree)
+        root::read_farcall(reader, &tree, options.calls)
     };
     let asks_to_listen = |given: &Override| (given.section.as_str(), given.key.as_str()) == ("server", "listen");
     if options.kofaf && !options.overrides.iter().any(asks_to_listen) {

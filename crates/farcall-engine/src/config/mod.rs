@@ -28,7 +28,7 @@ mod webhook;
 pub use diagnostic::{Diagnostics, Finding, Severity};
 pub use limits::{LimitError, parse as parse_limit};
 pub use live::{Live, needs_restart};
-pub use load::{CONFIG_BYTES_MAX, LoadError, LoadOptions, Loaded, load};
+pub use load::{CONFIG_BYTES_MAX, Calls, LoadError, LoadOptions, Loaded, load};
 pub use model::{
     Addresses, CallbackAction, CommandLine, Config, DeclareError, HeaderCaps, Inbox, Listen, RetentionSettings, Server,
     StoreSettings, Success, Upstream, Webhook,

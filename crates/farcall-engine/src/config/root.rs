@@ -6,7 +6,9 @@ use std::collections::BTreeMap;
 
 use super::base_url;
 use super::diagnostic::Span;
+
 use super::layer::{Dialect, Layer};
+use super::load::Calls;
 use super::model::{Addresses, Config};
 use super::patch::Written;
 use super::reader::{KeyReader, Reader};
@@ -40,11 +42,15 @@ const PARTS: &[KeyReader<Parts>] = &[
 ];
 
 /// Reads `farcall.yml`.
-pub(super) fn read_farcall(reader: &mut Reader<'_>, root: &Node) -> Config {
+pub(super) fn read_farcall(reader: &mut Reader<'_>, root: &Node, calls: Calls) -> Config {
     let mut parts = Parts::default();
     reader.keys(root, PARTS, &mut parts);
     warn_of_withheld_secrets(reader, root, &parts.defaults);
-    assemble(reader, parts, Dialect::Farcall)
+    let dialect = match calls {
+        Calls::Durable => Dialect::Farcall,
+        Calls::Ephemeral => Dialect::Ephemeral,
+    };
+    assemble(reader, parts, dialect)
 }
 
 /// Reads `kofaf.yml`, whose top level is its upstreams; settings come from flags and the environment only.

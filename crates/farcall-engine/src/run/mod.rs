@@ -76,7 +76,7 @@ use storage::Storage;
 use watchers::Watchers;
 
 pub use start_up::{Options, StartError};
-pub(crate) use start_up::{Started, start};
+pub(crate) use start_up::{Started, start, start_without_files};
 
 /// Messages gathered before a turn is taken.
 const GATHER_MAX: usize = 1_024;

@@ -80,11 +80,24 @@ pub(crate) struct Started {
 }
 
 /// Takes the store over and makes the loop.
-pub(crate) fn start(mut store: Box<dyn Store>, options: Options) -> Result<Started, StartError> {
+pub(crate) fn start(store: Box<dyn Store>, options: Options) -> Result<Started, StartError> {
+    start_with(store, options, recover::settle_files)
+}
+
+/// The same for a store that holds no call from a file.
+pub(crate) fn start_without_files(store: Box<dyn Store>, options: Options) -> Result<Started, StartError> {
+    start_with(store, options, |_, _, _| Ok(()))
+}
+
+fn start_with(
+    mut store: Box<dyn Store>,
+    options: Options,
+    settle_files: impl FnOnce(&Filing, &Recovery, &mut dyn Reader) -> Result<(), StartError>,
+) -> Result<Started, StartError> {
     let recovery = store.take_over()?;
     let (mut reader, mut rng, now) = (store.reader()?, fastrand::Rng::new(), clock::now());
     let steady = go_on(store.as_mut(), &recovery, now)?;
-    let filing = settled_filing(&options, now, &recovery, reader.as_mut())?;
+    let filing = settled_filing(&options, now, &recovery, reader.as_mut(), settle_files)?;
     let Rebuilt { dispatcher, upstreams, own_callbacks, config, control } =
         recover::rebuild(&recovery, &options.config, reader.as_mut(), Clocks { now, steady }, rng.u64(..))?;
     let live = Live::new(Arc::clone(&config));
@@ -170,9 +183,10 @@ fn settled_filing(
     now: Now,
     recovery: &Recovery,
     reader: &mut dyn Reader,
+    settle: impl FnOnce(&Filing, &Recovery, &mut dyn Reader) -> Result<(), StartError>,
 ) -> Result<Arc<Filing>, StartError> {
     let filing = Filing::new(&options.directory, now.timestamp.as_micros().unsigned_abs());
-    recover::settle_files(&filing, recovery, reader)?;
+    settle(&filing, recovery, reader)?;
     Ok(Arc::new(filing))
 }
 
