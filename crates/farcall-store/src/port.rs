@@ -190,7 +190,8 @@ pub enum GrantsAsk {
 pub struct Granted {
     /// For each that was asked for, in order, the attempts that hold slots: those that are still open, the latest grant
     /// leading, then those that were proved, by the later of grant and proof. One that ended without proof sent nothing
-    /// and is left out. Of calls that were pruned the moments are rounded up to the next whole ten seconds.
+    /// and is left out. A store may round moments up to the next whole second, and those that are an hour old or of calls
+    /// that were pruned to the next whole ten seconds.
     pub grants: Vec<Vec<GrantRecord>>,
     /// Until when the upstream asked everybody to keep away, if it ever did.
     pub closed_until: Option<Steady>,

@@ -105,12 +105,10 @@ fn start_with(
     let (reads, load_reads, prune_reads) = (reads(READERS)?, reads(1)?, reads(1)?);
     let (sender, messages) = mpsc::channel(MESSAGES_MAX);
     let filing_queue = filing_queue(&filing, store.reader()?, &sender, &recovery)?;
-    let taken_before = store.reader()?;
-    let keeper = keeper(&filing, store.reader()?, &live, steady)?;
+    let (taken_before, keeper) = (store.reader()?, keeper(&filing, store.reader()?, &live, steady)?);
     let journal = Journal::start(store, sender.clone()).map_err(no_thread("start the store's thread"))?;
     let (spawner, damaged) = (spawner(options.launcher)?, DamagedCalls::met(recovery.damaged));
     let first = first_snapshot(&dispatcher, recovery.unfiled.len(), damaged.live());
-    let (unfiled, (snapshots, _)) = (first.unfiled, watch::channel(first));
     let around = Surroundings {
         directory: options.directory,
         filing: Arc::clone(&filing),

@@ -6,9 +6,13 @@
 
 use std::sync::Arc;
 
+use farcall_core::attempt::AttemptKind;
 use farcall_core::id::CallId;
 use farcall_core::id_map::IdMap;
+use farcall_core::steady::Steady;
+use farcall_core::time::Timestamp;
 
+use super::grants::Account;
 use crate::transition::Standing;
 
 /// Calls of one generation. Those that were not met during a whole one are forgotten.
@@ -19,9 +23,40 @@ const GENERATION_CALLS_MAX: usize = 2_048;
 pub(super) struct Stored {
     pub(super) seq: i64,
     pub(super) standing: Standing,
+    /// Its place in its lane, while it stands in one.
+    pub(super) ready_at: Option<Steady>,
     /// What its attempts are counted by, and as how many.
     pub(super) limit_key: Arc<str>,
     pub(super) cost: u32,
+    pub(super) lane: Lane,
+    pub(super) deadline: Option<Steady>,
+    /// It was accepted with an idempotency key.
+    pub(super) is_keyed: bool,
+    /// It has a row in `live`.
+    pub(super) is_live: bool,
+    pub(super) started_at: Option<Timestamp>,
+    /// The attempt that was started last, unless that is known to have ended.
+    pub(super) open: Option<Open>,
+}
+
+/// What of a lane does not depend on where its calls go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Lane {
+    pub(super) of_callbacks: bool,
+    pub(super) priority: u8,
+    /// The signed form in which SQLite has it.
+    pub(super) tenant: i64,
+}
+
+/// An attempt that is out.
+#[derive(Debug, Clone)]
+pub(super) struct Open {
+    pub(super) number: u32,
+    pub(super) kind: AttemptKind,
+    pub(super) started_at: Timestamp,
+    pub(super) granted_at: Steady,
+    /// What it is counted by.
+    pub(super) limit_key: Arc<str>,
 }
 
 /// A bounded memory of stored calls.
@@ -31,6 +66,8 @@ pub(super) struct Known {
     old: IdMap<CallId, Stored>,
     /// The last limit key that was met: mostly the next one is the same.
     limit_key: Option<Arc<str>>,
+    /// How far the attempts that have ended are numbered and summed up.
+    pub(super) account: Option<Account>,
 }
 
 impl Known {
@@ -68,7 +105,20 @@ mod tests {
 
     fn stored(seq: i64) -> Stored {
         let standing = Standing { state: State::Queued, filed: true, attempts: 0, waits: true };
-        Stored { seq, standing, limit_key: Arc::from("a"), cost: 1 }
+        let lane = Lane { of_callbacks: false, priority: 3, tenant: 0 };
+        Stored {
+            seq,
+            standing,
+            ready_at: None,
+            limit_key: Arc::from("a"),
+            cost: 1,
+            lane,
+            deadline: None,
+            is_keyed: false,
+            is_live: false,
+            started_at: None,
+            open: None,
+        }
     }
 
     #[test]

@@ -1,7 +1,6 @@
 //! Reading calls of which some may be damaged: what reads back is found, the rest is named.
 //!
-//! As long as every row reads back a query is one statement. When one does not, or its page is broken, the query's index
-//! tells which calls stand there, and each is read by itself: a damaged call then costs no other.
+//! A small table or an index tells which calls stand where, and each is read by itself: a damaged one costs no other.
 
 use farcall_core::id::CallId;
 use rusqlite::{Connection, ErrorCode, OptionalExtension, Row, ToSql};
@@ -10,46 +9,37 @@ use super::row::{self, call_columns, id_of};
 use crate::port::Legible;
 use crate::record::{CallRecord, Damaged};
 
-/// A query of calls, once for all their columns, and once for `seq`, which its index knows. The last parameter of both
-/// is the limit.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Query {
-    pub(super) calls: &'static str,
-    pub(super) seqs: &'static str,
-}
-
-/// Makes a [`Query`] of what follows the columns.
-macro_rules! query {
-    ($rest:literal) => {
-        $crate::sqlite::legible::Query {
-            calls: concat!("SELECT ", call_columns!(), $rest),
-            seqs: concat!("SELECT seq", $rest),
-        }
-    };
-}
-pub(super) use query;
-
-/// Calls for which room is made before they are read.
-const ROOM_MAX: usize = 1_024;
-
 /// The call of a `seq`.
-pub(super) const ONE: &str = concat!("SELECT ", call_columns!(), " FROM calls WHERE seq = ?1");
+pub(super) const ONE: &str = concat!("SELECT ", call_columns!(), " FROM call_records WHERE seq = ?1");
 
 /// No limit, as SQLite says it.
 const UNLIMITED: i64 = -1;
 
-/// At most `count` calls that read back.
+/// At most `count` calls that read back, of those that a query has the `seq` of. Its last parameter is the limit.
 pub(super) fn calls(
     connection: &Connection,
-    query: Query,
+    sql: &str,
     values: &[&dyn ToSql],
     count: u32,
 ) -> rusqlite::Result<Legible<Vec<CallRecord>>> {
-    match all(connection, query, values, count) {
-        Ok(found) => Ok(Legible::whole(found)),
-        Err(error) if is_damage(&error) => one_by_one(connection, query, values, count),
-        Err(error) => Err(error),
+    let mut statement = connection.prepare_cached(sql)?;
+    let mut seqs = statement.query(&*with_limit(values, &UNLIMITED))?;
+    let mut one = connection.prepare_cached(ONE)?;
+    let mut legible = Legible::whole(Vec::new());
+    let count = usize::try_from(count).unwrap_or(usize::MAX);
+    while legible.found.len() < count
+        && let Some(row) = seqs.next()?
+    {
+        let seq: i64 = row.get(0)?;
+        match one.query_row([seq], row::call) {
+            Ok(call) => legible.found.push(call),
+            Err(error) if is_damage(&error) => {
+                legible.damaged.push(Damaged { call: id(connection, seq), is_live: true, what: error.to_string() });
+            }
+            Err(error) => return Err(error),
+        }
     }
+    Ok(legible)
 }
 
 /// Rows of any kind; those that do not read back are named by what `call` finds in them.
@@ -83,42 +73,6 @@ pub(super) fn is_damage(error: &rusqlite::Error) -> bool {
                 | ErrorCode::CannotOpen
         )
     )
-}
-
-fn all(connection: &Connection, query: Query, values: &[&dyn ToSql], count: u32) -> rusqlite::Result<Vec<CallRecord>> {
-    let limit = i64::from(count);
-    // They are large, and a vector that grows copies them.
-    let mut calls = Vec::with_capacity(usize::try_from(count).unwrap_or(usize::MAX).min(ROOM_MAX));
-    for call in connection.prepare_cached(query.calls)?.query_map(&*with_limit(values, &limit), row::call)? {
-        calls.push(call?);
-    }
-    Ok(calls)
-}
-
-fn one_by_one(
-    connection: &Connection,
-    query: Query,
-    values: &[&dyn ToSql],
-    count: u32,
-) -> rusqlite::Result<Legible<Vec<CallRecord>>> {
-    let mut statement = connection.prepare_cached(query.seqs)?;
-    let mut seqs = statement.query(&*with_limit(values, &UNLIMITED))?;
-    let mut one = connection.prepare_cached(ONE)?;
-    let mut legible = Legible::whole(Vec::new());
-    let count = usize::try_from(count).unwrap_or(usize::MAX);
-    while legible.found.len() < count
-        && let Some(row) = seqs.next()?
-    {
-        let seq: i64 = row.get(0)?;
-        match one.query_row([seq], row::call) {
-            Ok(call) => legible.found.push(call),
-            Err(error) if is_damage(&error) => {
-                legible.damaged.push(Damaged { call: id(connection, seq), is_live: true, what: error.to_string() });
-            }
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(legible)
 }
 
 fn with_limit<'v>(values: &[&'v dyn ToSql], limit: &'v i64) -> Vec<&'v dyn ToSql> {

@@ -7,18 +7,16 @@ use farcall_core::time::Timestamp;
 use rusqlite::types::Null;
 use rusqlite::{Connection, OptionalExtension, ToSql};
 
-use super::legible::{self, Query, query};
-use super::row::{blob, call_columns};
+use super::legible;
+use super::row::blob;
 use crate::port::{CallFilter, ListAsk, Listed};
 
 /// No fewer than [`CallFilter::admits`] lets through, and hardly more.
-const LIST: Query = query!(
-    " FROM calls WHERE seq < ?1 AND seq >= ?2 AND (?3 IS NULL OR instr(?3, '.' || state || '.')) \
+const LIST: &str = "SELECT seq FROM call_records WHERE seq < ?1 AND seq >= ?2 AND (?3 IS NULL OR instr(?3, '.' || state || '.')) \
      AND (?4 IS NULL OR upstream = ?4 OR (upstream IS NULL AND (limit_key = ?4 OR hop IS NOT NULL))) \
      AND (?5 IS NULL OR source = ?5) \
      AND (?6 IS NULL OR EXISTS (SELECT 1 FROM json_each(tags) WHERE json_each.value = ?6)) \
-     AND (?7 IS NULL OR accepted_at >= ?7) AND (?8 IS NULL OR accepted_at < ?8) ORDER BY seq DESC LIMIT ?9"
-);
+     AND (?7 IS NULL OR accepted_at >= ?7) AND (?8 IS NULL OR accepted_at < ?8) ORDER BY seq DESC LIMIT ?9";
 
 /// The newest call before a place.
 const NEWEST: &str = "SELECT max(seq) FROM calls WHERE seq < ?1";

@@ -8,6 +8,7 @@
 mod bodies;
 mod checkpoint;
 mod error;
+mod grants;
 mod known;
 mod legible;
 mod list;

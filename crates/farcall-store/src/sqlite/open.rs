@@ -32,7 +32,7 @@ const LIBRARY_VERSION_MIN: i32 = 3_051_003;
 const READER_CACHE_KIB: i64 = 512;
 
 /// Statements kept prepared per connection.
-const STATEMENTS: usize = 32;
+const STATEMENTS: usize = 64;
 
 /// Why a store was not opened.
 #[derive(Debug, thiserror::Error)]

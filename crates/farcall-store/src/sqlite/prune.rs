@@ -4,17 +4,14 @@
 //! files first. A crash in between leaves orphans, which the next start sweeps.
 
 use farcall_core::id::CallId;
-use farcall_core::steady::Steady;
 use rusqlite::{Connection, Row, params};
 
 use super::bodies::Part;
+use super::grants;
 use super::row::{Columns, blob};
 use crate::port::{Ended, EndedRange, Prune};
 use crate::record::EndedRecord;
-use crate::transition::{HeldBy, KEPT_STEP_US};
-
-/// Kept sums that one pruned call lets go at most: more than it leaves, so that old ones do not gather.
-const OLD_GRANTS_PER_CALL: usize = 4;
+use crate::transition::HeldBy;
 
 /// The ended calls of a range.
 pub(super) fn ended(connection: &Connection, range: &EndedRange) -> rusqlite::Result<Vec<EndedRecord>> {
@@ -42,7 +39,7 @@ pub(super) fn held_by(connection: &Connection, call: CallId, seq: i64) -> rusqli
 /// Removes the rows of a call; gives those of its bodies that stand in files.
 pub(super) fn remove(connection: &Connection, seq: i64, prune: &Prune) -> rusqlite::Result<Vec<(CallId, Part)>> {
     let one = |sql: &str| connection.prepare_cached(sql)?.execute([seq]);
-    connection.prepare_cached(KEEP_GRANTS)?.execute(params![seq, prune.grants_since.as_micros(), KEPT_STEP_US])?;
+    grants::keep(connection, seq, prune)?;
     one("DELETE FROM attempts WHERE call = ?1")?;
     let mut files = Vec::new();
     for (sql, part) in [(DELETE_REQUEST, Part::Request), (DELETE_RESPONSE, Part::Response)] {
@@ -53,57 +50,51 @@ pub(super) fn remove(connection: &Connection, seq: i64, prune: &Prune) -> rusqli
             }
         }
     }
+    one("DELETE FROM ends WHERE call = ?1")?;
     one("DELETE FROM calls WHERE seq = ?1")?;
     Ok(files)
 }
 
-/// Lets some of the sums go that no limit asks for any more.
-pub(super) fn forget_grants(connection: &Connection, before: Steady, calls: usize) -> rusqlite::Result<()> {
-    let most = i64::try_from(calls * OLD_GRANTS_PER_CALL).unwrap_or(i64::MAX);
-    connection.prepare_cached(FORGET_GRANTS)?.execute(params![before.as_micros(), most]).map(drop)
-}
-
 fn record(row: &Row<'_>) -> rusqlite::Result<EndedRecord> {
     let mut columns = Columns::new(row);
-    Ok(EndedRecord { call: columns.id()?, ended_at: columns.steady()?, is_held: columns.take()? })
+    let (call, ended_at) = (columns.id()?, columns.steady()?);
+    let held_by = HeldBy { open_attempt: columns.take()?, live_callback: columns.take()? };
+    Ok(EndedRecord { call, ended_at, is_held: held_by.open_attempt || held_by.live_callback })
 }
 
 macro_rules! is_held {
-    () => {
-        "EXISTS (SELECT 1 FROM attempts INDEXED BY attempts_open WHERE call = calls.seq AND ended_at IS NULL) OR \
-         EXISTS (SELECT 1 FROM calls AS other INDEXED BY calls_calling_back \
-         WHERE other.callback_of = calls.id AND other.callback_of IS NOT NULL AND other.ended = 0)"
+    ($seq:literal, $id:literal) => {
+        concat!(
+            "EXISTS (SELECT 1 FROM open_attempts WHERE open_attempts.call = ",
+            $seq,
+            "), EXISTS (SELECT 1 FROM calls AS other INDEXED BY calls_calling_back WHERE other.callback_of = ",
+            $id,
+            " AND other.callback_of IS NOT NULL AND NOT EXISTS (SELECT 1 FROM ends AS end WHERE end.call = other.seq))"
+        )
     };
 }
 
+/// Ends of one moment are put in the order of their ids, which hardly ever happens.
 const UNKEYED: &str = concat!(
-    "SELECT id, ended_at, ",
-    is_held!(),
-    " FROM calls INDEXED BY calls_ended WHERE state = ?5 AND ended_at IS NOT NULL AND filed = 1 AND key IS NULL \
-     AND ended_at <= ?1 AND (ended_at, id) > (?2, ?3) ORDER BY ended_at, id LIMIT ?4"
+    "SELECT calls.id, ends.ended_at, ",
+    is_held!("calls.seq", "calls.id"),
+    " FROM ends INDEXED BY ends_unkeyed CROSS JOIN calls ON calls.seq = ends.call \
+     WHERE ends.keyed = 0 AND ends.state = ?5 AND ends.ended_at BETWEEN ?2 AND ?1 \
+     AND (ends.ended_at, calls.id) > (?2, ?3) \
+     AND NOT EXISTS (SELECT 1 FROM unfiled WHERE unfiled.call = ends.call) \
+     ORDER BY ends.ended_at, calls.id LIMIT ?4"
 );
 
 const KEYED: &str = concat!(
-    "SELECT id, ended_at, ",
-    is_held!(),
-    " FROM calls INDEXED BY calls_ended_keyed WHERE ended_at IS NOT NULL AND key IS NOT NULL \
-     AND ended_at <= ?1 AND (ended_at, id) > (?2, ?3) ORDER BY ended_at, id LIMIT ?4"
+    "SELECT calls.id, ends.ended_at, ",
+    is_held!("calls.seq", "calls.id"),
+    " FROM ends INDEXED BY ends_keyed CROSS JOIN calls ON calls.seq = ends.call \
+     WHERE ends.keyed = 1 AND ends.ended_at BETWEEN ?2 AND ?1 AND (ends.ended_at, calls.id) > (?2, ?3) \
+     ORDER BY ends.ended_at, calls.id LIMIT ?4"
 );
 
-const HELD_BY: &str = "SELECT \
-    EXISTS (SELECT 1 FROM attempts INDEXED BY attempts_open WHERE call = ?1 AND ended_at IS NULL), \
-    EXISTS (SELECT 1 FROM calls INDEXED BY calls_calling_back \
-        WHERE callback_of = ?2 AND callback_of IS NOT NULL AND ended = 0)";
-
-/// The last microsecond of each time, as for the sums of grants.
-const KEEP_GRANTS: &str = "INSERT INTO grants (limit_key, latest_at, cost) \
-    SELECT limit_key, latest_at / ?3 * ?3 + ?3 - 1, sum(cost) FROM attempts \
-    WHERE call = ?1 AND latest_at >= ?2 GROUP BY 1, 2 \
-    ON CONFLICT (limit_key, latest_at) DO UPDATE SET cost = cost + excluded.cost";
+const HELD_BY: &str = concat!("SELECT ", is_held!("?1", "?2"));
 
 const DELETE_REQUEST: &str = "DELETE FROM requests WHERE call = ?1 RETURNING body IS NULL";
 
 const DELETE_RESPONSE: &str = "DELETE FROM responses WHERE call = ?1 RETURNING body IS NULL";
-
-const FORGET_GRANTS: &str = "DELETE FROM grants WHERE (limit_key, latest_at) IN \
-    (SELECT limit_key, latest_at FROM grants INDEXED BY grants_by_time WHERE latest_at < ?1 ORDER BY latest_at LIMIT ?2)";

@@ -7,22 +7,21 @@ use std::io;
 
 use bytes::Bytes;
 use farcall_core::call::Via;
-use farcall_core::id::{AttemptId, CallId};
-use farcall_core::steady::Steady;
+use farcall_core::id::CallId;
 use rusqlite::{Connection, OptionalExtension, Row, Statement, params};
 
 use super::bodies::{Bodies, Part};
 use super::error::unread;
-use super::legible::{self, Query, is_damage, query};
-use super::row::{self, Columns, attempt_columns, blob, call_columns};
+use super::legible::{self, is_damage};
+use super::row::{self, Columns, attempt_columns, blob, call_columns, open_attempt_columns};
 use super::sum::{self, Answer};
-use super::{list, prune};
+use super::{grants, list, prune};
 use crate::port::{
     CallsAsk, EndedRange, Granted, GrantsAsk, LaneRange, Legible, ListAsk, Listed, ReadError, Reader, WaitingAsk,
     WaitingCalls, as_many_as_fit,
 };
 use crate::record::{
-    AttemptRecord, CallRecord, Damaged, EndedRecord, FileIdentity, GrantRecord, LaneName, OutcomeRecord, RequestRecord,
+    AttemptRecord, CallRecord, Damaged, EndedRecord, FileIdentity, LaneName, OutcomeRecord, RequestRecord,
     ResponseRecord,
 };
 
@@ -59,7 +58,7 @@ impl SqliteReader {
     }
 
     fn stored_call(&self, id: CallId) -> rusqlite::Result<Option<CallRecord>> {
-        const SQL: &str = concat!("SELECT ", call_columns!(), " FROM calls WHERE id = ?1");
+        const SQL: &str = concat!("SELECT ", call_columns!(), " FROM call_records WHERE id = ?1");
         self.connection.prepare_cached(SQL)?.query_row([blob(id)], row::call).optional()
     }
 
@@ -82,7 +81,7 @@ impl SqliteReader {
     }
 
     fn stored_keyed(&self, scope: &str, key: &str) -> rusqlite::Result<Option<CallRecord>> {
-        const SQL: &str = concat!("SELECT ", call_columns!(), " FROM calls WHERE key_scope = ?1 AND key = ?2");
+        const SQL: &str = concat!("SELECT ", call_columns!(), " FROM call_records WHERE key_scope = ?1 AND key = ?2");
         self.connection.prepare_cached(SQL)?.query_row([scope, key], row::call).optional()
     }
 
@@ -159,31 +158,6 @@ impl SqliteReader {
         let files = statement.query_map([name], one)?.collect::<rusqlite::Result<Vec<_>>>()?;
         Ok(files.into_iter().flatten().collect())
     }
-
-    /// All statements see one snapshot, so that no attempt is missed by ending between them.
-    fn stored_grants(&mut self, limit_key: &str, asked: &[GrantsAsk]) -> rusqlite::Result<Granted> {
-        let snapshot = self.connection.transaction()?;
-        let until = |row: &Row<'_>| row.get(0).map(Steady::from_micros);
-        let closed_until = snapshot.prepare_cached(CLOSED_UNTIL)?.query_row([limit_key], until).optional()?;
-        let open = match asked {
-            [] => Vec::new(),
-            _ => snapshot.prepare_cached(GRANTS_OPEN)?.query_map([limit_key], open_grant)?.collect::<Result<_, _>>()?,
-        };
-        let mut grants = Vec::with_capacity(asked.len());
-        for ask in asked {
-            let mut found = open.clone();
-            let (sql, since, bound) = match *ask {
-                GrantsAsk::Latest { since, count } => (GRANTS_ENDED, since, i64::from(count)),
-                GrantsAsk::Sums { since, step_us } => (GRANTS_SUMMED, since, step_us.get()),
-            };
-            let mut statement = snapshot.prepare_cached(sql)?;
-            for ended in statement.query_map(params![limit_key, since.as_micros(), bound], ended_grant)? {
-                found.push(ended?);
-            }
-            grants.push(found);
-        }
-        Ok(Granted { grants, closed_until })
-    }
 }
 
 impl Reader for SqliteReader {
@@ -218,7 +192,7 @@ impl Reader for SqliteReader {
     }
 
     fn grants(&mut self, limit_key: &str, asked: &[GrantsAsk]) -> Result<Granted, ReadError> {
-        self.stored_grants(limit_key, asked).map_err(unread("grants"))
+        grants::granted(&mut self.connection, limit_key, asked).map_err(unread("grants"))
     }
 
     fn waiting(&mut self, asked: WaitingAsk<'_>) -> Result<Legible<WaitingCalls>, ReadError> {
@@ -246,7 +220,9 @@ impl Reader for SqliteReader {
 const ATTEMPTS: &str = concat!(
     "SELECT ",
     attempt_columns!(),
-    " FROM attempts WHERE call = (SELECT seq FROM calls WHERE id = ?1) ORDER BY number"
+    " FROM attempts WHERE call = (SELECT seq FROM calls WHERE id = ?1) UNION ALL SELECT ",
+    open_attempt_columns!(),
+    " FROM open_attempts WHERE call = (SELECT seq FROM calls WHERE id = ?1) ORDER BY number"
 );
 
 const REQUESTS: &str = "SELECT calls.via, requests.body, requests.sum FROM calls \
@@ -255,38 +231,14 @@ const REQUESTS: &str = "SELECT calls.via, requests.body, requests.sum FROM calls
 const RESPONSE: &str =
     "SELECT status, headers, decoded, body, sum FROM responses WHERE call = (SELECT seq FROM calls WHERE id = ?1)";
 
-/// The row comparison is what lets the index lead to the place.
-const WAITING: Query = query!(
-    " FROM calls INDEXED BY calls_waiting WHERE limit_key = ?1 AND (callback_of IS NOT NULL) = ?2 AND priority = ?3 \
-     AND tenant_id = ?4 AND (ready_at, id) >= (?5, ?6) AND ready_at IS NOT NULL ORDER BY ready_at, id LIMIT ?7"
-);
+/// The row comparison is what lets the key lead to the place.
+const WAITING: &str = "SELECT call FROM waiting WHERE limit_key = ?1 AND of_callbacks = ?2 AND priority = ?3 \
+     AND tenant_id = ?4 AND (ready_at, id) >= (?5, ?6) ORDER BY ready_at, id LIMIT ?7";
 
-const EXPIRING: Query = query!(
-    " FROM calls INDEXED BY calls_expiring WHERE ready_at IS NOT NULL AND deadline IS NOT NULL \
-     ORDER BY deadline, id LIMIT ?1"
-);
+const EXPIRING: &str = "SELECT call FROM expiring ORDER BY deadline, id LIMIT ?1";
 
 const UNFILED: &str = "SELECT id, file_name, file_device, file_inode, file_changed_ns \
-    FROM calls INDEXED BY calls_by_file WHERE file_name = ?1 AND filed = 0 ORDER BY seq";
-
-const CLOSED_UNTIL: &str = "SELECT until FROM closings WHERE limit_key = ?1";
-
-const GRANTS_OPEN: &str = "SELECT (SELECT id FROM calls WHERE seq = call), number, cost \
-    FROM attempts INDEXED BY attempts_open WHERE ended_at IS NULL AND limit_key = ?1 \
-    ORDER BY granted_at DESC, call DESC, number DESC";
-
-/// Of attempts, and of those whose calls were pruned.
-const GRANTS_ENDED: &str = "SELECT latest_at, cost, call, number FROM attempts INDEXED BY attempts_by_limit \
-    WHERE limit_key = ?1 AND latest_at >= ?2 \
-    UNION ALL SELECT latest_at, cost, -1, -1 FROM grants WHERE limit_key = ?1 AND latest_at >= ?2 \
-    ORDER BY 1 DESC, 3 DESC, 4 DESC LIMIT ?3";
-
-/// The last microsecond of each time, so that nothing is taken to have been earlier than it was.
-const GRANTS_SUMMED: &str = "SELECT end, sum(cost) FROM ( \
-    SELECT latest_at / ?3 * ?3 + ?3 - 1 AS end, cost FROM attempts INDEXED BY attempts_by_limit \
-    WHERE limit_key = ?1 AND latest_at >= ?2 \
-    UNION ALL SELECT latest_at / ?3 * ?3 + ?3 - 1, cost FROM grants WHERE limit_key = ?1 AND latest_at >= ?2) \
-    GROUP BY 1 ORDER BY 1 DESC";
+    FROM unfiled INDEXED BY unfiled_by_name CROSS JOIN calls ON seq = call WHERE name = ?1 ORDER BY seq";
 
 /// The calls of each range. Where one is damaged each is read by itself.
 fn lanes(snapshot: &Connection, ranges: &[LaneRange]) -> rusqlite::Result<Legible<Vec<Vec<CallRecord>>>> {
@@ -309,7 +261,7 @@ fn lanes(snapshot: &Connection, ranges: &[LaneRange]) -> rusqlite::Result<Legibl
 /// because those that came at the same time share its pages, and their lanes do not.
 fn waiting_in_order(snapshot: &Connection, ranges: &[LaneRange]) -> rusqlite::Result<Vec<Vec<CallRecord>>> {
     let mut places = Vec::new();
-    let mut statement = snapshot.prepare_cached(WAITING.seqs)?;
+    let mut statement = snapshot.prepare_cached(WAITING)?;
     for (lane, range) in ranges.iter().enumerate() {
         let LaneRange { lane: LaneName { limit_key, of_callbacks, priority, tenant }, ready_at, call, count } = range;
         let (tenant, ready_at) = (tenant.0.cast_signed(), ready_at.as_micros());
@@ -338,17 +290,4 @@ fn passes(error: &io::Error) -> bool {
     use rustix::io::Errno;
     let passing = [Errno::MFILE, Errno::NFILE, Errno::NOMEM, Errno::INTR, Errno::AGAIN];
     error.raw_os_error().is_some_and(|code| passing.iter().any(|errno| errno.raw_os_error() == code))
-}
-
-fn open_grant(row: &Row<'_>) -> rusqlite::Result<GrantRecord> {
-    let mut columns = Columns::new(row);
-    let open = AttemptId { call: columns.id()?, number: columns.take()? };
-    Ok(GrantRecord { open: Some(open), latest_at: None, cost: columns.take()? })
-}
-
-fn ended_grant(row: &Row<'_>) -> rusqlite::Result<GrantRecord> {
-    let mut columns = Columns::new(row);
-    let latest_at = columns.steady()?;
-    let cost = u32::try_from(columns.take::<i64>()?).unwrap_or(u32::MAX);
-    Ok(GrantRecord { open: None, latest_at: Some(latest_at), cost })
 }

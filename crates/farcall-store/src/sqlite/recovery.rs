@@ -1,7 +1,7 @@
 //! Taking over: a new epoch, and everything an earlier engine left, read in the same transaction.
 //!
 //! What it costs grows with the calls that run and with the lanes, hardly with the calls that wait and not with those
-//! that have ended: every commit counts, and partial indexes lead to the rest.
+//! that have ended: every commit counts, and what comes and goes stands in small tables.
 
 use farcall_core::call::{State, TenantId};
 use farcall_core::id::CallId;
@@ -10,8 +10,8 @@ use farcall_crash::{self as crash, Point};
 use rusqlite::{Connection, OptionalExtension, Row, TransactionBehavior, params};
 
 use super::bodies::{Bodies, Part};
-use super::legible::{self, Query, query};
-use super::row::{self, Columns, attempt_columns, blob, call_columns};
+use super::legible;
+use super::row::{self, Columns, blob, open_attempt_columns};
 use super::upstreams;
 use crate::port::Legible;
 use crate::record::{AttemptRecord, Damaged, LaneName, LaneRecord, Recovery, Totals};
@@ -60,20 +60,18 @@ pub(super) fn sweep(connection: &Connection, bodies: &Bodies) -> Result<(), Box<
     })
 }
 
-const ENGAGED: Query =
-    query!(" FROM calls INDEXED BY calls_engaged WHERE ended = 0 AND ready_at IS NULL ORDER BY seq LIMIT ?1");
+const ENGAGED: &str = "SELECT call FROM live INDEXED BY live_engaged WHERE ready_at IS NULL \
+    UNION SELECT call FROM open_attempts WHERE NOT EXISTS (SELECT 1 FROM live WHERE live.call = open_attempts.call) \
+    AND NOT EXISTS (SELECT 1 FROM ends WHERE ends.call = open_attempts.call) ORDER BY 1 LIMIT ?1";
 
-/// Answered by the index alone.
-const LANES: &str = "SELECT limit_key, callback_of IS NOT NULL, priority, tenant_id, count(*) FROM calls INDEXED BY calls_waiting \
-    WHERE ready_at IS NOT NULL GROUP BY limit_key, callback_of IS NOT NULL, priority, tenant_id";
+const LANES: &str = "SELECT limit_key, of_callbacks, priority, tenant_id, count(*) FROM waiting GROUP BY 1, 2, 3, 4";
 
-const UNFILED: Query =
-    query!(" FROM calls INDEXED BY calls_unfiled WHERE ended = 1 AND filed = 0 ORDER BY seq LIMIT ?1");
+const UNFILED: &str = "SELECT call FROM unfiled INDEXED BY unfiled_ended WHERE ended = 1 ORDER BY call LIMIT ?1";
 
 const OPEN_ATTEMPTS: &str = concat!(
     "SELECT (SELECT id FROM calls WHERE seq = call), ",
-    attempt_columns!(),
-    " FROM attempts INDEXED BY attempts_open WHERE ended_at IS NULL ORDER BY call, number"
+    open_attempt_columns!(),
+    " FROM open_attempts ORDER BY call, number"
 );
 
 const TOTALS: &str = "SELECT accepted, pruned, scheduled, queued, running, retrying, succeeded, failed, cancelled, \

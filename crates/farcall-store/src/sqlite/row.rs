@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use crate::record::{AttemptRecord, CallRecord, ErrorRecord, FileIdentity, HopRecord, IdempotencyRecord, Progress};
 
-/// The columns [`call`] reads, in its order.
+/// The columns of `call_records` that [`call`] reads, in its order.
 macro_rules! call_columns {
     () => {
         "id, state, ready_at, retries, requeues, throttles, started_at, finished_at, status, error_kind, error_message, \
@@ -24,6 +24,14 @@ macro_rules! call_columns {
     };
 }
 pub(super) use call_columns;
+
+/// The columns of an attempt that is out, as [`attempt`] reads them.
+macro_rules! open_attempt_columns {
+    () => {
+        "number, kind, 'running', NULL, started_at, granted_at, NULL, NULL, NULL, NULL"
+    };
+}
+pub(super) use open_attempt_columns;
 
 /// The columns [`attempt`] reads, in its order.
 macro_rules! attempt_columns {

@@ -4,6 +4,8 @@
 //! call stands is mostly known from its last write (`known`), and each statement says in its condition what it rests on. The
 //! last step, [`Batch::seal`], counts what the batch did and checks in the same statement that the epoch still is ours.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use farcall_core::call::State;
 use farcall_core::id::CallId;
@@ -12,14 +14,14 @@ use farcall_core::steady::Steady;
 use rusqlite::{Connection, ErrorCode, params};
 
 use super::bodies::{Bodies, INLINE_BYTES_MAX, Part};
-use super::known::{Known, Stored};
-use super::prune;
-use super::row::{blob, hop_json};
+use super::known::{Known, Lane, Open, Stored};
+use super::row::hop_json;
 use super::statements::{
-    CLOSE, FREE_KEY, HAS_KEY, HEAD, MARK_CANCEL, MARK_SURVIVED, RELEASE, Statements, set_progress, steady,
+    AWAIT_FILING, CLOSE, ENDED_HEAD, FILE, FREE_KEY, FREE_KEY_OF_END, HAS_KEY, LIVE, LIVE_CANCEL, LIVE_HEAD,
+    LIVE_PROGRESS, LIVE_RELEASE, LIVE_START, LIVE_SURVIVED, MAY_BE_FILED, Statements, error_columns, micros, steady,
 };
-use super::{sum, upstreams};
-use crate::port::{CommitError, Heading, Insert, Mark, Prune, Settle, Start, Write};
+use super::{grants, prune, sum, upstreams};
+use crate::port::{AttemptEnd, CommitError, Heading, Insert, Mark, Prune, Settle, Start, Write};
 use crate::record::{CallRecord, Progress, UpstreamRecord};
 use crate::transition::{
     CHANGED_MEANWHILE, KEY_TAKEN, SECOND_INSERT, SUPERSEDED, Settlement, Standing, UNKNOWN_CALL, UNMATCHED_END,
@@ -111,8 +113,9 @@ impl<'c> Batch<'c> {
             self.bodies.sync()?;
         }
         if let Some(since) = self.grants_since {
-            prune::forget_grants(self.connection, since, self.pruned)?;
+            grants::forget(self.connection, since, self.pruned)?;
         }
+        grants::sum_up(self.connection, &mut self.known.account)?;
         let counts = [epoch, self.accepted].into_iter().chain(self.moves).map(Some);
         let pruned = i64::try_from(self.pruned).unwrap_or(i64::MAX);
         let values = counts.chain([steady(self.latest), Some(pruned)]);
@@ -126,26 +129,58 @@ impl<'c> Batch<'c> {
 
     fn insert(&mut self, insert: &Insert, first: Option<&Start>) -> Result<(), CommitError> {
         let call = &insert.call;
-        match self.statements.insert_call(insert, first) {
+        match self.statements.insert_call(call) {
             Err(error) if error.sqlite_error_code() == Some(ErrorCode::ConstraintViolation) => {
                 let known = self.statements.stored(call.id, self.known)?.is_some();
                 return Err(if known { SECOND_INSERT } else { KEY_TAKEN }.of(call.id));
             }
             done => done?,
-        }
+        };
         let seq = self.connection.last_insert_rowid();
         let body = self.place(call.id, Part::Request, &insert.request)?;
         let sum = sum::of_request(call.id, &insert.request);
         self.statements.insert_request.execute(params![seq, body, sum])?;
-        let limit_key = self.known.shared(&call.limit_key);
-        let mut stored = Stored { seq, standing: standing(call), limit_key, cost: call.cost };
-        if let Some(start) = first {
-            self.statements.insert_attempt(&stored, start)?;
-            stored.standing = stored.standing.started(start);
+        if !call.filed {
+            let name = call.file.as_ref().map(|file| file.name.as_slice());
+            self.statements.once(AWAIT_FILING, params![seq, name])?;
         }
+        let mut stored = inserted(call, seq, self.known);
         self.accepted += 1;
-        self.moves[stored.standing.state as usize] += 1;
+        self.moves[first.map_or(call.progress.state, |_| State::Running) as usize] += 1;
+        match first {
+            Some(start) => self.open(&mut stored, start)?,
+            None if call.progress.state.is_end() => self.insert_ended(insert, &mut stored)?,
+            None => {
+                if !is_plain(call) || stored.ready_at.is_none() {
+                    self.insert_live(call, &mut stored)?;
+                }
+                if let Some(ready_at) = stored.ready_at {
+                    self.statements.enter_lane(call.id, &stored, ready_at)?;
+                }
+            }
+        }
         self.known.put(call.id, stored);
+        Ok(())
+    }
+
+    /// A call that is more than just accepted.
+    fn insert_live(&mut self, call: &CallRecord, stored: &mut Stored) -> Result<(), CommitError> {
+        self.make_live(stored)?;
+        set_progress(&self.statements, stored.seq, &call.progress)?;
+        if call.cancel_requested {
+            self.statements.once(LIVE_CANCEL, [stored.seq])?;
+        }
+        let Some(hop) = &call.hop else { return Ok(()) };
+        Ok(self.statements.once(LIVE_HEAD, params![stored.seq, call.limit_key, hop_json(hop)]).map(drop)?)
+    }
+
+    fn insert_ended(&mut self, insert: &Insert, stored: &mut Stored) -> Result<(), CommitError> {
+        self.insert_live(&insert.call, stored)?;
+        self.statements.end(stored, &insert.call.progress, insert.at)?;
+        if !stored.standing.filed {
+            self.statements.once(MAY_BE_FILED, [stored.seq])?;
+        }
+        stored.is_live = false;
         Ok(())
     }
 
@@ -153,83 +188,147 @@ impl<'c> Batch<'c> {
         let mut stored = self.stored(start.call)?;
         stored.standing.start(start).map_err(|refusal| refusal.of(start.call))?;
         self.count(stored.standing.state, State::Running);
-        let started = self.statements.start.execute(params![
-            stored.seq,
-            start.number,
-            start.started_at.as_micros(),
-            State::Running.as_str(),
-            blob(start.call)
-        ])?;
-        changed_one(started, start.call)?;
-        self.statements.insert_attempt(&stored, start)?;
-        stored.standing = stored.standing.started(start);
+        self.leave_lane(start.call, &mut stored)?;
+        // The first attempt alone says as much as there is to be said.
+        if stored.is_live || stored.standing.attempts > 0 || stored.started_at.is_some() {
+            self.make_live(&mut stored)?;
+            let running = State::Running.as_str();
+            let values = params![stored.seq, start.number, start.started_at.as_micros(), running];
+            changed_one(self.statements.once(LIVE_START, values)?, start.call)?;
+        }
+        self.open(&mut stored, start)?;
         self.known.put(start.call, stored);
         Ok(())
     }
 
+    /// Its attempt is out from then on.
+    fn open(&mut self, stored: &mut Stored, start: &Start) -> Result<(), CommitError> {
+        self.statements.open_attempt(stored, start)?;
+        stored.standing = stored.standing.started(start);
+        stored.ready_at = None;
+        stored.started_at.get_or_insert(start.started_at);
+        let limit_key = Arc::clone(&stored.limit_key);
+        let Start { number, kind, started_at, granted_at, .. } = *start;
+        stored.open = Some(Open { number, kind, started_at, granted_at, limit_key });
+        Ok(())
+    }
+
     fn settle(&mut self, settle: &Settle) -> Result<(), CommitError> {
-        let stored = self.stored(settle.call)?;
-        let Stored { seq, standing, .. } = stored;
-        let settlement = standing.settle(settle).map_err(|refusal| refusal.of(settle.call))?;
-        if let Some(end) = &settle.attempt
-            && !self.statements.end_attempt(seq, end)?
-        {
-            return Err(UNMATCHED_END.of(settle.call));
+        let mut stored = self.stored(settle.call)?;
+        let settlement = stored.standing.settle(settle).map_err(|refusal| refusal.of(settle.call))?;
+        if !stored.standing.state.is_end() && settlement == Settlement::Stays {
+            self.make_live(&mut stored)?;
+        }
+        if let Some(end) = &settle.attempt {
+            self.end_attempt(settle.call, &mut stored, end)?;
         }
         if let Some(progress) = &settle.progress {
-            self.count(standing.state, progress.state);
+            self.count(stored.standing.state, progress.state);
+            self.leave_lane(settle.call, &mut stored)?;
+            if settlement == Settlement::Ends {
+                self.end(&mut stored, settle, progress)?;
+            } else {
+                self.make_live(&mut stored)?;
+                changed_one(set_progress(&self.statements, stored.seq, progress)?, settle.call)?;
+            }
+            stored.standing.state = progress.state;
         }
-        match (settlement, &settle.progress) {
-            (Settlement::Ends, Some(progress)) => self.end(stored, settle, progress)?,
-            (Settlement::GoesOn, Some(progress)) => self.go_on(seq, settle.call, progress)?,
-            (Settlement::Stays, _) => self.known.put(settle.call, stored),
-            (Settlement::GoesOn | Settlement::Ends, None) => {}
+        if let Some(heading) = &settle.heading {
+            self.head(settle.call, &mut stored, heading)?;
         }
-        match &settle.heading {
-            Some(heading) => self.head(seq, settle.call, heading),
-            None => Ok(()),
+        if let Some(ready_at) = settle.progress.as_ref().and_then(|progress| progress.ready_at)
+            && settlement == Settlement::GoesOn
+        {
+            self.enter_lane(settle.call, &mut stored, ready_at)?;
         }
+        if settlement != Settlement::Ends || !stored.standing.filed {
+            self.known.put(settle.call, stored);
+        }
+        Ok(())
     }
 
-    fn head(&mut self, seq: i64, call: CallId, heading: &Heading) -> Result<(), CommitError> {
-        // It is counted by something else from now on.
-        drop(self.known.take(call));
+    fn end_attempt(&mut self, call: CallId, stored: &mut Stored, end: &AttemptEnd) -> Result<(), CommitError> {
+        let open = match stored.open.take() {
+            Some(open) if open.number == end.number => Some(open),
+            other => {
+                stored.open = other;
+                self.statements.opened(stored.seq, end.number, self.known)?
+            }
+        };
+        let open = open.ok_or_else(|| UNMATCHED_END.of(call))?;
+        let n = grants::next(self.connection, &mut self.known.account)?;
+        if self.statements.end_attempt(stored, &open, end, n)? { Ok(()) } else { Err(UNMATCHED_END.of(call)) }
+    }
+
+    fn head(&mut self, call: CallId, stored: &mut Stored, heading: &Heading) -> Result<(), CommitError> {
         let hop = heading.hop.as_ref().map(hop_json);
-        let values = params![seq, heading.limit_key, hop, blob(call)];
-        changed_one(self.connection.prepare_cached(HEAD)?.execute(values)?, call)
+        let sql = if stored.standing.state.is_end() { ENDED_HEAD } else { LIVE_HEAD };
+        changed_one(self.statements.once(sql, params![stored.seq, heading.limit_key, hop])?, call)?;
+        // It is counted by something else from now on.
+        stored.limit_key = self.known.shared(&heading.limit_key);
+        Ok(())
     }
 
-    fn go_on(&mut self, seq: i64, call: CallId, progress: &Progress) -> Result<(), CommitError> {
-        changed_one(set_progress(&mut self.statements.progress, (call, seq), progress, None)?, call)
-    }
-
-    fn end(&mut self, stored: Stored, settle: &Settle, progress: &Progress) -> Result<(), CommitError> {
-        let Stored { seq, standing, .. } = stored;
-        let end = &mut self.statements.end;
-        changed_one(set_progress(end, (settle.call, seq), progress, Some(settle.at))?, settle.call)?;
-        if !standing.filed {
-            let standing = Standing { state: progress.state, waits: false, ..standing };
-            self.known.put(settle.call, Stored { standing, ..stored });
+    fn end(&mut self, stored: &mut Stored, settle: &Settle, progress: &Progress) -> Result<(), CommitError> {
+        match self.statements.end(stored, progress, settle.at) {
+            Err(error) if error.sqlite_error_code() == Some(ErrorCode::ConstraintViolation) => {
+                return Err(CHANGED_MEANWHILE.of(settle.call));
+            }
+            done => done?,
+        }
+        stored.is_live = false;
+        if !stored.standing.filed {
+            changed_one(self.statements.once(MAY_BE_FILED, [stored.seq])?, settle.call)?;
         }
         let Some(response) = &settle.response else { return Ok(()) };
         let body = self.place(settle.call, Part::Response, &response.body)?;
-        Ok(self.statements.insert_response((settle.call, seq), response, body)?)
+        Ok(self.statements.insert_response((settle.call, stored.seq), response, body)?)
+    }
+
+    /// Gives a call that stood as its first rows say a row of its own for where it stands.
+    fn make_live(&mut self, stored: &mut Stored) -> Result<(), CommitError> {
+        if stored.is_live {
+            return Ok(());
+        }
+        let Stored { seq, standing, ready_at, started_at, .. } = &*stored;
+        let values = params![seq, standing.state.as_str(), steady(*ready_at), standing.attempts, micros(*started_at)];
+        self.statements.once(LIVE, values)?;
+        stored.is_live = true;
+        Ok(())
+    }
+
+    fn enter_lane(&mut self, call: CallId, stored: &mut Stored, ready_at: Steady) -> Result<(), CommitError> {
+        self.statements.enter_lane(call, stored, ready_at)?;
+        stored.ready_at = Some(ready_at);
+        stored.standing.waits = true;
+        Ok(())
+    }
+
+    fn leave_lane(&mut self, call: CallId, stored: &mut Stored) -> Result<(), CommitError> {
+        if !self.statements.leave_lane(call, stored)? {
+            return Err(CHANGED_MEANWHILE.of(call));
+        }
+        stored.ready_at = None;
+        stored.standing.waits = false;
+        Ok(())
     }
 
     fn close(&mut self, call: CallId, until: Steady) -> Result<(), CommitError> {
         let stored = self.stored(call)?;
-        self.connection.prepare_cached(CLOSE)?.execute(params![&*stored.limit_key, until.as_micros()])?;
+        self.statements.once(CLOSE, params![&*stored.limit_key, until.as_micros()])?;
         self.known.put(call, stored);
         Ok(())
     }
 
     fn release(&mut self, call: CallId, ready_at: Steady) -> Result<(), CommitError> {
-        let Stored { seq, standing, .. } = self.stored(call)?;
-        standing.release().map_err(|refusal| refusal.of(call))?;
-        changed_one(
-            self.connection.prepare_cached(RELEASE)?.execute(params![seq, ready_at.as_micros(), blob(call)])?,
-            call,
-        )
+        let mut stored = self.stored(call)?;
+        stored.standing.release().map_err(|refusal| refusal.of(call))?;
+        self.leave_lane(call, &mut stored)?;
+        self.make_live(&mut stored)?;
+        changed_one(self.statements.once(LIVE_RELEASE, params![stored.seq, ready_at.as_micros()])?, call)?;
+        self.enter_lane(call, &mut stored, ready_at)?;
+        self.known.put(call, stored);
+        Ok(())
     }
 
     fn count(&mut self, from: State, to: State) {
@@ -240,19 +339,20 @@ impl<'c> Batch<'c> {
     fn file(&mut self, call: CallId) -> Result<(), CommitError> {
         let Stored { seq, standing, .. } = self.stored(call)?;
         standing.file().map_err(|refusal| refusal.of(call))?;
-        changed_one(self.statements.file.execute(params![seq, blob(call)])?, call)
+        changed_one(self.statements.once(FILE, [seq])?, call)
     }
 
     fn mark(&mut self, call: CallId, mark: Mark) -> Result<(), CommitError> {
-        let stored = self.stored(call)?;
+        let mut stored = self.stored(call)?;
         stored.standing.mark().map_err(|refusal| refusal.of(call))?;
+        self.make_live(&mut stored)?;
         let sql = match mark {
-            Mark::CancelRequested => MARK_CANCEL,
-            Mark::Survived => MARK_SURVIVED,
+            Mark::CancelRequested => LIVE_CANCEL,
+            Mark::Survived => LIVE_SURVIVED,
         };
-        let changed = self.connection.prepare_cached(sql)?.execute(params![stored.seq, blob(call)])?;
+        changed_one(self.statements.once(sql, [stored.seq])?, call)?;
         self.known.put(call, stored);
-        changed_one(changed, call)
+        Ok(())
     }
 
     fn prune(&mut self, prune: &Prune) -> Result<(), CommitError> {
@@ -270,7 +370,8 @@ impl<'c> Batch<'c> {
         let Stored { seq, standing, .. } = self.stored(call)?;
         let has_key = self.connection.prepare_cached(HAS_KEY)?.query_row([seq], |row| row.get(0))?;
         standing.free_key(has_key).map_err(|refusal| refusal.of(call))?;
-        self.connection.prepare_cached(FREE_KEY)?.execute([seq])?;
+        self.statements.once(FREE_KEY, [seq])?;
+        self.statements.once(FREE_KEY_OF_END, [seq])?;
         Ok(())
     }
 
@@ -322,14 +423,59 @@ fn plan(writes: &[Write]) -> Vec<Step<'_>> {
     steps
 }
 
+/// A start makes it an attempt that is out and nothing else.
 fn may_start(call: &CallRecord, start: &Start) -> bool {
-    standing(call).start(start).is_ok()
+    is_plain(call) && !call.progress.state.is_end() && start.number == 1
 }
 
-/// Where a call stands that is inserted so.
-const fn standing(call: &CallRecord) -> Standing {
+/// Nothing has happened to a call that is inserted so.
+fn is_plain(call: &CallRecord) -> bool {
+    let CallRecord { progress, attempts, started_at, cancel_requested, hop, .. } = call;
+    let untouched = *attempts == 0 && started_at.is_none() && !cancel_requested && hop.is_none();
+    untouched && *progress == Progress::waiting(progress.state, progress.ready_at)
+}
+
+/// A call as it is stored when it is inserted so, as the `seq`-th.
+fn inserted(call: &CallRecord, seq: i64, known: &mut Known) -> Stored {
     let CallRecord { progress, filed, attempts, .. } = call;
-    Standing { state: progress.state, filed: *filed, attempts: *attempts, waits: progress.ready_at.is_some() }
+    let ready_at = progress.ready_at.filter(|_| !progress.state.is_end());
+    Stored {
+        seq,
+        standing: Standing { state: progress.state, filed: *filed, attempts: *attempts, waits: ready_at.is_some() },
+        ready_at,
+        limit_key: known.shared(&call.limit_key),
+        cost: call.cost,
+        lane: Lane {
+            of_callbacks: call.callback_of.is_some(),
+            priority: call.priority,
+            tenant: call.tenant_id.0.cast_signed(),
+        },
+        deadline: call.deadline,
+        is_keyed: call.idempotency.is_some(),
+        is_live: false,
+        started_at: call.started_at,
+        open: None,
+    }
+}
+
+/// Gives the number of rows that were changed.
+fn set_progress(statements: &Statements<'_>, seq: i64, progress: &Progress) -> rusqlite::Result<usize> {
+    let (error_kind, error_message) = error_columns(progress.error.as_ref());
+    let values = params![
+        seq,
+        progress.state.as_str(),
+        steady(progress.ready_at),
+        progress.retries,
+        progress.requeues,
+        progress.throttles,
+        micros(progress.finished_at),
+        progress.status,
+        error_kind,
+        error_message,
+        progress.deaths,
+        progress.orphaned,
+    ];
+    statements.once(LIVE_PROGRESS, values)
 }
 
 /// A row is not as the last write left it: somebody else has written.

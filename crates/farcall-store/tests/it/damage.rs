@@ -77,7 +77,7 @@ fn a_damaged_call_that_ran_or_waits_for_its_files_is_left_out_of_what_is_taken_o
     let mut lab = stocked(&writes)?;
     damage(
         &mut lab,
-        "UPDATE calls SET via = 'tcq' WHERE seq IN (2, 5); UPDATE attempts SET kind = 'firs4' WHERE call = 4",
+        "UPDATE calls SET via = 'tcq' WHERE seq IN (2, 5); UPDATE open_attempts SET kind = 'firs4' WHERE call = 4",
     )?;
     let Recovery { engaged, unfiled, open_attempts, damaged, .. } = lab.restart()?;
     assert_eq!((ids(&engaged), ids(&unfiled)), (vec![id(1), id(3), id(4)], vec![id(6)]));

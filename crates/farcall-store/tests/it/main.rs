@@ -16,6 +16,7 @@ mod recovery;
 mod round_trip;
 mod sample;
 mod sqlite;
+mod sqlite_grants;
 mod sqlite_prune;
 mod upstreams;
 mod waiting;

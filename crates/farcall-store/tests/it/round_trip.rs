@@ -135,7 +135,8 @@ fn a_start_changes_state_number_and_first_time_only(lab: &mut dyn Lab) -> Outcom
 fn the_progress_of_a_settlement_replaces_the_calls(lab: &mut dyn Lab) -> Outcome {
     for (n, state) in [(1, State::Retrying), (2, State::Failed)] {
         let begun = CallRecord { started_at: None, attempts: 0, ..full_call(n) };
-        let progress = Progress { state, ..full_call(9).progress };
+        let full = full_call(9).progress;
+        let progress = Progress { state, ready_at: full.ready_at.filter(|_| !state.is_end()), ..full };
         let attempt = Some(attempt_end(1));
         let settle = Settle {
             at: steady(9),

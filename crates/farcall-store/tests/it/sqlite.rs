@@ -14,7 +14,9 @@ use rusqlite::Connection;
 
 use crate::Outcome;
 use crate::lab::{Ask as _, Lab, SqliteLab};
-use crate::sample::{attempt_end, call, full_call, id, insert, insert_with, response, settle, settle_with, start};
+use crate::sample::{
+    attempt_end, call, full_call, id, insert, insert_with, response, settle, settle_with, start, waiting,
+};
 
 /// Every file below a directory, by name, with its bytes.
 fn files(dir: &Path) -> std::io::Result<BTreeMap<String, Vec<u8>>> {
@@ -286,7 +288,9 @@ fn the_kept_counts_are_those_of_the_rows() -> Outcome {
     let connection = Connection::open(lab.dir().join("farcall.db"))?;
     for &state in State::ALL {
         let rows: u64 = connection
-            .query_row("SELECT count(*) FROM calls WHERE state = ?1", [state.as_str()], |row| row.get::<_, i64>(0))?
+            .query_row("SELECT count(*) FROM call_records WHERE state = ?1", [state.as_str()], |row| {
+                row.get::<_, i64>(0)
+            })?
             .cast_unsigned();
         assert_eq!(totals.of(state), rows, "{state}");
     }
@@ -295,16 +299,19 @@ fn the_kept_counts_are_those_of_the_rows() -> Outcome {
 
 #[test]
 fn what_somebody_else_changed_is_not_overwritten() -> Outcome {
+    let started = || vec![insert(call(1)), start(1, 1)];
+    let ended = "INSERT INTO ends (call, state, ended_at, keyed, attempts) VALUES (1, 'failed', 1, 0, 1)";
     let changes = [
-        ("UPDATE calls SET attempts = 7", vec![start(1, 2)]),
-        ("UPDATE calls SET ended = 1", vec![settle(1, 1, State::Succeeded)]),
-        ("UPDATE calls SET ended = 1", vec![settle(1, 1, State::Retrying)]),
-        ("UPDATE attempts SET ended_at = 1", vec![settle(1, 1, State::Succeeded)]),
-        ("DELETE FROM calls", vec![settle(1, 1, State::Succeeded)]),
+        (vec![insert(waiting(1, 5))], "DELETE FROM waiting", vec![start(1, 1)]),
+        (vec![insert(waiting(1, 5))], "DELETE FROM waiting", vec![settle_with(1, None, State::Expired, None)]),
+        (started(), ended, vec![settle(1, 1, State::Succeeded)]),
+        (started(), "DELETE FROM open_attempts", vec![settle(1, 1, State::Succeeded)]),
+        (started(), "DELETE FROM open_attempts", vec![settle(1, 1, State::Retrying)]),
+        ([started(), vec![start(1, 2)]].concat(), "UPDATE live SET attempts = 7", vec![start(1, 3)]),
     ];
-    for (change, writes) in changes {
+    for (before, change, writes) in changes {
         let mut lab = SqliteLab::open()?;
-        (&mut lab as &mut dyn Lab).commit(&[insert(call(1)), start(1, 1)])?;
+        (&mut lab as &mut dyn Lab).commit(&before)?;
         Connection::open(lab.dir().join("farcall.db"))?.execute_batch(change)?;
         let refused = lab.store().commit(&writes);
         assert!(matches!(refused, Err(CommitError::Conflict { call, .. }) if call == id(1)), "{change}: {refused:?}");

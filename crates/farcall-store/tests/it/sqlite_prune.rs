@@ -1,17 +1,15 @@
 //! What pruning leaves on the disk: no body file, and a database that does not grow for ever.
 
 use std::fs;
-use std::path::Path;
 
 use farcall_core::call::State;
-use farcall_store::port::{Ended, EndedRange, Store};
-use farcall_store::sqlite::SqliteStore;
+use farcall_store::port::{Ended, EndedRange};
 use rusqlite::Connection;
 
 use crate::Outcome;
 use crate::lab::{Ask as _, Lab, SqliteLab};
 use crate::prune::prune;
-use crate::sample::{attempt_end, call, id, insert, insert_with, response, settle_with, start, steady};
+use crate::sample::{attempt_end, call, id, insert_with, response, settle_with, start, steady};
 
 fn body_files(lab: &SqliteLab) -> std::io::Result<usize> {
     Ok(fs::read_dir(lab.dir().join("bodies"))?.count())
@@ -110,45 +108,5 @@ fn the_database_stops_growing_when_as_much_goes_as_comes() -> Outcome {
     }
     let last = pages(&lab)?;
     assert!(last < first + first / 10, "{first} pages became {last}");
-    Ok(())
-}
-
-/// A store of the first version, as it was left.
-fn first_version(dir: &Path) -> Outcome {
-    fs::create_dir_all(dir)?;
-    let connection = Connection::open(dir.join("farcall.db"))?;
-    connection.pragma_update(None, "journal_mode", "wal")?;
-    connection.execute_batch(include_str!("../../src/sqlite/migrations/0001_calls.sql"))?;
-    let insert = |seq: i64, state: &str, ended: bool| {
-        connection.execute(
-            "INSERT INTO calls (seq, id, ended, filed, attempts, state, retries, requeues, throttles, source, via, \
-             limit_key, method, url, priority, tenant_id, cost, accepted_at, has_overrides) \
-             VALUES (?1, ?2, ?3, 1, 0, ?4, 0, 0, 0, 'api', 'tcp', 'shop', 'GET', '', 3, 0, 1, 0, 0)",
-            rusqlite::params![seq, id(seq as u32).bits().to_be_bytes(), ended, state],
-        )
-    };
-    insert(1, "succeeded", true)?;
-    insert(2, "queued", false)?;
-    let latest = steady(500).as_micros();
-    connection.execute("UPDATE meta SET accepted = 2, succeeded = 1, queued = 1, latest = ?1", [latest])?;
-    connection.pragma_update(None, "application_id", 0x6661_7263)?;
-    connection.pragma_update(None, "user_version", 1)?;
-    Ok(())
-}
-
-#[test]
-fn calls_that_ended_before_ends_were_kept_count_from_the_latest_moment_known() -> Outcome {
-    let home = tempfile::tempdir()?;
-    let dir = home.path().join(".farcall");
-    first_version(&dir)?;
-    let mut store = SqliteStore::open(&dir)?;
-    assert_eq!(store.take_over()?.totals.accepted, 2);
-    let range =
-        |until| EndedRange { of: Ended::Unkeyed(State::Succeeded), until: steady(until), after: None, count: 9 };
-    let mut reader = store.reader()?;
-    assert_eq!(reader.ended(&range(499))?, []);
-    assert_eq!(reader.ended(&range(500))?.len(), 1);
-    store.commit(&[prune(1), insert(call(3))])?;
-    assert_eq!(store.take_over()?.totals.pruned, 1);
     Ok(())
 }
