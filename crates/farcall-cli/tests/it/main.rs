@@ -23,5 +23,6 @@ mod running;
 mod secrets;
 mod serving;
 mod stopping;
+mod upstreams;
 mod usage;
 mod webhooks;
