@@ -25,5 +25,6 @@ mod running;
 mod secrets;
 mod serving;
 mod stopping;
+mod upstreams;
 mod usage;
 mod webhooks;

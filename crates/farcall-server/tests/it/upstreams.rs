@@ -257,3 +257,24 @@ async fn a_pause_that_cannot_be_stored_holds_and_is_told_when_it_is() {
     let paused = crate::http::bounded(pausing).await.expect("it does not panic").expect("it is stored");
     assert!(paused.is_paused);
 }
+
+#[tokio::test]
+async fn a_change_is_answered_when_what_was_leaving_has_arrived() {
+    for (method, path, body) in
+        [("PATCH", "/v1/upstreams/local", r#"{"rate_second": 1}"#), ("POST", "/v1/upstreams/local/pause", "")]
+    {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let address = listener.local_addr().expect("it is bound");
+        let file = format!("upstreams: {{ local: {{ base_url: 'http://{address}', rate_second: 10, jitter: 1.5 }} }}");
+        let farcall = Setup::new().with_file(&file).start().await;
+        farcall.post_call("", r#"{"upstream": "local", "end_point": "/x"}"#).await;
+        // It is never answered, so that it has arrived is certain only when the delay cannot be longer.
+        let (mut stream, _) = crate::http::bounded(listener.accept()).await.expect("a connection");
+        let mut first = [0];
+        tokio::io::AsyncReadExt::read_exact(&mut stream, &mut first).await.expect("a request");
+        let arrived = std::time::Instant::now();
+        assert_eq!(farcall.send(method, path, body).await.status, 200);
+        let waited = arrived.elapsed();
+        assert!(waited >= std::time::Duration::from_millis(1_300), "{method} {path} was answered after {waited:?}");
+    }
+}

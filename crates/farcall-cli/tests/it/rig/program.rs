@@ -179,6 +179,13 @@ pub(crate) fn post_call(dir: &Path, call: &Value) -> std::io::Result<Answer> {
     request(dir, &format!("{head}\r\ncontent-length: {}\r\n\r\n{body}", body.len()))
 }
 
+/// A request with another method, and a body of JSON if there is one.
+pub(crate) fn send(dir: &Path, method: &str, path: &str, body: Option<&Value>) -> std::io::Result<Answer> {
+    let body = body.map(ToString::to_string).unwrap_or_default();
+    let head = format!("{method} {path} HTTP/1.1\r\nhost: farcall\r\nconnection: close");
+    request(dir, &format!("{head}\r\ncontent-length: {}\r\n\r\n{body}", body.len()))
+}
+
 fn request(dir: &Path, text: &str) -> std::io::Result<Answer> {
     let mut stream = UnixStream::connect(dir.join(".farcall/farcall.sock"))?;
     stream.set_read_timeout(Some(PATIENCE))?;

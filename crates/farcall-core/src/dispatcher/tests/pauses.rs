@@ -114,3 +114,33 @@ fn a_pause_of_an_earlier_process_holds_without_being_stored_again() {
     assert_eq!(bench.launches(), []);
     assert!(bench.writes.iter().all(|write| !matches!(write, Write::Upstream { .. })));
 }
+
+#[test]
+fn an_attempt_is_on_its_way_until_its_arrival_is_certain() {
+    let mut bench = Bench::new(UpstreamPolicy::default());
+    for number in 1..=3 {
+        let spec = bench.spec(number);
+        bench.offer(spec);
+    }
+    let on_their_way = |bench: &Bench| -> Vec<u128> {
+        let mut calls: Vec<u128> = bench
+            .dispatcher
+            .on_their_way(bench.now(), bench.upstream)
+            .into_iter()
+            .map(|attempt| attempt.call.bits())
+            .collect();
+        calls.sort_unstable();
+        calls
+    };
+    assert_eq!(on_their_way(&bench), [1, 2, 3]);
+    let at = bench.now().instant;
+    bench.tell(Event::FirstByte { attempt: attempt(1, 1), at });
+    bench.tell(Event::Sent { attempt: attempt(2, 1), at });
+    assert_eq!(on_their_way(&bench), [2, 3]);
+    bench.advance(99);
+    assert_eq!(on_their_way(&bench), [2, 3]);
+    bench.advance(1);
+    assert_eq!(on_their_way(&bench), [3]);
+    bench.answer(3, 1, 200);
+    assert_eq!(on_their_way(&bench), []);
+}
