@@ -8,6 +8,7 @@ mod bulk;
 mod figures;
 mod files;
 mod flat;
+mod folder;
 mod idle;
 mod limits;
 mod million;
@@ -61,9 +62,10 @@ struct Bench {
 
 type Scenario = fn(&Bench) -> Result<Table>;
 
-const SCENARIOS: [(&str, Scenario); 8] = [
+const SCENARIOS: [(&str, Scenario); 9] = [
     ("bulk", bulk::measure),
     ("files", files::measure),
+    ("folder", folder::measure),
     ("idle", idle::measure),
     ("waiting", waiting::measure),
     ("restart", restart::measure),
