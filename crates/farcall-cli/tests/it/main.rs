@@ -4,6 +4,7 @@
 
 mod batch;
 mod call;
+mod cancels;
 mod client;
 mod clocks;
 mod crash;
@@ -13,9 +14,11 @@ mod demo;
 mod disk_errors;
 mod disk_full;
 mod inbox;
+mod keys;
 mod kofaf;
 mod launch;
 mod multiplexed;
+mod order;
 mod power;
 mod redirects;
 mod reload;

@@ -186,7 +186,20 @@ pub(crate) fn send(dir: &Path, method: &str, path: &str, body: Option<&Value>) -
     request(dir, &format!("{head}\r\ncontent-length: {}\r\n\r\n{body}", body.len()))
 }
 
+/// The same with these header lines, each ending in CRLF; the answer's head and body, as they came.
+pub(crate) fn send_raw(dir: &Path, target: &str, headers: &str, body: &str) -> std::io::Result<(String, String)> {
+    let head = format!("{target} HTTP/1.1\r\nhost: farcall\r\nconnection: close\r\n{headers}");
+    exchange(dir, &format!("{head}content-length: {}\r\n\r\n{body}", body.len()))
+}
+
 fn request(dir: &Path, text: &str) -> std::io::Result<Answer> {
+    let (head, body) = exchange(dir, text)?;
+    let broken = || std::io::Error::other(format!("no whole answer: {head:?} {body:?}"));
+    let status = head.split_whitespace().nth(1).and_then(|status| status.parse().ok()).ok_or_else(broken)?;
+    Ok(Answer { status, body: serde_json::from_str(&body).map_err(|_| broken())? })
+}
+
+fn exchange(dir: &Path, text: &str) -> std::io::Result<(String, String)> {
     let mut stream = UnixStream::connect(dir.join(".farcall/farcall.sock"))?;
     stream.set_read_timeout(Some(PATIENCE))?;
     stream.write_all(text.as_bytes())?;
@@ -194,6 +207,5 @@ fn request(dir: &Path, text: &str) -> std::io::Result<Answer> {
     stream.read_to_string(&mut answer)?;
     let broken = || std::io::Error::other(format!("no whole answer: {answer:?}"));
     let (head, body) = answer.split_once("\r\n\r\n").ok_or_else(broken)?;
-    let status = head.split_whitespace().nth(1).and_then(|status| status.parse().ok()).ok_or_else(broken)?;
-    Ok(Answer { status, body: serde_json::from_str(body).map_err(|_| broken())? })
+    Ok((head.to_owned(), body.to_owned()))
 }
