@@ -121,7 +121,8 @@ pub(crate) struct Run {
     spawner: Arc<Spawner>,
     filing: Arc<Filing>,
     filing_queue: FilingQueue,
-    keeper: Keeper,
+    /// Of files, where there are any.
+    keeper: Option<Keeper>,
     tasks: TaskTracker,
     runners: Runners,
     rng: fastrand::Rng,
@@ -265,7 +266,9 @@ impl Run {
         tasks.wait().await;
         let close = tokio::task::spawn_blocking(move || {
             filing_queue.close();
-            keeper.close();
+            if let Some(keeper) = keeper {
+                keeper.close();
+            }
             journal.close();
         });
         if let Err(error) = close.await {
