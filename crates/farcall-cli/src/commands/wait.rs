@@ -4,7 +4,7 @@
 //! for as well.
 
 use std::collections::{HashSet, VecDeque};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::anyhow;
 use farcall_engine::quantity::duration;
@@ -23,6 +23,8 @@ use crate::print::records::Listing;
 /// How long is waited between two rounds, the first time and at most.
 const PAUSE_FIRST: Duration = Duration::from_millis(20);
 const PAUSE_MAX: Duration = Duration::from_millis(250);
+/// How long the first look at all of them may take, when the time to wait is shorter.
+const LOOK_MIN: Duration = Duration::from_secs(1);
 /// How many calls one round asks for.
 const ROUND_MAX: usize = 64;
 /// How many rounds in a row may find no server before it is given up, and the pause between them: half a minute.
@@ -68,10 +70,7 @@ pub(crate) fn run(context: &Context, args: &WaitArgs) -> Result<Exit, Failure> {
     };
     client::block_on(async {
         let waited = match args.timeout {
-            Some(length) => match timeout(length, waiting.all()).await {
-                Ok(waited) => waited,
-                Err(_) => Err(waiting.timed_out(length)),
-            },
+            Some(length) => waiting.at_most(length).await,
             None => waiting.all().await,
         };
         waiting.finish(waited)
@@ -79,15 +78,35 @@ pub(crate) fn run(context: &Context, args: &WaitArgs) -> Result<Exit, Failure> {
 }
 
 impl Waiting<'_> {
+    /// Goes on until all have ended, or the time is up. However short that is, each is asked for once.
+    async fn at_most(&mut self, length: Duration) -> Result<(), Failure> {
+        let began = Instant::now();
+        match timeout(length.max(LOOK_MIN), self.look()).await {
+            Err(_) => return Err(self.timed_out(length)),
+            Ok(Err(failure)) if !self.may_be_back(&failure) => return Err(failure),
+            Ok(_) => {}
+        }
+        match timeout(length.saturating_sub(began.elapsed()), self.all()).await {
+            Ok(waited) => waited,
+            Err(_) => Err(self.timed_out(length)),
+        }
+    }
+
+    async fn look(&mut self) -> Result<(), Failure> {
+        for _ in 0..self.pending.len().div_ceil(ROUND_MAX) {
+            self.round().await?;
+        }
+        Ok(())
+    }
+
     /// Goes on until all have ended.
     async fn all(&mut self) -> Result<(), Failure> {
         let (mut pause, mut lost) = (PAUSE_FIRST, 0);
-        loop {
+        while !self.pending.is_empty() {
             let before = self.pending.len();
             match self.round().await {
                 Ok(()) => lost = 0,
-                // It was there a moment ago: it may be on its way back.
-                Err(failure) if self.met && failure.exit() == Exit::Unreachable && lost < LOST_MAX => {
+                Err(failure) if self.may_be_back(&failure) && lost < LOST_MAX => {
                     if lost == 0 && !self.context.global.quiet {
                         self.context.screen.tell(format_args!("{}", failure.render(false)));
                         self.context.screen.tell("waiting for the server to come back");
@@ -98,12 +117,17 @@ impl Waiting<'_> {
                 }
                 Err(failure) => return Err(failure),
             }
-            if self.pending.is_empty() {
-                return Ok(());
-            }
             pause = if self.pending.len() < before { PAUSE_FIRST } else { (pause * 2).min(PAUSE_MAX) };
-            sleep(pause).await;
+            if !self.pending.is_empty() {
+                sleep(pause).await;
+            }
         }
+        Ok(())
+    }
+
+    /// The server was there a moment ago: it may be on its way back.
+    fn may_be_back(&self, failure: &Failure) -> bool {
+        self.met && failure.exit() == Exit::Unreachable
     }
 
     /// Asks once for those in front, and puts those that have not ended to the back.

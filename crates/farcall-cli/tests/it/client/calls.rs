@@ -123,6 +123,23 @@ fn wait_gives_up_after_its_timeout_with_5_and_says_for_whom() -> Outcome {
     Ok(())
 }
 
+#[test]
+fn a_call_that_has_ended_is_found_to_have_however_short_the_wait() -> Outcome {
+    let upstream = Recorder::start(|_, _| Reply::new(200))?;
+    let dir = tempfile::tempdir()?;
+    let _program = Program::serve(dir.path())?;
+    let late = accepted(dir.path(), &json!({"url": upstream.url(), "delay": 3600}))?;
+    let good = ended(dir.path(), &upstream)?;
+    let wait = |line: String| client(&line, &["--dir", text(dir.path())]);
+    for time in ["0", "1ms"] {
+        let finished = wait(format!("wait {good} --timeout {time} -q"))?;
+        assert_eq!((finished.code, finished.stdout), (Some(0), format!("{good}\n")), "{}", finished.stderr);
+        let finished = wait(format!("wait {late} {good} --timeout {time} -q"))?;
+        assert_eq!((finished.code, finished.stdout), (Some(5), format!("{good}\n")), "{}", finished.stderr);
+    }
+    Ok(())
+}
+
 /// Waits for two calls, of which the first has ended; the server has been met once that one is printed.
 fn waiting(dir: &Path, upstream: &Recorder, delay_seconds: u32) -> Result<Running, Box<dyn std::error::Error>> {
     let good = ended(dir, upstream)?;
