@@ -91,6 +91,14 @@ impl Failure {
         }
     }
 
+    /// Whether its message has these words.
+    pub(crate) fn says(&self, words: &str) -> bool {
+        match self {
+            Self::Configuration(_) => false,
+            Self::Told { error, .. } => format!("{error:#}").contains(words),
+        }
+    }
+
     /// Logs it, for those who read the log only.
     pub(crate) fn log(&self) {
         match self {

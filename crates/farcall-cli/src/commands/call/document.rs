@@ -93,6 +93,19 @@ fn target(args: &CallArgs, keys: &mut Map<String, Value>) -> Result<(), Failure>
     Ok(())
 }
 
+/// What was typed for a URL that has no scheme is taken as the name of an upstream; says so when there is none.
+pub(super) fn with_hint(args: &CallArgs, failure: Failure) -> Failure {
+    let Some(target) = args.target.last().filter(|target| !target.contains("://")) else { return failure };
+    if !failure.says("names no configured upstream") {
+        return failure;
+    }
+    let (name, _) = target.split_at(target.find(['/', '?']).unwrap_or(target.len()));
+    failure.with_hint(match name.contains([':', '.']) || name == "localhost" {
+        true => format!("for a host write http://{target} or https://{target}"),
+        false => format!("`{name}` is none of the upstreams; name a directory or a server that has it, or write a URL"),
+    })
+}
+
 /// The target with more parameters, each kept even when its name comes twice.
 fn with_query(target: &str, query: &[(String, String)]) -> String {
     if query.is_empty() {

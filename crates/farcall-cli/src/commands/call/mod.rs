@@ -58,7 +58,7 @@ pub(crate) fn run(context: &Context, args: &CallArgs) -> Result<Exit, Failure> {
         }
         None => here::call(context, args, document),
     };
-    match ended? {
+    match ended.map_err(|failure| document::with_hint(args, failure))? {
         Some(ended) => ended.show(context, args, out),
         None => Ok(Exit::Interrupted),
     }

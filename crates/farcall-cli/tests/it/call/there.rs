@@ -87,3 +87,23 @@ fn a_call_that_takes_long_is_waited_for_and_goes_on_there_when_nobody_waits() ->
     assert_eq!(program.health()?["calls"]["running"], 1);
     Ok(())
 }
+
+#[test]
+fn a_host_without_its_scheme_is_told_how_to_write_it() -> Outcome {
+    let (folder, upstream) = (tempfile::tempdir()?, upstream()?);
+    configure(folder.path(), &upstream, "retry: 0")?;
+    let _program = Program::serve(folder.path())?;
+    let bare = format!("{}/orders?a=b", upstream.url().trim_start_matches("http://"));
+    for dir in [&[][..], &["--dir", "."]] {
+        for (target, hint) in [(bare.as_str(), format!("http://{bare}")), ("example.com", "http://example.com".into())]
+        {
+            let output = call(folder.path(), &[&[target], dir].concat())?;
+            assert_eq!((output.status.code(), output.stdout.len()), (Some(2), 0));
+            assert!(stderr(&output).contains(&format!("hint: for a host write {hint}")), "{}", stderr(&output));
+        }
+        let output = call(folder.path(), &[&["shpo/x"], dir].concat())?;
+        assert!(stderr(&output).contains("hint: `shpo` is"), "{}", stderr(&output));
+    }
+    assert_eq!(upstream.arrivals().len(), 0);
+    Ok(())
+}
