@@ -7,6 +7,7 @@ mod reaching;
 mod steering;
 mod upstreams;
 mod writing;
+mod wrong;
 
 use std::io;
 use std::path::Path;
