@@ -4,7 +4,8 @@
 //! for as well.
 
 use std::collections::{HashSet, VecDeque};
-use std::time::{Duration, Instant};
+use std::pin::pin;
+use std::time::Duration;
 
 use anyhow::anyhow;
 use farcall_engine::quantity::duration;
@@ -80,15 +81,16 @@ pub(crate) fn run(context: &Context, args: &WaitArgs) -> Result<Exit, Failure> {
 impl Waiting<'_> {
     /// Goes on until all have ended, or the time is up. However short that is, each is asked for once.
     async fn at_most(&mut self, length: Duration) -> Result<(), Failure> {
-        let began = Instant::now();
+        let mut time_is_up = pin!(sleep(length));
         match timeout(length.max(LOOK_MIN), self.look()).await {
             Err(_) => return Err(self.timed_out(length)),
             Ok(Err(failure)) if !self.may_be_back(&failure) => return Err(failure),
             Ok(_) => {}
         }
-        match timeout(length.saturating_sub(began.elapsed()), self.all()).await {
-            Ok(waited) => waited,
-            Err(_) => Err(self.timed_out(length)),
+        tokio::select! {
+            biased;
+            waited = self.all() => waited,
+            () = &mut time_is_up => Err(self.timed_out(length)),
         }
     }
 
