@@ -80,9 +80,9 @@ pub(crate) struct ListArgs {
 #[derive(Debug, Clone, Default, clap::Args)]
 #[command(next_help_heading = "Filters")]
 pub(crate) struct Filters {
-    /// In one of these states, with commas between: scheduled queued running retrying succeeded failed cancelled expired unknown poisoned
+    /// In one of these states, with commas between or several times: scheduled queued running retrying succeeded failed cancelled expired unknown poisoned
     #[arg(long)]
-    pub(crate) state: Option<String>,
+    pub(crate) state: Vec<String>,
     /// For this upstream
     #[arg(long, value_name = "NAME")]
     pub(crate) upstream: Option<String>,

@@ -50,7 +50,7 @@ pub(super) fn parameters(filters: &Filters, now: Timestamp) -> Vec<(&'static str
     let Filters { state, upstream, function, source, tag, since, until } = filters;
     let moment = |moment: &Option<Moment>| moment.as_ref().map(|moment| at(moment, now));
     let given = [
-        ("state", state.clone()),
+        ("state", (!state.is_empty()).then(|| state.join(","))),
         ("upstream", upstream.clone()),
         ("function", function.clone()),
         ("source", source.clone()),
@@ -80,7 +80,7 @@ mod tests {
     #[test]
     fn filters_are_named_as_the_api_names_them() {
         let filters = Filters {
-            state: Some("failed".into()),
+            state: vec!["failed".into()],
             since: Some(Moment::Ago(Duration::from_secs(90))),
             until: Some(Moment::Text("2026-11-20T09:00:00Z".into())),
             ..Filters::default()

@@ -36,6 +36,7 @@ fn calls_are_listed_newest_first_by_what_is_asked_of_them() -> Outcome {
     check("--limit 1", &[&third])?;
     check("--state scheduled", &[&third, &second])?;
     check("--state succeeded,scheduled --tag a&b", &[&second])?;
+    check("--state succeeded --state scheduled", &[&third, &second, &first])?;
     check("--since 1h", &[&third, &second, &first])?;
     check("--until 1h", &[])?;
     check("--source inbox", &[])?;
