@@ -108,7 +108,11 @@ fn check(origin: &Origin, addresses: &[SocketAddr], allowed: Addresses) -> Resul
         return Ok(());
     }
     // Without the address: who asks need not learn what names mean in here.
-    let message = format!("{} does not lie on the public internet, and this call may go nowhere else", origin.host);
+    let message = format!(
+        "{} does not lie on the public internet, and this call may go nowhere else; `addresses` in the configuration says \
+         which may",
+        origin.host
+    );
     Err(Failure::new(ErrorKind::BlockedAddress, message))
 }
 
