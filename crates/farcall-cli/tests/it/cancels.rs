@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::rig::program::{Answer, Program, get, post_call, send};
+use crate::rig::program::{Answer, Program, get, post_call, send, send_raw};
 use crate::rig::recorder::{Arrival, Recorder, Reply};
 use crate::rig::world::assert_identity;
 use crate::rig::{PATIENCE, pause, until};
@@ -316,6 +316,50 @@ fn what_was_answered_to_a_cancel_holds_over_kill_9() -> Outcome {
     println!("{KILLS} kills: {seen:?}, beside {} others", scene.untouched.lock().expect("not poisoned").len());
     assert!(seen.contains_key("200 after 0: cancelled"), "{seen:?}");
     assert_eq!(program.terminate()?.code(), Some(0));
+    Ok(())
+}
+
+#[test]
+fn an_operation_that_cancelled_all_that_fit_lets_none_of_them_arrive_later() -> Outcome {
+    const CALLS: usize = 400;
+    let scene = Scene::new()?;
+    let program = Program::serve(scene.path())?;
+    let line =
+        |number| json!({"upstream": "narrow", "end_point": format!("/{number}"), "tags": ["all"]}).to_string() + "\n";
+    let lines: String = (0..CALLS).map(|number| line(number * 5)).collect();
+    let headers = "content-type: application/x-ndjson\r\n";
+    let (_, accepted) = send_raw(scene.path(), "POST /v1/calls/bulk", headers, &lines)?;
+    let ids: Vec<String> = accepted
+        .lines()
+        .filter_map(|line| Some(serde_json::from_str::<Value>(line).ok()?["id"].as_str()?.to_owned()))
+        .collect();
+    assert_eq!(ids.len(), CALLS);
+    until("some to go out", || (scene.upstream.arrivals().len() >= 60).then_some(()));
+    let where_all = json!({"action": "cancel", "where": {"tag": "all"}});
+    let begun = send(scene.path(), "POST", "/v1/operations", Some(&where_all))?;
+    assert_eq!(begun.status, 202, "{}", begun.body);
+    let path = format!("/v1/operations/{}", begun.body["id"].as_str().unwrap_or_default());
+    let operation = until("the operation's end", || {
+        let operation = get(scene.path(), &path).ok()?.body;
+        (operation["state"] != "running").then_some(operation)
+    });
+    let (at, arrived) = (Instant::now(), scene.upstream.arrivals().len());
+    assert_eq!((&operation["state"], &operation["errors"]), (&json!("done"), &json!(0)), "{operation}");
+    scene.drain(&program);
+    program.kill()?;
+    let _program = Program::serve(scene.path())?;
+    let (arrivals, mut cancelled) = (scene.arrivals(), 0);
+    for (number, id) in ids.iter().enumerate() {
+        let (state, call, _) = scene.look(id)?;
+        let times = arrivals.get(&(number as u64 * 5)).map_or(&[][..], Vec::as_slice);
+        match state.as_str() {
+            "cancelled" => assert!(times.is_empty(), "it arrived: {call}"),
+            "succeeded" => assert!(times.len() == 1 && times[0] < at + Duration::from_secs(1), "{call}"),
+            _ => panic!("{call}"),
+        }
+        cancelled += usize::from(state == "cancelled");
+    }
+    assert!((1..CALLS - 60 + 1).contains(&cancelled), "{cancelled} were cancelled, {arrived} had arrived: {operation}");
     Ok(())
 }
 
