@@ -32,7 +32,8 @@ pub enum Write {
     Settle(Box<Settle>),
     /// An answer to this call asks everybody to keep away from where it went until then. The later of several counts.
     Close { call: CallId, until: Steady },
-    /// A call that was held back, or waits for another time, may go on from then on. It has not ended and does not run.
+    /// A call that was held back, or waits for another time, may go on from then on, which is now. It has not ended and does
+    /// not run.
     Release { call: CallId, ready_at: Steady },
     /// A call's response file and request file are in place. The call has ended, and was not filed before.
     Filed(CallId),
@@ -55,8 +56,9 @@ impl Write {
             Self::Insert(insert) => Some(insert.at),
             Self::Start(start) => Some(start.granted_at),
             Self::Settle(settle) => Some(settle.at),
+            // It goes on at once.
+            Self::Release { ready_at, .. } => Some(*ready_at),
             Self::Close { .. }
-            | Self::Release { .. }
             | Self::Filed(_)
             | Self::Prune(_)
             | Self::FreeKey(_)

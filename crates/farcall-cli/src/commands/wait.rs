@@ -47,6 +47,8 @@ struct Waiting<'a> {
     listing: Listing<'a>,
     failed: u64,
     count: usize,
+    /// The server has answered.
+    met: bool,
 }
 
 pub(crate) fn run(context: &Context, args: &WaitArgs) -> Result<Exit, Failure> {
@@ -62,6 +64,7 @@ pub(crate) fn run(context: &Context, args: &WaitArgs) -> Result<Exit, Failure> {
         ended: Vec::new(),
         listing: Listing::new(context, &CALL),
         failed: 0,
+        met: false,
     };
     client::block_on(async {
         let waited = match args.timeout {
@@ -79,13 +82,12 @@ impl Waiting<'_> {
     /// Goes on until all have ended.
     async fn all(&mut self) -> Result<(), Failure> {
         let (mut pause, mut lost) = (PAUSE_FIRST, 0);
-        let mut met = false;
         loop {
             let before = self.pending.len();
             match self.round().await {
-                Ok(()) => (met, lost) = (true, 0),
+                Ok(()) => lost = 0,
                 // It was there a moment ago: it may be on its way back.
-                Err(failure) if met && failure.exit() == Exit::Unreachable && lost < LOST_MAX => {
+                Err(failure) if self.met && failure.exit() == Exit::Unreachable && lost < LOST_MAX => {
                     if lost == 0 && !self.context.global.quiet {
                         self.context.screen.tell(format_args!("{}", failure.render(false)));
                         self.context.screen.tell("waiting for the server to come back");
@@ -109,6 +111,7 @@ impl Waiting<'_> {
         for _ in 0..self.pending.len().min(ROUND_MAX) {
             let Some(id) = self.pending.front() else { break };
             let call: Box<RawValue> = self.client.ask(Request::get(&["v1", "calls", id])).await?.document()?;
+            self.met = true;
             let progress: Progress = records::read(&call)?;
             let Some(id) = self.pending.pop_front() else { break };
             if progress.finished_at.is_none() {

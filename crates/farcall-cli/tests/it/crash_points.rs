@@ -126,7 +126,7 @@ fn die_under_load(world: &Arc<World>, point: Point, nth: u32) -> Outcome {
 /// Everything has ended and was found to be right; then all files go, removed by a program that dies and by the next.
 fn die_while_keeping(world: &Arc<World>, point: Point, nth: u32) -> Result<Findings, Box<dyn std::error::Error>> {
     let program = world.launch().serve()?;
-    world.load_for(std::time::Duration::from_millis(300));
+    load_until_there_are(world, "responses", nth);
     drain(world, &program);
     let findings = assert_kept(world);
     assert_eq!(program.terminate()?.code(), Some(0));
@@ -151,7 +151,7 @@ fn die_while_keeping(world: &Arc<World>, point: Point, nth: u32) -> Result<Findi
 /// Everything has ended and was found to be right; then all of it is pruned, by a program that dies and by the next.
 fn die_while_pruning(world: &Arc<World>, point: Point, nth: u32) -> Result<Findings, Box<dyn std::error::Error>> {
     let program = world.launch().serve()?;
-    world.load_for(std::time::Duration::from_millis(300));
+    load_until_there_are(world, ".farcall/bodies", nth);
     drain(world, &program);
     let findings = assert_kept(world);
     assert_eq!(program.terminate()?.code(), Some(0));
@@ -177,6 +177,18 @@ fn die_while_pruning(world: &Arc<World>, point: Point, nth: u32) -> Result<Findi
     assert_eq!(torn_files(world), [""; 0], "responses and requests stay as they are");
     assert_eq!(program.terminate()?.code(), Some(0));
     Ok(findings)
+}
+
+/// For a while, and until there is more than enough in a folder to die at the nth of it, however slow the machine is.
+fn load_until_there_are(world: &World, folder: &str, nth: u32) {
+    let (least, end) = (std::time::Duration::from_millis(300), std::time::Instant::now() + crate::rig::PATIENCE);
+    let enough = 2 * usize::try_from(nth).expect("a small number") + 2;
+    let begun = std::time::Instant::now();
+    world.load_until(|| {
+        assert!(std::time::Instant::now() < end, "{folder} does not fill");
+        let count = std::fs::read_dir(world.dir().join(folder)).map_or(0, Iterator::count);
+        begun.elapsed() >= least && count >= enough
+    });
 }
 
 fn assert_killed(world: &World, point: Point, program: Program) -> Outcome {

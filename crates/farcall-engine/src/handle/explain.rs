@@ -2,12 +2,15 @@
 //!
 //! What the loop cannot know without the store is read here, between two questions.
 
+use std::time::Duration;
+
 use farcall_core::call::{State, WaitReason};
 use farcall_core::dispatcher::Held;
 use farcall_core::id::CallId;
 use farcall_core::time::Timestamp;
 use farcall_store::port::{LaneRange, ReadError, WaitingAsk};
 use tokio::sync::oneshot;
+use tokio::time::sleep;
 
 use super::{CallView, Handle, UpstreamView};
 use crate::run::{Message, ReadLane, StoredCall};
@@ -16,6 +19,10 @@ use crate::run::{Message, ReadLane, StoredCall};
 const LANES_MAX: usize = 64;
 /// How often the loop is asked again with what was read.
 const ROUNDS_MAX: usize = 4;
+
+/// How often, and after how long, the store is looked at again while it is behind the engine.
+const COMMITS_MAX: usize = 50;
+const COMMIT_WAIT: Duration = Duration::from_millis(2);
 
 /// What is known of why a call waits.
 #[derive(Debug, Clone)]
@@ -46,7 +53,7 @@ impl Handle {
     /// # Errors
     /// When the store cannot be read.
     pub async fn explain(&self, id: CallId) -> Result<Option<(CallView, Option<Explained>)>, ReadError> {
-        let Some(view) = self.call(id).await? else { return Ok(None) };
+        let Some(mut view) = self.call(id).await? else { return Ok(None) };
         if view.record.progress.state.is_end() {
             return Ok(Some((view, None)));
         }
@@ -67,6 +74,19 @@ impl Handle {
                 break;
             }
             read.extend(self.read_lanes(wanted).await?);
+        }
+        // What the engine has decided is on its way to the store: what is told of both is to be of one moment.
+        let is_ahead = |view: &CallView| {
+            let retries = explained.as_ref().is_some_and(|explained| explained.state == State::Retrying);
+            retries && view.record.progress.state == State::Running
+        };
+        for _ in 0..COMMITS_MAX {
+            if !is_ahead(&view) {
+                break;
+            }
+            sleep(COMMIT_WAIT).await;
+            let Some(stored) = self.reads.call_view(id).await? else { return Ok(None) };
+            view.record = stored.record;
         }
         Ok(Some((view, explained)))
     }

@@ -211,7 +211,9 @@ impl Run {
         self.config = Arc::clone(&config);
         self.around = Arc::new(Surroundings { config: Arc::clone(&config), ..Surroundings::clone(&self.around) });
         self.live.replace(config);
-        self.keeper.wake();
+        if let Some(keeper) = &self.keeper {
+            keeper.wake();
+        }
         Ok(())
     }
 

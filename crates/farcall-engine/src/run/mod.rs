@@ -123,7 +123,8 @@ pub(crate) struct Run {
     spawner: Arc<Spawner>,
     filing: Arc<Filing>,
     filing_queue: FilingQueue,
-    keeper: Keeper,
+    /// Of files, where there are any.
+    keeper: Option<Keeper>,
     tasks: TaskTracker,
     runners: Runners,
     rng: fastrand::Rng,
@@ -268,7 +269,9 @@ impl Run {
         tasks.wait().await;
         let close = tokio::task::spawn_blocking(move || {
             filing_queue.close();
-            keeper.close();
+            if let Some(keeper) = keeper {
+                keeper.close();
+            }
             journal.close();
         });
         if let Err(error) = close.await {

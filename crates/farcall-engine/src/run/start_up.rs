@@ -81,32 +81,37 @@ pub(crate) struct Started {
     pub(crate) taken_before: Box<dyn Reader>,
 }
 
+/// Whether the working directory has files of calls.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum CallFiles {
+    Kept,
+    /// It is somebody else's, and left as it is.
+    None,
+}
+
 /// Takes the store over and makes the loop.
 pub(crate) fn start(store: Box<dyn Store>, options: Options) -> Result<Started, StartError> {
-    start_with(store, options, recover::settle_files)
+    start_with(store, options, CallFiles::Kept)
 }
 
 /// The same for a store that holds no call from a file.
 pub(crate) fn start_without_files(store: Box<dyn Store>, options: Options) -> Result<Started, StartError> {
-    start_with(store, options, |_, _, _| Ok(()))
+    start_with(store, options, CallFiles::None)
 }
 
-fn start_with(
-    mut store: Box<dyn Store>,
-    options: Options,
-    settle_files: impl FnOnce(&Filing, &Recovery, &mut dyn Reader) -> Result<(), StartError>,
-) -> Result<Started, StartError> {
+fn start_with(mut store: Box<dyn Store>, options: Options, files: CallFiles) -> Result<Started, StartError> {
     let recovery = store.take_over()?;
     let (mut reader, mut rng, now) = (store.reader()?, fastrand::Rng::new(), clock::now());
     let steady = go_on(store.as_mut(), &recovery, now)?;
-    let filing = settled_filing(&options, now, &recovery, reader.as_mut(), settle_files)?;
+    let filing = settled_filing(&options, now, &recovery, (reader.as_mut(), files))?;
     let Rebuilt { dispatcher, upstreams, own_callbacks, config, control } =
         recover::rebuild(&recovery, &options.config, reader.as_mut(), Clocks { now, steady }, rng.u64(..))?;
     let (live, (sender, messages)) = (Live::new(Arc::clone(&config)), mpsc::channel(MESSAGES_MAX));
     let reads = |count| Ok::<_, ReadError>(Arc::new(Reads::new(readers(store.as_ref(), count)?, live.clone(), steady)));
     let (reads, load_reads, prune_reads) = (reads(READERS)?, reads(1)?, reads(1)?);
     let filing_queue = filing_queue(&filing, store.reader()?, &sender, &recovery)?;
-    let (taken_before, keeper) = (store.reader()?, keeper(&filing, store.reader()?, &live, steady)?);
+    let (taken_before, kept) = (store.reader()?, store.reader()?);
+    let keeper = (files == CallFiles::Kept).then(|| keeper(&filing, kept, &live, steady)).transpose()?;
     let (journal, counts) = journal(store, &sender)?;
     let (spawner, damaged) = (spawner(options.launcher)?, DamagedCalls::met(recovery.damaged));
     let first = first_snapshot(&dispatcher, recovery.unfiled.len(), damaged.live());
@@ -183,11 +188,12 @@ fn settled_filing(
     options: &Options,
     now: Now,
     recovery: &Recovery,
-    reader: &mut dyn Reader,
-    settle: impl FnOnce(&Filing, &Recovery, &mut dyn Reader) -> Result<(), StartError>,
+    (reader, files): (&mut dyn Reader, CallFiles),
 ) -> Result<Arc<Filing>, StartError> {
     let filing = Filing::new(&options.directory, now.timestamp.as_micros().unsigned_abs());
-    settle(&filing, recovery, reader)?;
+    if files == CallFiles::Kept {
+        recover::settle_files(&filing, recovery, reader)?;
+    }
     Ok(Arc::new(filing))
 }
 

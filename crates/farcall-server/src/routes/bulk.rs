@@ -73,7 +73,7 @@ pub(super) async fn accept(State(face): State<Arc<Face>>, request: Request<Body>
     let is_ndjson = |media_type: &str| {
         matches!(media_type, "application/x-ndjson" | "application/ndjson" | "application/jsonl" | "application/json")
     };
-    check_media(&parts.headers, is_ndjson, "calls in bulk are sent as application/x-ndjson")?;
+    check_media(&parts.headers, is_ndjson, "calls in bulk are sent with `Content-Type: application/x-ndjson`")?;
     if parts.headers.contains_key("idempotency-key") {
         return Err(invalid_key("in bulk each line has its own `idempotency_key`, and the request none"));
     }

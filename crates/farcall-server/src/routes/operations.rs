@@ -22,7 +22,7 @@ use crate::wire::Operation;
 
 pub(super) async fn begin(State(face): State<Arc<Face>>, request: Request<Body>) -> Result<Response, Problem> {
     let (parts, body) = request.into_parts();
-    check_media(&parts.headers, is_json, "an operation is sent as application/json")?;
+    check_media(&parts.headers, is_json, "an operation is sent with `Content-Type: application/json`")?;
     let held = face.bodies.read(face.handle.config().server.max_body, &parts.headers, body).await?;
     let spec = understand(&held.bytes, Caller::of(&parts))?;
     let busy = |error: farcall_engine::operations::TooMany| Problem::new(Code::Busy, error.to_string());

@@ -36,7 +36,7 @@ async fn patch(
     request: Request<Body>,
 ) -> Result<Response, Problem> {
     let (parts, body) = request.into_parts();
-    check_media(&parts.headers, is_json, "a policy is sent as application/json")?;
+    check_media(&parts.headers, is_json, "a policy is sent with `Content-Type: application/json`")?;
     let held = face.bodies.read(face.handle.config().server.max_body, &parts.headers, body).await?;
     set(&face, &name, Setting::Patch(PatchDocument::parse(&held.bytes)?)).await
 }

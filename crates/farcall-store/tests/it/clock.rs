@@ -63,6 +63,7 @@ fn the_latest_is_when_the_latest_of_all_was_decided(lab: &mut dyn Lab) -> Outcom
     assert_eq!(latest(&[settle(1, 30), start_at(2, 1, 20)])?, Some(steady(30)));
     assert_eq!(latest(&[settle(2, 25), Write::Close { call: id(1), until: steady(900) }])?, Some(steady(30)));
     assert_eq!(latest(&[insert(3, 40), start_at(3, 1, 40)])?, Some(steady(40)));
+    assert_eq!(latest(&[insert(4, 35), Write::Release { call: id(4), ready_at: steady(50) }])?, Some(steady(50)));
     Ok(())
 }
 

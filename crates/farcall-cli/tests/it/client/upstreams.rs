@@ -14,7 +14,7 @@ use crate::rig::until;
 fn a_paused_upstream_says_so_and_goes_on_when_resumed() -> Outcome {
     let upstream = Recorder::start(|_, _| Reply::new(200))?;
     let dir = tempfile::tempdir()?;
-    let configuration = format!("upstreams:\n  shop: {{ base_url: \"{}\", limits: [\"10/1s\"] }}\n", upstream.url());
+    let configuration = format!("upstreams:\n  shop: {{ base_url: \"{}\", limits: [\"10/1m\"] }}\n", upstream.url());
     fs::write(dir.path().join("farcall.yml"), configuration)?;
     let _program = Program::serve(dir.path())?;
     let on = |line: &str| -> std::io::Result<Finished> {
@@ -30,7 +30,7 @@ fn a_paused_upstream_says_so_and_goes_on_when_resumed() -> Outcome {
     let table = on("upstreams --output table")?.stdout;
     let rows: Vec<_> = table.lines().map(|row| row.split_whitespace().collect::<Vec<_>>().join(" ")).collect();
     assert_eq!(rows[0], "name base_url state waiting in flight limits why");
-    assert_eq!(rows[1], format!("shop {}/ paused 1 0 of 16 0 of 10/1s paused", upstream.url()));
+    assert_eq!(rows[1], format!("shop {}/ paused 1 0 of 16 0 of 10/1m paused", upstream.url()));
     assert_eq!(on("upstreams -q")?.stdout, "shop\n");
 
     assert_eq!(lines(&on("upstreams resume shop")?.stdout)[0]["state"], "open");
