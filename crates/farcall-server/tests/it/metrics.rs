@@ -11,6 +11,7 @@ use crate::http::bounded;
 use crate::upstream::Upstream;
 
 const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: close\r\n\r\nok";
+const MONITORING: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../monitoring");
 const THROTTLED: &str =
     "HTTP/1.1 429 Too Many Requests\r\nretry-after: 600\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
 
@@ -189,25 +190,61 @@ async fn every_metric_is_in_the_documentation_and_the_other_way_round() {
 async fn promtool_finds_nothing() {
     let (farcall, _upstreams) = busy().await;
     let text = Scrape::of(&farcall).await.text;
-    let command = Command::new("promtool")
-        .args(["check", "metrics"])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn();
-    let mut promtool = match command {
-        Ok(promtool) => promtool,
-        Err(error) => return refuse(&format!("promtool (Debian's package prometheus): {error}")),
-    };
-    promtool.stdin.take().expect("it is piped").write_all(text.as_bytes()).expect("it reads");
-    let output = promtool.wait_with_output().expect("it ends");
-    let said = [output.stdout, output.stderr].concat();
-    assert_eq!((output.status.code(), String::from_utf8_lossy(&said).as_ref()), (Some(0), ""), "{text}");
+    promtool(&["check", "metrics"], &text, |output| {
+        let said = [output.stdout, output.stderr].concat();
+        assert_eq!((output.status.code(), String::from_utf8_lossy(&said).as_ref()), (Some(0), ""), "{text}");
+    });
 }
 
-/// Says that a test checks nothing, past the test runner's capture; in CI it fails.
-fn refuse(why: &str) {
-    assert!(std::env::var_os("CI").is_none_or(|value| value != "true"), "this test cannot run: {why}");
-    let test = std::thread::current().name().unwrap_or("a test").to_owned();
-    let _ = writeln!(std::io::stderr(), "WARNING: {test} CHECKS NOTHING: {why}");
+#[tokio::test]
+async fn what_is_ready_to_import_names_only_metrics_that_there_are() {
+    let (farcall, _upstreams) = busy().await;
+    let scrape = Scrape::of(&farcall).await;
+    let (names, samples) = (scrape.names(), scrape.samples.keys());
+    let samples: BTreeSet<&str> = samples.filter_map(|sample| sample.split('{').next()).collect();
+    for file in ["alerts.yml", "alerts_test.yml", "grafana-dashboard.json"] {
+        let text = std::fs::read_to_string(format!("{MONITORING}/{file}")).expect("it is there");
+        let words = text.split(|letter: char| !(letter.is_ascii_alphanumeric() || letter == '_'));
+        let named: BTreeSet<&str> = words.filter(|word| word.starts_with("farcall_")).collect();
+        assert!(named.len() > 5, "{file} names {named:?}");
+        for name in named {
+            let is_known = samples.contains(name) || names.contains(name);
+            assert!(is_known, "{file} names {name}, which there is not");
+        }
+    }
+    let dashboard = std::fs::read(format!("{MONITORING}/grafana-dashboard.json")).expect("it is there");
+    let dashboard: serde_json::Value = serde_json::from_slice(&dashboard).expect("it is JSON");
+    let shown = dashboard["panels"].to_string();
+    for name in names {
+        assert!(shown.contains(name), "no panel shows {name}");
+    }
+}
+
+#[test]
+fn the_alert_rules_fire_on_an_outage_and_not_before() {
+    let is_fine = |output: std::process::Output| {
+        let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+        assert!(output.status.success() && said.contains("SUCCESS"), "{said}");
+    };
+    promtool(&["check", "config", &format!("{MONITORING}/prometheus.yml")], "", is_fine);
+    promtool(&["test", "rules", &format!("{MONITORING}/alerts_test.yml")], "", is_fine);
+}
+
+/// Runs Prometheus's own tool; where it is not there this says so past the test runner's capture, and fails in CI.
+fn promtool(words: &[&str], input: &str, judge: impl FnOnce(std::process::Output)) {
+    let mut command = Command::new("promtool");
+    command.args(words).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = match command.spawn() {
+        Ok(child) => child,
+        Err(error) => {
+            let why = format!("promtool (Debian's package prometheus): {error}");
+            assert!(std::env::var_os("CI").is_none_or(|value| value != "true"), "this test cannot run: {why}");
+            let test = std::thread::current().name().unwrap_or("a test").to_owned();
+            let _ = writeln!(std::io::stderr(), "WARNING: {test} CHECKS NOTHING: {why}");
+            return;
+        }
+    };
+    // One that reads none of it may have ended.
+    let _ = child.stdin.take().expect("it is piped").write_all(input.as_bytes());
+    judge(child.wait_with_output().expect("it ends"));
 }
