@@ -21,6 +21,7 @@ use crate::clock;
 use crate::config::{Config, Live};
 use crate::document::{Document, Rejection};
 use crate::intake::{Status, Waker};
+use crate::metrics::Metrics;
 use crate::operations::Operations;
 use crate::reads::Reads;
 use crate::run::{Message, StandingAsk, next_reference};
@@ -203,6 +204,7 @@ pub struct Handle {
     pub(crate) ends: broadcast::WeakSender<CallId>,
     /// What the engine had done when it ended.
     pub(crate) last_overview: Arc<OnceLock<Overview>>,
+    pub(crate) metrics: Arc<Metrics>,
     /// How the inbox stands, for an engine that watches one.
     pub(crate) inbox: Option<watch::Receiver<Status>>,
     /// Its settings may have changed.

@@ -16,10 +16,12 @@ use std::time::Duration;
 use farcall_core::dispatcher::Seq;
 use farcall_crash::{self as crash, Point};
 use farcall_store::port::{CommitError, Fate, Store, Write};
+use prometheus_client::metrics::histogram::Histogram;
 use tokio::sync::mpsc::Sender;
 
 use self::gather::Gather;
 use crate::cause::chain;
+use crate::clock;
 use crate::run::Message;
 
 /// Writes after which no further turn joins a transaction.
@@ -90,13 +92,18 @@ struct Writer {
     store: Box<dyn Store>,
     shared: Arc<Shared>,
     messages: Sender<Message>,
+    commit_seconds: Histogram,
 }
 
 impl Journal {
     /// Starts the thread; it ends, and closes the store, when the journal is closed.
-    pub(crate) fn start(store: Box<dyn Store>, messages: Sender<Message>) -> std::io::Result<Self> {
+    pub(crate) fn start(
+        store: Box<dyn Store>,
+        messages: Sender<Message>,
+        commit_seconds: Histogram,
+    ) -> std::io::Result<Self> {
         let shared = Arc::new(Shared::default());
-        let mut writer = Writer { store, shared: Arc::clone(&shared), messages };
+        let mut writer = Writer { store, shared: Arc::clone(&shared), messages, commit_seconds };
         let thread = std::thread::Builder::new().name("farcall-store".to_owned()).spawn(move || writer.run())?;
         Ok(Self { shared, thread })
     }
@@ -156,7 +163,11 @@ impl Writer {
         while let Some(merged) = self.shared.next() {
             let Merged { first, last, writes } = merged;
             self.shared.writing.begin();
+            let begun = clock::instant();
             let committed = self.commit(&writes);
+            if committed.is_ok() {
+                self.commit_seconds.observe(clock::instant().since(begun).as_secs_f64());
+            }
             // Before anybody is told: whoever finds it under way may count on that.
             self.shared.writing.end();
             let result = match committed {

@@ -20,6 +20,7 @@ mod journal;
 mod keeper;
 pub mod listing;
 mod media_type;
+pub mod metrics;
 mod nearest;
 mod one_host;
 pub mod operations;

@@ -19,14 +19,16 @@ use crate::routes::{self, Face};
 #[derive(Debug)]
 pub(crate) struct App {
     router: Router,
+    face: Arc<Face>,
 }
 
 impl App {
     pub(crate) fn new(face: Arc<Face>) -> Self {
-        Self { router: routes::router(face) }
+        Self { router: routes::router(Arc::clone(&face)), face }
     }
 
     pub(crate) async fn answer(&self, access: &Access, request: Request<Body>) -> Response {
+        let under_way = self.face.metrics.begin();
         let (mut parts, body) = request.into_parts();
         let mut response = match access.admit(&parts) {
             Ok(scope) => {
@@ -36,6 +38,7 @@ impl App {
             }
             Err(problem) => problem.into_response(),
         };
+        under_way.answered(&response);
         let headers = response.headers_mut();
         // Answers quote other people's text; no browser shall take it for a page.
         headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));

@@ -10,6 +10,7 @@ mod app;
 mod body;
 mod connection;
 mod listen;
+mod metrics;
 mod panics;
 mod problem;
 mod routes;

@@ -35,7 +35,7 @@ pub(crate) fn translate(plan: &Plan, facts: &mut Facts, clock: Clock, write: &di
             };
             port::Write::Insert(Box::new(insert))
         }
-        dispatcher::Write::Start { attempt, kind, upstream, at } => {
+        dispatcher::Write::Start { attempt, kind, upstream, at, waited: _ } => {
             let era = facts.eras.len() - 1;
             let place = upstream.0 as usize;
             let decided = Decided { place, era, granted_at: at.instant, proved_at: None, ended_at: None };
@@ -192,7 +192,7 @@ fn heading(plan: &Plan, home: UpstreamId, heading: Heading) -> port::Heading {
 }
 
 fn attempt_end(steady: SteadyClock, end: dispatcher::AttemptEnd) -> port::AttemptEnd {
-    let dispatcher::AttemptEnd { number, outcome, status, error, proved_at, ended_at } = end;
+    let dispatcher::AttemptEnd { number, kind: _, took: _, outcome, status, error, proved_at, ended_at } = end;
     let proved_at = proved_at.map(|at| steady.steady(at));
     port::AttemptEnd { number, outcome, status, proved_at, ended_at, error: error.map(error_record) }
 }

@@ -2,6 +2,9 @@
 //!
 //! Plain data: what happens to an entry stands with what makes it happen.
 
+use std::time::Duration;
+
+use crate::attempt::AttemptKind;
 use crate::call::{CallSpec, Method, QuotaId, State, UpstreamId, WaitReason};
 use crate::hop::{Heading, Hop};
 use crate::lane::{LaneId, Position};
@@ -70,6 +73,12 @@ impl Entry {
         self.hop.map_or(0, |hop| hop.count)
     }
 
+    /// Why its attempt of this number is made. Of the first try when no attempt was made but those whose redirects were
+    /// followed.
+    pub(super) fn kind_of(&self, number: u32) -> AttemptKind {
+        if number == self.redirects() + 1 { AttemptKind::First } else { AttemptKind::Retry }
+    }
+
     /// Leaves the hop, if it is at one.
     pub(super) fn go_home(&mut self) -> Option<Heading> {
         self.hop.take().map(|_| Heading::Home)
@@ -106,6 +115,10 @@ pub(super) enum Place {
 #[derive(Debug, Clone)]
 pub(super) struct Live {
     pub(super) number: u32,
+    pub(super) kind: AttemptKind,
+    pub(super) launched_at: Option<Instant>,
+    /// From launch to the end, as its report tells.
+    pub(super) took: Option<Duration>,
     /// Among whose attempts it is counted.
     pub(super) upstream: UpstreamId,
     /// What it is charged to, and its slots there.

@@ -36,7 +36,7 @@ impl Dispatcher {
         let at = now.instant + Terms::new(policy, entry.spec.overrides.as_deref(), entry.method()).timeout();
         let is_suspect = entry.tries.orphaned > 0;
         if let Some(live) = entry.launched(attempt.number).filter(|live| live.times_out_at.is_none()) {
-            live.times_out_at = Some(at);
+            (live.launched_at, live.times_out_at) = (Some(now.instant), Some(at));
             self.timers.set(at, Timer::Timeout(attempt));
             if is_suspect {
                 self.timers.set(now.instant + SURVIVED_AFTER, Timer::Survived(attempt));
@@ -75,6 +75,7 @@ impl Dispatcher {
 
     pub(super) fn finished(&mut self, now: Now, attempt: AttemptId, result: &AttemptResult) {
         let Some(live) = self.release(now, attempt, result.bytes_sent) else { return };
+        let live = Live { took: Some(result.latency), ..live };
         if live.cut == Some(Cut::Lost) {
             return self.settle_loser(now, attempt, &live);
         }
@@ -421,6 +422,8 @@ fn attempt_end(
 ) -> AttemptEnd {
     AttemptEnd {
         number: live.number,
+        kind: live.kind,
+        took: live.took.or(live.launched_at.map(|at| now.instant.since(at))),
         outcome,
         status,
         error,

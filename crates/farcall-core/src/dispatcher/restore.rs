@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::entry::Entry;
 use super::finish::DEATHS_MAX;
 use super::{AttemptEnd, Census, Dispatcher, Effect, Progress, Write};
-use crate::attempt::AttemptOutcome;
+use crate::attempt::{AttemptKind, AttemptOutcome};
 use crate::call::{CallSpec, ErrorKind, State, UpstreamId, WaitReason};
 use crate::hop::Hop;
 use crate::id::CallId;
@@ -84,7 +84,8 @@ impl Dispatcher {
     /// An attempt that was out though its call had ended, a hedge that lost: it may have arrived.
     pub fn restore_loser(&mut self, now: Now, call: CallId, upstream: UpstreamId, open: OpenAttempt) {
         let proved_at = now.instant + self.quota_of(upstream).limits.jitter();
-        let attempt = Some(unknown_end(now, open.number, proved_at));
+        let kind = if open.number == 1 { AttemptKind::First } else { AttemptKind::Hedge };
+        let attempt = Some(unknown_end(now, (open.number, kind), proved_at));
         self.writes.push(Write::Settle { call, upstream, attempt, progress: None });
     }
 
@@ -97,7 +98,8 @@ impl Dispatcher {
         let mut entry = Entry { hop, is_cancel_requested, ..Entry::new(spec, state, tries, attempts, now.instant) };
         let decision = self.decide_orphaned(&entry);
         let proved_at = now.instant + self.quota_of(went_to).limits.jitter();
-        let mut ends = open.iter().map(|open| unknown_end(now, open.number, proved_at)).collect::<Vec<_>>();
+        let numbered = |open: &OpenAttempt| (open.number, entry.kind_of(open.number));
+        let mut ends = open.iter().map(|open| unknown_end(now, numbered(open), proved_at)).collect::<Vec<_>>();
         let last = ends.pop();
         for end in ends {
             self.writes.push(Write::Settle { call, upstream: id, attempt: Some(end), progress: None });
@@ -153,9 +155,17 @@ impl Dispatcher {
     }
 }
 
-const fn unknown_end(now: Now, number: u32, proved_at: Instant) -> AttemptEnd {
+/// How long a call has waited that may go on since then; nothing of one that has the first place because farcall left it
+/// behind.
+pub(super) fn waited(now: Now, ready_at: Instant) -> Option<Duration> {
+    Some(now.instant.since(ready_at)).filter(|&waited| waited < LONG_AGO / 2)
+}
+
+const fn unknown_end(now: Now, (number, kind): (u32, AttemptKind), proved_at: Instant) -> AttemptEnd {
     AttemptEnd {
         number,
+        kind,
+        took: None,
         outcome: AttemptOutcome::Unknown,
         status: None,
         error: Some(ErrorKind::Unknown),

@@ -3,8 +3,10 @@
 //! Answers for people and for progress bars; nothing is decided by them.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use super::entry::Place;
+use super::restore::waited;
 use super::{Census, Dispatcher};
 use crate::call::{State, UpstreamId, WaitReason};
 use crate::id::{AttemptId, CallId};
@@ -50,6 +52,8 @@ pub struct UpstreamStanding {
 pub struct Waiters {
     pub by_reason: BTreeMap<WaitReason, u64>,
     pub next_at: Option<Instant>,
+    /// How long the call that waits longest for its turn has waited since it might have gone on.
+    pub oldest_age: Duration,
 }
 
 impl Waiters {
@@ -57,6 +61,11 @@ impl Waiters {
         let Some(reason) = standing.wait_reason else { return };
         *self.by_reason.entry(reason).or_default() += calls;
         self.next_at = self.next_at.into_iter().chain(standing.next_at).min();
+    }
+
+    fn note_ready(&mut self, now: Now, at: Instant) {
+        let waited = waited(now, at).unwrap_or_default();
+        self.oldest_age = self.oldest_age.max(waited);
     }
 }
 
@@ -133,12 +142,15 @@ impl Dispatcher {
         for standing in self.calls.keys().filter_map(|&call| self.standing(call)) {
             waiters.count(standing, 1);
         }
+        let in_lanes = self.calls.values().filter(|entry| matches!(entry.place, Place::Lane));
+        in_lanes.for_each(|entry| waiters.note_ready(now, entry.ready_at));
         for (place, upstream) in self.upstreams.iter().enumerate() {
             let id = UpstreamId(u32::try_from(place).expect("as many as have numbers"));
             for Beyond { lane, count, edge } in upstream.lanes.stored() {
                 let last = upstream.lanes.last(lane).and_then(|last| self.calls.get(&last.call));
                 let state = last.map_or(State::Scheduled, |entry| entry.state);
                 waiters.count(self.stored_standing(now, id, state, edge.ready_at), count);
+                waiters.note_ready(now, edge.ready_at);
             }
         }
         waiters

@@ -4,9 +4,9 @@
 //! within an upstream is the lanes' choice.
 
 use super::entry::{Live, Place};
+use super::restore::waited;
 use super::upstream::Block;
 use super::{ATTEMPTS_MAX, Dispatcher, Effect, Write};
-use crate::attempt::AttemptKind;
 use crate::call::{QuotaId, State, UpstreamId, WaitReason};
 use crate::id::{AttemptId, CallId};
 use crate::lane::Waiting;
@@ -133,12 +133,12 @@ impl Dispatcher {
 
         entry.attempts += 1;
         let attempt = AttemptId { call, number: entry.attempts };
-        // Of the first try when no attempt was made but those whose redirects were followed.
-        let is_first = entry.attempts == entry.redirects() + 1;
-        let kind = if is_first { AttemptKind::First } else { AttemptKind::Retry };
-        let (number, is_durable) = (attempt.number, false);
+        let (number, kind, is_durable) = (attempt.number, entry.kind_of(attempt.number), false);
         entry.live.push(Live {
             number,
+            kind,
+            launched_at: None,
+            took: None,
             upstream: id,
             quota: charged,
             grant,
@@ -153,7 +153,8 @@ impl Dispatcher {
         self.census.change(entry.state, state);
         entry.state = state;
 
-        self.writes.push(Write::Start { attempt, kind, upstream: id, at: now });
+        let waited = waited(now, entry.ready_at);
+        self.writes.push(Write::Start { attempt, kind, upstream: id, at: now, waited });
         let (upstream, hop, not_after) = (entry.spec.upstream, hop.map(|hop| hop.upstream), entry.deadline);
         self.effects_after.push(Effect::Launch { attempt, upstream, hop, not_after });
     }

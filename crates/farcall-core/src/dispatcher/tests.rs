@@ -13,6 +13,7 @@ mod loads;
 mod pauses;
 mod prune;
 mod restarts;
+mod timings;
 
 use super::*;
 use crate::attempt::{AttemptKind, AttemptOutcome, AttemptResult, BytesSent};

@@ -2,6 +2,8 @@
 //!
 //! Plain data that crosses the border of the core: numbers and words, no text and no bytes.
 
+use std::time::Duration;
+
 use crate::attempt::{AttemptKind, AttemptOutcome};
 use crate::call::{ErrorKind, State, UpstreamId};
 use crate::hop::Heading;
@@ -39,6 +41,8 @@ pub enum Write {
         /// Where it goes, and whose limits it is charged to.
         upstream: UpstreamId,
         at: Now,
+        /// How long the call waited since it might have gone on; nothing where that is not known.
+        waited: Option<Duration>,
     },
     /// An attempt ended, a waiting call did, or both an attempt and its call.
     Settle { call: CallId, upstream: UpstreamId, attempt: Option<AttemptEnd>, progress: Option<Progress> },
@@ -110,6 +114,9 @@ pub enum AskedBy {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct AttemptEnd {
     pub number: u32,
+    pub kind: AttemptKind,
+    /// From launch to the end; nothing of one that was never launched, or by an earlier process.
+    pub took: Option<Duration>,
     pub outcome: AttemptOutcome,
     pub status: Option<u16>,
     pub error: Option<ErrorKind>,

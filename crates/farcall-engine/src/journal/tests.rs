@@ -22,7 +22,7 @@ impl Bench {
     fn new(mut store: MemoryStore) -> Self {
         store.take_over().expect("a memory store can be taken over");
         let (sender, messages) = mpsc::channel(64);
-        Self { journal: Journal::start(Box::new(store), sender).expect("a thread"), messages }
+        Self { journal: Journal::start(Box::new(store), sender, Histogram::new([])).expect("a thread"), messages }
     }
 
     fn commit(&self, seq: u64) {

@@ -20,6 +20,7 @@ use crate::config::Config;
 use crate::document::UpstreamRef;
 use crate::handle::{ControlError, Explained, Overview, Setting, Submission, UpstreamView};
 use crate::journal::FailedCommit;
+use crate::metrics::Measured;
 use crate::upstreams::{Serves, UpstreamError};
 
 /// A call of which it is asked why it waits.
@@ -54,6 +55,10 @@ pub(crate) enum Message {
     },
     Overview {
         reply: oneshot::Sender<Overview>,
+    },
+    /// How things stand, for the metrics.
+    Measure {
+        reply: oneshot::Sender<Measured>,
     },
     /// Why a call waits; `stored` is what the store has of it, `read` calls of lanes that an earlier answer named.
     Explain {

@@ -10,6 +10,7 @@ mod batches;
 mod callbacks;
 mod casualty;
 mod control;
+mod counts;
 mod damage;
 mod documents;
 mod events;
@@ -66,6 +67,7 @@ use announce::{Announcer, SpaceAnnouncer};
 use attempts::Surroundings;
 use callbacks::OwnCallbacks;
 use control::Control;
+use counts::Counts;
 use damage::DamagedCalls;
 use documents::Documents;
 use news::Told;
@@ -137,6 +139,7 @@ pub(crate) struct Run {
     /// When idle connections were last closed.
     pruned_at: Instant,
     stats: Stats,
+    counts: Counts,
     watchers: Watchers,
     announcer: Announcer,
     damaged: DamagedCalls,
@@ -287,6 +290,7 @@ impl Run {
             Message::Cancel { call, reply } => self.cancel(now, call, reply),
             Message::Watch { call, reply } => self.watchers.watch(call, reply),
             Message::Overview { reply } => drop(reply.send(self.overview())),
+            Message::Measure { reply } => drop(reply.send(self.measured(now))),
             Message::Explain { call, stored, read, reply } => {
                 drop(reply.send(self.explain(call, stored.as_ref(), &read)));
             }
@@ -317,6 +321,7 @@ impl Run {
         }
         if !turn.writes.is_empty() {
             let writes: Vec<_> = turn.writes.iter().map(|write| self.translate(write, now)).collect();
+            self.counts.hold(turn.seq, &turn.writes, &writes);
             if self.watchers.events.is_followed() {
                 let both = turn.writes.iter().zip(&writes);
                 let events = both.filter_map(|(decided, stored)| self.event_of(decided, stored, now)).collect();

@@ -16,6 +16,7 @@ use tokio_util::task::TaskTracker;
 
 use super::announce::{Announcer, SpaceAnnouncer};
 use super::attempts::Surroundings;
+use super::counts::Counts;
 use super::damage::DamagedCalls;
 use super::documents::Documents;
 use super::news::News;
@@ -32,6 +33,7 @@ use crate::filing::FilingQueue;
 use crate::handle::{Handle, Snapshot};
 use crate::journal::Journal;
 use crate::keeper::{Keeper, Keeping};
+use crate::metrics::Metrics;
 use crate::reads::Reads;
 use crate::result_file::{FileError, Filing};
 use crate::upstreams::UpstreamError;
@@ -104,14 +106,13 @@ fn start_with(mut store: Box<dyn Store>, options: Options, files: CallFiles) -> 
     let filing = settled_filing(&options, now, &recovery, (reader.as_mut(), files))?;
     let Rebuilt { dispatcher, upstreams, own_callbacks, config, control } =
         recover::rebuild(&recovery, &options.config, reader.as_mut(), Clocks { now, steady }, rng.u64(..))?;
-    let live = Live::new(Arc::clone(&config));
+    let (live, (sender, messages)) = (Live::new(Arc::clone(&config)), mpsc::channel(MESSAGES_MAX));
     let reads = |count| Ok::<_, ReadError>(Arc::new(Reads::new(readers(store.as_ref(), count)?, live.clone(), steady)));
     let (reads, load_reads, prune_reads) = (reads(READERS)?, reads(1)?, reads(1)?);
-    let (sender, messages) = mpsc::channel(MESSAGES_MAX);
     let filing_queue = filing_queue(&filing, store.reader()?, &sender, &recovery)?;
     let (taken_before, kept) = (store.reader()?, store.reader()?);
     let keeper = (files == CallFiles::Kept).then(|| keeper(&filing, kept, &live, steady)).transpose()?;
-    let journal = Journal::start(store, sender.clone()).map_err(no_thread("start the store's thread"))?;
+    let (journal, counts) = journal(store, &sender)?;
     let (spawner, damaged) = (spawner(options.launcher)?, DamagedCalls::met(recovery.damaged));
     let first = first_snapshot(&dispatcher, recovery.unfiled.len(), damaged.live());
     let around = Surroundings {
@@ -156,6 +157,7 @@ fn start_with(mut store: Box<dyn Store>, options: Options, files: CallFiles) -> 
         space_announcer: SpaceAnnouncer::default(),
         pruned_at: now.instant,
         stats: Stats::default(),
+        counts,
         watchers: Watchers::default(),
         announcer: Announcer::default(),
         damaged,
@@ -175,6 +177,7 @@ fn handle_to(run: &Run) -> Handle {
         config: run.live.clone(),
         ends: run.ends.downgrade(),
         last_overview: Arc::clone(&run.last_overview),
+        metrics: Arc::clone(run.counts.metrics()),
         inbox: None,
         inbox_waker: None,
     }
@@ -205,6 +208,13 @@ fn spawner(launcher: PathBuf) -> Result<Arc<Spawner>, StartError> {
 fn first_snapshot(dispatcher: &Dispatcher, unfiled: usize, damaged: u64) -> Snapshot {
     let unfiled = u64::try_from(unfiled).unwrap_or(u64::MAX);
     Snapshot { census: dispatcher.durable_census(), unfiled, damaged, ..Snapshot::default() }
+}
+
+/// The writer's thread, and what counts how it does.
+fn journal(store: Box<dyn Store>, sender: &mpsc::Sender<Message>) -> Result<(Journal, Counts), StartError> {
+    let metrics = Arc::new(Metrics::new());
+    let journal = Journal::start(store, sender.clone(), metrics.store_commit_seconds.clone());
+    Ok((journal.map_err(no_thread("start the store's thread"))?, Counts::new(metrics)))
 }
 
 /// The filer, with what an earlier process did not file.

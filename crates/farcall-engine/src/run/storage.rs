@@ -125,6 +125,7 @@ impl Run {
         self.storage.note_committed();
         self.dispatcher.handle(now, Event::Committed { seq });
         self.watchers.events.committed(seq);
+        self.counts.committed(seq, &self.upstreams);
         self.is_unpublished = true;
     }
 
@@ -145,6 +146,7 @@ impl Run {
             self.pending.keep(writes);
             self.dispatcher.handle(clock::now(), Event::CommitFailed { seq });
             self.watchers.events.failed(seq);
+            self.counts.failed(seq);
         }
         self.publish();
     }

@@ -14,10 +14,9 @@ use crate::problem::{Code, Problem};
 const GET: MethodFilter = MethodFilter::GET;
 const POST: MethodFilter = MethodFilter::POST;
 
-const PATHS: [(&str, MethodFilter); 20] = [
+const PATHS: [(&str, MethodFilter); 19] = [
     ("/v1/calls/{id}/log", GET),
     ("/v1/upstreams/{name}/permits", POST),
-    ("/metrics", GET),
     ("/schema", GET),
     ("/openapi.json", GET),
     ("/docs", GET),

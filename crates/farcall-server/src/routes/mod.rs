@@ -13,6 +13,7 @@ mod explain;
 mod filter;
 mod health;
 mod later;
+mod metrics;
 mod operations;
 mod response;
 mod retry;
@@ -23,6 +24,7 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::{FromRequestParts, Path};
+use axum::middleware::from_fn;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use farcall_core::call::Via;
@@ -36,6 +38,7 @@ use tokio::sync::Semaphore;
 
 use crate::access::Scope;
 use crate::body::Bodies;
+use crate::metrics::{Metrics, name_route};
 use crate::problem::{Code, Problem};
 
 /// Names the call that an answer is about.
@@ -48,6 +51,7 @@ pub(crate) struct Face {
     pub(crate) bodies: Bodies,
     /// Room for bulk requests.
     pub(crate) bulks: Arc<Semaphore>,
+    pub(crate) metrics: Metrics,
 }
 
 /// The call that a path names.
@@ -86,12 +90,14 @@ pub(crate) fn router(face: Arc<Face>) -> Router {
         .route("/v1/operations/{id}", get(operations::show))
         .route("/v1/events", get(events::of_all))
         .route("/readyz", get(health::ready))
+        .route("/metrics", get(metrics::show))
         .route("/v1/calls/{id}/explain", get(explain::show))
         .route("/v1/upstreams", get(upstreams::list))
         .route("/v1/upstreams/{name}", upstream::methods())
         .route("/v1/upstreams/{name}/pause", post(upstream::pause))
         .route("/v1/upstreams/{name}/resume", post(upstream::resume))
         .merge(later::router())
+        .route_layer(from_fn(name_route))
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
         .with_state(face)

@@ -12,6 +12,7 @@ mod farcall;
 mod health;
 mod http;
 mod lists;
+mod metrics;
 mod operations;
 mod steering;
 mod stopping;
