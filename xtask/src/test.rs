@@ -25,10 +25,11 @@ type Step = (&'static str, fn(&Bench<'_>) -> Result<()>);
 const SEEDS: &str = "1000";
 
 /// The cheapest first.
-const STEPS: [Step; 9] = [
+const STEPS: [Step; 10] = [
     ("C compiler", c_compiler),
     ("Python", python),
     ("tools for faults", fault_tools),
+    ("promtool", promtool),
     ("format", format),
     ("tidy", |bench| tidy::run(bench.root)),
     ("no crash points in the program", crash_points),
@@ -88,6 +89,15 @@ fn fault_tools(bench: &Bench<'_>) -> Result<()> {
     eprintln!(
         "WARNING: not root, or without {without:?}: tests of power cuts, failing disks and addresses will CHECK NOTHING"
     );
+    Ok(())
+}
+
+/// Metrics, alert rules and Prometheus' configuration are judged by Prometheus' own tool.
+fn promtool(bench: &Bench<'_>) -> Result<()> {
+    if answers("promtool", &["--version"]) || bench.is_ci || is_root() {
+        return bench.need("promtool", "prometheus");
+    }
+    eprintln!("WARNING: no promtool (Debian's package prometheus): the tests of metrics will NOT CHECK their form");
     Ok(())
 }
 
