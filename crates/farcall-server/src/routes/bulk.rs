@@ -80,7 +80,7 @@ pub(super) async fn accept(State(face): State<Arc<Face>>, request: Request<Body>
     let busy = |_| Problem::new(Code::Busy, format!("{BULKS_MAX} bulk requests are served already"));
     let permit = Arc::clone(&face.bulks).try_acquire_owned().map_err(busy)?;
     let line_bytes_max = usize::try_from(face.handle.config().server.max_body).unwrap_or(usize::MAX);
-    let lines = Lines {
+    let mut lines = Lines {
         body,
         buffer: BytesMut::new(),
         searched: 0,
@@ -89,10 +89,12 @@ pub(super) async fn accept(State(face): State<Arc<Face>>, request: Request<Body>
         line_bytes_max,
         idle_timeout: face.bodies.idle_timeout(),
     };
+    // Before the answer begins: only then is a client that expects `100 Continue` told to go on, and not a second later.
+    let first = lines.batch().await.map_err(|(line, problem)| problem.at_line(line))?;
     let (teller, told) = mpsc::unbounded_channel();
     let unread = Arc::new(Semaphore::new(UNREAD_MAX));
     let bulk = Bulk { face, caller: Caller::of(&parts), teller, unread: Arc::clone(&unread), _permit: permit };
-    let reading = tokio::spawn(bulk.run(lines));
+    let reading = tokio::spawn(bulk.run(lines, first));
     let content_type = HeaderValue::from_static("application/x-ndjson");
     let body = Body::from_stream(Answers { told, unread, reading });
     Ok((StatusCode::OK, [(CONTENT_TYPE, content_type)], body).into_response())
@@ -108,8 +110,8 @@ struct Bulk {
 }
 
 impl Bulk {
-    async fn run(self, mut lines: Lines) {
-        let mut batch = lines.batch().await;
+    async fn run(self, mut lines: Lines, first: (Batch, bool)) {
+        let mut batch = Ok(first);
         loop {
             let (read, is_last) = match batch {
                 Ok(read) => read,

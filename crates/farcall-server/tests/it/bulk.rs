@@ -106,3 +106,15 @@ async fn a_full_store_is_told_line_by_line() {
     let codes: Vec<_> = told.iter().map(|told| (&told["line"], &told["code"])).collect();
     assert_eq!(codes, [(&json!(1), &json!("storage_full")), (&json!(2), &json!("storage_full"))]);
 }
+
+#[tokio::test]
+async fn a_client_that_expects_to_be_told_to_go_on_is_told() {
+    let farcall = Farcall::start().await;
+    let mut client = farcall.connect().await;
+    let length = LATER.len();
+    let head = "POST /v1/calls/bulk HTTP/1.1\r\nHost: localhost\r\nExpect: 100-continue\r\n";
+    client.send(format!("{head}Content-Length: {length}\r\n\r\n")).await;
+    assert_eq!(client.head().await.status, 100);
+    client.send(LATER).await;
+    assert_eq!(lines(&client.reply().await).len(), 1);
+}
