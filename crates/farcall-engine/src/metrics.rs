@@ -4,14 +4,14 @@
 //! looks, and counted nowhere. Labels are names from the configuration and closed sets of words: never a URL, an id or a
 //! tenant. What each metric says to its readers is in `docs/metrics.md`.
 
+mod by_upstream;
 mod exposition;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use farcall_core::attempt::{AttemptKind, AttemptOutcome};
 use farcall_core::call::{Source, State, WaitReason};
 use farcall_core::dispatcher::Census;
 use prometheus_client::metrics::counter::Counter;
@@ -26,27 +26,16 @@ use crate::handle::{Handle, UpstreamView};
 use crate::quantity::duration;
 use crate::run::Message;
 
+use by_upstream::{ByUpstream, UNDECLARED};
+pub(crate) use by_upstream::{OfUpstream, Whose};
 pub use exposition::{CONTENT_TYPE, text};
 
 /// The prefix of every name.
 pub const PREFIX: &str = "farcall";
-/// The label of all upstreams that are not declared.
-const UNDECLARED: &str = "undeclared";
-/// The label of callbacks, wherever they go.
-const CALLBACKS: &str = "callbacks";
-
-/// Kinds of attempts that are shown before there was one.
-const KINDS: [AttemptKind; 2] = [AttemptKind::First, AttemptKind::Retry];
-
-const ATTEMPT_SECONDS: [f64; 15] =
-    [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0];
-const WAIT_SECONDS: [f64; 13] =
-    [0.001, 0.01, 0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3_600.0, 14_400.0, 86_400.0];
 const COMMIT_SECONDS: [f64; 12] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5];
 
 type Labels<const N: usize> = [(&'static str, String); N];
 type Counters<const N: usize> = Family<Labels<N>, Counter>;
-type Histograms = Family<Labels<1>, Histogram, fn() -> Histogram>;
 type Levels<const N: usize> = Family<Labels<N>, Gauge>;
 type Seconds<const N: usize> = Family<Labels<N>, Gauge<f64, AtomicU64>>;
 
@@ -55,10 +44,7 @@ type Seconds<const N: usize> = Family<Labels<N>, Gauge<f64, AtomicU64>>;
 pub(crate) struct Metrics {
     registry: Registry,
     accepted: Vec<Counter>,
-    finished: Counters<2>,
-    attempts: Counters<3>,
-    attempt_seconds: Histograms,
-    wait_seconds: Histograms,
+    by_upstream: Arc<ByUpstream>,
     callbacks_succeeded: Counter,
     callbacks_failed: Counter,
     pub(crate) store_commit_seconds: Histogram,
@@ -76,27 +62,6 @@ struct Standing {
     limit_capacity: Levels<2>,
     cooldown: Seconds<1>,
     files: Counters<1>,
-}
-
-/// What is counted of one upstream, or of all that share its label; found once, and then only counted.
-#[derive(Debug)]
-pub(crate) struct OfUpstream {
-    /// By state; nothing for states that are no ends.
-    finished: Vec<Option<Counter>>,
-    /// By kind and outcome; nothing for what is not shown before it was there.
-    attempts: Vec<Vec<Option<Counter>>>,
-    attempt_seconds: Histogram,
-    wait_seconds: Histogram,
-    name: String,
-    is_callbacks: bool,
-}
-
-/// Whose label an upstream has.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Whose<'a> {
-    Declared(&'a str),
-    Undeclared,
-    Callbacks,
 }
 
 /// How things stand, as the loop knows it.
@@ -118,10 +83,7 @@ impl Metrics {
         let callback = |outcome| callbacks.get_or_create_owned(&label("outcome", outcome));
         let metrics = Self {
             accepted,
-            finished: Counters::default(),
-            attempts: Counters::default(),
-            attempt_seconds: Family::new_with_constructor(|| Histogram::new(ATTEMPT_SECONDS)),
-            wait_seconds: Family::new_with_constructor(|| Histogram::new(WAIT_SECONDS)),
+            by_upstream: Arc::default(),
             callbacks_succeeded: callback("success"),
             callbacks_failed: callback("failure"),
             store_commit_seconds: Histogram::new(COMMIT_SECONDS),
@@ -129,13 +91,7 @@ impl Metrics {
             registry: Registry::default(),
         };
         registry.register("calls_accepted", "Calls accepted, by where they came in", sources);
-        registry.register("calls_finished", "Calls that ended, by upstream and end", metrics.finished.clone());
-        let help = "Attempts that ended, by upstream, outcome and kind";
-        registry.register("attempts", help, metrics.attempts.clone());
-        let help = "Time from the launch of an attempt to its end";
-        registry.register("attempt_duration_seconds", help, metrics.attempt_seconds.clone());
-        let help = "Time from when a call might have gone on until an attempt of it was started";
-        registry.register("queue_wait_seconds", help, metrics.wait_seconds.clone());
+        registry.register_collector(Box::new(Arc::clone(&metrics.by_upstream)));
         registry.register("callbacks", "Callbacks that ended, by outcome", callbacks);
         let help = "Time that one commit of the store took";
         registry.register("store_commit_seconds", help, metrics.store_commit_seconds.clone());
@@ -151,62 +107,14 @@ impl Metrics {
     }
 
     /// What is counted of an upstream; to be kept by whoever counts.
-    pub(crate) fn of(&self, whose: Whose<'_>) -> OfUpstream {
-        let name = match whose {
-            Whose::Declared(name) => name,
-            Whose::Undeclared => UNDECLARED,
-            Whose::Callbacks => CALLBACKS,
-        };
-        let ends = State::ALL.iter().map(|state| {
-            let labels = [("upstream", name.to_owned()), ("state", state.as_str().to_owned())];
-            state.is_end().then(|| self.finished.get_or_create_owned(&labels))
-        });
-        let attempts = AttemptKind::ALL.iter().map(|&kind| {
-            let outcomes = AttemptOutcome::ALL.iter().map(|&outcome| {
-                let is_shown = KINDS.contains(&kind) && outcome != AttemptOutcome::Running;
-                is_shown.then(|| self.attempts.get_or_create_owned(&attempt_labels(name, outcome, kind)))
-            });
-            outcomes.collect()
-        });
-        OfUpstream {
-            finished: ends.collect(),
-            attempts: attempts.collect(),
-            attempt_seconds: self.attempt_seconds.get_or_create_owned(&label("upstream", name)),
-            wait_seconds: self.wait_seconds.get_or_create_owned(&label("upstream", name)),
-            name: name.to_owned(),
-            is_callbacks: whose == Whose::Callbacks,
-        }
+    pub(crate) fn of(&self, whose: Whose<'_>) -> Arc<OfUpstream> {
+        self.by_upstream.of(whose)
     }
 
-    pub(crate) fn waited(&self, upstream: &OfUpstream, waited: Duration) {
-        upstream.wait_seconds.observe(waited.as_secs_f64());
-    }
-
-    /// An attempt ended; of one that was never launched nobody knows how long it took.
-    pub(crate) fn attempted(
-        &self,
-        upstream: &OfUpstream,
-        (outcome, kind): (AttemptOutcome, AttemptKind),
-        took: Option<Duration>,
-    ) {
-        match &upstream.attempts[kind as usize][outcome as usize] {
-            Some(counter) => drop(counter.inc()),
-            None => drop(self.attempts.get_or_create(&attempt_labels(&upstream.name, outcome, kind)).inc()),
-        }
-        if let Some(took) = took {
-            upstream.attempt_seconds.observe(took.as_secs_f64());
-        }
-    }
-
-    /// A call ended.
-    pub(crate) fn finished(&self, upstream: &OfUpstream, state: State) {
-        if let Some(counter) = &upstream.finished[state as usize] {
-            counter.inc();
-        }
-        if upstream.is_callbacks {
-            let counter = if state == State::Succeeded { &self.callbacks_succeeded } else { &self.callbacks_failed };
-            counter.inc();
-        }
+    /// A callback ended.
+    pub(crate) fn called_back(&self, state: State) {
+        let counter = if state == State::Succeeded { &self.callbacks_succeeded } else { &self.callbacks_failed };
+        counter.inc();
     }
 
     /// Everything as text; of an engine that is gone only what was counted.
@@ -319,10 +227,6 @@ fn fuller(one: (u32, u32), other: (u32, u32)) -> (u32, u32) {
             }
         }
     }
-}
-
-fn attempt_labels(name: &str, outcome: AttemptOutcome, kind: AttemptKind) -> Labels<3> {
-    [("upstream", name.to_owned()), ("outcome", outcome.as_str().to_owned()), ("kind", kind.as_str().to_owned())]
 }
 
 fn label(key: &'static str, value: &str) -> Labels<1> {

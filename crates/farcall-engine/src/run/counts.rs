@@ -42,8 +42,8 @@ enum Count {
 impl Counts {
     pub(super) fn new(metrics: Arc<Metrics>) -> Self {
         Self {
-            undeclared: Arc::new(metrics.of(Whose::Undeclared)),
-            callbacks: Arc::new(metrics.of(Whose::Callbacks)),
+            undeclared: metrics.of(Whose::Undeclared),
+            callbacks: metrics.of(Whose::Callbacks),
             metrics,
             by_upstream: IdMap::default(),
             held: VecDeque::new(),
@@ -83,14 +83,18 @@ impl Counts {
     }
 
     fn count(&mut self, count: Count, upstreams: &Upstreams) {
-        let metrics = Arc::clone(&self.metrics);
         match count {
-            Count::Accepted(source) => metrics.accepted(source),
-            Count::Waited { upstream, waited } => metrics.waited(self.of(upstream, upstreams), waited),
+            Count::Accepted(source) => self.metrics.accepted(source),
+            Count::Waited { upstream, waited } => self.of(upstream, upstreams).waited(waited),
             Count::Attempted { upstream, outcome, kind, took } => {
-                metrics.attempted(self.of(upstream, upstreams), (outcome, kind), took);
+                self.of(upstream, upstreams).attempted(outcome, kind, took);
             }
-            Count::Finished { upstream, state } => metrics.finished(self.of(upstream, upstreams), state),
+            Count::Finished { upstream, state } => {
+                self.of(upstream, upstreams).finished(state);
+                if whose(upstream, upstreams) == Whose::Callbacks {
+                    self.metrics.called_back(state);
+                }
+            }
         }
     }
 
@@ -99,7 +103,7 @@ impl Counts {
         self.by_upstream.entry(id).or_insert_with(|| match whose(id, upstreams) {
             Whose::Undeclared => Arc::clone(undeclared),
             Whose::Callbacks => Arc::clone(callbacks),
-            declared @ Whose::Declared(_) => Arc::new(metrics.of(declared)),
+            declared @ Whose::Declared(_) => metrics.of(declared),
         })
     }
 }
