@@ -109,7 +109,7 @@ impl Upstreams {
 
     /// Makes every declared upstream, with its limits as an earlier process left them.
     pub(crate) fn declare_all(&mut self, making: &mut Making<'_>) -> Result<(), UpstreamError> {
-        let names: Vec<String> = self.config.upstreams.keys().cloned().collect();
+        let names: Vec<String> = self.config.upstreams.names().map(str::to_owned).collect();
         for name in names {
             self.resolve(&UpstreamRef::Declared(name), making)?;
         }
@@ -131,7 +131,7 @@ impl Upstreams {
             UpstreamRef::Undeclared(origin) => self.config.origins.get(origin),
         };
         let is_missing = self.is_missing(reference);
-        let settings = own.map_or_else(|| Arc::clone(&self.undeclared), |upstream| Arc::new(upstream.clone()));
+        let settings = Arc::clone(own.unwrap_or(&self.undeclared));
         let transport = transport(&settings, &self.shared).map_err(unusable(limit_key(reference)))?;
         let Making { dispatcher, reader, now } = making;
         let now = *now;
@@ -175,7 +175,7 @@ impl Upstreams {
 
     /// Whether the configuration no longer has it.
     fn is_missing(&self, reference: &UpstreamRef) -> bool {
-        matches!(reference, UpstreamRef::Declared(name) if !self.config.upstreams.contains_key(name))
+        matches!(reference, UpstreamRef::Declared(name) if !self.config.upstreams.contains(name))
     }
 
     /// What was sent before, by the store's account, as the windows of an upstream ask for it; and until when it asked

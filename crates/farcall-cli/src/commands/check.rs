@@ -76,7 +76,7 @@ fn summary(dir: &Path, config: &Config) -> String {
     let count = counted(u64::try_from(config.upstreams.len()).unwrap_or(u64::MAX), "upstream");
     let upstreams = match config.upstreams.len() {
         0 => count,
-        1..=8 => format!("{count} ({})", config.upstreams.keys().map(String::as_str).collect::<Vec<_>>().join(", ")),
+        1..=8 => format!("{count} ({})", config.upstreams.names().collect::<Vec<_>>().join(", ")),
         _ => count,
     };
     let api = match &config.server.listen {

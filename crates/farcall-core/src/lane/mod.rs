@@ -64,7 +64,8 @@ struct Tenants {
     /// Tenants with calls that may go on, the one whose turn it is in front.
     turns: VecDeque<TenantId>,
     /// In order, so that a few are found at once and whoever chooses names of tenants cannot make it slow.
-    lanes: BTreeMap<TenantId, Window>,
+    /// Boxed: most upstreams have one lane, and a map makes room for eleven.
+    lanes: BTreeMap<TenantId, Box<Window>>,
 }
 
 impl Lanes {
@@ -218,7 +219,7 @@ impl Lanes {
     }
 
     fn known(&self, lane: LaneId) -> Option<&Window> {
-        self.priorities[index(lane.priority)].lanes.get(&lane.tenant)
+        self.priorities[index(lane.priority)].lanes.get(&lane.tenant).map(|window| &**window)
     }
 
     /// The priority whose turn it is: the highest that waits, or now and then a lower one.
@@ -236,7 +237,7 @@ impl Lanes {
 
 impl Tenants {
     fn ready(&self, tenant: TenantId) -> usize {
-        self.lanes.get(&tenant).map_or(0, Window::ready)
+        self.lanes.get(&tenant).map_or(0, |window| window.ready())
     }
 
     fn put_ready(&mut self, tenant: TenantId, position: Position, cost: u32) {
@@ -299,7 +300,7 @@ impl Tenants {
 
     /// A lane in which nobody waits is forgotten.
     fn tidy(&mut self, tenant: TenantId) {
-        if self.lanes.get(&tenant).is_some_and(Window::is_empty) {
+        if self.lanes.get(&tenant).is_some_and(|window| window.is_empty()) {
             self.lanes.remove(&tenant);
         }
     }

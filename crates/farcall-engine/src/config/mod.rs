@@ -6,6 +6,7 @@
 
 pub mod base_url;
 mod callback;
+mod declared;
 mod diagnostic;
 pub(crate) mod file;
 mod headers;
@@ -25,6 +26,7 @@ mod tree;
 mod upstream;
 mod webhook;
 
+pub use declared::Declared;
 pub use diagnostic::{Diagnostics, Finding, Severity};
 pub use limits::{LimitError, parse as parse_limit};
 pub use live::{Live, needs_restart};

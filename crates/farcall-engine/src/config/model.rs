@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::num::NonZeroU32;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use farcall_core::call::{State, Via};
@@ -15,6 +16,7 @@ use farcall_core::retention::Retention;
 use farcall_core::retry::StatusSet;
 use url::Url;
 
+use super::declared::Declared;
 use super::patch::Written;
 use super::{base_url, root};
 use crate::secret::Template;
@@ -28,12 +30,11 @@ pub struct Config {
     pub store: StoreSettings,
     pub inbox: Inbox,
     pub retention: RetentionSettings,
-    /// Declared upstreams by name.
-    pub upstreams: BTreeMap<String, Upstream>,
+    pub upstreams: Declared,
     /// The policy of every undeclared upstream.
     pub undeclared: Upstream,
     /// Undeclared upstreams whose policy was patched, by origin.
-    pub origins: BTreeMap<String, Upstream>,
+    pub origins: BTreeMap<String, Arc<Upstream>>,
     /// What the file says of upstreams, for patches to lie over.
     pub written: Written,
     /// Variables of the environment that secrets are read from; no program that we start is given them.
@@ -240,34 +241,6 @@ impl Default for Upstream {
 }
 
 impl Config {
-    /// The declared upstream that a URL belongs to: the one with the longest `base_url` that the URL equals or lies
-    /// below, whole path segments and the same origin.
-    ///
-    /// # Example
-    /// ```
-    /// # use farcall_engine::config::{Config, Upstream};
-    /// # use url::Url;
-    /// let mut config = Config::default();
-    /// for (name, base_url) in [("shop", "https://shop.example"), ("admin", "https://shop.example/admin")] {
-    ///     config.upstreams.insert(name.into(), Upstream { base_url: Some(Url::parse(base_url)?), ..Upstream::default() });
-    /// }
-    /// let name_for = |url| config.upstream_for(&url).map(|(name, _)| name);
-    /// assert_eq!(name_for(Url::parse("https://shop.example/admin/orders")?), Some("admin"));
-    /// assert_eq!(name_for(Url::parse("https://shop.example/administrator")?), Some("shop"));
-    /// assert_eq!(name_for(Url::parse("https://other.example/admin")?), None);
-    /// # Ok::<(), url::ParseError>(())
-    /// ```
-    pub fn upstream_for(&self, url: &Url) -> Option<(&str, &Upstream)> {
-        let declared =
-            self.upstreams.iter().filter_map(|(name, upstream)| Some((name, upstream, upstream.base_url.as_ref()?)));
-        declared
-            .filter(|(_, _, base)| base_url::lies_below(base, url))
-            .max_by_key(|(_, _, base)| base_url::depth(base))
-            .map(|(name, upstream, _)| (name.as_str(), upstream))
-    }
-}
-
-impl Config {
     /// Declares an upstream beside those of the file, with the settings of undeclared ones.
     ///
     /// # Errors
@@ -280,10 +253,10 @@ impl Config {
         let is_same =
             |upstream: &Upstream| upstream.base_url.as_ref().map(base_url::normalised) == Some(normalised.clone());
         if let Some((first, _)) = self.upstreams.iter().find(|(own, upstream)| *own == name || is_same(upstream)) {
-            return Err(DeclareError::Taken { first: first.clone() });
+            return Err(DeclareError::Taken { first: first.to_owned() });
         }
         let upstream = Upstream { base_url: Some(base_url), ..self.undeclared.clone() };
-        self.upstreams.insert(name.to_owned(), upstream);
+        self.upstreams.insert(name, upstream);
         Ok(())
     }
 }

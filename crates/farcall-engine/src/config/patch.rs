@@ -49,7 +49,8 @@ pub struct Written(Arc<Layers>);
 
 #[derive(Debug, Default)]
 struct Layers {
-    upstreams: BTreeMap<String, Layer>,
+    /// Boxed: a map leaves a third of its places free.
+    upstreams: BTreeMap<String, Box<Layer>>,
     undeclared: Layer,
     dialect: Dialect,
 }
@@ -161,7 +162,7 @@ impl Patches {
 }
 
 impl Written {
-    pub(super) fn new(upstreams: BTreeMap<String, Layer>, undeclared: Layer, dialect: Dialect) -> Self {
+    pub(super) fn new(upstreams: BTreeMap<String, Box<Layer>>, undeclared: Layer, dialect: Dialect) -> Self {
         Self(Arc::new(Layers { upstreams, undeclared, dialect }))
     }
 
@@ -176,7 +177,11 @@ impl Written {
     }
 
     fn layer(&self, limit_key: &str) -> Option<&Layer> {
-        if is_origin(limit_key) { Some(&self.0.undeclared) } else { self.0.upstreams.get(limit_key) }
+        if is_origin(limit_key) {
+            Some(&self.0.undeclared)
+        } else {
+            self.0.upstreams.get(limit_key).map(|layer| &**layer)
+        }
     }
 
     /// The upstream under these patches; nothing when the file does not have it.
@@ -198,10 +203,10 @@ impl Config {
             match self.written.patched(limit_key, patches) {
                 None => {}
                 Some(Ok(upstream)) if is_origin(limit_key) => {
-                    config.origins.insert(limit_key.clone(), upstream);
+                    config.origins.insert(limit_key.clone(), Arc::new(upstream));
                 }
                 Some(Ok(upstream)) => {
-                    config.upstreams.insert(limit_key.clone(), upstream);
+                    config.upstreams.insert(limit_key, upstream);
                 }
                 Some(Err(error)) => {
                     tracing::warn!(upstream = limit_key, %error, "what was patched here cannot be read, it does not hold");

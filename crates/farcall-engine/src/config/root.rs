@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 
 use super::base_url;
+use super::declared::Declared;
 use super::diagnostic::Span;
 
 use super::layer::{Dialect, Layer};
@@ -125,12 +126,12 @@ pub(super) fn mistake_in_name(name: &str) -> Option<String> {
 fn assemble(reader: &mut Reader<'_>, parts: Parts, dialect: Dialect) -> Config {
     parts.settings.check(reader);
     check_distinct(reader, &parts.upstreams);
-    let (mut upstreams, mut layers) = (BTreeMap::new(), BTreeMap::new());
+    let (mut upstreams, mut layers) = (Declared::default(), BTreeMap::new());
     for (key, layer) in parts.upstreams {
         let layer = layer.over(&parts.defaults);
         check_proxy(reader, &layer);
-        layers.insert(key.name.clone(), layer.clone());
-        upstreams.insert(key.name, layer.resolve(dialect));
+        upstreams.insert(&key.name, layer.clone().resolve(dialect));
+        layers.insert(key.name, Box::new(layer));
     }
     check_proxy(reader, &parts.defaults);
     let undeclared = parts.defaults.without_secrets();

@@ -14,6 +14,7 @@ use super::json::Shape;
 use super::parse::CallKeys;
 use super::{RejectionKind, Routing, UpstreamRef};
 use crate::config::Upstream;
+use crate::config::base_url::lies_below;
 use crate::nearest::nearest;
 use crate::one_host::with_one_host;
 
@@ -43,11 +44,11 @@ pub(super) fn resolve<'c>(keys: &CallKeys<'_>, routing: &Routing<'c>, end: usize
         (None, None) => return Err(missing(keys, end)),
     };
     if let (Some(field), Some((name, upstream))) = (given, named)
-        && !upstream.base_url.as_ref().is_some_and(|own| lies_within(&base, own))
+        && !upstream.base_url.as_ref().is_some_and(|own| lies_below(own, &base))
     {
         return Err(field.wrong(format_args!("does not lie at or below the base_url of upstream \"{name}\"")));
     }
-    let (upstream, settings) = match named.or_else(|| longest_match(&base, routing)) {
+    let (upstream, settings) = match named.or_else(|| belongs(&base, routing)) {
         Some((name, upstream)) => (UpstreamRef::Declared(name.to_owned()), upstream),
         None => (UpstreamRef::Undeclared(base.origin().ascii_serialization()), routing.undeclared),
     };
@@ -78,42 +79,27 @@ pub(super) fn alone(field: &Field<'_>, routing: &Routing<'_>) -> Result<(Upstrea
     if url.as_str().len() > URL_BYTES_MAX {
         return Err(field.wrong(format_args!("is longer than {URL_BYTES_MAX} bytes")));
     }
-    let upstream = match longest_match(&url, routing) {
+    let upstream = match belongs(&url, routing) {
         Some((name, _)) => UpstreamRef::Declared(name.to_owned()),
         None => UpstreamRef::Undeclared(url.origin().ascii_serialization()),
     };
     Ok((upstream, url))
 }
 
-/// Whether a URL has the base's origin and lies at or below its path, on a segment boundary.
-pub(super) fn lies_within(url: &Url, base: &Url) -> bool {
-    let same_origin = url.scheme() == base.scheme()
-        && url.host() == base.host()
-        && url.port_or_known_default() == base.port_or_known_default();
-    let base_path = base.path().trim_end_matches('/');
-    same_origin && url.path().strip_prefix(base_path).is_some_and(|below| below.is_empty() || below.starts_with('/'))
-}
-
 fn named<'c>(field: &Field<'_>, routing: &Routing<'c>) -> Result<(&'c str, &'c Upstream), Fault> {
     let name = field.string()?;
-    if let Some((name, upstream)) = routing.upstreams.get_key_value(name.as_ref()) {
+    if let Some((name, upstream)) = routing.upstreams.get_named(name.as_ref()) {
         return Ok((name, upstream));
     }
-    let hint = match nearest(&name, routing.upstreams.keys().map(String::as_str)) {
+    let hint = match nearest(&name, routing.upstreams.names()) {
         Some(near) => format!("; is \"{near}\" meant?"),
         None => String::new(),
     };
     Err(field.wrong(format_args!("names no configured upstream{hint}")))
 }
 
-fn longest_match<'c>(url: &Url, routing: &Routing<'c>) -> Option<(&'c str, &'c Upstream)> {
-    let base_length = |upstream: &Upstream| upstream.base_url.as_ref().map_or(0, |base| base.path().len());
-    routing
-        .upstreams
-        .iter()
-        .filter(|(_, upstream)| upstream.base_url.as_ref().is_some_and(|base| lies_within(url, base)))
-        .max_by_key(|(_, upstream)| base_length(upstream))
-        .map(|(name, upstream)| (name.as_str(), upstream))
+fn belongs<'c>(url: &Url, routing: &Routing<'c>) -> Option<(&'c str, &'c Upstream)> {
+    routing.upstreams.find(url).map(|(name, upstream)| (name, &**upstream))
 }
 
 fn base_given<'a>(field: &Field<'a>) -> Result<(Url, Cow<'a, str>), Fault> {
@@ -151,7 +137,7 @@ fn join(base: &Url, base_text: &str, end_point: &Field<'_>) -> Result<Url, Fault
     }
     let joined = format!("{}/{}", base_text.trim_end_matches('/'), text.trim_start_matches('/'));
     let url = parse(end_point, &joined)?;
-    if !lies_within(&url, base) {
+    if !lies_below(base, &url) {
         return Err(end_point.wrong("leads out of base_url"));
     }
     Ok(url)

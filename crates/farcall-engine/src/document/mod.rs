@@ -14,7 +14,6 @@ pub(crate) mod patch;
 mod request;
 mod retry;
 
-use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 use std::time::Duration;
 
@@ -25,7 +24,7 @@ use farcall_core::time::Timestamp;
 use url::Url;
 
 use crate::callback::SigningKey;
-use crate::config::{Config, Upstream};
+use crate::config::{Config, Declared, Upstream};
 
 pub use crate::retry_override::{DelayOverride, RetryOverride};
 pub use parse::{callback_of, parse};
@@ -76,8 +75,7 @@ pub struct OwnCallback {
 /// What a call's upstream is found among.
 #[derive(Debug, Clone, Copy)]
 pub struct Routing<'c> {
-    /// Declared upstreams by name; each has a base URL.
-    pub upstreams: &'c BTreeMap<String, Upstream>,
+    pub upstreams: &'c Declared,
     /// The policy of all others.
     pub undeclared: &'c Upstream,
 }
@@ -152,7 +150,7 @@ pub enum RejectionKind {
 impl UpstreamRef {
     /// The upstream that a URL belongs to.
     pub(crate) fn of(url: &Url, config: &Config) -> Self {
-        match config.upstream_for(url) {
+        match config.upstreams.find(url) {
             Some((name, _)) => Self::Declared(name.to_owned()),
             None => Self::Undeclared(url.origin().ascii_serialization()),
         }

@@ -195,7 +195,9 @@ mod tests {
         };
         assert_eq!(lines[0], "farcall_queue_wait_seconds_sum{upstream=\"etsy\"} 100093.003");
         assert_eq!(lines[1], "farcall_queue_wait_seconds_count{upstream=\"etsy\"} 5");
-        for (bound, count) in [("0.001", 1), ("0.01", 2), ("1.0", 2), ("5.0", 3), ("60.0", 3), ("300.0", 4), ("+Inf", 5)] {
+        for (bound, count) in
+            [("0.001", 1), ("0.01", 2), ("1.0", 2), ("5.0", 3), ("60.0", 3), ("300.0", 4), ("+Inf", 5)]
+        {
             assert!(lines.contains(&bucket(bound, count).as_str()), "{bound}: {lines:#?}");
         }
     }

@@ -55,7 +55,7 @@ impl Attempt {
     }
 
     async fn prepared(&self, home: &Way, there: &Way) -> Result<(HttpRequest, Asked), Box<Report>> {
-        let is_gone = |name: String| !self.around.config.upstreams.contains_key(&name);
+        let is_gone = |name: String| !self.around.config.upstreams.contains(&name);
         if declared_name(&home.reference).is_some_and(is_gone) {
             // Nobody can read its document now. Where its next try begins it waits until that is declared again.
             return Err(Box::new(unsent(

@@ -18,7 +18,8 @@ use crate::config::{Config, Upstream};
 /// How long calls are kept under a configuration.
 pub(super) fn retention(config: &Config, steady: &SteadyClock) -> Retention {
     let windows = |upstream: &Upstream| upstream.policy.limits.iter().map(|limit| limit.window).max();
-    let upstreams = config.upstreams.values().chain(config.origins.values()).chain([&config.undeclared]);
+    let known = config.upstreams.values().chain(config.origins.values()).map(|upstream| &**upstream);
+    let upstreams = known.chain([&config.undeclared]);
     Retention {
         succeeded: config.retention.succeeded,
         failed: config.retention.failed,

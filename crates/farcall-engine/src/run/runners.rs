@@ -10,6 +10,10 @@ use tokio_util::task::TaskTracker;
 
 use super::attempts::{Attempt, Target};
 
+/// The most that stay idle; each takes about 5 KB. More attempts than that at a time are to many upstreams or to slow ones,
+/// where making a task is the smaller part of an attempt.
+const IDLE_MAX: usize = 512;
+
 /// All that are idle.
 #[derive(Debug, Default)]
 pub(super) struct Runners {
@@ -48,6 +52,9 @@ impl Runners {
 
     /// It has reported and may have another. What would cut that off from the beginning is left behind.
     pub(super) fn put(&mut self, mut runner: Runner) {
+        if self.idle.len() >= IDLE_MAX {
+            return;
+        }
         if runner.abort.is_cancelled() {
             runner.abort = CancellationToken::new();
         }
@@ -120,6 +127,17 @@ mod tests {
         runner.abort().cancel();
         runners.put(runner);
         assert!(!runners.take(&tasks).abort().is_cancelled());
+    }
+
+    #[tokio::test]
+    async fn no_more_than_a_bound_stay_idle() {
+        let (mut runners, tasks) = (Runners::default(), TaskTracker::new());
+        let taken: Vec<Runner> = (0..IDLE_MAX + 3).map(|_| runners.take(&tasks)).collect();
+        taken.into_iter().for_each(|runner| runners.put(runner));
+        while tasks.len() > IDLE_MAX {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(runners.idle.len(), IDLE_MAX);
     }
 
     #[tokio::test]

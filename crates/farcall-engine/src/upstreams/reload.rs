@@ -32,11 +32,8 @@ impl Upstreams {
     pub(crate) fn reload(&mut self, config: Arc<Config>, making: &mut Making<'_>) -> Result<(), UpstreamError> {
         let undeclared = Arc::new(config.undeclared.clone());
         let settings_of = |reference: &UpstreamRef| match reference {
-            UpstreamRef::Declared(name) => config.upstreams.get(name).map(|upstream| Arc::new(upstream.clone())),
-            UpstreamRef::Undeclared(origin) => {
-                let own = config.origins.get(origin).map(|upstream| Arc::new(upstream.clone()));
-                own.or_else(|| Some(Arc::clone(&undeclared)))
-            }
+            UpstreamRef::Declared(name) => config.upstreams.get(name).cloned(),
+            UpstreamRef::Undeclared(origin) => Some(Arc::clone(config.origins.get(origin).unwrap_or(&undeclared))),
         };
         let (mut changes, mut gone) = (Vec::new(), Vec::new());
         for (id, known) in self.iter() {
@@ -48,8 +45,8 @@ impl Upstreams {
                 Some(_) => {}
             }
         }
-        let is_new = |name: &&String| !self.by_reference.contains_key(&UpstreamRef::Declared((*name).clone()));
-        let new: Vec<String> = config.upstreams.keys().filter(is_new).cloned().collect();
+        let is_new = |name: &String| !self.by_reference.contains_key(&UpstreamRef::Declared(name.clone()));
+        let new: Vec<String> = config.upstreams.names().map(str::to_owned).filter(is_new).collect();
         for name in &new {
             transport(&config.upstreams[name], &self.shared).map_err(unusable(name))?;
         }

@@ -58,7 +58,7 @@ pub(super) fn apply(args: &BatchArgs, config: &mut Config, first: FirstOrigin) -
             Some(name)
         }
         Some((name, None)) => {
-            if !config.upstreams.contains_key(name) {
+            if !config.upstreams.contains(name) {
                 let Some(origin) = first.found else {
                     let failure = Failure::usage(format!("upstream `{name}` is not configured, and no line has a URL"));
                     return Err(failure.with_hint(format!("write --upstream {name}=https://api.example.com")));
@@ -68,11 +68,14 @@ pub(super) fn apply(args: &BatchArgs, config: &mut Config, first: FirstOrigin) -
             Some(name)
         }
     };
-    let limited: Vec<&mut Upstream> = match name {
-        Some(name) => config.upstreams.get_mut(name).into_iter().collect(),
-        None => config.upstreams.values_mut().chain([&mut config.undeclared]).collect(),
-    };
-    limited.into_iter().for_each(|upstream| limit(args, upstream));
+    let limit = |upstream: &mut Upstream| limit(args, upstream);
+    match name {
+        Some(name) => config.upstreams.change(name, limit),
+        None => {
+            config.upstreams.change_all(limit);
+            limit(&mut config.undeclared);
+        }
+    }
     Ok(name.map(str::to_owned))
 }
 

@@ -10,7 +10,7 @@ use anyhow::anyhow;
 use bytes::Bytes;
 use farcall_core::call::{Source, Via};
 use farcall_core::id::CallId;
-use farcall_engine::config::Config;
+use farcall_engine::config::{Config, Upstream};
 use farcall_engine::document::{self, Routing};
 use farcall_engine::{Engine, Handle, Options, OutcomeRecord, Submission, result_file};
 use farcall_store::memory::MemoryStore;
@@ -66,9 +66,9 @@ fn directory(context: &Context, args: &CallArgs) -> Result<PathBuf, Failure> {
 
 /// Somebody is waiting for the outcome already; and nothing of the directory is removed.
 fn calls_nobody_back(config: &mut Config) {
-    for upstream in config.upstreams.values_mut().chain([&mut config.undeclared]) {
-        (upstream.callback_success, upstream.callback_fail) = (None, None);
-    }
+    let mute = |upstream: &mut Upstream| (upstream.callback_success, upstream.callback_fail) = (None, None);
+    config.upstreams.change_all(mute);
+    mute(&mut config.undeclared);
     config.inbox.keep = None;
 }
 

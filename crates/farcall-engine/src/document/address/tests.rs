@@ -1,7 +1,5 @@
 //! Where calls may go, and every way out that was thought of.
 
-use std::collections::BTreeMap;
-
 use bytes::Bytes;
 use proptest::prelude::*;
 
@@ -12,12 +10,12 @@ use crate::document::{Rejection, parse};
 fn config() -> Config {
     let upstream =
         |base: &str| Upstream { base_url: Some(Url::parse(base).expect("a test's URL")), ..Upstream::default() };
-    let upstreams = BTreeMap::from([
-        ("shop".to_owned(), upstream("https://shop.test/admin")),
-        ("orders".to_owned(), upstream("https://shop.test/admin/orders/")),
-        ("root".to_owned(), upstream("http://root.test:8080")),
-    ]);
-    Config { upstreams, ..Config::default() }
+    let upstreams = [
+        ("shop", upstream("https://shop.test/admin")),
+        ("orders", upstream("https://shop.test/admin/orders/")),
+        ("root", upstream("http://root.test:8080")),
+    ];
+    Config { upstreams: upstreams.into_iter().collect(), ..Config::default() }
 }
 
 fn resolve_members(members: &str) -> Result<(UpstreamRef, String), Rejection> {

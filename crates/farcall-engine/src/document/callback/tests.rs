@@ -11,7 +11,7 @@ const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
 fn config() -> Config {
     let base_url = Url::parse("https://shop.example/admin").expect("a URL");
     let shop = Upstream { base_url: Some(base_url), ..Upstream::default() };
-    Config { upstreams: [("shop".to_owned(), shop)].into(), ..Config::default() }
+    Config { upstreams: [("shop", shop)].into_iter().collect(), ..Config::default() }
 }
 
 fn document(callback: &str) -> Bytes {
