@@ -10,6 +10,7 @@ mod files;
 mod flat;
 mod folder;
 mod idle;
+mod intake;
 mod limits;
 mod million;
 mod programs;
@@ -62,8 +63,9 @@ struct Bench {
 
 type Scenario = fn(&Bench) -> Result<Table>;
 
-const SCENARIOS: [(&str, Scenario); 9] = [
+const SCENARIOS: [(&str, Scenario); 10] = [
     ("bulk", bulk::measure),
+    ("intake", intake::measure),
     ("files", files::measure),
     ("folder", folder::measure),
     ("idle", idle::measure),

@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 
-const PACKAGES: [&str; 4] = ["farcall-cli", "bench-engine", "bench-floor", "bench-upstream"];
+const PACKAGES: [&str; 5] = ["farcall-cli", "bench-client", "bench-engine", "bench-floor", "bench-upstream"];
 
 /// Where the built programs are.
 #[derive(Debug)]

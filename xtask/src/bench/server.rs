@@ -21,6 +21,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// A running server; killed when it is dropped without [`Server::stop`].
 pub(super) struct Server {
     child: Child,
+    port: u16,
     /// When its process was started and when it first answered, on the clock of `bench_gauge`.
     pub(super) spawned_us: u64,
     pub(super) ready_us: u64,
@@ -75,7 +76,7 @@ impl Server {
             .stdout(Stdio::null())
             .spawn()
             .context("cannot run farcall")?;
-        let mut server = Self { child, spawned_us, ready_us: 0 };
+        let mut server = Self { child, port, spawned_us, ready_us: 0 };
         let until = Instant::now() + PATIENCE;
         while !is_ready(port) {
             ensure!(server.child.try_wait()?.is_none(), "farcall serve ended at its start");
@@ -84,6 +85,11 @@ impl Server {
         }
         server.ready_us = now_us();
         Ok(server)
+    }
+
+    /// Where it listens.
+    pub(super) fn address(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
     }
 
     pub(super) fn process(&self) -> Process {
