@@ -12,9 +12,9 @@ use farcall_store::memory::MemoryStore;
 
 type Outcome = Result<(), Box<dyn std::error::Error>>;
 
-/// One attempt may take so long, and its end be noticed so much later.
+/// One attempt may take so long, and its end be noticed so much later on a busy machine: the steps themselves would never end.
 const TIMEOUT_MS: u64 = 300;
-const LATE_MS_MAX: u64 = 250;
+const LATE_MS_MAX: u64 = 3_000;
 
 /// One connection at a time, one attempt per call.
 fn configure(dir: &Path, upstream: &Upstream, more: &str) -> std::io::Result<()> {
