@@ -39,9 +39,14 @@ fn without_faults_every_promise_is_kept() -> Outcome {
 fn kills_at_random_moments_lose_nothing_and_repeat_at_most_what_was_in_flight() -> Outcome {
     let (world, kills) = (World::new()?, rounds(20));
     for kill in 0..kills {
-        // Spread over start-up, load and filing; the moment itself is the machine's.
-        let program = world.launch().spawn()?;
-        world.load_for(Duration::from_millis(30 + kill * 37 % 200));
+        // Spread over start-up, load and filing; the moment itself is the machine's, and a start may take it any time.
+        let moment = Duration::from_millis(30 + kill * 37 % 200);
+        let program = if kill % 2 == 0 { world.launch().spawn()? } else { world.launch().serve()? };
+        world.load_for(moment);
+        if kill % 2 == 1 {
+            let before = world.upstream.arrivals().len();
+            world.load_until(|| world.upstream.arrivals().len() > before);
+        }
         world.kill(program)?;
     }
     let program = world.launch().serve()?;
