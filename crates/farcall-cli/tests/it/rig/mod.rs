@@ -25,15 +25,34 @@ pub(crate) fn long_rounds() -> Option<u64> {
 }
 
 /// Waits until a condition holds, looking again and again; fails when it never does.
-pub(crate) fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+pub(crate) fn until<T>(what: &str, look: impl FnMut() -> Option<T>) -> T {
+    until_or(look, || what.to_owned())
+}
+
+/// The same; what it waited for in vain is found out when it has.
+pub(crate) fn until_or<T>(mut look: impl FnMut() -> Option<T>, what: impl Fn() -> String) -> T {
     let end = Instant::now() + PATIENCE;
     loop {
         if let Some(found) = look() {
             return found;
         }
-        assert!(Instant::now() < end, "waited in vain for {what}");
+        assert!(Instant::now() < end, "waited in vain for {}", what());
         pause(Duration::from_millis(5));
     }
+}
+
+/// Something takes no longer than this. The machine may be busy with others just then, so the shortest of several tries counts.
+pub(crate) fn assert_within(limit: Duration, what: &str, mut act: impl FnMut()) {
+    let mut times = Vec::new();
+    while times.len() < 10 {
+        let begun = Instant::now();
+        act();
+        times.push(begun.elapsed());
+        if begun.elapsed() < limit {
+            return;
+        }
+    }
+    panic!("{what} took {times:?}, each longer than {limit:?}");
 }
 
 /// Lets time pass where a test is about time.
