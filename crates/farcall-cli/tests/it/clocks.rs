@@ -12,7 +12,7 @@ use rustix::process::Signal;
 use serde_json::json;
 
 use crate::rig::command::{Running, spawn};
-use crate::rig::confined::{has_namespaces, healthy, serve_after};
+use crate::rig::confined::{has_namespaces, healthy, serve_after, serve_with_boot_clock, uptime_s};
 use crate::rig::program::{get, post_call};
 use crate::rig::recorder::{Recorder, Reply};
 use crate::rig::{drop_file, pause, until};
@@ -177,6 +177,35 @@ fn a_suspended_process_catches_up_without_a_burst() -> Outcome {
     assert!(resumed.elapsed() < Duration::from_secs(15), "{:?}", resumed.elapsed());
     bench.until_arrived(50);
     assert!(bench.recorder.worst_window(Duration::from_secs(1)) <= 10);
+    Ok(())
+}
+
+/// A container that moves to another machine, or goes on from a snapshot: its boot clock is far ahead, or begins anew.
+#[test]
+fn what_was_sent_counts_whatever_the_boot_clock_of_another_time_namespace_shows() -> Outcome {
+    for offset_s in [30 * DAY_S, 10 - uptime_s()] {
+        let bench = Bench::new("[5/1h]")?;
+        let running = bench.serve()?;
+        bench.load(0..8)?;
+        until("the answers", || calls(bench.dir.path(), "succeeded").ok().filter(|count| *count == 5));
+        let kill = |running: Running| running.signal(Signal::KILL).and_then(|()| running.finish().map(drop));
+        kill(running)?;
+        let Some(running) = serve_with_boot_clock(bench.dir.path(), offset_s)? else { return Ok(()) };
+        let running = healthy(running, bench.dir.path());
+        pause(Duration::from_millis(700));
+        assert_eq!(bench.arrived(), 5, "with the boot clock {offset_s} s off");
+        assert_eq!(calls(bench.dir.path(), "expired")?, 0, "with the boot clock {offset_s} s off");
+        kill(running)?;
+        // And back again, where it shows what it showed.
+        let running = bench.serve()?;
+        pause(Duration::from_millis(700));
+        assert_eq!(bench.arrived(), 5, "after the boot clock was {offset_s} s off");
+        assert_eq!(calls(bench.dir.path(), "expired")?, 0, "after the boot clock was {offset_s} s off");
+        let config = fs::read_to_string(bench.dir.path().join("farcall.yml"))?;
+        fs::write(bench.dir.path().join("farcall.yml"), config.replace("[5/1h]", "[50/1h]"))?;
+        bench.until_arrived(8);
+        drop(running);
+    }
     Ok(())
 }
 
