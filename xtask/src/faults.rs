@@ -16,7 +16,7 @@ pub(crate) struct Rounds {
     #[arg(long, default_value_t = 30)]
     rounds: u64,
     /// Only tests whose names hold one of these.
-    #[arg(default_values_t = ["crash", "power", "disk_", "stopping"].map(str::to_owned))]
+    #[arg(default_values_t = ["crash", "power", "disk_", "memory", "stopping"].map(str::to_owned))]
     tests: Vec<String>,
 }
 

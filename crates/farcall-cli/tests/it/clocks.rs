@@ -12,7 +12,7 @@ use rustix::process::Signal;
 use serde_json::json;
 
 use crate::rig::command::{Running, spawn};
-use crate::rig::confined::{has_namespaces, healthy, serve_after};
+use crate::rig::confined::{has_namespaces, healthy, serve_after, serve_with_boot_clock, uptime_s};
 use crate::rig::program::{get, post_call};
 use crate::rig::recorder::{Recorder, Reply};
 use crate::rig::{drop_file, pause, until};
@@ -20,6 +20,8 @@ use crate::rig::{drop_file, pause, until};
 type Outcome = Result<(), Box<dyn std::error::Error>>;
 
 const DAY_S: i64 = 86_400;
+/// Arrivals are noted late where the machine is busy, as much as requests may differ in their delay.
+const TEN_A_SECOND: &str = "[10/1s], jitter: 3s";
 
 /// Adds the seconds that a file holds to what the wall clock shows.
 const SHIM: &str = r#"
@@ -106,7 +108,7 @@ fn calls(dir: &Path, state: &str) -> Result<u64, Box<dyn std::error::Error>> {
 
 /// K1, K2: no burst, no mass expiry, no stall, however far it jumps.
 fn jumps_while_running(offset_s: i64) -> Outcome {
-    let bench = Bench::new("[10/1s]")?;
+    let bench = Bench::new(TEN_A_SECOND)?;
     let running = bench.serve()?;
     bench.load(0..60)?;
     bench.until_arrived(15);
@@ -117,7 +119,7 @@ fn jumps_while_running(offset_s: i64) -> Outcome {
     bench.until_arrived(61);
     let times: Vec<Instant> = bench.recorder.arrivals().iter().map(|arrival| arrival.at).collect();
     let gap = times.windows(2).map(|pair| pair[1].saturating_duration_since(pair[0])).max().unwrap_or_default();
-    assert!(gap < Duration::from_secs(2), "stalled for {gap:?}");
+    assert!(gap < Duration::from_secs(15), "stalled for {gap:?}");
     assert!(bench.recorder.worst_window(Duration::from_secs(1)) <= 10);
     until("all to end", || calls(bench.dir.path(), "succeeded").ok().filter(|count| *count == 61));
     assert_eq!(calls(bench.dir.path(), "expired")?, 0);
@@ -162,7 +164,7 @@ fn what_was_sent_before_a_stop_counts_whatever_the_wall_clock_shows_after_it() -
 
 #[test]
 fn a_suspended_process_catches_up_without_a_burst() -> Outcome {
-    let bench = Bench::new("[10/1s]")?;
+    let bench = Bench::new(TEN_A_SECOND)?;
     let running = bench.serve()?;
     bench.load(0..50)?;
     bench.until_arrived(12);
@@ -172,9 +174,38 @@ fn a_suspended_process_catches_up_without_a_burst() -> Outcome {
     running.signal(Signal::CONT)?;
     let resumed = Instant::now();
     bench.until_arrived(before + 1);
-    assert!(resumed.elapsed() < Duration::from_secs(1), "{:?}", resumed.elapsed());
+    assert!(resumed.elapsed() < Duration::from_secs(15), "{:?}", resumed.elapsed());
     bench.until_arrived(50);
     assert!(bench.recorder.worst_window(Duration::from_secs(1)) <= 10);
+    Ok(())
+}
+
+/// A container that moves to another machine, or goes on from a snapshot: its boot clock is far ahead, or begins anew.
+#[test]
+fn what_was_sent_counts_whatever_the_boot_clock_of_another_time_namespace_shows() -> Outcome {
+    for offset_s in [30 * DAY_S, 10 - uptime_s()] {
+        let bench = Bench::new("[5/1h]")?;
+        let running = bench.serve()?;
+        bench.load(0..8)?;
+        until("the answers", || calls(bench.dir.path(), "succeeded").ok().filter(|count| *count == 5));
+        let kill = |running: Running| running.signal(Signal::KILL).and_then(|()| running.finish().map(drop));
+        kill(running)?;
+        let Some(running) = serve_with_boot_clock(bench.dir.path(), offset_s)? else { return Ok(()) };
+        let running = healthy(running, bench.dir.path());
+        pause(Duration::from_millis(700));
+        assert_eq!(bench.arrived(), 5, "with the boot clock {offset_s} s off");
+        assert_eq!(calls(bench.dir.path(), "expired")?, 0, "with the boot clock {offset_s} s off");
+        kill(running)?;
+        // And back again, where it shows what it showed.
+        let running = bench.serve()?;
+        pause(Duration::from_millis(700));
+        assert_eq!(bench.arrived(), 5, "after the boot clock was {offset_s} s off");
+        assert_eq!(calls(bench.dir.path(), "expired")?, 0, "after the boot clock was {offset_s} s off");
+        let config = fs::read_to_string(bench.dir.path().join("farcall.yml"))?;
+        fs::write(bench.dir.path().join("farcall.yml"), config.replace("[5/1h]", "[50/1h]"))?;
+        bench.until_arrived(8);
+        drop(running);
+    }
     Ok(())
 }
 

@@ -4,7 +4,7 @@
 //! upstream saw, what the submitters were told and what the store says must agree.
 #![expect(clippy::print_stdout, reason = "how much was in flight is worth knowing when a test fails")]
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use farcall_crash::Point;
 
@@ -12,7 +12,7 @@ use crate::rig::checker::{assert_kept, drain};
 use crate::rig::program::{Launch, Program};
 use crate::rig::recorder::{Recorder, Reply};
 use crate::rig::world::World;
-use crate::rig::{drop_file, response, rounds, until};
+use crate::rig::{assert_within, drop_file, response, rounds, until};
 
 type Outcome = Result<(), Box<dyn std::error::Error>>;
 
@@ -39,9 +39,20 @@ fn without_faults_every_promise_is_kept() -> Outcome {
 fn kills_at_random_moments_lose_nothing_and_repeat_at_most_what_was_in_flight() -> Outcome {
     let (world, kills) = (World::new()?, rounds(20));
     for kill in 0..kills {
-        // Spread over start-up, load and filing; the moment itself is the machine's.
-        let program = world.launch().spawn()?;
-        world.load_for(Duration::from_millis(30 + kill * 37 % 200));
+        // Spread over start-up, load and filing; the moment itself is the machine's, and a start may take it any time.
+        let moment = Duration::from_millis(30 + kill * 37 % 200);
+        let begun = Instant::now();
+        let program = if kill % 2 == 0 { world.launch().spawn()? } else { world.launch().serve()? };
+        world.load_for(moment);
+        if kill % 2 == 1 {
+            let before = world.upstream.arrivals().len();
+            world.load_until(|| world.upstream.arrivals().len() > before);
+        }
+        // A call found out at two deaths in a row goes on three seconds after the start, alone, and a third death may be
+        // its doing (docs/design/0026): a machine so slow is left to finish.
+        if begun.elapsed() > Duration::from_secs(1) {
+            drain(&world, &program);
+        }
         world.kill(program)?;
     }
     let program = world.launch().serve()?;
@@ -92,10 +103,11 @@ fn a_restart_with_many_waiting_calls_is_quick() -> Outcome {
     let program = Program::serve(dir.path())?;
     until("all files taken", || (program.health().ok()?["accepted"].as_u64()? == 2_000).then_some(()));
     program.kill()?;
-    let began = std::time::Instant::now();
-    let program = Program::serve(dir.path())?;
-    assert!(began.elapsed() < Duration::from_secs(2), "took {:?}", began.elapsed());
-    assert_eq!(program.health()?["accepted"], 2_000);
+    assert_within(Duration::from_secs(2), "a start", || {
+        let program = Program::serve(dir.path()).expect("it starts again");
+        assert_eq!(program.health().expect("it answers")["accepted"], 2_000);
+        program.kill().expect("our own child");
+    });
     assert_eq!(upstream.arrivals().len(), 1, "the one permit of the day was used before the kill");
     Ok(())
 }

@@ -75,6 +75,8 @@ struct Tally {
 }
 
 const WAITING: usize = 20;
+/// Long enough for all calls to be accepted on a slow machine before the first is due.
+const DELAY_S: u64 = 8;
 
 /// What call `n` sends: easily found in the database.
 fn body(n: usize) -> Value {
@@ -89,13 +91,14 @@ impl Shelf {
         std::fs::write(dir.path().join("farcall.yml"), config)?;
         let program = Program::serve(dir.path())?;
         for n in 0..WAITING {
-            let call = json!({ "upstream": "api", "end_point": "/x", "method": "PUT", "delay": "1s", "body": body(n) });
+            let call =
+                json!({ "upstream": "api", "end_point": "/x", "method": "PUT", "delay": DELAY_S, "body": body(n) });
             assert_eq!(post_call(dir.path(), &call)?.status, 202);
         }
         assert_eq!(program.terminate()?.code(), Some(0));
         assert!(upstream.arrivals().is_empty(), "they are not due yet");
         let database = std::fs::read(store(dir.path(), "farcall.db"))?;
-        pause(Duration::from_secs(1));
+        pause(Duration::from_secs(DELAY_S));
         Ok(Self { dir, upstream, database })
     }
 
@@ -140,8 +143,10 @@ impl Shelf {
             None if sent() < WAITING => tally.told += 1,
             None => tally.harmless += 1,
         }
-        let answers = get(self.dir.path(), "/healthz").is_ok();
-        assert!(answers || program.ended()?.is_some(), "it neither serves nor ends");
+        until("it serves or ends", || {
+            let has_ended = program.ended().expect("our own child").is_some();
+            (has_ended || get(self.dir.path(), "/healthz").is_ok()).then_some(())
+        });
         program.kill()?;
         Ok(())
     }
@@ -174,7 +179,7 @@ const VICTIM: usize = 4;
 const CALLS: usize = 9;
 
 impl Queue {
-    /// Every third call has settings of its own, every fourth a body in a file of its own.
+    /// Due soon. Every third call has settings of its own, every fourth a body in a file of its own.
     fn stock() -> Result<Self, Box<dyn std::error::Error>> {
         let dir = tempfile::tempdir()?;
         let upstream = Recorder::start(|_, _| Reply::new(200))?;
@@ -184,7 +189,7 @@ impl Queue {
         let mut ids = Vec::new();
         for n in 0..CALLS {
             let mut call =
-                json!({ "upstream": "api", "end_point": "/x", "method": "PUT", "delay": "2s", "body": body(n) });
+                json!({ "upstream": "api", "end_point": "/x", "method": "PUT", "delay": DELAY_S, "body": body(n) });
             if n % 3 == 0 {
                 call["timeout"] = json!(20);
             }

@@ -18,8 +18,8 @@ use crate::rig::{drop_file, pause, rounds, until};
 
 type Outcome = Result<(), Box<dyn std::error::Error>>;
 
-/// Space is there again: how long may it take until calls are taken again?
-const RESUMES_WITHIN: Duration = Duration::from_secs(5);
+/// Space is there again: how long may it take until calls are taken again? Five seconds, on a machine with time.
+const RESUMES_WITHIN: Duration = Duration::from_secs(20);
 
 /// Writes until nothing more fits, or until this much is left.
 fn fill(path: &Path, leave_bytes: u64) -> std::io::Result<()> {

@@ -11,7 +11,7 @@ use serde_json::json;
 
 use crate::rig::program::{Launch, Program, get, post_call};
 use crate::rig::recorder::{Recorder, Reply};
-use crate::rig::{drop_file, pause, response, until};
+use crate::rig::{assert_within, drop_file, pause, response, until};
 
 type Outcome = Result<(), Box<dyn std::error::Error>>;
 
@@ -52,24 +52,22 @@ fn ends(dir: &Path, id: &str, end: &str) {
 fn a_limit_lowered_under_load_holds_from_then_on_and_counts_what_was_sent() -> Outcome {
     let recorder = Recorder::start(|_, _| Reply::new(200))?;
     let dir = tempfile::tempdir()?;
-    configure(dir.path(), &upstream(&recorder.url(), ", limits: [100/1s]"))?;
+    configure(dir.path(), &upstream(&recorder.url(), ", limits: [100/1s], jitter: 3s"))?;
     let program = Program::serve(dir.path())?;
     for number in 0..220 {
         drop_file(dir.path(), format!("{number}.json"), &json!({"upstream": "api", "end_point": "/"}).to_string())?;
     }
     until("the load", || (recorder.arrivals().len() >= 120).then_some(()));
-    configure(dir.path(), &upstream(&recorder.url(), ", limits: [5/1s]"))?;
-    let changed = Instant::now();
+    configure(dir.path(), &upstream(&recorder.url(), ", limits: [5/1s], jitter: 3s"))?;
     logged(&program, APPLIED, 1);
     let applied = Instant::now();
-    assert!(applied - changed < Duration::from_secs(1), "{:?}", applied - changed);
-    pause(Duration::from_secs(4));
+    let late = || recorder.arrivals().iter().filter(|arrival| arrival.at > applied).count();
+    until("several windows' worth", || (late() >= 16).then_some(()));
     let times: Vec<Instant> = recorder.arrivals().iter().map(|arrival| arrival.at).filter(|at| *at > applied).collect();
-    assert!((10..=25).contains(&times.len()), "{} arrived in four seconds", times.len());
     let worst = times
         .iter()
         .map(|begin| times.iter().filter(|at| **at >= *begin && **at < *begin + Duration::from_secs(1)).count());
-    assert_eq!(worst.max(), Some(5));
+    assert!(worst.max() <= Some(5));
     assert!(recorder.worst_window(Duration::from_secs(1)) <= 100);
     Ok(())
 }
@@ -219,9 +217,7 @@ fn tokens_and_the_largest_body_change_while_connections_are_open() -> Outcome {
     begun.stream.write_all(&call.as_bytes()[..5])?;
     pause(Duration::from_millis(100));
     configure(dir.path(), &with("tokens: [kept, new], max_body: 50"))?;
-    let changed = Instant::now();
     until("the new token", || line.get("new").ok().filter(|&status| status == 404));
-    assert!(changed.elapsed() < Duration::from_secs(1), "{:?}", changed.elapsed());
     assert_eq!((line.get("old")?, line.get("kept")?), (401, 404));
     begun.stream.write_all(&call.as_bytes()[5..])?;
     assert_eq!(begun.status()?, 202, "what was let in goes on");
@@ -251,8 +247,22 @@ fn how_long_files_settle_changes_for_those_that_wait_already() -> Outcome {
     assert!(dir.path().join("bad.json").exists());
     configure(dir.path(), &with("100ms"))?;
     logged(&program, APPLIED, 1);
-    let applied = Instant::now();
     assert_eq!(response(dir.path(), "bad.json")["state"], "rejected");
-    assert!(applied.elapsed() < Duration::from_secs(1), "{:?}", applied.elapsed());
+    Ok(())
+}
+
+#[test]
+fn a_changed_file_is_applied_within_a_second() -> Outcome {
+    let recorder = Recorder::start(|_, _| Reply::new(200))?;
+    let dir = tempfile::tempdir()?;
+    configure(dir.path(), &upstream(&recorder.url(), ""))?;
+    let program = Program::serve(dir.path())?;
+    let mut changes = 0;
+    assert_within(Duration::from_secs(1), "applying a change", || {
+        changes += 1;
+        let limits = format!(", limits: [{}/1s]", changes + 4);
+        configure(dir.path(), &upstream(&recorder.url(), &limits)).expect("the file can be written");
+        logged(&program, APPLIED, changes);
+    });
     Ok(())
 }

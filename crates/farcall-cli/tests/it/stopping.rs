@@ -18,19 +18,21 @@ use crate::rig::command::farcall;
 use crate::rig::program::{Launch, Program, get, post_call};
 use crate::rig::recorder::{Recorder, Reply};
 use crate::rig::world::World;
-use crate::rig::{drop_file, response, until};
+use crate::rig::{assert_within, drop_file, pause, response, until};
 
 type Outcome = Result<(), Box<dyn std::error::Error>>;
 
 const IN_FLIGHT: usize = 50;
 const WAITING: usize = 200;
 const DRAIN: Duration = Duration::from_secs(2);
+/// Longer than a drain that takes its time on a slow machine.
+const LATE: Duration = Duration::from_secs(30);
 
-/// Calls whose answers take long, as many as may be out at once, and others that wait behind them.
+/// Calls whose answers do not come, as many as may be out at once, and others that wait behind them.
 struct Crowd {
     dir: tempfile::TempDir,
     upstream: Recorder,
-    /// Answers come at once.
+    /// Answers come, and at once.
     is_fast: Arc<AtomicBool>,
     ids: Vec<String>,
 }
@@ -41,11 +43,13 @@ impl Crowd {
         let is_fast = Arc::new(AtomicBool::new(false));
         let fast = Arc::clone(&is_fast);
         let upstream = Recorder::start(move |_, _| {
-            let slow = !fast.load(Ordering::Relaxed);
-            Reply::new(200).after(if slow { Duration::from_secs(10) } else { Duration::ZERO })
+            while !fast.load(Ordering::Relaxed) {
+                pause(Duration::from_millis(100));
+            }
+            Reply::new(200)
         })?;
         let config = format!(
-            "server: {{ drain_timeout: {}s }}\nupstreams:\n  api: {{ base_url: \"{}\", concurrency: {IN_FLIGHT} }}\n",
+            "server: {{ drain_timeout: {}s }}\nupstreams:\n  api: {{ base_url: \"{}\", concurrency: {IN_FLIGHT}, timeout: 600 }}\n",
             DRAIN.as_secs(),
             upstream.url()
         );
@@ -97,7 +101,7 @@ fn sigterm_ends_within_the_drain_and_hands_back_what_waits_untouched() -> Outcom
     let begun = Instant::now();
     assert_eq!(program.terminate()?.code(), Some(0));
     let took = begun.elapsed();
-    assert!(took >= DRAIN && took < DRAIN + Duration::from_secs(2), "it took {took:?}");
+    assert!(took >= DRAIN && took < LATE, "it took {took:?}");
     assert_eq!(crowd.upstream.arrivals().len(), IN_FLIGHT, "nothing new was sent");
     crowd.end()
 }
@@ -106,7 +110,7 @@ fn sigterm_ends_within_the_drain_and_hands_back_what_waits_untouched() -> Outcom
 fn sigterm_and_a_kill_one_second_later_lose_nothing() -> Outcome {
     let (crowd, program) = Crowd::gather()?;
     program.signal(Signal::TERM)?;
-    crate::rig::pause(Duration::from_secs(1));
+    pause(Duration::from_secs(1));
     program.kill()?;
     assert_eq!(crowd.upstream.arrivals().len(), IN_FLIGHT, "nothing new was sent");
     crowd.end()
@@ -136,11 +140,11 @@ fn a_second_engine_is_refused_at_once_and_writes_nothing() -> Outcome {
     drain(&world, &program);
     let before = contents(world.dir())?;
     for command in ["serve", "run"] {
-        let begun = Instant::now();
-        let second = farcall([Path::new(command), world.dir()])?;
-        assert!(begun.elapsed() < Duration::from_secs(1), "{command} took {:?}", begun.elapsed());
-        assert_eq!(second.code, Some(7), "{command}: {}", second.stderr);
-        assert!(second.stderr.contains("in use by another farcall"), "{}", second.stderr);
+        assert_within(Duration::from_secs(1), command, || {
+            let second = farcall([Path::new(command), world.dir()]).expect("the program can be started");
+            assert_eq!(second.code, Some(7), "{command}: {}", second.stderr);
+            assert!(second.stderr.contains("in use by another farcall"), "{}", second.stderr);
+        });
     }
     assert_eq!(contents(world.dir())?, before);
     assert_eq!(program.terminate()?.code(), Some(0));

@@ -348,7 +348,7 @@ fn a_receiver_that_hangs_holds_up_neither_calls_nor_other_receivers() -> Outcome
 fn webhooks_count_against_the_limits_of_the_upstream_their_url_belongs_to() -> Outcome {
     const CALLS: usize = 8;
     let upstream = upstream()?;
-    let hook = format!("limits: [\"4/1s\"], callback_success: {{ url: \"{}/hook\" }}", upstream.url());
+    let hook = format!("limits: [\"4/1s\"], jitter: 3s, callback_success: {{ url: \"{}/hook\" }}", upstream.url());
     let dir = directory(&upstream, &hook)?;
     let program = Program::serve(dir.path())?;
     for number in 0..CALLS {

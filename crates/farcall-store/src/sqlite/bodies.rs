@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use farcall_core::id::CallId;
 use farcall_crash::{self as crash, Point};
-use rustix::fs::{AtFlags, Dir, Mode, OFlags, openat, renameat, unlinkat};
+use rustix::fs::{AtFlags, Dir, FallocateFlags, Mode, OFlags, fallocate, openat, renameat, unlinkat};
 
 use super::open::private_directory;
 
@@ -19,6 +19,8 @@ use super::open::private_directory;
 pub(super) const INLINE_BYTES_MAX: usize = 64 * 1024;
 
 const TEMPORARY: &str = ".tmp";
+/// A file that is there to see whether there is room for it.
+const ROOM: &str = ".room";
 
 /// Which of a call's two bodies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,6 +58,17 @@ impl Bodies {
     pub(super) fn free_bytes(&self) -> io::Result<u64> {
         let system = rustix::fs::fstatvfs(&self.dir)?;
         Ok(system.f_bavail.saturating_mul(system.f_frsize))
+    }
+
+    /// Takes so many bytes of the disk, and gives them back.
+    ///
+    /// # Errors
+    /// When there are not so many, or the file system cannot say.
+    pub(super) fn find_room(&self, bytes: u64) -> io::Result<()> {
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let file = openat(&self.dir, ROOM, flags, Mode::RUSR | Mode::WUSR)?;
+        unlinkat(&self.dir, ROOM, AtFlags::empty())?;
+        Ok(fallocate(&file, FallocateFlags::empty(), 0, bytes)?)
     }
 
     /// Writes a body and makes its bytes durable; its name is durable after the next [`Bodies::sync`].

@@ -15,6 +15,7 @@ mod list;
 mod mark;
 mod open;
 mod prune;
+mod quota;
 mod read;
 mod recovery;
 mod reopen;
@@ -99,7 +100,8 @@ impl SqliteStore {
     fn transact(&mut self, writes: &[Write], epoch: i64, first: CallId) -> Result<(), CommitError> {
         let tx = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let mut batch = Batch::new(&tx, &self.bodies, &mut self.known)?;
-        let applied = batch.apply(writes).and_then(|()| batch.seal(epoch, first));
+        let judge = |error| quota::judge(error, &self.bodies);
+        let applied = batch.apply(writes).and_then(|()| batch.seal(epoch, first)).map_err(judge);
         let Files { written, pruned } = batch.into_files();
         let discard = |bodies: &Bodies| written.iter().for_each(|&(call, part)| bodies.discard(call, part));
         if applied.is_err() {
@@ -107,7 +109,7 @@ impl SqliteStore {
             return applied;
         }
         crash::reach(Point::BatchSealed);
-        match tx.commit().map_err(CommitError::from) {
+        match tx.commit().map_err(CommitError::from).map_err(judge) {
             // It may be durable all the same, so its files stay, and nothing is written after it.
             Err(CommitError::Io(cause)) => self.broken = Some(Arc::from(cause)),
             Err(refused) => {
@@ -164,9 +166,10 @@ impl Store for SqliteStore {
             let _ = checkpoint::truncate(&self.connection);
         }
         committed?;
-        if let Err(cause) = self.checkpointer.after_commit(&self.connection, || self.bodies.free_bytes().ok()) {
+        let checked = self.checkpointer.after_commit(&self.connection, || self.bodies.free_bytes().ok());
+        if let Err(CommitError::Io(cause)) = checked.map_err(|error| quota::judge(error.into(), &self.bodies)) {
             // The batch is durable; the next one is told.
-            self.broken = Some(Arc::new(cause));
+            self.broken = Some(Arc::from(cause));
         }
         Ok(())
     }

@@ -10,8 +10,8 @@ use std::path::Path;
 use serde_json::Value;
 
 use super::program::{Program, get};
-use super::until;
 use super::world::{CALLBACKS, CONCURRENCY, Dropped, Told, World, assert_identity, is_repeatable, number};
+use super::{until, until_or};
 
 /// What was seen, and what is wrong with it.
 #[derive(Debug, Default)]
@@ -40,11 +40,15 @@ struct Checker<'w> {
 pub(crate) fn drain(world: &World, program: &Program) {
     let is_answered = |dropped: &Dropped| dropped.is_doubtful || !world.dir().join(&dropped.name).exists();
     until("every file's end", || world.dropped.lock().expect("not poisoned").values().all(is_answered).then_some(()));
-    until("every call's end", || {
+    let all_ended = || {
         let health = program.health().ok()?;
         assert_identity(&health);
         let live = |state: &str| health["calls"][state].as_u64().unwrap_or(u64::MAX);
         (live("queued") + live("running") + live("retrying") + live("scheduled") == 0).then_some(())
+    };
+    until_or(all_ended, || {
+        let waiting = get(world.dir(), "/v1/calls?state=queued&state=running&state=retrying&state=scheduled");
+        format!("every call's end: {:?}; {waiting:?}; {}", program.health(), program.log())
     });
     until("every response file", || (count(world, "requests") >= valid_files(world)).then_some(()));
 }

@@ -1,5 +1,6 @@
 //! What whole-program tests are made of: a recording upstream, the program as a process, and a way to talk to it.
 
+pub(crate) mod cgroup;
 pub(crate) mod checker;
 pub(crate) mod command;
 pub(crate) mod confined;
@@ -11,8 +12,8 @@ pub(crate) mod world;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-/// No wait in a test takes longer.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+/// No wait in a test takes longer; a busy machine needs much of it.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(180);
 
 /// How many rounds a test of chance goes on for: more than every run has time for, when `cargo xtask faults` says so.
 pub(crate) fn rounds(short: u64) -> u64 {
@@ -24,15 +25,34 @@ pub(crate) fn long_rounds() -> Option<u64> {
 }
 
 /// Waits until a condition holds, looking again and again; fails when it never does.
-pub(crate) fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+pub(crate) fn until<T>(what: &str, look: impl FnMut() -> Option<T>) -> T {
+    until_or(look, || what.to_owned())
+}
+
+/// The same; what it waited for in vain is found out when it has.
+pub(crate) fn until_or<T>(mut look: impl FnMut() -> Option<T>, what: impl Fn() -> String) -> T {
     let end = Instant::now() + PATIENCE;
     loop {
         if let Some(found) = look() {
             return found;
         }
-        assert!(Instant::now() < end, "waited in vain for {what}");
+        assert!(Instant::now() < end, "waited in vain for {}", what());
         pause(Duration::from_millis(5));
     }
+}
+
+/// Something takes no longer than this. The machine may be busy with others just then, so the shortest of several tries counts.
+pub(crate) fn assert_within(limit: Duration, what: &str, mut act: impl FnMut()) {
+    let mut times = Vec::new();
+    while times.len() < 10 {
+        let begun = Instant::now();
+        act();
+        times.push(begun.elapsed());
+        if begun.elapsed() < limit {
+            return;
+        }
+    }
+    panic!("{what} took {times:?}, each longer than {limit:?}");
 }
 
 /// Lets time pass where a test is about time.

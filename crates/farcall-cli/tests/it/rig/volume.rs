@@ -33,7 +33,7 @@ pub(crate) fn can_use(tools: &[&str]) -> bool {
 }
 
 /// Says that a test checks nothing, past the test runner's capture; in CI it fails.
-fn refuse(why: &str) -> bool {
+pub(crate) fn refuse(why: &str) -> bool {
     assert!(std::env::var_os("CI").is_none_or(|value| value != "true"), "this test cannot run: {why}");
     let test = std::thread::current().name().unwrap_or("a test").to_owned();
     let _ = writeln!(std::io::stderr(), "WARNING: {test} CHECKS NOTHING: {why}");

@@ -98,7 +98,7 @@ impl World {
              callback_fail: \"{callback}\" }}\n",
             upstream.url()
         );
-        std::fs::write(dir.join("farcall.yml"), config)?;
+        write_durably(&dir.join("farcall.yml"), &config)?;
         let (told, dropped, ends) = (Mutex::default(), Mutex::default(), Mutex::default());
         let (next, deaths) = (AtomicU64::new(0), AtomicUsize::new(0));
         Ok(Arc::new(Self { dir, outside, upstream, throttle, next, told, dropped, ends, deaths }))
@@ -109,7 +109,7 @@ impl World {
         let path = self.dir.join("farcall.yml");
         let config = std::fs::read_to_string(&path)?;
         assert!(config.contains(from), "{config}");
-        std::fs::write(path, config.replace(from, to))
+        write_durably(&path, &config.replace(from, to))
     }
 
     /// A number that no call has yet.
@@ -288,6 +288,13 @@ fn wait_a_second() -> Reply {
     let mut reply = Reply::new(429);
     reply.headers.push(("retry-after", "1".to_owned()));
     reply
+}
+
+/// Whoever configures farcall means it to be there after a power cut.
+fn write_durably(path: &Path, text: &str) -> std::io::Result<()> {
+    std::fs::write(path, text)?;
+    let folder = path.parent().expect("a file lies in a folder");
+    [path, folder].into_iter().try_for_each(|synced| std::fs::File::open(synced)?.sync_all())
 }
 
 /// Renames a file unless the name is taken.

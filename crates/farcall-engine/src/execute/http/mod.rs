@@ -25,6 +25,6 @@ mod ways;
 mod wire;
 
 pub use dns::Resolver;
-pub use room::Room;
+pub use room::{Room, RoomSize};
 pub use tls::CaError;
 pub use transport::{Transport, TransportError, TransportSettings};

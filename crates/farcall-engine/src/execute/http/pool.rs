@@ -26,7 +26,7 @@ pub(super) struct Pool {
     open: Mutex<Open>,
     idle_timeout: Duration,
     idle_max: usize,
-    room: Room,
+    pub(super) room: Room,
 }
 
 #[derive(Debug, Default)]

@@ -226,8 +226,8 @@ impl Transport {
                 return Ok(Line::Http1(Box::new(connection)));
             }
             let left = self.connect_timeout.saturating_sub(clock::instant().since(started));
-            let freed = Arc::clone(&opening.freed);
-            let opened = http2::Connection::open(stream, route.clone(), allowed, self.http2, freed);
+            let home = http2::Home { freed: Arc::clone(&opening.freed), room: self.pool.room.clone() };
+            let opened = http2::Connection::open(stream, route.clone(), allowed, self.http2, home);
             let opened =
                 tokio::time::timeout(left, opened).await.unwrap_or_else(|_| Err(silent(self.connect_timeout)))?;
             opening.carries_many(opened).map(Line::Http2).ok_or_else(ended_at_once)

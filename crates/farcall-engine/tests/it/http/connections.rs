@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use farcall_core::attempt::BytesSent::{self, Maybe, No};
 use farcall_core::call::ErrorKind::{self, Reset};
-use farcall_engine::execute::http::{Room, Transport, TransportSettings};
+use farcall_engine::execute::http::{Room, RoomSize, Transport, TransportSettings};
 use farcall_engine::execute::{HttpRequest, Report};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
@@ -15,7 +15,7 @@ use super::{answer, execute, failure, get, post, transport};
 use crate::upstream::{Step, Upstream, bounded, ok};
 
 /// Idle connections keep their buffers, or rest.
-const KINDS: [fn() -> Transport; 2] = [transport, || with_room(Room::new(16, 0))];
+const KINDS: [fn() -> Transport; 2] = [transport, || with_room(Room::new(RoomSize { idle: 16, prompt: 0, shared: 0 }))];
 
 fn with_room(room: Room) -> Transport {
     Transport::new(&TransportSettings { room, ..TransportSettings::default() }).expect("no file is needed")
@@ -228,7 +228,7 @@ async fn no_more_idle_connections_are_kept_than_allowed() {
 
 #[tokio::test]
 async fn upstreams_share_the_room_for_idle_connections() {
-    let room = Room::new(1, 1);
+    let room = Room::new(RoomSize { idle: 1, prompt: 1, shared: 0 });
     let (one, two) = (with_room(room.clone()), with_room(room));
     let first = Upstream::always(vec![Step::Serve(ok("hi"))]).await;
     let second = Upstream::always(vec![Step::Serve(ok("hi"))]).await;

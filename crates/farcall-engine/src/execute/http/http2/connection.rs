@@ -19,6 +19,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::super::classify::Failure;
 use super::super::outgoing::Route;
+use super::super::room::{Room, Seat};
 use super::super::wire::Stream;
 use super::classify;
 use super::keep_alive::{KeepAlive, Round};
@@ -56,9 +57,17 @@ pub(in super::super) struct Connection {
     pub(super) ledger: Arc<Ledger>,
     opener: Mutex<Opener>,
     streams_max: usize,
-    /// Told when a place is free again.
-    freed: Arc<Notify>,
+    home: Home,
     driver: AbortOnDropHandle<()>,
+}
+
+/// What a connection shares with others.
+#[derive(Debug)]
+pub(in super::super) struct Home {
+    /// Told when a place is free again.
+    pub(in super::super) freed: Arc<Notify>,
+    /// Where it may stay while it carries nothing.
+    pub(in super::super) room: Room,
 }
 
 /// Where streams begin. Their numbers are known before the other side can see them, because all begin under one lock.
@@ -67,6 +76,8 @@ pub(super) struct Opener {
     pub(super) next_stream: u32,
     places_taken: usize,
     idle_since: Instant,
+    /// While it carries nothing.
+    seat: Option<Seat>,
 }
 
 /// Room for one request, given back when dropped.
@@ -88,7 +99,7 @@ impl Connection {
         route: Route,
         allowed: Addresses,
         terms: Terms,
-        freed: Arc<Notify>,
+        home: Home,
     ) -> Result<Arc<Self>, Failure> {
         let ledger = Arc::<Ledger>::default();
         let wire = Wire::new(stream, Arc::clone(&ledger));
@@ -103,9 +114,9 @@ impl Connection {
         .await?;
         let closing = Closing(Arc::clone(&ledger));
         let driver = AbortOnDropHandle::new(tokio::spawn(drive(closing, connection, terms.round)));
-        let opener = Opener { sender, next_stream: 1, places_taken: 0, idle_since: clock::instant() };
+        let opener = Opener { sender, next_stream: 1, places_taken: 0, idle_since: clock::instant(), seat: None };
         let (opener, caps, streams_max) = (Mutex::new(opener), terms.caps, terms.streams_max);
-        Ok(Arc::new(Self { route, allowed, caps, ledger, opener, streams_max, freed, driver }))
+        Ok(Arc::new(Self { route, allowed, caps, ledger, opener, streams_max, home, driver }))
     }
 
     /// Room for a request, if there is any.
@@ -115,6 +126,7 @@ impl Connection {
             return None;
         }
         opener.places_taken += 1;
+        opener.seat = None;
         Some(Place { connection: Arc::clone(self) })
     }
 
@@ -168,8 +180,15 @@ impl Drop for Place {
         let mut opener = self.connection.opener();
         opener.places_taken -= 1;
         opener.idle_since = clock::instant();
+        if opener.places_taken == 0 {
+            opener.seat = self.connection.home.room.shared_seat();
+            if opener.seat.is_none() {
+                self.connection.retire();
+                self.connection.driver.abort();
+            }
+        }
         drop(opener);
-        self.connection.freed.notify_one();
+        self.connection.home.freed.notify_one();
     }
 }
 

@@ -13,4 +13,4 @@ mod ledger;
 mod request;
 mod wire;
 
-pub(super) use connection::{Connection, Place, Terms};
+pub(super) use connection::{Connection, Home, Place, Terms};

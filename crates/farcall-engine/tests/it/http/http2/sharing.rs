@@ -7,7 +7,7 @@ use std::time::Duration;
 use farcall_core::attempt::BytesSent::{Maybe, No};
 use farcall_core::call::ErrorKind::{Connect, Reset};
 use farcall_engine::execute::Report;
-use farcall_engine::execute::http::{Transport, TransportSettings};
+use farcall_engine::execute::http::{Room, RoomSize, Transport, TransportSettings};
 use tokio_util::sync::CancellationToken;
 
 use super::peer::{CANCEL, INITIAL_WINDOW, MAX_STREAMS, Peer, Peers, WINDOW_UPDATE, frame, ok};
@@ -79,6 +79,31 @@ async fn more_than_one_connection_carries_get_another() {
         }
         assert_eq!((upstream.connections(), upstream.arrivals().len()), (expected, 12), "{allowed:?}");
     }
+}
+
+#[tokio::test]
+async fn upstreams_share_the_room_for_idle_connections() {
+    let authority = Authority::new("ours");
+    let room = Room::new(RoomSize { idle: 8, prompt: 8, shared: 1 });
+    let with_room = || transport(&TransportSettings { room: room.clone(), ..settings(&authority) });
+    let (one, two) = (with_room(), with_room());
+    let first = Peers::start(&authority, &[], |peer| async move { peer.serve("hi").await }).await;
+    let second = Peers::start(&authority, &[], |peer| async move { peer.serve("hi").await }).await;
+    for _ in 0..3 {
+        for (transport, upstream) in [(&one, &first), (&two, &second)] {
+            assert_eq!(answer(&execute(transport, get(upstream.url("/"))).await).1, b"hi");
+        }
+    }
+    assert_eq!((first.connections(), second.connections()), (1, 3), "the first had the room");
+    // What is in use needs none.
+    let reports = ended(start(&two, &second, 20)).await;
+    assert!(reports.iter().all(|report| answer(report).1 == b"hi"));
+    drop(one);
+    let before = second.connections();
+    for _ in 0..3 {
+        assert_eq!(answer(&execute(&two, get(second.url("/"))).await).1, b"hi");
+    }
+    assert!(second.connections() <= before + 1, "and has given it back");
 }
 
 #[tokio::test]
