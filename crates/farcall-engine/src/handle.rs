@@ -12,7 +12,7 @@ use bytes::Bytes;
 use farcall_core::call::{Source, State, Via, WaitReason};
 use farcall_core::dispatcher::{Census, Standing};
 use farcall_core::id::CallId;
-use farcall_core::time::Timestamp;
+use farcall_core::time::{Instant, Timestamp};
 use farcall_store::port::ReadError;
 use farcall_store::record::{AttemptRecord, CallRecord, FileIdentity, OutcomeRecord, ResponseRecord};
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
@@ -25,6 +25,7 @@ use crate::metrics::Metrics;
 use crate::operations::Operations;
 use crate::reads::Reads;
 use crate::run::{Message, StandingAsk, next_reference};
+use crate::trace::TraceContext;
 use crate::upstreams::UpstreamError;
 use crate::watch::CallEvent;
 
@@ -98,6 +99,8 @@ pub struct CallView {
     pub request_headers: Vec<(String, String)>,
     /// Kept when the call has ended with an answer.
     pub response: Option<ResponseRecord>,
+    /// The trace it belongs to, when whoever sent it said so; not told of calls in a list.
+    pub(crate) trace: Option<TraceContext>,
 }
 
 impl CallView {
@@ -121,7 +124,11 @@ pub struct Snapshot {
     pub census: Census,
     pub in_flight: u32,
     pub is_draining: bool,
+    /// Until when attempts in flight may go on, once it is.
+    pub drains_until: Option<Instant>,
     pub store: StoreHealth,
+    /// When the store last began not to do well; nothing once it was written again, or has space.
+    pub unwell_since: Option<Instant>,
     /// What the store said, while it does not do well.
     pub store_error: Option<String>,
     /// Ended calls whose files are not in place yet.

@@ -26,7 +26,7 @@ use crate::handle::{Handle, UpstreamView};
 use crate::quantity::duration;
 use crate::run::Message;
 
-use by_upstream::{ByUpstream, UNDECLARED};
+use by_upstream::{ByUpstream, UNDECLARED, declared};
 pub(crate) use by_upstream::{OfUpstream, Whose};
 pub use exposition::{CONTENT_TYPE, text};
 
@@ -170,7 +170,7 @@ impl Standing {
         let mut cooldowns: BTreeMap<&str, Duration> = BTreeMap::new();
         let mut limits: BTreeMap<(&str, Duration), (u32, u32)> = BTreeMap::new();
         for view in &measured.upstreams {
-            let name = if view.is_declared { view.name.as_str() } else { UNDECLARED };
+            let name = if view.is_declared { declared(&view.name) } else { UNDECLARED };
             let left = view.closed_until.map(|until| until.since(now)).unwrap_or_default();
             let longest = cooldowns.entry(name).or_default();
             *longest = left.max(*longest);

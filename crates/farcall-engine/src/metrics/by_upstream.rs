@@ -16,7 +16,9 @@ use prometheus_client::metrics::MetricType;
 /// The label of all upstreams that are not declared.
 pub(super) const UNDECLARED: &str = "undeclared";
 /// The label of callbacks, wherever they go.
-pub(super) const CALLBACKS: &str = "callbacks";
+const CALLBACKS: &str = "callbacks";
+/// That of an upstream which has this name; no other can have it, because names have no `#`.
+const NAMED_CALLBACKS: &str = "callbacks#";
 
 /// Kinds of attempts that are shown before there was one.
 const KINDS: [AttemptKind; 2] = [AttemptKind::First, AttemptKind::Retry];
@@ -63,7 +65,7 @@ struct Times<const N: usize> {
 impl Whose<'_> {
     const fn label(&self) -> &str {
         match self {
-            Self::Declared(name) => name,
+            Self::Declared(name) => declared(name),
             Self::Undeclared => UNDECLARED,
             Self::Callbacks => CALLBACKS,
         }
@@ -168,6 +170,11 @@ impl Collector for ByUpstream {
         }
         Ok(())
     }
+}
+
+/// The label of a declared upstream: its name. None is called like the undeclared ones, which the configuration refuses.
+pub(super) const fn declared(name: &str) -> &str {
+    if matches!(name.as_bytes(), b"callbacks") { NAMED_CALLBACKS } else { name }
 }
 
 fn counter<L: EncodeLabelSet>(metric: &mut MetricEncoder<'_>, labels: &L, count: &AtomicU64) -> fmt::Result {

@@ -26,17 +26,23 @@ pub(super) struct Announcer {
 /// Says when the store becomes full, and when it no longer is.
 #[derive(Debug, Default)]
 pub(super) struct SpaceAnnouncer {
-    is_full: bool,
+    full_since: Option<Instant>,
 }
 
 impl SpaceAnnouncer {
     pub(super) const fn is_full(&self) -> bool {
-        self.is_full
+        self.full_since.is_some()
     }
 
-    pub(super) fn note(&mut self, free_bytes: u64, min_free: u64) {
+    pub(super) const fn full_since(&self) -> Option<Instant> {
+        self.full_since
+    }
+
+    /// Says whether that has changed.
+    pub(super) fn note(&mut self, now: Instant, free_bytes: u64, min_free: u64) -> bool {
         let is_full = free_bytes < min_free;
-        let was_full = std::mem::replace(&mut self.is_full, is_full);
+        let was_full = self.is_full();
+        self.full_since = is_full.then(|| self.full_since.unwrap_or(now));
         if is_full && !was_full {
             tracing::warn!(
                 free_bytes,
@@ -46,6 +52,7 @@ impl SpaceAnnouncer {
         } else if was_full && !is_full {
             tracing::info!(free_bytes, min_free, "there is space again, calls are taken");
         }
+        is_full != was_full
     }
 }
 
@@ -57,23 +64,27 @@ pub(super) struct Settled<'a> {
     pub(super) progress: &'a Progress,
     /// By the wall clock of now.
     pub(super) waits_until: Option<Timestamp>,
+    /// The trace it was sent in, when one is known.
+    pub(super) trace_id: Option<u128>,
 }
 
 impl Announcer {
     pub(super) fn settled(&mut self, now: Instant, settled: &Settled<'_>) {
-        let Settled { call, upstream, outcome, progress, waits_until } = *settled;
+        let Settled { call, upstream, outcome, progress, waits_until, trace_id } = *settled;
         let is_bad_end = progress.state.is_end() && !matches!(progress.state, State::Succeeded | State::Cancelled);
         let is_throttled = outcome == Some(AttemptOutcome::Throttled) && !progress.state.is_end();
         if !(is_bad_end || is_throttled) || !self.may_speak(now) {
             return;
         }
+        let trace_id = trace_id.map(|id| format!("{id:032x}"));
+        let trace_id = trace_id.as_deref();
         if is_throttled {
             let wait_ms = waits_until.map(|at| at.as_micros() / 1_000);
-            tracing::info!(%call, upstream, status = progress.status, until_unix_ms = wait_ms, "an upstream asks to wait");
+            tracing::info!(%call, upstream, status = progress.status, until_unix_ms = wait_ms, trace_id, "an upstream asks to wait");
             return;
         }
         let (kind, error) = words(progress.error.as_ref());
-        tracing::warn!(%call, upstream, state = %progress.state, status = progress.status, kind, error, "a call ended");
+        tracing::warn!(%call, upstream, state = %progress.state, status = progress.status, kind, error, trace_id, "a call ended");
     }
 
     fn may_speak(&mut self, now: Instant) -> bool {

@@ -60,7 +60,8 @@ impl Run {
         let callback = self.callback_to(&submission.document, now)?;
         let spec = CallSpec { callback, ..self.spec(id, upstream, &submission, now) };
         let record = new_record(&spec, &submission, self.steady, key.clone());
-        let insert = Insert { at: self.steady.steady(now.instant), call: record, request: submission.bytes };
+        let trace = submission.document.trace.as_ref().map(ToString::to_string);
+        let insert = Insert { at: self.steady.steady(now.instant), call: record, request: submission.bytes, trace };
         let key = key.map(|key| {
             let name = (key.scope, key.key);
             self.pending.keys.insert(name.clone(), (id, key.digest));
@@ -124,7 +125,7 @@ impl Run {
         if self.free_bytes.is_none_or(|(_, at)| now.instant.since(at) >= LOOK_EVERY) {
             let free = self.reader.free_bytes().map_err(|_| SubmitError::StoreFailed)?;
             self.free_bytes = Some((free, now.instant));
-            self.space_announcer.note(free, self.config.store.min_free);
+            self.is_unpublished |= self.space_announcer.note(now.instant, free, self.config.store.min_free);
         }
         let min_free = self.config.store.min_free;
         match self.free_bytes {
