@@ -11,6 +11,7 @@ mod body;
 mod connection;
 mod listen;
 mod metrics;
+mod openapi;
 mod panics;
 mod problem;
 mod routes;

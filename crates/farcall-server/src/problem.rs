@@ -48,8 +48,9 @@ pub(crate) struct Problem {
     column: Option<u32>,
 }
 
+/// What went wrong, in calls and policies too.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum What {
+pub(crate) enum What {
     Code(Code),
     Document(RejectionKind),
 }
@@ -126,7 +127,7 @@ impl Code {
 
 impl What {
     /// Status, code and title.
-    fn facts(self) -> (StatusCode, &'static str, &'static str) {
+    pub(crate) fn facts(self) -> (StatusCode, &'static str, &'static str) {
         match self {
             Self::Code(code) => code.facts(),
             Self::Document(kind) => {
@@ -136,7 +137,8 @@ impl What {
         }
     }
 
-    fn header(self) -> Option<(HeaderName, HeaderValue)> {
+    /// What else it tells in a header.
+    pub(crate) fn header(self) -> Option<(HeaderName, HeaderValue)> {
         match self {
             Self::Code(code) => code.header(),
             Self::Document(_) => None,

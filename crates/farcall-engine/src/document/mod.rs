@@ -13,6 +13,7 @@ mod parse;
 pub(crate) mod patch;
 mod request;
 mod retry;
+mod schema;
 
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
@@ -29,6 +30,7 @@ use crate::config::{Config, Upstream};
 
 pub use crate::retry_override::{DelayOverride, RetryOverride};
 pub use parse::{callback_of, parse};
+pub use schema::DocumentSchema;
 
 /// The longest tenant and the longest tag, in bytes.
 pub const LABEL_BYTES_MAX: usize = 128;

@@ -9,6 +9,7 @@ use axum::response::Response;
 use http::StatusCode;
 
 use super::{Face, json};
+use crate::openapi::{Answer, Operation};
 use crate::wire::Health;
 
 pub(super) async fn show(State(face): State<Arc<Face>>) -> Response {
@@ -24,4 +25,20 @@ pub(super) async fn ready(State(face): State<Arc<Face>>) -> Response {
     let health = Health::of(&face.handle.snapshot(), free_bytes.ok(), face.handle.config().store.min_free);
     let status = if health.is_ready() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     json(status, &health)
+}
+
+pub(super) fn operation() -> Operation {
+    Operation::get("getHealth", "Whether farcall does its work, and how much of it there is")
+        .tag("Health")
+        .open()
+        .answer(Answer::json::<Health>(200, "It does, or only settles what it has accepted"))
+        .answer(Answer::json::<Health>(503, "The store has failed"))
+}
+
+pub(super) fn ready_operation() -> Operation {
+    Operation::get("getReadiness", "Whether new calls should come here")
+        .tag("Health")
+        .open()
+        .answer(Answer::json::<Health>(200, "They should"))
+        .answer(Answer::json::<Health>(503, "Not while farcall stops, nor while its store takes none"))
 }
