@@ -1,5 +1,6 @@
 //! The project's own tools: `cargo xtask tidy` checks how the code looks, `cargo xtask test` everything, `cargo xtask
-//! sim` runs the simulator, `cargo xtask faults` cuts the power many times, `cargo xtask bench` measures.
+//! sim` runs the simulator, `cargo xtask faults` cuts the power many times, `cargo xtask bench` measures, `cargo xtask
+//! openapi` writes the description of the API.
 //!
 //! Nothing here is part of the product. One module per command; a command that finds something wrong says so on
 //! stderr and ends with status 1.
@@ -7,6 +8,7 @@
 
 mod bench;
 mod faults;
+mod openapi;
 mod planted;
 mod sim;
 mod test;
@@ -27,6 +29,8 @@ enum Task {
     Test,
     /// Kill, cut the power and break the disk under the real program, more often than the tests have time for.
     Faults(faults::Rounds),
+    /// Write docs/openapi.json, the description of the API, as the server tells it.
+    Openapi,
     /// Run seeds of the simulator, or replay one.
     Sim(sim::Seeds),
     /// Measure farcall beside the floor of its design.
@@ -38,6 +42,7 @@ fn main() -> ExitCode {
         Task::Tidy => tidy::run(&root()),
         Task::Test => test::run(&root()),
         Task::Faults(rounds) => faults::run(&root(), &rounds),
+        Task::Openapi => openapi::run(&root()),
         Task::Sim(seeds) => sim::run(&root(), &seeds),
         Task::Bench(wish) => bench::run(&root(), &wish),
     };

@@ -33,6 +33,7 @@ mod request;
 pub mod result_file;
 mod retry_override;
 mod run;
+pub mod schema;
 pub mod secret;
 pub mod steer;
 pub mod trace;

@@ -5,13 +5,17 @@
 mod call;
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use farcall_core::call::ErrorKind;
 use farcall_core::time::Timestamp;
 use farcall_store::record::{CallRecord, ErrorRecord, ResponseRecord};
 use serde::ser::{Serialize, SerializeMap, Serializer};
 use serde_json::value::RawValue;
+
+use crate::schema::Word;
 
 pub use call::Call;
 
@@ -20,35 +24,50 @@ pub use call::Call;
 /// Header names are lower case and each stands once, repeats joined by `, `, but for `set-cookie`, which is an array.
 /// The body is JSON when the answer says so and it parses, byte for byte as it came; a string when it is UTF-8; else
 /// base64. Content coding and length are left out when the body was decoded.
-#[derive(Debug, serde::Serialize)]
+#[derive(Debug, serde::Serialize, schemars::JsonSchema)]
 pub struct Answer<'a> {
+    /// The headers of the answer, once it has ended with one: names in lower case, repeats joined by `, `; `set-cookie` is an
+    /// array.
+    #[schemars(with = "BTreeMap<String, OneOrMany>")]
     headers: Headers<'a>,
+    /// Its body: JSON when it says so and parses, else a string.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<serde_json::Value>")]
     body: Option<Body<'a>>,
+    /// Its body when it is no UTF-8.
     #[serde(skip_serializing_if = "Option::is_none")]
     body_base64: Option<String>,
 }
 
 /// An error as users read it: `{kind, message}`.
-#[derive(Debug, serde::Serialize)]
+#[derive(Debug, serde::Serialize, schemars::JsonSchema)]
 pub struct Error<'a> {
+    #[schemars(with = "Word<ErrorKind>")]
     kind: &'static str,
+    /// One sentence for people.
     message: &'a str,
 }
 
 /// A problem document (RFC 9457, section 3.1) with our `code`, and where the mistake is when that is known.
-#[derive(Debug, serde::Serialize)]
+#[derive(Debug, serde::Serialize, schemars::JsonSchema)]
 pub struct Problem<'a> {
     /// Where more is said of this kind of problem; `about:blank` where nothing can be looked up, as in a file.
     pub r#type: &'a str,
+    /// What the code means, in words.
     pub title: &'static str,
+    /// The status of the answer.
     pub status: u16,
+    /// What went wrong, for programs.
     pub code: &'static str,
+    /// What went wrong in this very case, for people.
     pub detail: &'a str,
+    /// The key or header at fault.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub key: Option<&'a str>,
+    /// Where the mistake is in what was sent, from 1.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub line: Option<u32>,
+    /// Where in that line, in characters, from 1.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub column: Option<u32>,
     /// When it is worth to try again.
@@ -57,7 +76,8 @@ pub struct Problem<'a> {
 }
 
 /// Fields of a request as users read them: each name once, repeats joined by `, `.
-#[derive(Debug)]
+#[derive(Debug, schemars::JsonSchema)]
+#[schemars(with = "BTreeMap<String, String>")]
 pub struct Fields<'a>(pub &'a [(String, String)]);
 
 impl<'a> Answer<'a> {
@@ -100,6 +120,15 @@ pub fn rfc3339(at: Timestamp) -> String {
 enum Body<'a> {
     Json(&'a RawValue),
     Text(&'a str),
+}
+
+/// A header's value as it is written: `set-cookie` stays apart.
+#[derive(schemars::JsonSchema)]
+#[schemars(untagged, inline)]
+#[expect(dead_code, reason = "only its form is used")]
+enum OneOrMany {
+    One(String),
+    Many(Vec<String>),
 }
 
 #[derive(Debug)]

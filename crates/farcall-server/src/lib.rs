@@ -12,6 +12,7 @@ mod connection;
 mod last_word;
 mod listen;
 mod metrics;
+mod openapi;
 mod panics;
 mod places;
 mod problem;

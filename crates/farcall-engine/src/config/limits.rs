@@ -12,7 +12,7 @@ use super::tree::{Node, Value};
 use crate::quantity::duration::{self, DurationError};
 
 /// The most windows one upstream may have.
-const WINDOWS_MAX: usize = 16;
+pub(super) const WINDOWS_MAX: usize = 16;
 const FORM_HINT: &str = "write a number and a window: \"10/1s\" is at most 10 calls in any second";
 const ZERO_HINT: &str = "leave the key out for no limit";
 

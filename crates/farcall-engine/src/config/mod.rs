@@ -16,6 +16,7 @@ mod live;
 mod load;
 mod model;
 pub(crate) mod patch;
+mod patch_schema;
 mod proxy;
 mod reader;
 mod retry;
@@ -36,6 +37,7 @@ pub use model::{
     StoreSettings, Success, Upstream, Webhook,
 };
 pub use patch::{PatchDocument, Written};
+pub use patch_schema::PatchSchema;
 pub use settings::{Override, SETTINGS};
 
 /// The commented configuration that `farcall init` writes: every key with its unit and default. Valid as it is.

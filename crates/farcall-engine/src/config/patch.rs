@@ -16,12 +16,12 @@ use super::model::{Config, Upstream};
 use super::reader::Reader;
 use super::tree::{self, Entry, Key, Node, Value};
 use super::upstream;
-use crate::document::patch::{Json, JsonMember, JsonValue, members};
+use crate::document::patch::{Json, JsonMember, JsonValue, members, whole};
 use crate::document::{Rejection, RejectionKind};
 use crate::nearest::nearest;
 
 /// The keys that can be patched.
-const PATCHABLE: [&str; 17] = [
+pub(super) const PATCHABLE: [&str; 17] = [
     "limits",
     "rate_second",
     "rate_minute",
@@ -41,7 +41,7 @@ const PATCHABLE: [&str; 17] = [
     "success",
 ];
 /// Those of them that a later version brings.
-const LATER: [&str; 2] = ["hedge", "breaker"];
+pub(super) const LATER: [&str; 2] = ["hedge", "breaker"];
 
 /// What a file says of its upstreams, before anything is patched. Cheap to clone.
 #[derive(Debug, Clone, Default)]
@@ -246,6 +246,14 @@ fn canonical(node: &Node) -> String {
     }
 }
 
+/// As YAML has it, but for `3.0`, which is a whole number in JSON.
+fn plain(text: &str) -> Value {
+    match tree::plain(text) {
+        Value::Float(number) => whole(number).map_or(Value::Float(number), |whole| Value::Integer(whole.into())),
+        value => value,
+    }
+}
+
 /// Names of declared upstreams never look like one.
 fn is_origin(limit_key: &str) -> bool {
     limit_key.contains("://")
@@ -275,7 +283,7 @@ impl Places {
 
     fn node(&self, json: &Json) -> Node {
         let value = match &json.value {
-            JsonValue::Plain(text) => tree::plain(text),
+            JsonValue::Plain(text) => plain(text),
             JsonValue::Text(text) => Value::Text(text.clone()),
             JsonValue::List(items) => Value::List(items.iter().map(|item| self.node(item)).collect()),
             JsonValue::Map(members) => Value::Map(members.iter().map(|member| self.entry(member)).collect()),

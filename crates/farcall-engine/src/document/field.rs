@@ -136,12 +136,9 @@ impl<'a> Field<'a> {
         }
     }
 
-    /// A whole number, written without point or exponent.
+    /// A whole number.
     pub(super) fn whole(&self, allowed: RangeInclusive<u32>) -> Result<u32, Fault> {
-        let number: Option<u32> = match self.value.shape() {
-            Shape::Number => self.value.raw().parse().ok(),
-            Shape::Object | Shape::Array | Shape::String | Shape::Boolean | Shape::Null => None,
-        };
+        let number = self.whole_number().and_then(|number| u32::try_from(number).ok());
         number.filter(|number| allowed.contains(number)).ok_or_else(|| {
             self.wrong(format_args!("must be a whole number from {} to {}", allowed.start(), allowed.end()))
         })
@@ -199,7 +196,7 @@ impl<'a> Field<'a> {
     pub(super) fn size(&self) -> Result<u64, Fault> {
         let bytes = match self.value.string() {
             Some(text) => size::from_text(&text),
-            None => self.value.raw().parse().ok(),
+            None => self.whole_number(),
         };
         match bytes {
             Some(0) => Err(self.wrong("must be more than 0 bytes")),
@@ -244,6 +241,14 @@ impl<'a> Field<'a> {
         Ok(children)
     }
 
+    /// A number without a fraction. JSON has one sort of number (RFC 8259, section 6), so `3.0` is one, as JSON Schema has it.
+    pub(super) fn whole_number(&self) -> Option<u64> {
+        if self.value.shape() != Shape::Number {
+            return None;
+        }
+        self.value.raw().parse().ok().or_else(|| whole(self.number()?))
+    }
+
     fn number(&self) -> Option<f64> {
         (self.value.shape() == Shape::Number).then(|| self.value.raw().parse().ok()).flatten()
     }
@@ -256,6 +261,13 @@ impl<'a> Field<'a> {
 /// At most the first [`KEY_BYTES_SHOWN`] bytes, whole characters only.
 pub(super) fn shortened(key: &str) -> &str {
     &key[..key.floor_char_boundary(KEY_BYTES_SHOWN)]
+}
+
+/// The same number as a whole one, if it is one and exact.
+pub(crate) fn whole(number: f64) -> Option<u64> {
+    const EXACT_MAX: f64 = 9_007_199_254_740_992.0;
+    let is_whole = number.fract() == 0.0 && (0.0..=EXACT_MAX).contains(&number);
+    is_whole.then_some(number as u64)
 }
 
 fn rfc3339(text: &str) -> Option<Timestamp> {

@@ -13,6 +13,7 @@ mod parse;
 pub(crate) mod patch;
 mod request;
 mod retry;
+mod schema;
 
 use std::num::NonZeroU32;
 use std::sync::Arc;
@@ -30,6 +31,7 @@ use crate::trace::TraceContext;
 
 pub use crate::retry_override::{DelayOverride, RetryOverride};
 pub use parse::{callback_of, parse};
+pub use schema::DocumentSchema;
 
 /// The longest tenant and the longest tag, in bytes.
 pub const LABEL_BYTES_MAX: usize = 128;

@@ -5,6 +5,7 @@
 use std::ops::Range;
 
 use super::field::Fault;
+pub(crate) use super::field::whole;
 use super::json::{self, Shape};
 use super::{Rejection, RejectionKind};
 

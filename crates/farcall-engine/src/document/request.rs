@@ -14,7 +14,7 @@ use super::parse::CallKeys;
 use crate::connection_headers;
 
 /// The most headers a call may have.
-const HEADERS_MAX: usize = 100;
+pub(super) const HEADERS_MAX: usize = 100;
 /// The most bytes all of its headers may have together.
 const HEADER_BYTES_MAX: usize = 64 << 10;
 const STANDARD_METHODS: [&str; 9] = ["GET", "HEAD", "PUT", "DELETE", "OPTIONS", "TRACE", "POST", "PATCH", "CONNECT"];

@@ -12,9 +12,9 @@ use crate::quantity::status_range;
 use crate::retry_override::{DelayOverride, RetryOverride};
 
 /// The most retries, rounds, or waits for Retry-After that can be asked for.
-const COUNT_MAX: u32 = 1_000_000;
+pub(super) const COUNT_MAX: u32 = 1_000_000;
 /// The most entries of a list of statuses or methods.
-const LIST_MAX: usize = 100;
+pub(super) const LIST_MAX: usize = 100;
 const ON_UNKNOWN: [(&str, OnUnknown); 2] = [("retry", OnUnknown::Retry), ("stop", OnUnknown::Stop)];
 
 mapping! {
@@ -102,7 +102,10 @@ fn delay(keys: &RetryKeys<'_>) -> Result<Option<DelayOverride>, Fault> {
 
 fn statuses(field: &Field<'_>) -> Result<StatusSet, Fault> {
     let range = |element: &Field<'_>| {
-        let text = element.scalar()?;
+        let text = match element.whole_number() {
+            Some(code) => code.to_string().into(),
+            None => element.scalar()?,
+        };
         status_range::from_text(&text).map_err(|_| {
             element.wrong("must list status codes such as 404 and ranges such as \"500-599\", from 100 to 599")
         })

@@ -36,15 +36,16 @@ pub(crate) struct Problem {
 /// Where a kind of problem is explained, without its code.
 pub(crate) const EXPLAINED_AT: &str = "/docs/problems/";
 
+/// What went wrong, in calls and policies too.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum What {
+pub(crate) enum What {
     Code(Code),
     Document(RejectionKind),
 }
 
 impl What {
     /// Status, code and title.
-    fn facts(self) -> (StatusCode, &'static str, &'static str) {
+    pub(crate) fn facts(self) -> (StatusCode, &'static str, &'static str) {
         match self {
             Self::Code(code) => code.facts(),
             Self::Document(kind) => {
@@ -54,7 +55,8 @@ impl What {
         }
     }
 
-    fn header(self) -> Option<(HeaderName, HeaderValue)> {
+    /// What else it tells in a header.
+    pub(crate) fn header(self) -> Option<(HeaderName, HeaderValue)> {
         match self {
             Self::Code(code) => code.header(),
             Self::Document(_) => None,

@@ -23,12 +23,15 @@ use futures_util::stream::Stream;
 use http::header::CONTENT_TYPE;
 use http::{HeaderValue, StatusCode};
 use http_body_util::BodyExt;
+use schemars::SchemaGenerator;
+use serde_json::{Value, json};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use super::accept::{check_media, invalid_key, trace};
 use super::{Caller, Face};
+use crate::openapi::{Answer, Content, Operation};
 use crate::places::Place;
 use crate::problem::{Code, Problem};
 
@@ -278,4 +281,23 @@ fn written(told: &[Told]) -> Bytes {
         text.push(b'\n');
     }
     text.into()
+}
+
+pub(super) fn operation() -> Operation {
+    let form: fn(&mut SchemaGenerator) -> Value = |_| json!({ "type": "string", "format": "ndjson" });
+    let lines = Content::new("application/x-ndjson", form).example(
+        "two lines",
+        json!("{\"url\":\"https://api.example.com/1\",\"idempotency_key\":\"1\"}\n{\"url\":\"https://api.example.com/2\",\"idempotency_key\":\"2\"}\n"),
+    );
+    let told = Content::new("application/x-ndjson", form)
+        .example("one accepted", json!("{\"id\":\"call_01a1fed7-58bf-7e26-9a92-cc7f2a3b485e\"}\n"));
+    Operation::post("createCalls", "Make many calls")
+        .tag("Many calls")
+        .about(
+            "One `CallDocument` per line. The answer has a line for each, in their order, as soon as it is durable: `{\"id\"}` or a \
+             problem with `line`. A line that is refused touches no other.",
+        )
+        .json_body(lines, &[])
+        .answer(Answer::new(200, "What each line came to", told))
+        .fails(&[Code::InvalidIdempotencyKey])
 }

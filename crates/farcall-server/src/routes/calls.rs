@@ -10,11 +10,14 @@ use axum::response::Response;
 use axum::routing::{MethodRouter, get};
 use farcall_core::call::Source;
 use farcall_engine::Submission;
+use farcall_engine::document::{DocumentSchema, RejectionKind};
 use http::{StatusCode, Uri};
+use serde_json::json;
 
 use super::accept::{answer, check_media, is_json, key_in_header, understand, wait_preferred};
-use super::{Caller, Face, filter, json};
-use crate::problem::Problem;
+use super::{Caller, Face, filter, json as answered};
+use crate::openapi::{Answer, Content, Operation, Parameter};
+use crate::problem::{Code, Problem};
 use crate::wire::Calls;
 
 pub(super) fn methods() -> MethodRouter<Arc<Face>> {
@@ -47,9 +50,33 @@ async fn accept(State(face): State<Arc<Face>>, request: Request<Body>) -> Result
 async fn list(State(face): State<Arc<Face>>, uri: Uri) -> Result<Response, Problem> {
     let asked = filter::of_query(uri.query().unwrap_or_default())?;
     if asked.matches_none {
-        return Ok(json(StatusCode::OK, &Calls::none()));
+        return Ok(answered(StatusCode::OK, &Calls::none()));
     }
     let page = face.handle.list(&asked.filter, asked.cursor, asked.limit).await;
     let page = page.map_err(|error| Problem::unreadable(&error))?;
-    Ok(json(StatusCode::OK, &Calls::of(&page)))
+    Ok(answered(StatusCode::OK, &Calls::of(&page)))
+}
+
+pub(super) fn accept_operation() -> Operation {
+    let example = json!({
+        "url": "https://api.example.com/v1/orders", "body": { "order_id": 123 }, "idempotency_key": "order-123", "retry": 3,
+    });
+    let document = Content::json::<DocumentSchema>().example("order", example);
+    Operation::post("createCall", "Make a call")
+        .tag("Calls")
+        .about(
+            "202 says that the call is durable: it will be made, and ends once, whatever happens to farcall. Without an answer \
+             send it again under the same `Idempotency-Key`.",
+        )
+        .json_body(document, &[RejectionKind::Syntax, RejectionKind::Invalid, RejectionKind::NotAvailableYet])
+        .accepts_a_call()
+}
+
+pub(super) fn list_operation() -> Operation {
+    Operation::get("listCalls", "List calls, newest first")
+        .tag("Calls")
+        .about("A page may be short, even empty, and still have another after it: follow `next_cursor` while `has_more` is true.")
+        .parameters(Parameter::of_lists())
+        .answer(Answer::json::<Calls<'_>>(200, "A page of calls"))
+        .fails(&[Code::InvalidFilter, Code::StoreFailed])
 }

@@ -10,7 +10,8 @@ use farcall_engine::steer::Cancelled;
 use http::StatusCode;
 
 use super::{CALL_ID, CallInPath, Face, call_id_value, json};
-use crate::problem::Problem;
+use crate::openapi::{Answer, Operation, Parameter};
+use crate::problem::{Code, Problem};
 use crate::wire::Call;
 
 pub(super) async fn cancel(State(face): State<Arc<Face>>, CallInPath(id): CallInPath) -> Result<Response, Problem> {
@@ -19,4 +20,13 @@ pub(super) async fn cancel(State(face): State<Arc<Face>>, CallInPath(id): CallIn
         Cancelled::Requested(view) => (StatusCode::ACCEPTED, view),
     };
     Ok(([(CALL_ID, call_id_value(id))], json(status, &Call::of(&view))).into_response())
+}
+
+pub(super) fn operation() -> Operation {
+    Operation::post("cancelCall", "Cancel a call")
+        .tag("Calls")
+        .parameters([Parameter::call_id()])
+        .answer(Answer::of_call::<Call<'_>>(200, "It has ended `cancelled`: no byte of it will be sent any more"))
+        .answer(Answer::of_call::<Call<'_>>(202, "Bytes may be out: it ends as its last attempt does"))
+        .fails(&[Code::NotFound, Code::AlreadyEnded, Code::Busy, Code::Draining, Code::StoreFailed])
 }

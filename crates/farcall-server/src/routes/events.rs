@@ -14,11 +14,15 @@ use farcall_core::id::CallId;
 use farcall_engine::CallView;
 use farcall_engine::watch::{Events, Next};
 use futures_util::stream::{Stream, unfold};
+use schemars::SchemaGenerator;
+use serde_json::{Value, json};
 
 use super::{CallInPath, Face, unknown_call};
-use crate::problem::Problem;
+use crate::openapi::{Answer, Content, Operation, Parameter};
+use crate::problem::{Code, Problem};
 use crate::wire::{Call, CallEvent};
 
+const EVENT_STREAM: &str = "text/event-stream";
 /// A comment is sent this often while nothing happens, so that a broken connection is noticed.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
@@ -27,7 +31,7 @@ pub(super) async fn of_all(State(face): State<Arc<Face>>) -> Response {
     let stream = unfold((face, events), |(face, mut events)| async move {
         let event = match next(&face, &mut events).await? {
             Next::Event(event) => sse(event.what.as_str(), &CallEvent::of(&event)),
-            Next::Missed(missed) => sse("missed", &serde_json::json!({ "missed": missed })),
+            Next::Missed(missed) => sse("missed", &json!({ "missed": missed })),
         };
         Some((Ok::<_, Infallible>(event), (face, events)))
     });
@@ -87,4 +91,38 @@ fn sse(name: &str, data: &impl serde::Serialize) -> Event {
 
 fn streamed(stream: impl Stream<Item = Result<Event, Infallible>> + Send + 'static) -> Response {
     Sse::new(stream).keep_alive(KeepAlive::new().interval(KEEP_ALIVE)).into_response()
+}
+
+pub(super) fn operation() -> Operation {
+    let events: fn(&mut SchemaGenerator) -> Value = |generator| {
+        let missed =
+            json!({ "type": "object", "properties": { "missed": { "type": "integer" } }, "required": ["missed"] });
+        let data = json!({ "anyOf": [generator.subschema_for::<CallEvent<'_>>(), missed] });
+        one_event(&["accepted", "started", "waiting", "ended", "missed"], &data)
+    };
+    Operation::get("followAll", "Everything that happens to any call")
+        .tag("Events")
+        .about(
+            "Server-sent events, each with a `CallEvent`, once it is durable. A client that is too slow gets `missed` with how many \
+             it missed. The schema is that of one event.",
+        )
+        .answer(Answer::new(200, "A stream that ends when farcall stops", Content::new(EVENT_STREAM, events)))
+}
+
+pub(super) fn call_operation() -> Operation {
+    let events: fn(&mut SchemaGenerator) -> Value =
+        |generator| one_event(&["call"], &generator.subschema_for::<Call<'_>>().into());
+    Operation::get("followCall", "One call as it is, and again after each change")
+        .tag("Events")
+        .about("Server-sent events, each with the `Call`, until it has ended. The schema is that of one event.")
+        .parameters([Parameter::call_id()])
+        .answer(Answer::new(200, "A stream that ends with the call", Content::new(EVENT_STREAM, events)))
+        .fails(&[Code::NotFound, Code::StoreFailed])
+}
+
+/// An event of a stream: its name, and what is in its JSON.
+fn one_event(names: &[&str], data: &Value) -> Value {
+    let data = json!({ "type": "string", "contentMediaType": "application/json", "contentSchema": data });
+    let event = json!({ "type": "string", "enum": names });
+    json!({ "type": "object", "properties": { "event": event, "data": data }, "required": ["event", "data"] })
 }

@@ -10,6 +10,7 @@ use farcall_engine::clock;
 use http::StatusCode;
 
 use super::{Face, json};
+use crate::openapi::{Answer, Operation};
 use crate::problem;
 use crate::wire::Health;
 
@@ -33,4 +34,20 @@ fn answer(face: &Face, is_refused: bool, health: &Health) -> Response {
     let mut response = json(StatusCode::SERVICE_UNAVAILABLE, health);
     response.headers_mut().extend([problem::health(&face.handle.snapshot(), clock::instant())]);
     response
+}
+
+pub(super) fn operation() -> Operation {
+    Operation::get("getHealth", "Whether farcall does its work, and how much of it there is")
+        .tag("Health")
+        .open()
+        .answer(Answer::json::<Health>(200, "It does, or only settles what it has accepted"))
+        .answer(Answer::json::<Health>(503, "The store has failed"))
+}
+
+pub(super) fn ready_operation() -> Operation {
+    Operation::get("getReadiness", "Whether new calls should come here")
+        .tag("Health")
+        .open()
+        .answer(Answer::json::<Health>(200, "They should"))
+        .answer(Answer::json::<Health>(503, "Not while farcall stops, nor while its store takes none"))
 }

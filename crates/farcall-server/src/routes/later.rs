@@ -14,13 +14,9 @@ use crate::problem::{Code, Problem};
 const GET: MethodFilter = MethodFilter::GET;
 const POST: MethodFilter = MethodFilter::POST;
 
-const PATHS: [(&str, MethodFilter); 19] = [
+const PATHS: [(&str, MethodFilter); 15] = [
     ("/v1/calls/{id}/log", GET),
     ("/v1/upstreams/{name}/permits", POST),
-    ("/schema", GET),
-    ("/openapi.json", GET),
-    ("/docs", GET),
-    ("/docs/{*page}", GET),
     ("/ui", GET),
     ("/ui/", GET),
     ("/ui/{*page}", GET),

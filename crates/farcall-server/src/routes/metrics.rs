@@ -11,8 +11,17 @@ use http::HeaderValue;
 use http::header;
 
 use super::Face;
+use crate::openapi::{Answer, Content, Operation};
 
 pub(super) async fn show(State(face): State<Arc<Face>>) -> Response {
     let text = face.handle.metrics().await + &face.metrics.text();
     ([(header::CONTENT_TYPE, HeaderValue::from_static(CONTENT_TYPE))], text).into_response()
+}
+
+pub(super) fn operation() -> Operation {
+    Operation::get("getMetrics", "Everything that is counted, for Prometheus").tag("Health").answer(Answer::new(
+        200,
+        "Prometheus's text format",
+        Content::text(CONTENT_TYPE),
+    ))
 }

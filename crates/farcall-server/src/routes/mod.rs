@@ -8,6 +8,8 @@ pub(crate) mod bulk;
 mod call;
 mod calls;
 mod cancel;
+mod description;
+mod docs;
 mod events;
 mod explain;
 mod filter;
@@ -27,7 +29,7 @@ use axum::Router;
 use axum::extract::{FromRequestParts, Path};
 use axum::middleware::from_fn;
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
+use axum::routing::{MethodRouter, get, post};
 use farcall_core::call::Via;
 use farcall_core::id::CallId;
 use farcall_engine::{Handle, clock};
@@ -39,6 +41,7 @@ use serde::Serialize;
 use crate::access::Scope;
 use crate::body::Bodies;
 use crate::metrics::{Metrics, name_route};
+use crate::openapi::{self, Operation};
 use crate::places::Places;
 use crate::problem::{Code, Problem};
 
@@ -82,28 +85,62 @@ impl Caller {
     }
 }
 
+/// Paths with what answers them, and what the API's description says of it.
+struct Routes {
+    router: Router<Arc<Face>>,
+    operations: Vec<(String, Operation)>,
+}
+
+impl Routes {
+    /// Each of the path's methods has its operation; a test asks the server.
+    fn on<const N: usize>(
+        mut self,
+        path: &str,
+        methods: MethodRouter<Arc<Face>>,
+        operations: [fn() -> Operation; N],
+    ) -> Self {
+        self.operations.extend(operations.map(|operation| (path.to_owned(), operation())));
+        Self { router: self.router.route(path, methods), ..self }
+    }
+}
+
+fn routes() -> Routes {
+    Routes { router: Router::new(), operations: Vec::new() }
+        .on("/healthz", get(health::show), [health::operation])
+        .on("/readyz", get(health::ready), [health::ready_operation])
+        .on("/metrics", get(metrics::show), [metrics::operation])
+        .on("/v1/calls", calls::methods(), [calls::list_operation, calls::accept_operation])
+        .on("/v1/calls/bulk", post(bulk::accept), [bulk::operation])
+        .on("/v1/calls/{id}", get(call::show), [call::operation])
+        .on("/v1/calls/{id}/attempts", get(attempts::list), [attempts::operation])
+        .on("/v1/calls/{id}/response", get(response::show), [response::operation])
+        .on("/v1/calls/{id}/explain", get(explain::show), [explain::operation])
+        .on("/v1/calls/{id}/events", get(events::of_call), [events::call_operation])
+        .on("/v1/calls/{id}/cancel", post(cancel::cancel), [cancel::operation])
+        .on("/v1/calls/{id}/retry", post(retry::retry), [retry::operation])
+        .on("/v1/operations", post(operations::begin), [operations::begin_operation])
+        .on("/v1/operations/{id}", get(operations::show), [operations::show_operation])
+        .on("/v1/events", get(events::of_all), [events::operation])
+        .on("/v1/upstreams", get(upstreams::list), [upstreams::operation])
+        .on("/v1/upstreams/{name}", upstream::methods(), [upstream::show_operation, upstream::patch_operation])
+        .on("/v1/upstreams/{name}/pause", post(upstream::pause), [upstream::pause_operation])
+        .on("/v1/upstreams/{name}/resume", post(upstream::resume), [upstream::resume_operation])
+        .on(openapi::PATH, get(description::show), [description::operation])
+        .on("/schema", get(description::show), [description::schema_operation])
+        .on("/docs", get(docs::page), [docs::operation])
+}
+
+/// What the API's description says of each path.
+pub(crate) fn operations() -> Vec<(String, Operation)> {
+    routes().operations
+}
+
 /// All paths of the API; those of later versions are refused as such.
 pub(crate) fn router(face: Arc<Face>) -> Router {
-    Router::new()
-        .route("/healthz", get(health::show))
-        .route("/v1/calls", calls::methods())
-        .route("/v1/calls/bulk", post(bulk::accept))
-        .route("/v1/calls/{id}", get(call::show))
-        .route("/v1/calls/{id}/attempts", get(attempts::list))
-        .route("/v1/calls/{id}/response", get(response::show))
-        .route("/v1/calls/{id}/events", get(events::of_call))
-        .route("/v1/calls/{id}/cancel", post(cancel::cancel))
-        .route("/v1/calls/{id}/retry", post(retry::retry))
-        .route("/v1/operations", post(operations::begin))
-        .route("/v1/operations/{id}", get(operations::show))
-        .route("/v1/events", get(events::of_all))
-        .route("/readyz", get(health::ready))
-        .route("/metrics", get(metrics::show))
-        .route("/v1/calls/{id}/explain", get(explain::show))
-        .route("/v1/upstreams", get(upstreams::list))
-        .route("/v1/upstreams/{name}", upstream::methods())
-        .route("/v1/upstreams/{name}/pause", post(upstream::pause))
-        .route("/v1/upstreams/{name}/resume", post(upstream::resume))
+    routes()
+        .router
+        // Parts of the page: no operations of the API.
+        .route("/docs/{file}", get(docs::file))
         .route("/docs/problems", get(problems::all))
         .route("/docs/problems/{code}", get(problems::one))
         .merge(later::router())

@@ -17,6 +17,7 @@ use serde_json::{Map, Value};
 
 use super::accept::{check_media, is_json};
 use super::{Caller, Face, filter, json};
+use crate::openapi::{Answer, Content, Operation as Described, OperationOrder, Parameter};
 use crate::problem::{Code, Problem, Quota, Unit};
 use crate::wire::Operation;
 
@@ -100,4 +101,31 @@ fn of_object(object: &Map<String, Value>) -> Result<CallFilter, Problem> {
 
 fn wrong(key: &str, what: &str) -> Problem {
     Problem::new(Code::InvalidOperation, format!("`{key}` {what}")).at_key(key)
+}
+
+pub(super) fn begin_operation() -> Described {
+    let example =
+        serde_json::json!({ "action": "retry", "where": { "upstream": "shop", "state": ["failed"] }, "dry_run": true });
+    Described::post("beginOperation", "Cancel or retry all calls that a filter names")
+        .tag("Many calls")
+        .about(
+            "Without `state`, `cancel` means calls that have not ended, and `retry` those that ended `failed`, `expired`, `unknown` \
+             or `poisoned`. An operation ends with farcall: what it did is durable, and the same one again finds what is left.",
+        )
+        .json_body(Content::json::<OperationOrder>().example("retry", example), &[RejectionKind::Syntax])
+        .answer(
+            Answer::json::<Operation<'_>>(202, "It has begun")
+                .header("Location", "Where it is", true)
+                .link("getOperation", "id", "$response.body#/id"),
+        )
+        .fails(&[Code::InvalidFilter, Code::InvalidOperation, Code::NotAvailableYet])
+}
+
+pub(super) fn show_operation() -> Described {
+    let id = serde_json::json!({ "type": "string", "pattern": "^op_[0-9a-f-]{36}$" });
+    Described::get("getOperation", "How far an operation is")
+        .tag("Many calls")
+        .parameters([Parameter::new("path", "id", "The id of an operation", id)])
+        .answer(Answer::json::<Operation<'_>>(200, "The operation"))
+        .fails(&[Code::NotFound])
 }

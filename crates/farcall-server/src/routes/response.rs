@@ -10,6 +10,7 @@ use http::header::{CONTENT_SECURITY_POLICY, CONTENT_TYPE};
 use http::{HeaderValue, StatusCode};
 
 use super::{CALL_ID, CallInPath, Face, call_id_value, unknown_call};
+use crate::openapi::{Answer, Content, Operation, Parameter};
 use crate::problem::{Code, Problem};
 
 pub(super) async fn show(State(face): State<Arc<Face>>, CallInPath(id): CallInPath) -> Result<Response, Problem> {
@@ -29,4 +30,14 @@ pub(super) async fn show(State(face): State<Arc<Face>>, CallInPath(id): CallInPa
     let policy = HeaderValue::from_static("default-src 'none'; sandbox");
     let headers = [(CONTENT_TYPE, content_type), (CONTENT_SECURITY_POLICY, policy), (CALL_ID, call_id_value(id))];
     Ok((StatusCode::OK, headers, answer.body).into_response())
+}
+
+pub(super) fn operation() -> Operation {
+    let bytes = Content::new("*/*", |_| serde_json::json!({}));
+    Operation::get("getResponse", "The bytes of a call's answer")
+        .tag("Calls")
+        .about("Decoded, under the content type that the other side gave them.")
+        .parameters([Parameter::call_id()])
+        .answer(Answer::new(200, "The answer", bytes).header("farcall-call-id", "The id of the call", true))
+        .fails(&[Code::NotFound, Code::NotEnded, Code::StoreFailed])
 }

@@ -9,12 +9,14 @@ use axum::extract::{FromRequestParts, Path, Request, State};
 use axum::response::Response;
 use axum::routing::{MethodRouter, get};
 use farcall_engine::Setting;
-use farcall_engine::config::PatchDocument;
+use farcall_engine::config::{PatchDocument, PatchSchema};
+use farcall_engine::document::RejectionKind;
 use http::StatusCode;
 use http::request::Parts;
 
 use super::accept::{check_media, is_json};
 use super::{Face, json};
+use crate::openapi::{Answer, Content, Operation, Parameter};
 use crate::problem::{Code, Problem};
 use crate::wire::Upstream;
 
@@ -72,4 +74,48 @@ impl<S: Send + Sync> FromRequestParts<S> for UpstreamInPath {
         let name = Path::<String>::from_request_parts(parts, state).await;
         name.map(|Path(name)| Self(name)).map_err(|_| unknown_upstream())
     }
+}
+
+pub(super) fn show_operation() -> Operation {
+    Operation::get("getUpstream", "One upstream")
+        .tag("Upstreams")
+        .about("Its policy, and the live use of its limits.")
+        .parameters([Parameter::upstream()])
+        .answer(steered(Answer::json::<Upstream<'_>>(200, "The upstream")))
+        .fails(&[Code::NotFound])
+}
+
+pub(super) fn patch_operation() -> Operation {
+    let patch = Content::json::<PatchSchema>()
+        .example("slower", serde_json::json!({ "rate_second": 5, "retry": { "max": 2 } }));
+    changed(Operation::patch("patchUpstream", "Set keys of its policy"))
+        .about(
+            "It holds from the answer on, what was sent before counted; the answer waits until what is leaving has arrived. A \
+             patched key holds until the configuration file says something else of it.",
+        )
+        .json_body(patch, &[RejectionKind::Syntax, RejectionKind::InvalidPolicy, RejectionKind::NotAvailableYet])
+}
+
+pub(super) fn pause_operation() -> Operation {
+    changed(Operation::post("pauseUpstream", "Send nothing there any more"))
+        .about("Also after a restart; what is out goes on.")
+}
+
+pub(super) fn resume_operation() -> Operation {
+    changed(Operation::post("resumeUpstream", "Go on sending there"))
+        .about("Also opens one that asked everybody to wait (Retry-After).")
+}
+
+fn changed(operation: Operation) -> Operation {
+    operation
+        .tag("Upstreams")
+        .parameters([Parameter::upstream()])
+        .answer(steered(Answer::json::<Upstream<'_>>(200, "The upstream as it is then")))
+        .fails(&[Code::NotFound, Code::StoreFailed, Code::Draining])
+}
+
+/// What can be done with the upstream of an answer.
+fn steered(answer: Answer) -> Answer {
+    let operations = ["getUpstream", "patchUpstream", "pauseUpstream", "resumeUpstream"];
+    operations.iter().fold(answer, |answer, operation| answer.link(operation, "name", "$response.body#/name"))
 }

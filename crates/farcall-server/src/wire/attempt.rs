@@ -2,21 +2,29 @@
 //!
 //! Every key is always there; what is not known yet is null.
 
+use farcall_core::attempt::{AttemptKind, AttemptOutcome};
 use farcall_engine::AttemptRecord;
 use farcall_engine::outcome::{Error, rfc3339};
+use farcall_engine::schema::{Time, Word};
 
-#[derive(Debug, serde::Serialize)]
+#[derive(Debug, serde::Serialize, schemars::JsonSchema)]
 pub(crate) struct Attempts<'a> {
     data: Vec<Attempt<'a>>,
 }
 
-#[derive(Debug, serde::Serialize)]
+#[derive(Debug, serde::Serialize, schemars::JsonSchema)]
 struct Attempt<'a> {
+    /// From 1.
     number: u32,
+    #[schemars(with = "Word<AttemptKind>")]
     kind: &'static str,
+    #[schemars(with = "Word<AttemptOutcome>")]
     outcome: &'static str,
+    /// The status of its answer.
     status: Option<u16>,
+    #[schemars(with = "Time")]
     started_at: String,
+    #[schemars(with = "Option<Time>")]
     ended_at: Option<String>,
     error: Option<Error<'a>>,
 }

@@ -5,8 +5,9 @@
 use farcall_core::id::CallId;
 
 /// What is certain of a call that could not be read back.
-#[derive(Debug, serde::Serialize)]
+#[derive(Debug, serde::Serialize, schemars::JsonSchema)]
 pub(crate) struct AcceptedId {
+    #[schemars(with = "farcall_engine::schema::CallIdText")]
     id: String,
 }
 

@@ -5,9 +5,11 @@
 use farcall_engine::listing::{Cursor, Page};
 use farcall_engine::outcome::Call;
 
-#[derive(Debug, serde::Serialize)]
+#[derive(Debug, serde::Serialize, schemars::JsonSchema)]
 pub(crate) struct Calls<'a> {
+    /// Newest first.
     data: Vec<Call<'a>>,
+    /// The `cursor` of the next page; null on the last.
     next_cursor: Option<String>,
     has_more: bool,
 }

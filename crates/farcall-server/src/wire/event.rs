@@ -4,22 +4,28 @@
 
 use farcall_core::call::{ErrorKind, State};
 use farcall_engine::outcome::rfc3339;
+use farcall_engine::schema::{CallIdText, Time, Word};
 use farcall_engine::watch::{self, Happened};
 
-#[derive(Debug, serde::Serialize)]
+#[derive(Debug, serde::Serialize, schemars::JsonSchema)]
 pub(crate) struct CallEvent<'a> {
+    #[schemars(with = "CallIdText")]
     id: String,
     upstream: Option<&'a str>,
+    #[schemars(with = "Time")]
     at: String,
     /// From then on.
+    #[schemars(with = "Word<State>")]
     state: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     attempt: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     status: Option<u16>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<Word<ErrorKind>>")]
     error_kind: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<Time>")]
     next_at: Option<String>,
 }
 

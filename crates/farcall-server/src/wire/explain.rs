@@ -4,37 +4,68 @@
 use farcall_core::call::{State, WaitReason};
 use farcall_core::dispatcher::Held;
 use farcall_engine::outcome::rfc3339;
+use farcall_engine::schema::{CallIdText, Time, Word};
 use farcall_engine::{CallView, Explained, UpstreamView};
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::upstream::{Concurrency, Limit, Spacing};
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct Explanation {
+    #[schemars(with = "CallIdText")]
     id: String,
+    #[schemars(with = "Word<State>")]
     state: &'static str,
     upstream: Option<String>,
+    #[schemars(with = "Option<Word<WaitReason>>")]
     wait_reason: Option<&'static str>,
+    #[schemars(with = "Option<Time>")]
     next_at: Option<String>,
+    /// The same in one or two sentences.
     explanation: String,
     gate: Option<Gate>,
+    /// 1 goes next.
     position: Option<usize>,
+    /// Without it the position is that or further back.
     position_is_exact: Option<bool>,
+    #[schemars(with = "Option<Time>")]
     estimated_start_at: Option<String>,
+    /// `store` while nothing can be stored, `draining` while farcall stops.
     held_by: Option<&'static str>,
 }
 
 /// What holds a call, by its `reason`.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 #[serde(tag = "reason", rename_all = "snake_case")]
 enum Gate {
-    NotBefore { not_before: Option<String> },
-    Backoff { until: Option<String>, next_attempt: u32, retries: u32, error: Option<String> },
-    RateLimit { limits: Vec<Limit>, spacing: Option<Spacing> },
-    Concurrency { concurrency: Concurrency, overall: bool },
-    Cooldown { closed_until: Option<String> },
+    NotBefore {
+        #[schemars(with = "Option<Time>")]
+        not_before: Option<String>,
+    },
+    Backoff {
+        #[schemars(with = "Option<Time>")]
+        until: Option<String>,
+        next_attempt: u32,
+        retries: u32,
+        error: Option<String>,
+    },
+    RateLimit {
+        limits: Vec<Limit>,
+        spacing: Option<Spacing>,
+    },
+    Concurrency {
+        concurrency: Concurrency,
+        overall: bool,
+    },
+    Cooldown {
+        #[schemars(with = "Option<Time>")]
+        closed_until: Option<String>,
+    },
     BreakerOpen {},
-    Paused { missing: bool },
+    Paused {
+        missing: bool,
+    },
     Fairness {},
 }
 

@@ -2,23 +2,27 @@
 //!
 //! Counts are of one commit, so `accepted = pruned + sum of calls` in every answer.
 
+use std::borrow::Cow;
+
 use farcall_core::call::State;
 use farcall_core::dispatcher::Census;
 use farcall_engine::{Snapshot, StoreHealth};
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::ser::{Serialize, SerializeMap, Serializer};
 
-#[derive(Debug, serde::Serialize)]
+#[derive(Debug, serde::Serialize, schemars::JsonSchema)]
 pub(crate) struct Health {
     status: Status,
     version: &'static str,
     draining: bool,
     store: Store,
+    /// Durable calls ever accepted: those pruned and those in each state together.
     accepted: u64,
     pruned: u64,
     calls: Calls,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case")]
 enum Status {
     Ok,
@@ -27,7 +31,7 @@ enum Status {
     Failing,
 }
 
-#[derive(Debug, serde::Serialize)]
+#[derive(Debug, serde::Serialize, schemars::JsonSchema)]
 struct Store {
     state: StoreState,
     free_bytes: Option<u64>,
@@ -36,7 +40,7 @@ struct Store {
     reason: Option<String>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case")]
 enum StoreState {
     Ok,
@@ -47,6 +51,7 @@ enum StoreState {
     Failed,
 }
 
+/// How many there are in each state.
 #[derive(Debug)]
 struct Calls(Census);
 
@@ -82,6 +87,24 @@ impl Health {
 
     pub(crate) fn is_failing(&self) -> bool {
         self.status == Status::Failing
+    }
+}
+
+impl JsonSchema for Calls {
+    fn schema_name() -> Cow<'static, str> {
+        "Census".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        let states: Vec<&str> = State::ALL.iter().map(|state| state.as_str()).collect();
+        let count = |state: &&str| ((*state).to_owned(), serde_json::json!({ "type": "integer", "minimum": 0 }));
+        let counts: serde_json::Map<String, serde_json::Value> = states.iter().map(count).collect();
+        json_schema!({
+            "description": "How many calls there are in each state.",
+            "type": "object",
+            "properties": counts,
+            "required": states,
+        })
     }
 }
 

@@ -4,19 +4,28 @@
 
 use farcall_engine::operations;
 use farcall_engine::outcome::rfc3339;
+use farcall_engine::schema::Time;
 
-#[derive(Debug, serde::Serialize)]
+#[derive(Debug, serde::Serialize, schemars::JsonSchema)]
 pub(crate) struct Operation<'a> {
+    #[schemars(regex(pattern = "^op_[0-9a-f-]{36}$"))]
     id: String,
+    /// `cancel` or `retry`.
     action: &'static str,
+    /// Nothing is done, only counted.
     dry_run: bool,
+    /// `running`, `done` or `failed`.
     state: &'static str,
+    /// Calls that the filter named, once that is known.
     total: Option<u64>,
     done: u64,
+    /// Calls about which there was nothing to be done any more.
     skipped: u64,
     errors: u64,
     error: Option<&'a str>,
+    #[schemars(with = "Time")]
     started_at: String,
+    #[schemars(with = "Option<Time>")]
     finished_at: Option<String>,
 }
 

@@ -9,59 +9,75 @@ use std::time::Duration;
 use farcall_core::retry::{Backoff, Jitter, MethodSet, OnUnknown, RetryPolicy, StatusSet};
 use farcall_engine::config::{Addresses, CallbackAction, Upstream as Settings};
 use farcall_engine::outcome::rfc3339;
+use farcall_engine::schema::{Time, Word};
 use farcall_engine::secret::Template;
 use farcall_engine::{LimitView, UpstreamView};
+use schemars::JsonSchema;
 use serde::Serialize;
 
 /// What stands for a value that may be a secret.
 const MASKED: &str = "***";
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct Upstreams<'a> {
     data: Vec<Upstream<'a>>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct Upstream<'a> {
+    /// As the configuration has it, or its origin.
     name: &'a str,
     declared: bool,
     base_url: Option<&'a str>,
+    /// `missing`, `paused`, `closed` (it asked everybody to keep away) or `open`.
     state: &'static str,
     paused: bool,
+    #[schemars(with = "Option<Time>")]
     closed_until: Option<String>,
+    /// Calls that wait for it.
     waiting: u64,
+    /// Attempts of its calls that are out.
     in_flight: u32,
+    /// What holds the first of them.
+    #[schemars(with = "Option<Word<farcall_core::call::WaitReason>>")]
     wait_reason: Option<&'static str>,
+    #[schemars(with = "Option<Time>")]
     next_at: Option<String>,
     concurrency: Concurrency,
     limits: Vec<Limit>,
+    /// The interval and the next time of `smooth`.
     spacing: Option<Spacing>,
+    /// Keys that were patched.
     patched: &'a [String],
     policy: Policy<'a>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct Concurrency {
     capacity: u32,
     used: u32,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct Limit {
+    /// As the configuration writes it.
     pub(crate) limit: String,
     window_ms: u64,
     capacity: u32,
+    /// Slots in use; after a limit was lowered that may be more than there are.
     used: u32,
+    #[schemars(with = "Option<Time>")]
     next_free_at: Option<String>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct Spacing {
     interval_ms: u64,
+    #[schemars(with = "Time")]
     next_at: String,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 struct Policy<'a> {
     limits: Vec<String>,
     concurrency: Option<u32>,
@@ -87,7 +103,7 @@ struct Policy<'a> {
     callback_fail: Option<Callback<'a>>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 struct Retry<'a> {
     max: u32,
     #[serde(flatten)]
@@ -102,7 +118,7 @@ struct Retry<'a> {
 }
 
 /// One of the three forms.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 #[serde(untagged)]
 enum Delay {
     Constant { wait_ms: u64 },
@@ -110,25 +126,25 @@ enum Delay {
     Factor { backoff_factor: f64 },
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 struct Success<'a> {
     statuses: Vec<String>,
     content_type: Option<&'a str>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 struct Tls {
     ca: Option<String>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 struct MaxHeaders {
     bytes: u32,
     fields: u16,
 }
 
 /// Whom a callback goes to, but for what may be secret of that.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 #[serde(untagged)]
 enum Callback<'a> {
     Command {

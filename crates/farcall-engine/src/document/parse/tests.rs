@@ -94,6 +94,15 @@ fn what_is_left_out_has_its_default() {
 }
 
 #[test]
+fn a_whole_number_is_one_however_it_is_written() {
+    let call =
+        accept(&with(r#""priority":1.0,"cost":1e1,"max_response":1024.0,"retry":2.0,"success":{"statuses":[2e2]}"#));
+    assert_eq!((call.priority.level(), call.cost.get(), call.max_response), (1, 10, Some(1_024)));
+    assert_eq!(call.overrides.retry.map(|retry| retry.max), Some(2));
+    assert_eq!(call.success.statuses.expect("they are given").ranges(), [(200, 200)]);
+}
+
+#[test]
 fn times_are_rfc_3339() {
     let call = accept(&with(r#""not_before":"2026-11-20T10:00:00+01:00","deadline":"2026-11-20T09:00:01.5Z""#));
     let nine = 1_795_165_200_000_000;
@@ -119,7 +128,7 @@ fn mistakes_name_their_key_and_place() {
     check(r#""body":{"x":[{"a":1,"a":2}]}"#, "a", "duplicate key `a`");
     check(r#""priority":6"#, "priority", "whole number from 1 to 5");
     check(r#""priority":"1""#, "priority", "whole number");
-    check(r#""priority":1.0"#, "priority", "whole number");
+    check(r#""priority":1.5"#, "priority", "whole number");
     check(r#""cost":0"#, "cost", "from 1 to 10000");
     check(r#""cost":10001"#, "cost", "from 1 to 10000");
     check(r#""tenant":"""#, "tenant", "1 to 128 bytes");
