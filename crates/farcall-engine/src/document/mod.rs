@@ -28,7 +28,7 @@ use crate::callback::SigningKey;
 use crate::config::{Config, Upstream};
 
 pub use crate::retry_override::{DelayOverride, RetryOverride};
-pub use parse::{callback_of, parse};
+pub use parse::{callback_of, parse, with_idempotency_key};
 
 /// The longest tenant and the longest tag, in bytes.
 pub const LABEL_BYTES_MAX: usize = 128;
