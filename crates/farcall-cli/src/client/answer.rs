@@ -70,8 +70,18 @@ impl Answer {
     }
 
     /// The answer, if it is one of success.
-    pub(super) fn success(self, request: &Request, target: &Target) -> Result<Self, Failure> {
+    pub(crate) fn success(self, request: &Request, target: &Target) -> Result<Self, Failure> {
         if self.status.is_success() { Ok(self) } else { Err(self.refusal(request, target)) }
+    }
+
+    /// The server says that there is nothing of this id.
+    pub(crate) fn is_unknown(&self) -> bool {
+        self.status == StatusCode::NOT_FOUND && self.problem().is_some()
+    }
+
+    /// The server says what is wrong with a line of what it was sent.
+    pub(crate) fn is_about_a_line(&self) -> bool {
+        self.status.is_client_error() && self.problem().is_some_and(|problem| problem.line.is_some())
     }
 
     /// Its JSON document.
@@ -85,7 +95,7 @@ impl Answer {
         })
     }
 
-    fn refusal(&self, request: &Request, target: &Target) -> Failure {
+    pub(super) fn refusal(&self, request: &Request, target: &Target) -> Failure {
         let refused = format!("{} {}", request.method, request.path());
         let Some(problem) = self.problem() else {
             let error = anyhow!("{target} answered {refused} with {}, and not as farcall does", self.status);

@@ -6,6 +6,7 @@
 mod answer;
 mod connect;
 mod request;
+mod stream;
 mod target;
 
 use std::future::Future;
@@ -19,6 +20,7 @@ use tokio::time::timeout;
 
 pub(crate) use answer::Answer;
 pub(crate) use request::Request;
+pub(crate) use stream::Stream;
 pub(crate) use target::Target;
 
 use crate::exit::{Exit, Failure};

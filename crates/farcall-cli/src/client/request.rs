@@ -69,6 +69,13 @@ impl Request {
         self
     }
 
+    /// With a document on each line.
+    pub(crate) fn lines(mut self, lines: Bytes) -> Self {
+        self.headers.push((CONTENT_TYPE, HeaderValue::from_static("application/x-ndjson")));
+        self.body = lines;
+        self
+    }
+
     /// With a JSON document as it was written.
     pub(crate) fn document(mut self, document: Bytes) -> Self {
         self.headers.push((CONTENT_TYPE, HeaderValue::from_static("application/json")));

@@ -3,6 +3,8 @@
 //! A flag beats the environment; with neither it is the default directory's socket.
 
 use std::fmt;
+use std::io::ErrorKind;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
 use anyhow::anyhow;
@@ -71,6 +73,20 @@ impl Target {
         })
     }
 
+    /// The server that is to make calls: the one at the URL that was named, or that of the directory that was, if one
+    /// runs there. Nothing when there is none, and whoever asks makes them.
+    ///
+    /// # Errors
+    /// When what was named is no server.
+    pub(crate) fn serving(context: &Context, args: &ServerArgs) -> Result<Option<Self>, Failure> {
+        let Some(target) = Self::named(context, args)? else { return Ok(None) };
+        let is_served = target.socket_path().is_none_or(|socket| {
+            let connected = UnixStream::connect(socket);
+            !connected.is_err_and(|error| matches!(error.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused))
+        });
+        Ok(is_served.then_some(target))
+    }
+
     fn socket(directory: &Path) -> Self {
         Self::Socket { directory: directory.to_owned(), socket: directory.join(SOCKET) }
     }
@@ -80,6 +96,14 @@ impl Target {
         match self {
             Self::Socket { socket, .. } => Some(socket),
             Self::Url(_) => None,
+        }
+    }
+
+    /// Its URL, when it is not known by a directory.
+    pub(crate) fn url(&self) -> Option<&str> {
+        match self {
+            Self::Socket { .. } => None,
+            Self::Url(remote) => Some(&remote.shown),
         }
     }
 

@@ -1,67 +1,104 @@
 //! Submitting a batch's lines, a chunk after the other, each only once.
 //!
 //! Before a chunk is submitted the journal says which it is, afterwards that it was. So after a crash at most one chunk is
-//! in doubt, and the store knows of each of its lines whether it was accepted.
+//! in doubt: each of its lines is a call already, or is offered again in a way that cannot make two of it.
 
-use std::collections::HashMap;
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use farcall_core::call::{Source, State, Via};
+use farcall_core::call::State;
 use farcall_core::id::CallId;
 
 use super::BatchError;
+use super::call_ids::CallIds;
+use super::carrier::{Answer, Carrier, Offer};
 use super::input::{Chunk, Input, Line};
-use super::journal::{Exception, Journal, Order};
-use super::line_ids::LineIds;
+use super::journal::{Exception, Journal, Mark, Order};
 use super::result;
 use super::shared::Shared;
 use crate::clock;
-use crate::config::Config;
-use crate::document::{self, Document, Rejection, RejectionKind, Routing};
-use crate::handle::{Handle, Submission, SubmitError};
+use crate::document::{Rejection, RejectionKind, with_idempotency_key};
 
-/// After the engine refused lines for now: when to offer them again.
+/// After lines were refused for now: when to offer them again.
 const OFFER_AGAIN_DELAY: Duration = Duration::from_millis(200);
 /// How long lines that there is no space for are offered again when nothing else goes on.
 const SPACE_PATIENCE: Duration = Duration::from_secs(10);
 
 /// Whoever submits.
 #[derive(Debug)]
-pub(super) struct Feed {
-    pub(super) handle: Handle,
+pub(super) struct Feed<C> {
+    pub(super) carrier: Arc<C>,
     pub(super) shared: Arc<Shared>,
-    pub(super) ids: LineIds,
+    pub(super) calls: Arc<CallIds>,
     pub(super) order: Order,
     pub(super) journal: Journal,
     /// Nothing while it is read from.
     pub(super) input: Option<Input>,
-    /// What an earlier process may have submitted in part.
-    pub(super) in_doubt: Option<Chunk>,
+    /// What was read before.
+    pub(super) first: Option<First>,
+    pub(super) writing: Writing,
+}
+
+/// Lines that were read before the batch runs.
+#[derive(Debug)]
+pub struct First {
+    pub chunk: Chunk,
+    /// An earlier process may have submitted some of them.
+    pub doubt: Option<Doubt>,
+}
+
+/// How lines that are in doubt were submitted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Doubt {
+    /// With the idempotency keys of the batch.
+    pub is_keyed: bool,
+}
+
+/// What is written into lines before they are offered. The same every time, so that a key goes with the same content.
+#[derive(Debug, Clone, Default)]
+pub struct Writing {
     /// Of lines that name neither upstream nor URL.
-    pub(super) default_upstream: Option<String>,
+    pub default_upstream: Option<String>,
+    /// Each line gets an idempotency key, unless it has one: whoever carries the calls out gives them their ids.
+    pub is_keyed: bool,
 }
 
-/// A line, judged.
-enum Judged {
-    Call(Box<Document>, Bytes),
-    Exception(Exception),
+/// A line to be offered.
+#[derive(Debug)]
+struct Ready {
+    line: u32,
+    text: Bytes,
+    /// What it is a call of may have been there before, and may have ended.
+    may_be_older: bool,
 }
 
-/// Lines of a chunk, as far as they are to be submitted.
-type Calls = Vec<(u32, Bytes, Box<Document>)>;
+/// A chunk, judged as far as that needs no configuration.
+#[derive(Debug)]
+struct Lines {
+    offers: Vec<Ready>,
+    exceptions: Vec<(u32, Exception)>,
+    mark: Mark,
+}
 
-impl Feed {
+/// A line that is a call already, and where that stands, if anybody knows.
+type Known = (u32, CallId, Option<State>);
+
+impl<C: Carrier> Feed<C> {
     /// Submits all lines; gives the journal back.
     pub(super) async fn run(mut self) -> Result<Journal, BatchError> {
-        if let Some(chunk) = self.in_doubt.take() {
-            self.submit(chunk, true).await?;
+        if let Some(First { chunk, doubt }) = self.first.take() {
+            let is_keyed = self.writing.is_keyed || doubt.is_some_and(|doubt| doubt.is_keyed);
+            let mut lines = self.calls_of(chunk, is_keyed);
+            lines.offers.iter_mut().for_each(|ready| ready.may_be_older |= is_keyed && doubt.is_some());
+            self.submit(lines, is_keyed, doubt).await?;
         }
         while !self.shared.lock().is_read {
             self.shared.wait_for_room().await;
             let chunk = self.read().await?;
-            self.submit(chunk, false).await?;
+            let lines = self.calls_of(chunk, self.writing.is_keyed);
+            self.submit(lines, self.writing.is_keyed, None).await?;
         }
         Ok(self.journal)
     }
@@ -75,116 +112,154 @@ impl Feed {
         Ok(chunk?)
     }
 
-    async fn submit(&mut self, chunk: Chunk, is_in_doubt: bool) -> Result<(), BatchError> {
-        let Chunk { lines, mark } = chunk;
-        self.journal.submitting(&mark)?;
-        let known = if is_in_doubt { self.known(&lines).await? } else { HashMap::new() };
-        let (mut calls, mut exceptions) = self.judge(lines).await?;
-        calls.retain(|(line, ..)| !known.contains_key(line));
-        exceptions.retain(|(line, _)| !known.contains_key(line));
-        {
-            let mut lines = self.shared.lock();
-            lines.live.extend(calls.iter().map(|(line, ..)| *line).chain(known.keys().copied()));
-            for (&line, _) in known.iter().filter(|(_, state)| state.is_end()) {
-                lines.end(line, self.order);
+    fn calls_of(&self, Chunk { lines, mark }: Chunk, is_keyed: bool) -> Lines {
+        let (mut offers, mut exceptions) = (Vec::with_capacity(lines.len()), Vec::new());
+        for Line { number, text } in lines {
+            match text {
+                None => exceptions.push((number, rejected(number, &too_long()))),
+                Some(text) if text.trim_ascii().is_empty() => exceptions.push((number, Exception::Blank)),
+                Some(text) => {
+                    let name = self.writing.default_upstream.as_deref();
+                    let text = name.and_then(|name| with_upstream(&text, name)).unwrap_or(text);
+                    let keyed = is_keyed.then(|| with_idempotency_key(&text, &self.calls.own().key(number)));
+                    // One with a key of its own.
+                    let may_be_older = matches!(keyed, Some(None));
+                    offers.push(Ready { line: number, text: keyed.flatten().unwrap_or(text), may_be_older });
+                }
             }
         }
-        self.offer(calls, &mut exceptions).await?;
+        Lines { offers, exceptions, mark }
+    }
+
+    async fn submit(&mut self, lines: Lines, is_keyed: bool, doubt: Option<Doubt>) -> Result<(), BatchError> {
+        let Lines { mut offers, mut exceptions, mark } = lines;
+        self.journal.submitting(&mark, is_keyed)?;
+        if let Some(doubt) = doubt {
+            let known = self.known(&offers, doubt).await?;
+            let lines: HashSet<u32> = known.iter().map(|(line, ..)| *line).collect();
+            offers.retain(|ready| !lines.contains(&ready.line));
+            self.take_up(&known);
+        }
+        self.shared.lock().begin_offer(offers.iter().map(|ready| ready.line));
+        let older = self.offer(offers, &mut exceptions).await?;
+        self.calls.sync()?;
         self.journal.submitted(exceptions.clone(), mark.clone())?;
-        let mut lines = self.shared.lock();
-        for (line, exception) in exceptions {
-            match exception {
-                Exception::Copy(id) => drop(id.parse().map(|id| lines.aliases.insert(line, id))),
-                exception => lines.except(line, exception, self.order),
-            }
-        }
-        (lines.submitted, lines.bytes, lines.is_read) = (mark.lines, mark.bytes, mark.is_end);
-        drop(lines);
+        self.has_submitted(exceptions, &mark);
+        self.look_at(older).await?;
         self.shared.to_write.notify_one();
         Ok(())
     }
 
-    /// Lines that an earlier process submitted, and where their calls stand.
-    async fn known(&self, lines: &[Line]) -> Result<HashMap<u32, State>, BatchError> {
-        let numbers: Vec<u32> = lines.iter().map(|line| line.number).collect();
-        let states = self.handle.states(numbers.iter().map(|&line| self.ids.id(line)).collect()).await?;
-        Ok(numbers.into_iter().zip(states).filter_map(|(line, state)| Some((line, state?))).collect())
+    fn has_submitted(&self, exceptions: Vec<(u32, Exception)>, mark: &Mark) {
+        let mut lines = self.shared.lock();
+        for (line, exception) in exceptions {
+            lines.except(line, exception, self.order);
+        }
+        (lines.submitted, lines.bytes, lines.is_read) = (mark.lines, mark.bytes, mark.is_end);
+        lines.end_offer();
     }
 
-    async fn judge(&self, lines: Vec<Line>) -> Result<(Calls, Vec<(u32, Exception)>), BatchError> {
-        let (config, default_upstream) = (self.handle.config(), self.default_upstream.clone());
-        let judging = tokio::task::spawn_blocking(move || {
-            let (mut calls, mut exceptions) = (Vec::new(), Vec::new());
-            for line in lines {
-                let number = line.number;
-                match judge(line, &config, default_upstream.as_deref()) {
-                    Judged::Call(document, text) => calls.push((number, text, document)),
-                    Judged::Exception(exception) => exceptions.push((number, exception)),
-                }
+    /// Lines that an earlier process made calls of.
+    async fn known(&self, offers: &[Ready], doubt: Doubt) -> Result<Vec<Known>, BatchError> {
+        let (mut known, mut asked) = (Vec::new(), Vec::new());
+        for &Ready { line, .. } in offers {
+            match self.calls.given(line)? {
+                Some(id) => known.push((line, id)),
+                // Who got keys chose the ids as well.
+                None if self.writing.is_keyed && doubt.is_keyed => {}
+                None => asked.push((line, self.calls.own().id(line))),
             }
-            (calls, exceptions)
+        }
+        let count = known.len();
+        known.append(&mut asked);
+        let states = self.carrier.states(known.iter().map(|(_, id)| *id).collect()).await?;
+        let known = known.into_iter().zip(states).enumerate().map(|(index, ((line, id), state))| {
+            let is_call = index < count || state.is_some();
+            is_call.then_some((line, id, state))
         });
-        judging.await.map_err(|_| BatchError::Interrupted)
+        Ok(known.flatten().collect())
     }
 
-    /// Offers calls until the engine has taken or rejected each.
-    async fn offer(&self, mut calls: Calls, exceptions: &mut Vec<(u32, Exception)>) -> Result<(), BatchError> {
-        let mut stuck_since = clock::now().instant;
-        while !calls.is_empty() {
-            let (refused, refusal) = self.offer_once(calls, exceptions).await?;
-            calls = self.understood(refused);
+    fn take_up(&self, known: &[Known]) {
+        let mut lines = self.shared.lock();
+        for &(line, id, state) in known {
+            lines.take_up(line, id, self.calls.own());
+            // What is known no more has ended, too.
+            if state.is_none_or(State::is_end) {
+                lines.end(line, id, self.order);
+            }
+        }
+    }
+
+    /// Offers calls until each is taken or rejected; gives those that may have ended before that was heard of.
+    async fn offer(
+        &self,
+        mut lines: Vec<Ready>,
+        exceptions: &mut Vec<(u32, Exception)>,
+    ) -> Result<Vec<(u32, CallId)>, BatchError> {
+        let (mut stuck_since, mut older) = (clock::now().instant, Vec::new());
+        while !lines.is_empty() {
+            let refusal = self.offer_once(&mut lines, exceptions, &mut older).await?;
             let Some(refusal) = refusal else { continue };
             // While others go on, space may come.
-            if self.shared.lock().live.len() > calls.len() {
+            if self.shared.lock().live.len() > lines.len() {
                 stuck_since = clock::now().instant;
             } else if clock::now().instant.since(stuck_since) > SPACE_PATIENCE {
                 return Err(BatchError::Refused(refusal));
             }
             tokio::time::sleep(OFFER_AGAIN_DELAY).await;
         }
-        Ok(())
+        Ok(older)
     }
 
-    /// Gives back those that the engine cannot take now, and why.
+    /// Leaves those that cannot be taken now, and says why.
     async fn offer_once(
         &self,
-        calls: Calls,
+        lines: &mut Vec<Ready>,
         exceptions: &mut Vec<(u32, Exception)>,
-    ) -> Result<(Vec<(u32, Bytes)>, Option<SubmitError>), BatchError> {
-        let offered: Vec<(u32, Bytes)> = calls.iter().map(|(line, text, _)| (*line, text.clone())).collect();
-        let submissions = calls.into_iter().map(|(line, bytes, document)| self.submission(line, bytes, document));
-        let answers = self.handle.submit_many(submissions.collect()).await;
-        let (mut refused, mut refusal) = (Vec::new(), None);
-        for ((line, text), answer) in offered.into_iter().zip(answers) {
+        older: &mut Vec<(u32, CallId)>,
+    ) -> Result<Option<Box<dyn std::error::Error + Send + Sync>>, BatchError> {
+        let own = self.calls.own();
+        let offers = lines.iter().map(|ready| Offer { id: own.id(ready.line), text: ready.text.clone() });
+        let answers = self.carrier.offer(offers.collect()).await?;
+        let (mut refused, mut refusal, mut given) = (Vec::new(), None, Vec::new());
+        for (ready, answer) in lines.drain(..).zip(answers) {
+            let line = ready.line;
             match answer {
-                Ok(accepted) if accepted.id == self.ids.id(line) => {}
-                Ok(accepted) => exceptions.push((line, Exception::copy(accepted.id))),
-                Err(error @ (SubmitError::Rejected(_) | SubmitError::KeyReused { .. })) => {
-                    exceptions.push((line, rejected(line, &error.into())));
+                Answer::Accepted(id) => {
+                    let is_own = id == own.id(line);
+                    if !is_own {
+                        given.push((line, id));
+                    }
+                    // Who was to take the batch's ids gave another: that of an earlier call.
+                    if ready.may_be_older || (!is_own && !self.writing.is_keyed) {
+                        older.push((line, id));
+                    }
                 }
-                Err(SubmitError::Draining) => return Err(BatchError::Interrupted),
-                Err(error) => {
-                    refusal = Some(error);
-                    refused.push((line, text));
+                Answer::Rejected(rejection) => exceptions.push((line, rejected(line, &rejection))),
+                Answer::Refused(why) => {
+                    refusal = Some(why);
+                    refused.push(ready);
                 }
             }
         }
-        Ok((refused, refusal))
+        self.calls.give(&given)?;
+        self.shared.lock().give(&given, self.order);
+        *lines = refused;
+        Ok(refusal)
     }
 
-    fn understood(&self, lines: Vec<(u32, Bytes)>) -> Calls {
-        let config = self.handle.config();
-        let parsed = lines.into_iter().filter_map(|(line, text)| {
-            let document = document::parse(&text, &Routing::from(&*config)).ok()?;
-            Some((line, text, Box::new(document)))
-        });
-        parsed.collect()
-    }
-
-    fn submission(&self, line: u32, bytes: Bytes, document: Box<Document>) -> Submission {
-        let id = Some(self.ids.id(line));
-        let (source, via, scope) = (Source::Batch, Via::User, String::new());
-        Submission { document, bytes, source, via, file: None, scope, retry_of: None, id }
+    /// Asks for calls that may have ended before anybody listened.
+    async fn look_at(&self, older: Vec<(u32, CallId)>) -> Result<(), BatchError> {
+        if older.is_empty() {
+            return Ok(());
+        }
+        let states = self.carrier.states(older.iter().map(|(_, id)| *id).collect()).await?;
+        let mut lines = self.shared.lock();
+        for (&(line, id), _) in older.iter().zip(states).filter(|(_, state)| state.is_none_or(State::is_end)) {
+            lines.end(line, id, self.order);
+        }
+        Ok(())
     }
 }
 
@@ -192,21 +267,9 @@ fn rejected(line: u32, rejection: &Rejection) -> Exception {
     Exception::Rejected(result::of_rejection(line, rejection))
 }
 
-fn judge(Line { number, text }: Line, config: &Config, default_upstream: Option<&str>) -> Judged {
-    let Some(text) = text else {
-        let bytes_max = config.server.max_body;
-        let message = format!("the line is longer than {bytes_max} bytes (`server.max_body`)");
-        let kind = RejectionKind::Invalid;
-        return Judged::Exception(rejected(number, &Rejection { kind, message, key: None, line: None, column: None }));
-    };
-    if text.trim_ascii().is_empty() {
-        return Judged::Exception(Exception::Blank);
-    }
-    let text = default_upstream.and_then(|name| with_upstream(&text, name)).unwrap_or(text);
-    match document::parse(&text, &Routing::from(config)) {
-        Ok(document) => Judged::Call(Box::new(document), text),
-        Err(rejection) => Judged::Exception(rejected(number, &rejection)),
-    }
+fn too_long() -> Rejection {
+    let message = "the line is longer than a call may be (`server.max_body`)".to_owned();
+    Rejection { kind: RejectionKind::Invalid, message, key: None, line: None, column: None }
 }
 
 /// The call with that upstream, unless it says itself where it goes.
@@ -222,14 +285,6 @@ fn with_upstream(text: &Bytes, name: &str) -> Option<Bytes> {
     let comma = if rest.trim_ascii_start().starts_with(b"}") { "" } else { "," };
     let name = serde_json::Value::from(name);
     Some([format!("{{\"upstream\":{name}{comma}").as_bytes(), rest].concat().into())
-}
-
-/// The id of a call that a line is a copy of.
-pub(super) fn original(exception: &Exception) -> Option<CallId> {
-    match exception {
-        Exception::Copy(id) => id.parse().ok(),
-        Exception::Blank | Exception::Rejected(_) => None,
-    }
 }
 
 #[cfg(test)]

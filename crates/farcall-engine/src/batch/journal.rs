@@ -8,13 +8,20 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, BufRead, BufReader, Seek, SeekFrom, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
+use std::time::{Duration, SystemTime};
 
-use farcall_core::id::CallId;
+use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
+use super::feed::Doubt;
 use super::line_ids::LineIds;
 use super::tally::Tally;
+
+/// How often a lock that somebody holds is asked for, and how long is waited in between: 0.4 s in all.
+const LOCK_TRIES: u32 = 20;
+const LOCK_PAUSE: Duration = Duration::from_millis(20);
 
 /// In which order results are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -46,8 +53,6 @@ pub enum Exception {
     Blank,
     /// Its result.
     Rejected(Box<RawValue>),
-    /// An earlier call with its idempotency key and content.
-    Copy(String),
 }
 
 /// What a journal says.
@@ -55,13 +60,17 @@ pub enum Exception {
 pub struct Past {
     pub ids: LineIds,
     pub order: Order,
+    /// The server that carries it out, unless that is a matter of the directory.
+    pub server: Option<String>,
     pub mark: Mark,
-    /// Up to where it may have been submitted beyond that.
-    pub in_doubt: Option<Mark>,
+    /// Up to where it may have been submitted beyond that, and how.
+    pub in_doubt: Option<(Mark, Doubt)>,
     /// Of lines whose results were not written yet.
     pub exceptions: BTreeMap<u32, Exception>,
     /// What it came to, once every result is written.
     pub finished: Option<Tally>,
+    /// When it was last written.
+    pub written_at: Option<SystemTime>,
 }
 
 /// A journal that is written.
@@ -77,14 +86,26 @@ pub enum JournalError {
     Io(#[from] io::Error),
     #[error("line {line} of the batch's journal cannot be understood")]
     Damaged { line: usize },
+    #[error("this batch is under way already, in another process")]
+    InUse,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 enum Entry {
-    Begun { ids: String, order: Order },
-    Line { line: u32, is: Exception },
+    Begun {
+        ids: String,
+        order: Order,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        server: Option<String>,
+    },
+    Line {
+        line: u32,
+        is: Exception,
+    },
     Submitting(Mark),
+    /// The same with the batch's idempotency keys.
+    SubmittingKeyed(Mark),
     Submitted(Mark),
     Finished(Tally),
 }
@@ -94,10 +115,11 @@ impl Journal {
     ///
     /// # Errors
     /// When it cannot be made and written.
-    pub fn begin(path: &Path, ids: LineIds, order: Order) -> Result<Self, JournalError> {
+    pub fn begin(path: &Path, past: &Past) -> Result<Self, JournalError> {
         let file = OpenOptions::new().append(true).create_new(true).mode(0o600).open(path)?;
-        let mut journal = Self { file };
-        journal.append(&[Entry::Begun { ids: ids.to_string(), order }])?;
+        let mut journal = Self::own(file)?;
+        let Past { ids, order, server, .. } = past;
+        journal.append(&[Entry::Begun { ids: ids.to_string(), order: *order, server: server.clone() }])?;
         // Its name, too: a journal that is gone after a power cut would be a batch that never was.
         let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
         File::open(folder)?.sync_all()?;
@@ -114,8 +136,9 @@ impl Journal {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             file => file?,
         };
+        let mut journal = Self::own(file)?;
         let mut past = None;
-        let (mut reader, mut text, mut end, mut number) = (BufReader::new(&file), Vec::new(), 0, 0);
+        let (mut reader, mut text, mut end, mut number) = (BufReader::new(&journal.file), Vec::new(), 0, 0);
         loop {
             text.clear();
             let length = reader.read_until(b'\n', &mut text)?;
@@ -129,23 +152,40 @@ impl Journal {
             }
             end += u64::try_from(length).unwrap_or(u64::MAX);
         }
-        let Some(past) = past else {
+        let Some(mut past) = past else {
             std::fs::remove_file(path)?;
             return Ok(None);
         };
-        let mut journal = Self { file };
+        past.written_at = Some(journal.file.metadata()?.modified()?);
         journal.file.set_len(end)?;
         journal.file.seek(SeekFrom::End(0))?;
         Ok(Some((journal, past)))
     }
 
-    /// So far the input is about to be submitted.
+    /// One process at a time, for as long as it lives.
+    fn own(file: File) -> Result<Self, JournalError> {
+        for _ in 0..LOCK_TRIES {
+            match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+                // After a kill the lock lives on for a moment in a child that was just being started.
+                Err(Errno::WOULDBLOCK) => std::thread::sleep(LOCK_PAUSE),
+                // A file system that locks no files has to be trusted.
+                Ok(()) | Err(_) => return Ok(Self { file }),
+            }
+        }
+        Err(JournalError::InUse)
+    }
+
+    /// So far the input is about to be submitted, with or without the batch's idempotency keys.
     ///
     /// # Errors
-    /// When it cannot be written.
-    pub fn submitting(&mut self, mark: &Mark) -> Result<(), JournalError> {
-        // Of use only to who finds that it was: what the store has, this file has after a kill, too.
-        self.write(&[Entry::Submitting(mark.clone())])
+    /// When it cannot be written, or not be made durable where that matters.
+    pub fn submitting(&mut self, mark: &Mark, is_keyed: bool) -> Result<(), JournalError> {
+        match is_keyed {
+            // Somebody else's store may have what this file lacks after a power cut: keys need the same lines.
+            true => self.append(&[Entry::SubmittingKeyed(mark.clone())]),
+            // What our store has, this file has after a kill, too.
+            false => self.write(&[Entry::Submitting(mark.clone())]),
+        }
     }
 
     /// So far the input has been submitted: every line is a durable call, or one of these exceptions.
@@ -181,31 +221,28 @@ impl Journal {
 }
 
 impl Past {
+    /// That of a batch which begins now.
+    pub fn none(ids: LineIds, order: Order, server: Option<String>) -> Self {
+        let (mark, exceptions) = (Mark::default(), BTreeMap::new());
+        Self { ids, order, server, mark, in_doubt: None, exceptions, finished: None, written_at: None }
+    }
+
     /// Takes the next entry in; nothing when it cannot stand there.
     fn take(past: &mut Option<Self>, entry: Entry, is_left: impl Fn(u32) -> bool) -> Option<()> {
         match (entry, past.as_mut()) {
-            (Entry::Begun { ids, order }, None) => {
-                let (ids, mark, exceptions) = (ids.parse().ok()?, Mark::default(), BTreeMap::new());
-                *past = Some(Self { ids, order, mark, in_doubt: None, exceptions, finished: None });
-            }
+            (Entry::Begun { ids, order, server }, None) => *past = Some(Self::none(ids.parse().ok()?, order, server)),
             (Entry::Line { line, is }, Some(past)) => {
                 if is_left(line) {
                     past.exceptions.insert(line, is);
                 }
             }
-            (Entry::Submitting(mark), Some(past)) => past.in_doubt = Some(mark),
+            (Entry::Submitting(mark), Some(past)) => past.in_doubt = Some((mark, Doubt { is_keyed: false })),
+            (Entry::SubmittingKeyed(mark), Some(past)) => past.in_doubt = Some((mark, Doubt { is_keyed: true })),
             (Entry::Submitted(mark), Some(past)) => (past.mark, past.in_doubt) = (mark, None),
             (Entry::Finished(tally), Some(past)) => past.finished = Some(tally),
             (Entry::Begun { .. }, Some(_)) | (_, None) => return None,
         }
         Some(())
-    }
-}
-
-impl Exception {
-    /// The result of this call is this line's, too.
-    pub fn copy(id: CallId) -> Self {
-        Self::Copy(id.to_string())
     }
 }
 
@@ -227,10 +264,12 @@ mod tests {
         let path = dir.path().join("journal.ndjson");
         assert!(Journal::open(&path, |_| true)?.is_none());
         let ids = LineIds::new(Timestamp::from_micros(1_795_165_200_000_000), 77 << 40);
-        let mut journal = Journal::begin(&path, ids, Order::Completion)?;
+        let mut journal = Journal::begin(&path, &Past::none(ids, Order::Completion, None))?;
         let rejected = Exception::Rejected(RawValue::from_string(r#"{"line":3}"#.to_owned())?);
         journal.submitted(vec![(1, Exception::Blank), (3, rejected)], mark(4))?;
         OpenOptions::new().append(true).open(&path)?.write_all(b"{\"submitted\":{\"lines\":9")?;
+        assert!(matches!(Journal::open(&path, |_| true), Err(JournalError::InUse)));
+        drop(journal);
 
         let (mut journal, past) = Journal::open(&path, |line| line > 1)?.expect("it was begun");
         assert_eq!((past.ids, past.order, &past.mark), (ids, Order::Completion, &mark(4)));
@@ -240,6 +279,7 @@ mod tests {
         };
         assert_eq!(result.get(), r#"{"line":3}"#);
         journal.finished(&Tally::default())?;
+        drop(journal);
         let (_, past) = Journal::open(&path, |_| true)?.expect("it was begun");
         assert_eq!((past.mark, past.finished), (mark(4), Some(Tally::default())));
         Ok(())

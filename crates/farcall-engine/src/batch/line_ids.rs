@@ -33,6 +33,11 @@ impl LineIds {
         CallId::from_bits(self.0.bits() | line as u128)
     }
 
+    /// The idempotency key of a line's call, where ids are given by others.
+    pub fn key(self, line: u32) -> String {
+        format!("batch-{:032x}-{line}", self.0.bits())
+    }
+
     /// The line that a call is; nothing for calls that are not of this batch.
     pub fn line(self, id: CallId) -> Option<u32> {
         let difference = id.bits() ^ self.0.bits();

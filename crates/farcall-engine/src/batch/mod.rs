@@ -1,11 +1,15 @@
 //! A batch: one call per line of an input, one result per line of an output, each line called once however often the
 //! process is killed.
 //!
-//! The calls are durable ones of the engine's store. Their ids follow from the batch's (`line_ids`), a journal says how
-//! far the input was submitted, and the output itself what was written. Neither calls nor results are held here: a
-//! million lines take no more memory than ten thousand. Why it is made so: `docs/design/0032-batches.md`.
+//! The calls are durable ones, of the engine in this process or of a server (`carrier`). Their ids follow from the batch's
+//! (`line_ids`) or stand in a file (`call_ids`), a journal says how far the input was submitted, and the output itself
+//! what was written. Neither calls nor results are held here: a million lines take no more memory than ten thousand. Why
+//! it is made so: `docs/design/0032-batches.md`, `docs/design/0036-a-batch-through-a-server.md`.
 
+mod call_ids;
+mod carrier;
 mod feed;
+mod here;
 mod input;
 mod journal;
 mod line_ids;
@@ -15,6 +19,7 @@ mod results;
 mod shared;
 mod tally;
 
+use std::error::Error;
 use std::io;
 use std::sync::Arc;
 
@@ -22,15 +27,19 @@ use farcall_store::port::ReadError;
 use sha2::{Digest, Sha256};
 use tokio_util::sync::CancellationToken;
 
-use crate::handle::{Handle, SubmitError};
 use feed::Feed;
 use results::Results;
 use shared::Shared;
 
+pub use call_ids::CallIds;
+pub use carrier::{Answer, Carrier, Ends, News, Offer, Told};
+pub use feed::{Doubt, First, Writing};
+pub use here::Here;
 pub use input::{CHUNK_LINES_MAX, Chunk, Input, InputError, Line};
 pub use journal::{Exception, Journal, JournalError, Mark, Order, Past};
 pub use line_ids::LineIds;
 pub use output::{LineSet, Output, OutputError, Written, mend};
+pub use result::told;
 pub use shared::{AHEAD_LINES_MAX, Standing};
 pub use tally::Tally;
 
@@ -39,13 +48,13 @@ pub use tally::Tally;
 pub struct Batch {
     pub journal: Journal,
     pub past: Past,
-    /// Read up to the mark of the past, and the lines that it is in doubt about.
+    pub calls: CallIds,
+    /// Read up to the mark of the past, and the first lines after that.
     pub input: Input,
-    pub in_doubt: Option<Chunk>,
+    pub first: Option<First>,
     pub output: Output,
     pub written: Written,
-    /// Of lines that name neither upstream nor URL.
-    pub default_upstream: Option<String>,
+    pub writing: Writing,
 }
 
 /// A batch at work, for people who watch.
@@ -63,10 +72,15 @@ pub enum BatchError {
     Journal(#[from] JournalError),
     #[error(transparent)]
     Store(#[from] ReadError),
-    /// The engine takes no calls, and nothing goes on that could change that.
+    #[error("cannot read and write which calls the batch's lines are")]
+    Ids(#[from] io::Error),
+    /// No calls are taken, and nothing goes on that could change that.
     #[error(transparent)]
-    Refused(SubmitError),
-    /// The engine is stopping.
+    Refused(Box<dyn Error + Send + Sync>),
+    /// Who carries the calls out cannot go on, and says why.
+    #[error(transparent)]
+    Carrier(Box<dyn Error + Send + Sync>),
+    /// The engine is stopping, or somebody said that it is enough.
     #[error("the batch was interrupted")]
     Interrupted,
 }
@@ -88,46 +102,34 @@ impl Watch {
     }
 }
 
-impl Past {
-    /// That of a batch which begins now.
-    pub fn none(ids: LineIds, order: Order) -> Self {
-        let (mark, exceptions) = (Mark::default(), std::collections::BTreeMap::new());
-        Self { ids, order, mark, in_doubt: None, exceptions, finished: None }
-    }
-}
-
 impl Batch {
-    /// Submits and writes until all is done, or `stop` says to submit no more: then it goes on writing until the engine
-    /// is gone. True when every line has its result, durably.
+    /// Submits and writes until all is done, or `stop` says to submit no more: then it goes on writing until nothing more
+    /// is heard of ends. True when every line has its result, durably.
     ///
     /// # Errors
-    /// When it cannot go on. What was submitted is durable, and goes on as long as the engine does.
-    pub async fn run(self, handle: Handle, stop: CancellationToken, watch: Watch) -> Result<bool, BatchError> {
-        let Self { journal, past, input, in_doubt, output, written, default_upstream } = self;
-        let (Watch(shared), ids, order) = (watch, past.ids, past.order);
+    /// When it cannot go on. What was submitted is durable, and goes on as long as whoever carries it out does.
+    pub async fn run<C: Carrier>(self, carrier: C, stop: CancellationToken, watch: Watch) -> Result<bool, BatchError> {
+        let Self { journal, past, calls, input, first, output, written, writing } = self;
+        let (Watch(shared), order, carrier, calls) = (watch, past.order, Arc::new(carrier), Arc::new(calls));
         {
             let mut lines = shared.lock();
-            lines.aliases =
-                past.exceptions.iter().filter_map(|(&line, is)| Some((line, feed::original(is)?))).collect();
-            lines.exceptions = past.exceptions.into_iter().filter(|(_, is)| feed::original(is).is_none()).collect();
+            lines.exceptions = past.exceptions;
             (lines.submitted, lines.bytes, lines.is_read) = (past.mark.lines, past.mark.bytes, past.mark.is_end);
             lines.tally = written.tally;
         }
-        let ends = handle.ends().ok_or(BatchError::Interrupted)?;
-        let (output, written) = (Some(output), written.lines);
-        let mut results =
-            Results { handle: handle.clone(), shared: Arc::clone(&shared), ids, order, output, ends, written, done: 0 };
-        results.take_up(past.mark.lines).await?;
-        let feed = Feed {
-            handle,
+        let mut results = Results {
+            carrier: Arc::clone(&carrier),
             shared: Arc::clone(&shared),
-            ids,
+            calls: Arc::clone(&calls),
             order,
-            journal,
-            input: Some(input),
-            in_doubt,
-            default_upstream,
+            output: Some(output),
+            ends: carrier.ends()?,
+            written: written.lines,
+            done: 0,
         };
+        results.take_up(past.mark.lines).await?;
+        let shared_by_feed = Arc::clone(&shared);
+        let feed = Feed { carrier, shared: shared_by_feed, calls, order, journal, input: Some(input), first, writing };
         let feeding = async {
             tokio::select! {
                 biased;

@@ -1,23 +1,20 @@
 //! Writing a batch's results as its calls end: in the order of the input, or in that of the ends.
 //!
-//! Of what has ended only numbers are held; outcomes are read from the store when it is their turn.
+//! Of what has ended only numbers are held; outcomes are read again when it is their turn.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use farcall_core::call::State;
 use farcall_core::id::CallId;
-use tokio::sync::broadcast;
-use tokio::sync::broadcast::error::{RecvError, TryRecvError};
 
 use super::BatchError;
+use super::call_ids::CallIds;
+use super::carrier::{Carrier, Ends, News};
 use super::journal::{Exception, Order};
-use super::line_ids::LineIds;
 use super::output::{LineSet, Output};
 use super::result;
 use super::shared::{Lines, Shared};
 use super::tally::REJECTED;
-use crate::handle::Handle;
 
 /// Results written at one go.
 const RESULTS_MAX: usize = 256;
@@ -25,20 +22,17 @@ const RESULTS_MAX: usize = 256;
 const RESULT_BYTES_MAX: usize = 8 << 20;
 /// Lines looked up at one go.
 const LOOK_UP_MAX: usize = 1_000;
-/// How often the calls of others are asked whether they have ended.
-const ALIAS_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Whoever writes.
 #[derive(Debug)]
-pub(super) struct Results {
-    pub(super) handle: Handle,
+pub(super) struct Results<C: Carrier> {
+    pub(super) carrier: Arc<C>,
     pub(super) shared: Arc<Shared>,
-    pub(super) ids: LineIds,
+    pub(super) calls: Arc<CallIds>,
     pub(super) order: Order,
     /// Nothing while it is written to.
     pub(super) output: Option<Output>,
-    /// Calls that have ended. Closed when the engine is gone.
-    pub(super) ends: broadcast::Receiver<CallId>,
+    pub(super) ends: C::Ends,
     /// What earlier processes wrote.
     pub(super) written: LineSet,
     /// In the order of the input: the last line that is done with.
@@ -48,27 +42,33 @@ pub(super) struct Results {
 /// What is to be written of a line.
 enum Item {
     Exception(Exception),
-    Call(CallId),
+    Call,
 }
 
 /// What follows.
 enum Step {
     Write(Vec<(u32, Item)>),
+    Look,
     Wait,
     Done,
 }
 
-impl Results {
+impl<C: Carrier> Results<C> {
     /// Takes up lines that an earlier process submitted, all up to this one.
     pub(super) async fn take_up(&mut self, submitted: u32) -> Result<(), BatchError> {
         let mut next = 1;
         while next <= submitted {
             let end = next.saturating_add(LOOK_UP_MAX as u32 - 1).min(submitted);
-            let left: Vec<u32> = {
-                let lines = self.shared.lock();
-                let is_left = |line: &u32| !self.written.contains(*line) && !lines.exceptions.contains_key(line);
-                (next..=end).filter(is_left).collect()
-            };
+            let mut left = Vec::new();
+            {
+                let mut lines = self.shared.lock();
+                for line in (next..=end).filter(|&line| !self.written.contains(line)) {
+                    if !lines.exceptions.contains_key(&line) {
+                        lines.take_up(line, self.calls.id(line)?, self.calls.own());
+                        left.push(line);
+                    }
+                }
+            }
             self.look_up(&left).await?;
             next = end.saturating_add(1);
         }
@@ -80,15 +80,23 @@ impl Results {
         Ok(())
     }
 
-    /// Writes until all is written, or the engine is gone; gives the output back.
+    /// Writes until all is written, or nothing more will be heard; gives the output back.
     pub(super) async fn run(mut self) -> Result<Output, BatchError> {
         let mut is_gone = false;
         loop {
             match self.next_step() {
                 Step::Write(items) => self.write(items).await?,
                 Step::Done => break,
-                Step::Wait if is_gone => break,
-                Step::Wait => is_gone = self.wait().await?,
+                Step::Look | Step::Wait if is_gone => break,
+                Step::Look => {
+                    // Of those that are only just being submitted nobody need know.
+                    let live: Vec<u32> = {
+                        let lines = self.shared.lock();
+                        lines.live.range(..=lines.submitted).copied().collect()
+                    };
+                    self.look_up(&live).await?;
+                }
+                Step::Wait => is_gone = self.wait().await,
             }
         }
         self.output.ok_or(BatchError::Interrupted)
@@ -97,115 +105,85 @@ impl Results {
     fn next_step(&mut self) -> Step {
         let mut lines = self.shared.lock();
         let items = match self.order {
-            Order::Input => in_order(&mut lines, &mut self.done, &self.written, self.ids),
-            Order::Completion => as_completed(&mut lines, self.ids),
+            Order::Input => in_order(&mut lines, &mut self.done, &self.written),
+            Order::Completion => as_completed(&mut lines),
         };
         if !items.is_empty() {
             Step::Write(items)
         } else if lines.is_read && lines.live.is_empty() && lines.ready.is_empty() {
             Step::Done
+        } else if std::mem::take(&mut lines.must_look) {
+            Step::Look
         } else {
             Step::Wait
         }
     }
 
-    /// Until there may be something to write; true when the engine is gone.
-    async fn wait(&mut self) -> Result<bool, BatchError> {
-        let has_aliases = !self.shared.lock().aliases.is_empty();
-        let end = tokio::select! {
-            end = self.ends.recv() => end,
-            () = self.shared.to_write.notified() => return Ok(false),
-            () = tokio::time::sleep(ALIAS_INTERVAL), if has_aliases => return self.look_at_aliases().await.map(|()| false),
+    /// Until there may be something to write; true when nothing more will be heard.
+    async fn wait(&mut self) -> bool {
+        let news = tokio::select! {
+            news = self.ends.next() => news,
+            () = self.shared.to_write.notified() => return false,
         };
-        let mut ended = Vec::new();
-        let mut next = end.map_err(|error| match error {
-            RecvError::Closed => TryRecvError::Closed,
-            RecvError::Lagged(count) => TryRecvError::Lagged(count),
-        });
-        loop {
-            match next {
-                Ok(call) => ended.extend(self.ids.line(call)),
-                Err(TryRecvError::Empty | TryRecvError::Closed) => break,
-                Err(TryRecvError::Lagged(_)) => {
-                    // Of those that are only just being submitted the store need not know.
-                    let live: Vec<u32> = {
-                        let lines = self.shared.lock();
-                        lines.live.range(..=lines.submitted).copied().collect()
-                    };
-                    self.look_up(&live).await?;
-                }
-            }
-            next = self.ends.try_recv();
-        }
         let mut lines = self.shared.lock();
-        for line in ended {
-            lines.end(line, self.order);
+        match news {
+            News::Ended(calls) => calls.into_iter().for_each(|call| lines.heard(call, self.calls.own(), self.order)),
+            News::Missed => lines.missed(),
+            News::Gone => return true,
         }
         drop(lines);
         self.shared.room.notify_one();
-        Ok(matches!(next, Err(TryRecvError::Closed)))
+        false
     }
 
-    /// Asks the store where these lines stand.
+    /// Asks where these lines stand.
     async fn look_up(&self, left: &[u32]) -> Result<(), BatchError> {
         for some in left.chunks(LOOK_UP_MAX) {
-            let states = self.handle.states(some.iter().map(|&line| self.ids.id(line)).collect()).await?;
+            let calls = some.iter().map(|&line| self.calls.id(line)).collect::<Result<Vec<CallId>, _>>()?;
+            let states = self.carrier.states(calls.clone()).await?;
             let mut lines = self.shared.lock();
-            for (&line, state) in some.iter().zip(states) {
-                lines.live.insert(line);
+            for ((&line, call), state) in some.iter().zip(calls).zip(states) {
                 // What is not stored any more has ended, too.
-                if state.is_none_or(State::is_end) && !lines.aliases.contains_key(&line) {
-                    lines.end(line, self.order);
+                if state.is_none_or(State::is_end) {
+                    lines.end(line, call, self.order);
                 }
             }
-        }
-        Ok(())
-    }
-
-    async fn look_at_aliases(&self) -> Result<(), BatchError> {
-        let (waiting, ids): (Vec<u32>, Vec<CallId>) = {
-            let lines = self.shared.lock();
-            lines.aliases.iter().filter(|(line, _)| lines.live.contains(line)).take(LOOK_UP_MAX).unzip()
-        };
-        let states = self.handle.states(ids).await?;
-        let mut lines = self.shared.lock();
-        for (line, _) in waiting.into_iter().zip(states).filter(|(_, state)| state.is_none_or(State::is_end)) {
-            lines.end(line, self.order);
+            drop(lines);
+            self.shared.room.notify_one();
         }
         Ok(())
     }
 
     async fn write(&mut self, items: Vec<(u32, Item)>) -> Result<(), BatchError> {
-        let ids: Vec<CallId> = items.iter().filter_map(|(_, item)| item.call()).collect();
-        let mut outcomes = self.handle.outcomes(ids, RESULT_BYTES_MAX).await?.into_iter();
+        let lines = items.iter().filter(|(_, item)| matches!(item, Item::Call)).map(|(line, _)| *line);
+        let calls = lines.map(|line| Ok((line, self.calls.id(line)?))).collect::<Result<Vec<_>, BatchError>>()?;
+        let mut outcomes = self.carrier.outcomes(calls, RESULT_BYTES_MAX).await?.into_iter();
         let (mut text, mut states) = (Vec::new(), Vec::new());
         let mut items = items.into_iter();
         for (line, item) in items.by_ref() {
-            let call = match item {
+            match item {
+                Item::Exception(Exception::Blank) => {}
                 Item::Exception(Exception::Rejected(result)) => {
                     text.extend_from_slice(result.get().as_bytes());
                     text.push(b'\n');
                     states.push(REJECTED);
-                    continue;
                 }
-                Item::Exception(Exception::Blank | Exception::Copy(_)) => continue,
-                Item::Call(call) => call,
-            };
-            match outcomes.next() {
-                Some(Some(outcome)) => {
-                    text.extend(result::of_call(line, &outcome));
-                    states.push(outcome.call.progress.state.as_str());
-                }
-                Some(None) => {
-                    text.extend_from_slice(result::of_lost(line, call).get().as_bytes());
-                    text.push(b'\n');
-                    states.push(State::Unknown.as_str());
-                }
-                // There was no room for it any more: it is first the next time.
-                None => {
-                    self.put_back(std::iter::once((line, Item::Call(call))).chain(items));
-                    break;
-                }
+                Item::Call => match outcomes.next() {
+                    Some(Some(told)) => {
+                        text.extend(told.text);
+                        states.push(told.state.as_str());
+                    }
+                    Some(None) => {
+                        text.extend_from_slice(result::of_lost(line, self.calls.id(line)?).get().as_bytes());
+                        text.push(b'\n');
+                        states.push(State::Unknown.as_str());
+                    }
+                    // There was no room for it any more: it is first the next time.
+                    None => {
+                        self.put_back(std::iter::once((line, Item::Call)).chain(items));
+                        break;
+                    }
+                },
             }
         }
         self.output = Some(write(self.output.take(), text).await?);
@@ -223,10 +201,8 @@ impl Results {
             self.done = first - 1;
         }
         for (line, item) in items.into_iter().rev() {
-            match item {
-                Item::Exception(exception) => drop(lines.exceptions.insert(line, exception)),
-                Item::Call(call) if call != self.ids.id(line) => drop(lines.aliases.insert(line, call)),
-                Item::Call(_) => {}
+            if let Item::Exception(exception) = item {
+                lines.exceptions.insert(line, exception);
             }
             if self.order == Order::Completion {
                 lines.ready.push_front(line);
@@ -237,37 +213,27 @@ impl Results {
 
 impl Item {
     /// What is to be written of a line that has ended or is none.
-    fn of(lines: &mut Lines, line: u32, ids: LineIds) -> Self {
-        match lines.exceptions.remove(&line) {
-            Some(exception) => Self::Exception(exception),
-            None => Self::Call(lines.aliases.remove(&line).unwrap_or_else(|| ids.id(line))),
-        }
-    }
-
-    const fn call(&self) -> Option<CallId> {
-        match self {
-            Self::Call(call) => Some(*call),
-            Self::Exception(_) => None,
-        }
+    fn of(lines: &mut Lines, line: u32) -> Self {
+        lines.exceptions.remove(&line).map_or(Self::Call, Self::Exception)
     }
 }
 
 /// The lines after the last that is done with, up to the first that has not ended.
-fn in_order(lines: &mut Lines, done: &mut u32, written: &LineSet, ids: LineIds) -> Vec<(u32, Item)> {
+fn in_order(lines: &mut Lines, done: &mut u32, written: &LineSet) -> Vec<(u32, Item)> {
     let mut items = Vec::new();
     while items.len() < RESULTS_MAX && *done < lines.submitted && !lines.live.contains(&(*done + 1)) {
         *done += 1;
         if !written.contains(*done) {
-            items.push((*done, Item::of(lines, *done, ids)));
+            items.push((*done, Item::of(lines, *done)));
         }
     }
     items
 }
 
-fn as_completed(lines: &mut Lines, ids: LineIds) -> Vec<(u32, Item)> {
+fn as_completed(lines: &mut Lines) -> Vec<(u32, Item)> {
     let count = lines.ready.len().min(RESULTS_MAX);
     let ready: Vec<u32> = lines.ready.drain(..count).collect();
-    ready.into_iter().map(|line| (line, Item::of(lines, line, ids))).collect()
+    ready.into_iter().map(|line| (line, Item::of(lines, line))).collect()
 }
 
 /// Writes on a thread of its own: a pipe may be full for long.

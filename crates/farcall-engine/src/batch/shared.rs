@@ -3,17 +3,20 @@
 //! Bounded: lines that have not ended, and those without a call whose results wait, are held back at
 //! [`AHEAD_LINES_MAX`]; of lines that have ended the store knows.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use farcall_core::id::CallId;
 use tokio::sync::Notify;
 
 use super::journal::{Exception, Order};
+use super::line_ids::LineIds;
 use super::tally::Tally;
 
 /// Lines that are read ahead of those that have ended.
 pub const AHEAD_LINES_MAX: usize = 10_000;
+/// Ends of unknown calls that are kept while lines are offered; with more, the lines are looked at afterwards.
+const EARLY_MAX: usize = 20_000;
 
 /// How a batch stands, for people who watch.
 #[derive(Debug, Clone, Default)]
@@ -43,8 +46,16 @@ pub(super) struct Shared {
 pub(super) struct Lines {
     /// Submitted, and not known to have ended.
     pub(super) live: BTreeSet<u32>,
-    /// Those whose idempotency key belongs to another call, and that call.
-    pub(super) aliases: BTreeMap<u32, CallId>,
+    /// Of those, the ones whose id does not follow from the batch's.
+    given: BTreeSet<(CallId, u32)>,
+    /// Lines are being offered, and some may be calls whose ids nobody has told yet.
+    is_offering: bool,
+    /// Ends heard meanwhile of calls that are none of ours, as far as is known.
+    early: HashSet<CallId>,
+    /// Ends were missed meanwhile.
+    has_missed: bool,
+    /// All that are live are to be looked at.
+    pub(super) must_look: bool,
     pub(super) exceptions: BTreeMap<u32, Exception>,
     /// In the order of completion: what is to be written next.
     pub(super) ready: VecDeque<u32>,
@@ -89,13 +100,65 @@ impl Lines {
         self.is_read && self.live.is_empty() && self.ready.is_empty() && self.exceptions.is_empty()
     }
 
-    /// A line has ended; false when that was known.
-    pub(super) fn end(&mut self, line: u32, order: Order) -> bool {
-        let is_news = self.live.remove(&line);
-        if is_news && order == Order::Completion {
+    /// A line that is a call has not ended, as far as is known.
+    pub(super) fn take_up(&mut self, line: u32, call: CallId, own: LineIds) {
+        self.live.insert(line);
+        if own.id(line) != call {
+            self.given.insert((call, line));
+        }
+    }
+
+    /// Lines are about to be calls; their ends may be heard of before that.
+    pub(super) fn begin_offer(&mut self, lines: impl Iterator<Item = u32>) {
+        self.live.extend(lines);
+        self.is_offering = true;
+    }
+
+    /// These lines that were offered are these calls.
+    pub(super) fn give(&mut self, calls: &[(u32, CallId)], order: Order) {
+        for &(line, call) in calls {
+            self.given.insert((call, line));
+            if self.early.contains(&call) {
+                self.end(line, call, order);
+            }
+        }
+    }
+
+    /// Of every line that was offered it is known which call it is, if any.
+    pub(super) fn end_offer(&mut self) {
+        self.is_offering = false;
+        self.early.clear();
+        self.must_look |= std::mem::take(&mut self.has_missed);
+    }
+
+    /// A call has ended, ours or not.
+    pub(super) fn heard(&mut self, call: CallId, own: LineIds, order: Order) {
+        let lines = self.given.range((call, 0)..=(call, u32::MAX)).map(|(_, line)| *line);
+        let lines: Vec<u32> = lines.chain(own.line(call)).collect();
+        for &line in &lines {
+            self.end(line, call, order);
+        }
+        if lines.is_empty() && self.is_offering {
+            self.early.insert(call);
+            if self.early.len() > EARLY_MAX {
+                self.early.clear();
+                self.has_missed = true;
+            }
+        }
+    }
+
+    /// Ends were missed.
+    pub(super) const fn missed(&mut self) {
+        self.must_look = true;
+        self.has_missed = self.is_offering;
+    }
+
+    /// A line has ended; nothing happens when that was known.
+    pub(super) fn end(&mut self, line: u32, call: CallId, order: Order) {
+        self.given.remove(&(call, line));
+        if self.live.remove(&line) && order == Order::Completion {
             self.ready.push_back(line);
         }
-        is_news
     }
 
     /// A line that is no call has its result.

@@ -15,6 +15,9 @@ use super::{
     Schedule, TAGS_MAX, When, address, callback, json, request, retry,
 };
 
+/// Far more than a call has keys.
+const MEMBERS_MAX: usize = 256;
+
 mapping! {
     /// The keys of a call.
     CallKeys {
@@ -54,6 +57,28 @@ pub fn parse(document: &Bytes, routing: &Routing<'_>) -> Result<Document, Reject
 pub fn callback_of(document: &[u8], routing: &Routing<'_>) -> Option<OwnCallback> {
     let (keys, _) = call_keys(std::str::from_utf8(document).ok()?).ok()?;
     callback::read(keys.callback.as_ref()?, routing).ok()
+}
+
+/// The document with this idempotency key at its end; nothing when it has one already, or is not one JSON object.
+///
+/// # Example
+/// ```
+/// # use farcall_engine::document::with_idempotency_key;
+/// let keyed = with_idempotency_key(&br#"{"url": "http://localhost"}"#.as_slice().into(), "k-1");
+/// assert_eq!(keyed.as_deref(), Some(br#"{"url": "http://localhost","idempotency_key":"k-1"}"#.as_slice()));
+/// assert_eq!(with_idempotency_key(&keyed.unwrap_or_default(), "k-2"), None);
+/// ```
+pub fn with_idempotency_key(document: &Bytes, key: &str) -> Option<Bytes> {
+    let text = std::str::from_utf8(document).ok()?;
+    // Whoever reads it may know keys that we do not.
+    let (whole, members) = json::scan(text, MEMBERS_MAX).ok()?;
+    if whole.shape() != json::Shape::Object || members.iter().any(|member| member.key == "idempotency_key") {
+        return None;
+    }
+    let comma = if members.is_empty() { "" } else { "," };
+    let (before, after) = text.split_at(whole.end() - 1);
+    let key = serde_json::Value::from(key);
+    Some(format!("{before}{comma}\"idempotency_key\":{key}{after}").into())
 }
 
 fn not_utf8(document: &[u8], at: usize) -> Rejection {

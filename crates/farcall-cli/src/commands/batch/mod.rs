@@ -1,35 +1,44 @@
 //! `farcall batch FILE`: one call per line, durable and resumable, one result per line.
 //!
-//! Here flags become a place, a policy and a stream; the batch itself is the engine's (`farcall_engine::batch`). Nothing is
-//! sent before the input and the output of a batch that was begun are known to be the same.
+//! Here flags become a place, a policy and a stream; the batch itself is the engine's (`farcall_engine::batch`), and a
+//! server's where one is named (`through`). Nothing is sent before the input and the output of a batch that was begun are
+//! known to be the same.
 
 mod begin;
 mod place;
 mod report;
 mod terms;
+mod through;
 
 use std::io;
+use std::sync::Arc;
 
-use farcall_engine::batch::{Batch, BatchError, Watch};
+use farcall_engine::batch::{Batch, BatchError, Here, Watch};
 use tokio_util::sync::CancellationToken;
 use tracing::Level;
 
-use self::begin::{Begun, begin, input_failure};
+use self::begin::{Begun, Terms, begin, input_failure};
 use self::place::Place;
 use self::report::Report;
 use crate::args::batch::BatchArgs;
+use crate::client::Target;
 use crate::context::Context;
 use crate::exit::{Exit, Failure};
 use crate::session::{self, Opened, Session};
 use crate::signals::Signals;
 
+/// What to do about one that could not go on.
+const BATCH_AGAIN: &str = "the same command goes on when that is mended";
 /// What to do about a batch that is not the one that was begun.
 const RESTART: &str = "--restart forgets it and begins anew; calls that were made are made again";
 
 pub(crate) fn run(context: &Context, args: &BatchArgs) -> Result<Exit, Failure> {
     let report = Report::new(context, args);
     context.start_logging(Level::WARN, report.bars())?;
-    session::block_on(execute(context, args, report))
+    match Target::serving(context, &args.server())? {
+        Some(target) => session::block_on(through::execute(context, args, target, report)),
+        None => session::block_on(execute(context, args, report)),
+    }
 }
 
 /// What happened next.
@@ -54,7 +63,13 @@ async fn execute(context: &Context, args: &BatchArgs, mut report: Report) -> Res
         place.restart()?;
         opened = Opened::open(context, &place.directory)?;
     }
-    let batch = match begin(args, &place, &mut opened)? {
+    let terms = Terms {
+        line_bytes_max: opened.config.server.max_body,
+        server: None,
+        is_keyed: false,
+        default_upstream: Box::new(|first| terms::apply(args, Arc::make_mut(&mut opened.config), first)),
+    };
+    let batch = match begin(args, &place, terms)? {
         Begun::Batch(batch) => *batch,
         Begun::Finished(tally) => {
             drop(opened);
@@ -81,7 +96,7 @@ async fn carry_out(
     report: &mut Report,
 ) -> Result<Exit, Failure> {
     let (stop, watch) = (CancellationToken::new(), Watch::default());
-    let mut running = Box::pin(batch.run(session.handle.clone(), stop.clone(), watch.clone()));
+    let mut running = Box::pin(batch.run(Here(session.handle.clone()), stop.clone(), watch.clone()));
     let (mut has_ended, mut engine_has_ended) = (None, false);
     while has_ended.is_none() || !engine_has_ended {
         let event = tokio::select! {
@@ -111,11 +126,11 @@ async fn carry_out(
     match has_ended.expect("the loop goes on until it has") {
         Ok(true) => Ok(report.finished(&watch.standing().tally, false)),
         Ok(false) => Ok(report.interrupted(&watch.standing())),
-        Err(error) => failure(error, report, &watch),
+        Err(error) => own_failure(error, report, &watch),
     }
 }
 
-fn failure(error: BatchError, report: &Report, watch: &Watch) -> Result<Exit, Failure> {
+fn own_failure(error: BatchError, report: &Report, watch: &Watch) -> Result<Exit, Failure> {
     match error {
         BatchError::Interrupted => Ok(report.interrupted(&watch.standing())),
         // Whoever read has heard enough; the rest can be had by the same command.
@@ -123,8 +138,11 @@ fn failure(error: BatchError, report: &Report, watch: &Watch) -> Result<Exit, Fa
             Ok(report.interrupted(&watch.standing()))
         }
         BatchError::Input(error) => Err(input_failure(error)),
-        BatchError::Output(_) | BatchError::Journal(_) | BatchError::Store(_) | BatchError::Refused(_) => {
-            Err(Failure::directory(error).with_hint("the same command goes on when that is mended"))
-        }
+        BatchError::Output(_)
+        | BatchError::Journal(_)
+        | BatchError::Store(_)
+        | BatchError::Ids(_)
+        | BatchError::Refused(_)
+        | BatchError::Carrier(_) => Err(Failure::directory(error).with_hint(BATCH_AGAIN)),
     }
 }

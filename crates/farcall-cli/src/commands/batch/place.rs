@@ -12,7 +12,7 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, anyhow};
-use farcall_engine::batch;
+use farcall_engine::batch::{self, Journal, JournalError};
 
 use super::RESTART;
 use crate::args::batch::BatchArgs;
@@ -33,6 +33,8 @@ pub(super) struct Place {
     /// The directory is the batch's alone.
     is_own: bool,
     pub(super) journal: PathBuf,
+    /// Of lines whose ids somebody else gave them.
+    pub(super) ids: PathBuf,
     input: Source,
     pub(super) output: Sink,
 }
@@ -72,7 +74,8 @@ impl Place {
             (None, Some(path)) => in_folder(folder_beside(path)),
             (None, None) => in_folder(temporary(context)),
         };
-        let place = Self { directory, is_own: args.dir.is_none(), journal, input, output };
+        let ids = journal.with_extension("ids");
+        let place = Self { directory, is_own: args.dir.is_none(), journal, ids, input, output };
         place.refuse_foreign_output(args)?;
         Ok(place)
     }
@@ -103,12 +106,25 @@ impl Place {
     /// Forgets a batch that was begun, and empties its output. Of one within a directory the calls stay.
     pub(super) fn restart(&mut self) -> Result<(), Failure> {
         let removed = if self.is_own { self.remove_directory() } else { fs::remove_file(&self.journal) };
-        match removed {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                Err(error).context("cannot forget the batch that was begun").map_err(Failure::directory)
-            }
-            Ok(()) | Err(_) => self.empty_output(),
+        if_there(removed).context("cannot forget the batch that was begun").map_err(Failure::directory)?;
+        self.forget_ids()?;
+        self.empty_output()
+    }
+
+    /// The same where no lock of a directory has told that nobody is at it.
+    pub(super) fn restart_unless_under_way(&mut self) -> Result<(), Failure> {
+        match Journal::open(&self.journal, |_| false) {
+            Err(error @ JournalError::InUse) => return Err(Failure::directory(error)),
+            // Whatever is in it is to be forgotten.
+            Ok(_) | Err(JournalError::Io(_) | JournalError::Damaged { .. }) => {}
         }
+        self.restart()
+    }
+
+    /// What an earlier batch of this name was given is none of the next one's.
+    pub(super) fn forget_ids(&self) -> Result<(), Failure> {
+        let removed = if_there(fs::remove_file(&self.ids));
+        removed.context("cannot forget the ids of an earlier batch").map_err(Failure::directory)
     }
 
     fn empty_output(&self) -> Result<(), Failure> {
@@ -131,12 +147,8 @@ impl Place {
             (Sink::Stream(_), false) => fs::remove_file(&self.journal),
             (Sink::Stream(_), true) => self.remove_directory(),
         };
-        match removed {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                Err(error).context("cannot remove what the batch needs no more").map_err(Failure::directory)
-            }
-            Ok(()) | Err(_) => Ok(()),
-        }
+        if_there(removed).context("cannot remove what the batch needs no more").map_err(Failure::directory)?;
+        self.forget_ids()
     }
 
     /// At one go: half a folder would be half a batch.
@@ -162,6 +174,11 @@ impl Place {
         let error = anyhow!("{} is there already, and no batch that was begun has written it", path.display());
         Err(Failure::new(Exit::Conflict, error).with_hint("remove it, name another, or empty it with --restart"))
     }
+}
+
+/// What is not there need not be removed.
+fn if_there(removed: io::Result<()>) -> io::Result<()> {
+    removed.or_else(|error| if error.kind() == io::ErrorKind::NotFound { Ok(()) } else { Err(error) })
 }
 
 fn source(path: &Path) -> Result<Source, Failure> {

@@ -77,6 +77,11 @@ impl Report {
         let overview = session.handle.overview().await;
         let now = clock::now();
         let waiting = waiting_line(&overview, &session.handle.snapshot(), now);
+        self.draw_with(standing, waiting);
+    }
+
+    /// The same of a server, which is not asked what it waits for.
+    pub(super) fn draw_with(&mut self, standing: &Standing, waiting: String) {
         let tally = &standing.tally;
         let count = Count {
             succeeded: tally.total() - tally.failed(),
@@ -84,7 +89,7 @@ impl Report {
             rejected: tally.rejected(),
             left: self.lines(standing).saturating_sub(tally.total()),
         };
-        self.progress.show_count(count, waiting, now);
+        self.progress.show_count(count, waiting, clock::now());
     }
 
     pub(super) fn clear(&self) {

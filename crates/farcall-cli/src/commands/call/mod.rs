@@ -16,6 +16,7 @@ use bytes::Bytes;
 use tracing::Level;
 
 use crate::args::call::CallArgs;
+use crate::client::Target;
 use crate::context::Context;
 use crate::exit::{Exit, Failure};
 use crate::print::Output;
@@ -51,7 +52,7 @@ pub(crate) fn run(context: &Context, args: &CallArgs) -> Result<Exit, Failure> {
     let document = document::of(args)?;
     // Before anything is sent that could not be kept.
     let out = args.out.as_deref().map(open).transpose()?;
-    let ended = match there::server(context, args)? {
+    let ended = match Target::serving(context, &args.server())? {
         Some(target) => {
             context.refuse_settings("a call that a server makes")?;
             there::call(context, target, document)

@@ -2,7 +2,6 @@
 //!
 //! It is a durable call there. Whoever stops waiting here leaves it to that server.
 
-use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -10,7 +9,6 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::{Answer, Ended, Problem};
-use crate::args::call::CallArgs;
 use crate::client::{self, Client, Request, Target};
 use crate::context::Context;
 use crate::exit::{Exit, Failure};
@@ -31,22 +29,6 @@ struct Call {
     status: Option<u16>,
     headers: Option<serde_json::Map<String, serde_json::Value>>,
     error: Option<Problem>,
-}
-
-/// The server that makes the call; nothing when it is made here.
-///
-/// # Errors
-/// When what was named is no server.
-pub(super) fn server(context: &Context, args: &CallArgs) -> Result<Option<Target>, Failure> {
-    let Some(target) = Target::named(context, &args.server())? else { return Ok(None) };
-    // A directory that nobody serves is a configuration all the same.
-    let is_served = target.socket_path().is_none_or(|socket| {
-        let connected = UnixStream::connect(socket);
-        !connected.is_err_and(|error| {
-            matches!(error.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::ConnectionRefused)
-        })
-    });
-    Ok(is_served.then_some(target))
 }
 
 /// Has it made; nothing when it was interrupted, and goes on there.

@@ -5,6 +5,7 @@ mod policy;
 mod results;
 mod resuming;
 mod streams;
+mod through;
 
 use std::fs;
 use std::path::{Path, PathBuf};

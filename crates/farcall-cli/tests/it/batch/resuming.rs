@@ -18,7 +18,7 @@ fn slow() -> std::io::Result<Recorder> {
 }
 
 /// No line sent twice, none without a result, none with two.
-fn assert_once(upstream: &Recorder, mut results: Vec<Value>, count: u32) {
+pub(super) fn assert_once(upstream: &Recorder, mut results: Vec<Value>, count: u32) {
     results.sort_by_key(|result| result["line"].as_u64());
     assert_eq!(lines(&results), (1..=u64::from(count)).collect::<Vec<_>>());
     let arrivals = arrivals_by_path(upstream);
