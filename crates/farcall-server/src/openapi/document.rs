@@ -76,7 +76,7 @@ fn name_upstreams(schemas: &mut Map<String, Value>, config: &Config) {
     let upstream = schemas.get_mut("CallDocument").and_then(|call| call.pointer_mut("/properties/upstream"));
     let upstream = upstream.expect("a call can name its upstream");
     if !config.upstreams.is_empty() {
-        upstream["enum"] = config.upstreams.keys().map(String::as_str).collect();
+        upstream["enum"] = config.upstreams.names().collect();
     }
 }
 
