@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail, ensure};
 
-use crate::tidy;
+use crate::{schemathesis, tidy};
 
 /// What one step needs to know.
 struct Bench<'a> {
@@ -25,7 +25,7 @@ type Step = (&'static str, fn(&Bench<'_>) -> Result<()>);
 const SEEDS: &str = "1000";
 
 /// The cheapest first.
-const STEPS: [Step; 10] = [
+const STEPS: [Step; 11] = [
     ("C compiler", c_compiler),
     ("Python", python),
     ("tools for faults", fault_tools),
@@ -36,6 +36,7 @@ const STEPS: [Step; 10] = [
     ("lints", lints),
     ("tests", tests),
     ("simulator", simulator),
+    ("schemathesis", |bench| schemathesis::run(bench.root, &schemathesis::Trial::default())),
 ];
 
 /// Runs the steps.
