@@ -95,10 +95,24 @@ impl Context {
     /// # Errors
     /// When `FARCALL_LOG` is no filter.
     pub(crate) fn start_logging(&self, level: Level, bars: Option<MultiProgress>) -> Result<(), Failure> {
+        self.start_logging_but(None, level, bars)
+    }
+
+    /// The same, but for what a part of the program says below an error.
+    ///
+    /// # Errors
+    /// When `FARCALL_LOG` is no filter.
+    pub(crate) fn start_logging_but(
+        &self,
+        hushed: Option<&'static str>,
+        level: Level,
+        bars: Option<MultiProgress>,
+    ) -> Result<(), Failure> {
         let logging = Logging {
             format: self.global.log_format,
             has_color: self.screen.stderr_has_color(),
             filter: self.environment.log.clone(),
+            hushed,
             level: if self.global.quiet { level.min(Level::WARN) } else { level },
             bars,
         };

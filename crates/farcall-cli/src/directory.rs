@@ -34,6 +34,9 @@ pub(crate) fn prepare(dir: &Path) -> Result<PathBuf, Failure> {
 /// When it cannot be used, or everyone can write in it.
 pub(crate) fn existing(dir: &Path) -> Result<PathBuf, Failure> {
     let failed = |error: io::Error| {
+        if error.kind() == io::ErrorKind::NotFound {
+            return Failure::directory(anyhow!("there is no directory {}", dir.display()));
+        }
         Failure::directory(anyhow::Error::new(error).context(format!("cannot use the directory {}", dir.display())))
     };
     let path = dir.canonicalize().map_err(failed)?;

@@ -26,6 +26,8 @@ pub(crate) struct Logging {
     /// A filter of the user's own, else this level.
     pub(crate) filter: Option<String>,
     pub(crate) level: Level,
+    /// A part of the program of which only errors are logged, unless the user's filter says otherwise.
+    pub(crate) hushed: Option<&'static str>,
     /// Bars on the same terminal, which step aside for a line.
     pub(crate) bars: Option<MultiProgress>,
 }
@@ -38,7 +40,12 @@ impl Logging {
     pub(crate) fn start(self) -> Result<(), Failure> {
         let filter = match &self.filter {
             Some(text) => EnvFilter::try_new(text).map_err(|error| Failure::usage(format!("FARCALL_LOG: {error}")))?,
-            None => EnvFilter::default().add_directive(self.level.into()),
+            None => {
+                let hushed =
+                    self.hushed.map(|part| format!("{part}=error").parse().expect("a module's name is a target"));
+                let filter = EnvFilter::default().add_directive(self.level.into());
+                hushed.into_iter().fold(filter, EnvFilter::add_directive)
+            }
         };
         let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(Lines { bars: self.bars });
         match self.format {

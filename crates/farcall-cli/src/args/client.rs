@@ -202,15 +202,27 @@ pub(crate) struct UpstreamsArgs {
 #[derive(Debug, Clone, clap::Subcommand)]
 pub(crate) enum UpstreamAction {
     /// List them all
+    #[command(after_help = "Examples:
+  farcall upstreams list
+  farcall upstreams list --output json")]
     List {
         #[command(flatten)]
         server: ServerArgs,
     },
     /// Show policies and how much of every limit is used
+    #[command(after_help = "Examples:
+  farcall upstreams show etsy
+  farcall upstreams show etsy --output json --dir ~/.farcall")]
     Show(UpstreamNames),
     /// Start nothing there until it is resumed, also over restarts
+    #[command(after_help = "Examples:
+  farcall upstreams pause etsy
+  farcall upstreams pause etsy -q")]
     Pause(UpstreamNames),
     /// Go on, also when it asked to wait
+    #[command(after_help = "Examples:
+  farcall upstreams resume etsy
+  farcall upstreams resume etsy -q")]
     Resume(UpstreamNames),
     /// Change its policy while farcall runs
     #[command(after_help = "Examples:

@@ -1,7 +1,7 @@
 //! The client of a farcall server: one HTTP/1.1 connection to a directory's socket or to a URL, kept while it lives.
 //!
-//! It sends a request once. Only what certainly was not sent, or only reads, is sent again when a kept connection turns
-//! out to be closed. What answers mean for the program's exit is told by `answer`.
+//! It sends a request once. Only what certainly was not sent, only reads, or has an idempotency key is sent again when a
+//! connection turns out to be closed. What answers mean for the program's exit is told by `answer`.
 
 mod answer;
 mod connect;
@@ -14,7 +14,6 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use bytes::Bytes;
-use http::Method;
 use http_body_util::Full;
 use tokio::time::timeout;
 
@@ -73,20 +72,28 @@ impl Client {
             match self.send_on(open, request).await {
                 Ok(answer) => return Ok(answer),
                 Err(SendError::NotSent(_)) => {}
-                Err(SendError::NoAnswer(_)) if request.method == Method::GET => {}
+                Err(SendError::NoAnswer(_)) if request.is_repeatable() => {}
                 Err(error) => return Err(self.failure(error, request)),
             }
         }
+        match self.send_anew(request).await {
+            // A server that was restarted meanwhile may know of it.
+            Err(SendError::NoAnswer(_)) if request.has_key() => self.send_anew(request).await,
+            answer => answer,
+        }
+        .map_err(|error| self.failure(error, request))
+    }
+
+    /// On a connection of its own.
+    async fn send_anew(&mut self, request: &Request) -> Result<Answer, SendError> {
         let open = match timeout(CONNECT_TIMEOUT, connect::open(&self.target)).await {
-            Ok(Ok(open)) => open,
-            Ok(Err(error)) => return Err(self.target.unreachable(error)),
+            Ok(open) => open.map_err(SendError::NotSent)?,
             Err(_) => {
                 let seconds = CONNECT_TIMEOUT.as_secs();
-                return Err(self.target.unreachable(anyhow::anyhow!("no connection within {seconds} s")));
+                return Err(SendError::NotSent(anyhow::anyhow!("no connection within {seconds} s")));
             }
         };
-        let answer = self.send_on(open, request).await;
-        answer.map_err(|error| self.failure(error, request))
+        self.send_on(open, request).await
     }
 
     async fn send_on(&mut self, mut open: Open, request: &Request) -> Result<Answer, SendError> {

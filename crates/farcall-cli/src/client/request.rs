@@ -14,6 +14,7 @@ use url::form_urlencoded;
 
 use super::{Content, Target};
 
+const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 const USER: HeaderValue = HeaderValue::from_static(concat!("farcall/", env!("CARGO_PKG_VERSION")));
 /// Whoever comes through the socket is not asked for a host; there has to be one (RFC 9112, section 3.2).
 const SOCKET_HOST: &str = "localhost";
@@ -81,6 +82,22 @@ impl Request {
         self.headers.push((CONTENT_TYPE, HeaderValue::from_static("application/json")));
         self.body = document;
         self
+    }
+
+    /// With an idempotency key of its own: sent twice it does once what it asks for.
+    pub(crate) fn once(mut self) -> Self {
+        let key = HeaderValue::try_from(format!("once-{:032x}", fastrand::u128(..)));
+        self.headers.push((IDEMPOTENCY_KEY, key.expect("digits can stand in a header")));
+        self
+    }
+
+    /// Whether it may be sent again when nobody knows whether it arrived.
+    pub(super) fn is_repeatable(&self) -> bool {
+        self.method == Method::GET || self.has_key()
+    }
+
+    pub(super) fn has_key(&self) -> bool {
+        self.headers.iter().any(|(name, _)| *name == IDEMPOTENCY_KEY)
     }
 
     /// The server is asked to answer only when there is an outcome, or after so long (RFC 7240, section 4.3).

@@ -46,7 +46,12 @@ pub(super) fn calls(context: &Context, args: &CallsArgs, action: &'static str) -
         }
         (_, []) if args.dry_run => Err(Failure::usage("--dry-run goes with filters; ids say themselves which calls")),
         (ids, []) => {
-            let requests = ids.iter().map(|id| Ok(Request::post(&["v1", "calls", &call_id(id)?, action])));
+            let request = |id: &String| {
+                let request = Request::post(&["v1", "calls", &call_id(id)?, action]);
+                // What is cancelled twice is cancelled; what is made anew twice would be two calls.
+                Ok(if action == "retry" { request.once() } else { request })
+            };
+            let requests = ids.iter().map(request);
             client::block_on(each(context, &mut client, &CALL, requests))
         }
         _ => Err(Failure::usage("ids and filters at once; calls are named, or they are found by filters")),

@@ -94,6 +94,22 @@ fn nothing_is_sent_after_a_pause_was_answered_also_after_kill_9() -> Outcome {
 }
 
 #[test]
+fn a_pause_or_a_patch_waits_for_no_answers_also_where_nothing_is_limited() -> Outcome {
+    let recorder = Recorder::start(|_, _| Reply::new(200).after(Duration::from_secs(600)))?;
+    let dir = tempfile::tempdir()?;
+    configure(dir.path(), &recorder.url(), "")?;
+    let _program = Program::serve(dir.path())?;
+    load(dir.path(), 3)?;
+    until("the requests", || (recorder.arrivals().len() == 3).then_some(()));
+    let begun = Instant::now();
+    assert_eq!(patch(dir.path(), &json!({"timeout": 5}))?.status, 200);
+    assert_eq!(send(dir.path(), "POST", "/v1/upstreams/api/pause", None)?.status, 200);
+    // Each would wait for six seconds, were it not known that what is out has left.
+    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+    Ok(())
+}
+
+#[test]
 fn a_patched_key_holds_until_the_file_says_something_else_of_that_key() -> Outcome {
     let recorder = Recorder::start(|_, _| Reply::new(200))?;
     let dir = tempfile::tempdir()?;

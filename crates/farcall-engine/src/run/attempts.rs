@@ -15,9 +15,11 @@ use farcall_crash::{self as crash, Point};
 use farcall_store::record::{CallRecord, RequestRecord};
 use tokio_util::sync::CancellationToken;
 
+use super::departure::Departure;
 use super::documents::Kept;
 use super::loading::Unread;
 use super::news::{News, Told};
+use super::pending::Running;
 use super::runners::{Job, Runner};
 use super::{Run, casualty};
 use crate::callback::{self, stored::Stored};
@@ -40,6 +42,7 @@ pub(super) struct Attempt {
     pub(super) id: AttemptId,
     pub(super) around: Arc<Surroundings>,
     abort: CancellationToken,
+    departure: Arc<Departure>,
 }
 
 /// What all attempts work with.
@@ -115,9 +118,10 @@ impl Run {
         }
         self.dispatcher.handle(now, Event::Launched { attempt: id });
         let runner = self.runners.take(&self.tasks);
-        let abort = runner.abort().clone();
-        self.pending.running.insert(id, abort.clone());
-        let attempt = Attempt { id, around: Arc::clone(&self.around), abort };
+        let (abort, departure) = (runner.abort().clone(), Arc::clone(runner.departure()));
+        let running = Running { abort: abort.clone(), departure: Arc::clone(&departure) };
+        self.pending.running.insert(id, running);
+        let attempt = Attempt { id, around: Arc::clone(&self.around), abort, departure };
         match self.target(id.call, upstream, hop) {
             Target::Http { kept: None, way } => self.pending.unread.push(Unread { attempt, way, runner }),
             target => Job { attempt, target, runner }.begin(),
@@ -138,8 +142,8 @@ impl Run {
 
     pub(super) fn abort(&mut self, id: AttemptId) {
         // One that has reported meanwhile needs no cutting off.
-        if let Some(token) = self.pending.running.get(&id) {
-            token.cancel();
+        if let Some(running) = self.pending.running.get(&id) {
+            running.abort.cancel();
         }
     }
 
@@ -199,12 +203,14 @@ impl Attempt {
     }
 
     pub(super) async fn send(&self, request: HttpRequest, way: &Way) -> Report {
-        let milestones = way.wants_milestones.then(|| self.milestones());
-        way.transport.execute(request, milestones, self.abort.clone()).await
+        way.transport.execute(request, Some(self.milestones(way)), self.abort.clone()).await
     }
 
-    fn milestones(&self) -> Arc<dyn Milestones> {
-        Arc::new(Teller { id: self.id, news: Arc::clone(&self.around.news) })
+    fn milestones(&self, way: &Way) -> Arc<dyn Milestones> {
+        match way.wants_milestones {
+            true => Arc::new(Teller { id: self.id, news: Arc::clone(&self.around.news) }),
+            false => Arc::<Departure>::clone(&self.departure),
+        }
     }
 
     async fn prepare(&self, kept: Option<Arc<Kept>>, way: &Way) -> Result<Prepared, Box<Report>> {

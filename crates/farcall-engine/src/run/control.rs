@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use farcall_core::call::UpstreamId;
+use farcall_core::dispatcher::Event;
 use farcall_core::id::AttemptId;
 use farcall_core::time::{Instant, Now};
 use farcall_store::record::UpstreamRecord;
@@ -235,6 +236,7 @@ impl Run {
 
     /// Answers those for whom all that they wait for has come.
     pub(super) fn answer_control(&mut self, now: Now) {
+        self.note_departures(now);
         for waiting in self.control.waiting.values_mut().filter(|waiting| waiting.is_stored) {
             waiting.on_their_way.retain(|&attempt| self.dispatcher.is_on_its_way(now, attempt));
         }
@@ -243,6 +245,16 @@ impl Run {
         };
         for (_, waiting) in self.control.waiting.extract_if(.., holds) {
             let _ = waiting.answer.send(Ok(()));
+        }
+    }
+
+    /// Of upstreams without limits nobody is told when requests leave: only now does it matter.
+    fn note_departures(&mut self, now: Now) {
+        for &attempt in self.control.waiting.values().flat_map(|waiting| &waiting.on_their_way) {
+            let departed = self.pending.running.get(&attempt).and_then(|running| running.departure.at());
+            if let Some(at) = departed {
+                self.dispatcher.handle(now, Event::Sent { attempt, at });
+            }
         }
     }
 

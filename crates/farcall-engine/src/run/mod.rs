@@ -12,6 +12,7 @@ mod casualty;
 mod control;
 mod counts;
 mod damage;
+mod departure;
 mod documents;
 mod events;
 mod explain;
@@ -259,8 +260,8 @@ impl Run {
         });
         let overview = self.overview();
         self.last_overview.set(overview).expect("a loop stops once");
-        for token in self.pending.running.values() {
-            token.cancel();
+        for running in self.pending.running.values() {
+            running.abort.cancel();
         }
         self.tasks.close();
         self.around.news.close();

@@ -3,6 +3,7 @@
 //! Only bookkeeping, and all of it is empty when nothing is under way.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use farcall_core::id::{AttemptId, CallId};
 use farcall_core::id_map::IdMap;
@@ -10,10 +11,20 @@ use farcall_store::port::{Insert, Settle, Write};
 use tokio_util::sync::CancellationToken;
 
 use super::batches::{Batches, Place};
+use super::departure::Departure;
 use super::loading::Unread;
 use crate::execute::Report;
 use crate::handle::{Accepted, SubmitError};
 use crate::redirect::Asked;
+
+/// An attempt that is being made.
+#[derive(Debug)]
+pub(super) struct Running {
+    /// Cuts it off.
+    pub(super) abort: CancellationToken,
+    /// When its request left, of an upstream without limits.
+    pub(super) departure: Arc<Departure>,
+}
 
 /// Everything that is on its way.
 #[derive(Debug, Default)]
@@ -33,7 +44,7 @@ pub(super) struct Pending {
     /// Settlements that could not be stored, by call and attempt; they will be written as they are.
     pub(super) kept: IdMap<(CallId, Option<u32>), Box<Settle>>,
     /// Attempts that are out, and how to cut them off.
-    pub(super) running: IdMap<AttemptId, CancellationToken>,
+    pub(super) running: IdMap<AttemptId, Running>,
     /// Attempts that begin when their documents have been read.
     pub(super) unread: Vec<Unread>,
 }

@@ -4,11 +4,14 @@
 //! The loop owns those that are idle. A task takes its runner along while it makes an attempt, and gives it back with the
 //! report: when the loop is gone, so are they. Those that nobody needed for a while end.
 
+use std::sync::Arc;
+
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::attempts::{Attempt, Target};
+use super::departure::Departure;
 
 /// The most that stay idle; each takes about 5 KB. More attempts than that at a time are to many upstreams or to slow ones,
 /// where making a task is the smaller part of an attempt.
@@ -28,6 +31,8 @@ pub(crate) struct Runner {
     jobs: mpsc::Sender<Box<Job>>,
     /// Cuts off the attempt that it makes.
     abort: CancellationToken,
+    /// When the request of that left.
+    departure: Arc<Departure>,
 }
 
 /// An attempt, and who makes it.
@@ -44,7 +49,7 @@ impl Runners {
         let runner = self.idle.pop().unwrap_or_else(|| {
             let (sender, jobs) = mpsc::channel(1);
             tasks.spawn(run(jobs));
-            Runner { jobs: sender, abort: CancellationToken::new() }
+            Runner { jobs: sender, abort: CancellationToken::new(), departure: Arc::new(Departure::new()) }
         });
         self.spare = self.spare.min(self.idle.len());
         runner
@@ -57,6 +62,11 @@ impl Runners {
         }
         if runner.abort.is_cancelled() {
             runner.abort = CancellationToken::new();
+        }
+        // A connection that an attempt left behind may still tell of it.
+        match Arc::get_mut(&mut runner.departure) {
+            Some(departure) => *departure = Departure::new(),
+            None => runner.departure = Arc::new(Departure::new()),
         }
         self.idle.push(runner);
     }
@@ -71,6 +81,10 @@ impl Runners {
 impl Runner {
     pub(super) const fn abort(&self) -> &CancellationToken {
         &self.abort
+    }
+
+    pub(super) const fn departure(&self) -> &Arc<Departure> {
+        &self.departure
     }
 }
 

@@ -52,7 +52,7 @@ pub(super) fn set(filter: &mut CallFilter, key: &str, value: &str) -> Result<(),
         "state" => {
             for word in value.split(',') {
                 let unknown =
-                    || wrong(key, &format!("must be of {}", words(State::ALL.iter().map(|state| state.as_str()))));
+                    || wrong(key, &format!("must be one of {}", words(State::ALL.iter().map(|state| state.as_str()))));
                 let state = State::from_word(word.trim()).ok_or_else(unknown)?;
                 if !filter.states.contains(&state) {
                     filter.states.push(state);

@@ -23,6 +23,7 @@ use self::report::Report;
 use crate::args::batch::BatchArgs;
 use crate::client::Target;
 use crate::context::Context;
+use crate::directory;
 use crate::exit::{Exit, Failure};
 use crate::session::{self, Opened, Session};
 use crate::signals::Signals;
@@ -34,12 +35,16 @@ const RESTART: &str = "--restart forgets it and begins anew; calls that were mad
 
 pub(crate) fn run(context: &Context, args: &BatchArgs) -> Result<Exit, Failure> {
     let report = Report::new(context, args);
-    context.start_logging(Level::WARN, report.bars())?;
+    // How each call ended is in its result.
+    context.start_logging_but(Some(CALLS_ENDED), Level::WARN, report.bars())?;
     match Target::serving(context, &args.server())? {
         Some(target) => session::block_on(through::execute(context, args, target, report)),
         None => session::block_on(execute(context, args, report)),
     }
 }
+
+/// What the engine says of calls that end, to whoever sees no results.
+const CALLS_ENDED: &str = "farcall_engine::run::announce";
 
 /// What happened next.
 enum Event {
@@ -52,6 +57,9 @@ enum Event {
 
 async fn execute(context: &Context, args: &BatchArgs, mut report: Report) -> Result<Exit, Failure> {
     let mut signals = Signals::catch().map_err(|error| Failure::new(Exit::Usage, error))?;
+    if let Some(dir) = &args.dir {
+        directory::existing(dir)?;
+    }
     let mut place = Place::of(context, args)?;
     if place.is_forgetful(args) {
         report.tell("from stdin to stdout nothing can go on after a kill; name --out or --dir for that");

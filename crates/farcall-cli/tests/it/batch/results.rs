@@ -24,6 +24,7 @@ fn every_line_gets_a_result_like_a_response_file_in_the_order_of_the_input() -> 
     let finished = desk.start("--out @/results.ndjson")?.finish()?;
     assert_eq!((finished.code, finished.stdout.as_str()), (Some(1), ""), "{}", finished.stderr);
     assert!(finished.stderr.contains("6 results: 3 succeeded, 1 failed, 2 rejected in "), "{}", finished.stderr);
+    assert_eq!(finished.stderr.lines().count(), 1, "what failed is told by its result: {}", finished.stderr);
 
     let results = desk.results("results.ndjson")?;
     assert_eq!(lines(&results), [1, 3, 4, 5, 7, 8]);

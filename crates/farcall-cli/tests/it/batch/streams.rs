@@ -96,6 +96,17 @@ fn lines_from_a_pipe_are_sent_as_they_come_and_go_on_after_a_kill() -> Outcome {
 }
 
 #[test]
+fn a_directory_that_is_not_there_is_not_made() -> Outcome {
+    let upstream = Recorder::start(|_, _| Reply::new(200))?;
+    let desk = Desk::with_posts(&upstream, 2)?;
+    let refused = desk.start("--dir @/typo")?.finish()?;
+    assert_eq!(refused.code, Some(7), "{}", refused.stderr);
+    assert!(refused.stderr.contains("there is no directory"), "{}", refused.stderr);
+    assert_eq!((exists(&desk.path("typo")), upstream.arrivals().len()), (false, 0));
+    Ok(())
+}
+
+#[test]
 fn in_a_directory_it_uses_its_configuration_and_its_store() -> Outcome {
     let upstream = Recorder::start(|_, _| Reply::new(200))?;
     let desk = Desk::with(["{\"upstream\": \"api\", \"end_point\": \"/x\"}".to_owned(), post(&upstream, 2)])?;

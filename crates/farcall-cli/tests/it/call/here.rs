@@ -157,6 +157,20 @@ fn a_directory_gives_upstreams_limits_secrets_and_retries() -> Outcome {
 }
 
 #[test]
+fn calls_one_after_the_other_keep_to_a_limit_of_seconds() -> Outcome {
+    // Each knows nothing of those before, and so takes short windows to be full.
+    let (folder, upstream) = (tempfile::tempdir()?, upstream()?);
+    let config = format!("upstreams: {{ shop: {{ base_url: \"{}\", limits: [\"1/500ms\"] }} }}\n", upstream.url());
+    fs::write(folder.path().join("farcall.yml"), config)?;
+    for _ in 0..3 {
+        assert_eq!(call(folder.path(), &["shop/x", "--dir", "."])?.status.code(), Some(0));
+    }
+    assert_eq!(upstream.arrivals().len(), 3);
+    assert_eq!(upstream.worst_window(Duration::from_millis(500)), 1);
+    Ok(())
+}
+
+#[test]
 fn ctrl_c_interrupts_it() -> Outcome {
     let folder = tempfile::tempdir()?;
     let upstream = Recorder::start(|_, _| Reply::new(200).after(Duration::from_secs(600)))?;

@@ -12,8 +12,22 @@ use crate::rig::program::Program;
 use crate::rig::recorder::{Recorder, Reply};
 
 /// Commands whose examples are run.
-const COMMANDS: [&str; 9] =
-    ["get", "list", "wait", "cancel", "retry", "upstreams", "upstreams set", "completions", "man"];
+const COMMANDS: [&str; 14] = [
+    "get",
+    "list",
+    "wait",
+    "cancel",
+    "retry",
+    "explain",
+    "upstreams",
+    "upstreams list",
+    "upstreams show",
+    "upstreams pause",
+    "upstreams resume",
+    "upstreams set",
+    "completions",
+    "man",
+];
 
 /// The lines of a command's examples, without what is said about them.
 fn examples(command: &str) -> Result<Vec<String>, Box<dyn std::error::Error>> {
@@ -37,6 +51,20 @@ fn in_a_shell(line: &str, home: &Path) -> std::io::Result<Finished> {
 }
 
 #[test]
+fn every_client_command_has_examples_that_are_run() -> Outcome {
+    // `call` and `batch` have tests of their own.
+    let help = farcall(["--help"])?.stdout;
+    let (_, commands) = help.split_once("Commands:\n").expect("they are listed");
+    let commands =
+        commands.lines().take_while(|line| !line.is_empty()).filter_map(|line| line.split_whitespace().next());
+    let of_their_own = ["serve", "run", "demo", "check", "init", "call", "batch", "help"];
+    for command in commands.filter(|command| !of_their_own.contains(command)) {
+        assert!(COMMANDS.contains(&command), "{command}");
+    }
+    Ok(())
+}
+
+#[test]
 fn every_example_works_as_it_stands_there() -> Outcome {
     let upstream = Recorder::start(|_, _| Reply::new(200))?;
     let home = tempfile::tempdir()?;
@@ -51,9 +79,9 @@ fn every_example_works_as_it_stands_there() -> Outcome {
         let examples = examples(command)?;
         assert!(examples.len() > 1, "{command}");
         for example in examples {
-            // What is cancelled must not have ended; everything else is about calls that have.
+            // What is cancelled or waits must not have ended; everything else is about calls that have.
             let id = match command {
-                "cancel" => accepted(&dir, &json!({"url": upstream.url(), "delay": 3600}))?,
+                "cancel" | "explain" => accepted(&dir, &json!({"url": upstream.url(), "delay": 3600}))?,
                 _ => ended(&dir, &upstream)?,
             };
             let finished = in_a_shell(&example.replace("ID", &id), home.path())?;

@@ -1,11 +1,13 @@
 //! Listing calls of the real server, cancelling them, making them anew, by id and by filter.
 
+use std::io::Read;
+use std::net::{Shutdown, TcpListener, TcpStream};
 use std::path::Path;
 
 use serde_json::{Value, json};
 
 use super::{NOBODY, Outcome, accepted, client, ended, lines, text};
-use crate::rig::program::Program;
+use crate::rig::program::{Launch, Program};
 use crate::rig::recorder::{Recorder, Reply};
 
 /// The ids of a list.
@@ -100,6 +102,42 @@ fn a_retry_is_a_call_of_its_own() -> Outcome {
     assert_eq!((&retry["state"], &retry["retry_of"]), (&json!("succeeded"), &json!(failed)));
     let early = waiting(dir.path(), &upstream, "x")?;
     assert_eq!(on(format!("retry {early}"))?.code, Some(4), "it has not ended");
+    Ok(())
+}
+
+/// A way to a server that swallows its first answer; says where it listens.
+fn swallowing_the_first_answer(server: String) -> std::io::Result<String> {
+    let listener = TcpListener::bind("127.0.0.1:0")?;
+    let address = listener.local_addr()?.to_string();
+    std::thread::spawn(move || {
+        for (number, client) in listener.incoming().flatten().enumerate() {
+            let Ok(there) = TcpStream::connect(&server) else { continue };
+            let (Ok(mut asking), Ok(mut asked)) = (client.try_clone(), there.try_clone()) else { continue };
+            std::thread::spawn(move || std::io::copy(&mut asking, &mut asked));
+            let (mut answer, mut reader) = (there, client);
+            if number == 0 {
+                // It is there, so the server has done it.
+                let _ = answer.read(&mut [0; 1]);
+                let _ = reader.shutdown(Shutdown::Both);
+            } else {
+                std::thread::spawn(move || std::io::copy(&mut answer, &mut reader));
+            }
+        }
+    });
+    Ok(address)
+}
+
+#[test]
+fn a_retry_whose_answer_is_lost_is_one_call() -> Outcome {
+    let upstream = Recorder::start(|_, _| Reply::new(200))?;
+    let dir = tempfile::tempdir()?;
+    let program = Launch::new(dir.path()).listening().serve()?;
+    let id = ended(dir.path(), &upstream)?;
+    let way = swallowing_the_first_answer(program.address())?;
+    let finished = client(&format!("retry {id} -q"), &["--server", &format!("http://{way}")])?;
+    assert_eq!(finished.code, Some(0), "{}", finished.stderr);
+    assert_eq!(finished.stdout.lines().count(), 1);
+    assert_eq!(program.health()?["accepted"], 2, "the call, and one like it");
     Ok(())
 }
 
