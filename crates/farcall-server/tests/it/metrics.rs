@@ -169,7 +169,7 @@ async fn files_and_callbacks_are_counted_by_what_came_of_them() {
         ("farcall_callbacks_total{outcome=\"success\"}", 0.0),
         ("farcall_callbacks_total{outcome=\"failure\"}", 0.0),
     ]);
-    // Undeclared and not public, so nobody is told.
+    // Its own callback goes to nobody, being undeclared and not public; the upstream's does.
     let walled = r#"{"upstream": "shop", "end_point": "b", "callback": {"url": "http://127.0.0.1:1/"}}"#;
     assert_eq!(farcall.post_call("", walled).await.status, 202);
     assert_eq!(farcall.post_call("", r#"{"upstream": "callbacks", "end_point": "c"}"#).await.status, 202);
@@ -178,7 +178,7 @@ async fn files_and_callbacks_are_counted_by_what_came_of_them() {
         std::fs::write(&hidden, text).expect("a file");
         std::fs::rename(&hidden, farcall.home().join(format!("{name}.json"))).expect("renamed");
     }
-    farcall.until_ended(5).await;
+    farcall.until_ended(6).await;
     let moved = async {
         while Scrape::of(&farcall).await.samples["farcall_inbox_files_total{result=\"rejected\"}"] == 0.0 {
             tokio::task::yield_now().await;
@@ -188,11 +188,11 @@ async fn files_and_callbacks_are_counted_by_what_came_of_them() {
     Scrape::of(&farcall).await.check(&[
         ("farcall_inbox_files_total{result=\"taken\"}", 1.0),
         ("farcall_inbox_files_total{result=\"rejected\"}", 1.0),
-        ("farcall_callbacks_total{outcome=\"success\"}", 1.0),
+        ("farcall_callbacks_total{outcome=\"success\"}", 2.0),
         ("farcall_callbacks_total{outcome=\"failure\"}", 1.0),
         ("farcall_calls_accepted_total{source=\"inbox\"}", 1.0),
-        ("farcall_calls_accepted_total{source=\"callback\"}", 2.0),
-        ("farcall_calls_finished_total{upstream=\"callbacks\",state=\"succeeded\"}", 1.0),
+        ("farcall_calls_accepted_total{source=\"callback\"}", 3.0),
+        ("farcall_calls_finished_total{upstream=\"callbacks\",state=\"succeeded\"}", 2.0),
         ("farcall_calls_finished_total{upstream=\"callbacks\",state=\"failed\"}", 1.0),
         ("farcall_calls_finished_total{upstream=\"callbacks#\",state=\"succeeded\"}", 1.0),
         ("farcall_limit_used{upstream=\"callbacks#\",window=\"1h\"}", 1.0),
