@@ -1,7 +1,9 @@
 //! Upstreams as the engine knows them: the dispatcher's number, the configuration, the way there.
 //!
-//! Declared ones exist from the start; an undeclared one is made when the first call for its origin comes.
+//! Declared ones exist from the start; an undeclared one is made when the first call for its origin comes, and forgotten
+//! when nothing needs it any more (`idle`).
 
+mod idle;
 mod reload;
 mod webhooks;
 
@@ -24,8 +26,7 @@ use crate::execute::http::{Resolver, Room, Transport, TransportError, TransportS
 
 pub(crate) use webhooks::command_policy;
 
-/// Undeclared upstreams that redirects may bring in: each takes memory for as long as the engine lives, and answers name
-/// any origin they like.
+/// Undeclared upstreams that redirects may bring in before some are forgotten: answers name any origin they like.
 const REDIRECTED_TO_MAX: usize = 10_000;
 
 /// One upstream.
@@ -35,6 +36,8 @@ pub(crate) struct Known {
     pub(crate) serves: Serves,
     pub(crate) settings: Arc<Upstream>,
     pub(crate) transport: Arc<Transport>,
+    /// Which use of any upstream was the last of this one.
+    last_use: u64,
 }
 
 /// What goes to an upstream of the dispatcher.
@@ -58,6 +61,10 @@ pub(crate) struct Upstreams {
     webhooks: HashMap<UpstreamRef, UpstreamId>,
     /// Undeclared ones that were first named by redirects.
     redirected_to: usize,
+    /// How often any was asked for.
+    uses: u64,
+    /// When there are so many undeclared ones, idle ones are looked for at once.
+    look_at: usize,
 }
 
 /// What all ways to upstreams have in common.
@@ -91,7 +98,18 @@ impl Upstreams {
     pub(crate) fn new(config: Arc<Config>, steady: SteadyClock) -> Self {
         let undeclared = Arc::new(config.undeclared.clone());
         let (by_id, by_reference, webhooks) = (IdMap::default(), HashMap::new(), HashMap::new());
-        Self { config, steady, undeclared, shared: Shared::default(), by_id, by_reference, webhooks, redirected_to: 0 }
+        Self {
+            config,
+            steady,
+            undeclared,
+            shared: Shared::default(),
+            by_id,
+            by_reference,
+            webhooks,
+            redirected_to: 0,
+            uses: 0,
+            look_at: idle::LOOK_MIN,
+        }
     }
 
     /// Makes every declared upstream, with its limits as an earlier process left them.
@@ -111,6 +129,7 @@ impl Upstreams {
         making: &mut Making<'_>,
     ) -> Result<UpstreamId, UpstreamError> {
         if let Some(&id) = self.by_reference.get(reference) {
+            self.note_use(id);
             return Ok(id);
         }
         let declared = match reference {
@@ -134,8 +153,9 @@ impl Upstreams {
         }
         self.by_reference.insert(reference.clone(), id);
         let (transport, serves) = (Arc::new(transport), Serves::Calls);
-        let known = Known { reference: Arc::new(reference.clone()), serves, settings, transport };
+        let known = Known { reference: Arc::new(reference.clone()), serves, settings, transport, last_use: 0 };
         self.by_id.insert(id, known);
+        self.note_use(id);
         // Only now: a callback may go to this very upstream, or to one whose callbacks come back here.
         self.set_callbacks(id, making)?;
         Ok(id)

@@ -1,12 +1,16 @@
-//! What people do to a running engine: they cancel calls, pause upstreams and resume them.
+//! What people do to a running engine: they cancel calls, pause upstreams and resume them. And what it does by itself: it
+//! forgets upstreams.
 //!
 //! A process that stalls, or is not there, hears nothing of it; a pause does not outlive its process.
 
 use farcall_core::call::UpstreamId;
 use farcall_core::dispatcher::Event;
 
+use crate::checker::{Check, violation};
+use crate::engine::Added;
 use crate::facts::Pause;
 use crate::log::Line;
+use crate::recovery;
 use crate::world::World;
 
 impl World {
@@ -49,6 +53,27 @@ impl World {
         for upstream in paused {
             self.resume_upstream(upstream);
         }
+    }
+
+    /// The engine forgets upstreams that nothing needs; calls come for them all the same.
+    pub(crate) fn forget_idle(&mut self) -> Check {
+        let hears = self.process.as_ref().is_some_and(|process| process.stalled_until.is_none());
+        if !hears || self.healed {
+            return Ok(());
+        }
+        let unreadable = |error| violation(format!("the store cannot be read: {error}"));
+        let places = recovery::forget_idle(self).map_err(unreadable)?;
+        if places.is_empty() {
+            return Ok(());
+        }
+        self.note(Line::Forgotten { upstreams: places.len() });
+        let Some(process) = &mut self.process else { return Ok(()) };
+        for place in places {
+            // Short windows are taken as full, as after a restart.
+            let windows = self.policies[place].limits.iter().map(|limit| limit.window);
+            process.added.extend(windows.map(|window| Added { place, window, at: self.now }));
+        }
+        Ok(())
     }
 
     fn resume_upstream(&mut self, upstream: u32) {

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 mod cancels;
 mod failures;
+mod forget;
 mod loads;
 mod prune;
 mod restarts;

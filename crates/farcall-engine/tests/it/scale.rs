@@ -254,3 +254,62 @@ async fn so_are_those_of_calls_that_expire_there() -> Outcome {
     let all = u64::from(CALLBACKS);
     all_end("1/1d", text, &[(State::Expired, all - 1), (State::Succeeded, all + 1)]).await
 }
+
+/// Makes one call to each of so many origins, a few hundred at a time, and looks at what is known of upstreams after
+/// each few hundred.
+async fn call_origins(origins: u32, mut look: impl FnMut(usize)) -> Outcome {
+    const AT_ONCE: usize = 500;
+    let dir = tempfile::tempdir()?;
+    let engine = crate::engine::start(dir.path(), MemoryStore::new())?;
+    let (handle, config) = (engine.handle(), engine.handle().config());
+    for origins in (0..origins).collect::<Vec<_>>().chunks(AT_ONCE) {
+        let submission = |&n: &u32| -> Result<Submission, Box<dyn std::error::Error>> {
+            let [_, a, b, c] = n.to_be_bytes();
+            // Nobody listens there.
+            let bytes = Bytes::from(format!(r#"{{"url": "http://127.{a}.{b}.{c}:9/", "retry": 0}}"#));
+            let document = Box::new(parse(&bytes, &Routing::from(config.as_ref()))?);
+            Ok(Submission { document, bytes, source: Source::Bulk, via: Via::User, file: None, scope: String::new() })
+        };
+        let answers = handle.submit_many(origins.iter().map(submission).collect::<Result<_, _>>()?).await;
+        assert!(answers.iter().all(Result::is_ok));
+        let ended = u64::from(origins.last().map_or(0, |last| last + 1));
+        until("all ends", || async { (handle.snapshot().census.calls(State::Failed) == ended).then_some(()) }).await;
+        let upstreams = handle.overview().await.upstreams;
+        let told: u64 = upstreams.iter().flat_map(|upstream| &upstream.ended).map(|(_, count)| count).sum();
+        assert_eq!(told, ended, "what forgotten ones did is told still");
+        look(upstreams.len());
+    }
+    handle.drain().await;
+    engine.join().await?;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn origins_that_nothing_needs_any_more_are_forgotten() -> Outcome {
+    let (mut last, mut times_fewer) = (0, 0);
+    call_origins(6_000, |known| {
+        times_fewer += u32::from(known < last);
+        last = known;
+        assert!(known <= 3_000, "{known} upstreams are known");
+    })
+    .await?;
+    assert!(times_fewer > 0, "none was ever forgotten");
+    Ok(())
+}
+
+/// By hand, in a process of its own.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "takes minutes; memory is that of the whole process"]
+async fn a_hundred_thousand_origins_one_after_another_take_no_more_memory_than_few() -> Outcome {
+    let mut sizes = Vec::new();
+    call_origins(100_000, |known| {
+        let pages = std::fs::read_to_string("/proc/self/statm").expect("this is Linux");
+        let resident = pages.split(' ').nth(1).and_then(|pages| pages.parse::<u64>().ok()).expect("a number");
+        sizes.push(resident * 4 / 1_024);
+        assert!(known <= 3_000, "{known} upstreams are known");
+    })
+    .await?;
+    let (early, late) = (sizes[sizes.len() / 5], sizes[sizes.len() - 1]);
+    println!("{early} MiB after 20,000 origins, {late} MiB after 100,000: {sizes:?}");
+    Ok(())
+}
