@@ -7,7 +7,7 @@ pub(crate) mod client;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-use clap::{Parser, Subcommand, ValueEnum};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
 use self::client::{
     CANCEL_HELP, CallsArgs, CompletionsArgs, ExplainArgs, GetArgs, ListArgs, ManArgs, RETRY_HELP, UpstreamsArgs,
@@ -34,6 +34,20 @@ pub(crate) struct Args {
     pub(crate) global: Global,
     #[command(subcommand)]
     pub(crate) command: Command,
+}
+
+/// The commands that start no server, and have no use for what is said to one.
+const CLIENTS: [&str; 9] = ["get", "list", "wait", "cancel", "retry", "explain", "upstreams", "completions", "man"];
+/// Flags of every command that these heed as well.
+const HEEDED: [&str; 2] = ["output", "quiet"];
+
+/// The whole command line. What a command does not heed is not in its help; given all the same, it is refused there.
+pub(crate) fn command_line() -> clap::Command {
+    let command = Args::command();
+    let global = command.get_arguments().filter(|argument| argument.is_global_set());
+    let unheeded = global.filter(|argument| !HEEDED.contains(&argument.get_id().as_str()));
+    let unheeded: Vec<_> = unheeded.map(|argument| argument.clone().hide(true)).collect();
+    CLIENTS.iter().fold(command, |command, name| command.mut_subcommand(name, |client| client.args(unheeded.clone())))
 }
 
 /// Executes the call files dropped in a directory.
@@ -170,7 +184,7 @@ impl Invocation {
             let KofafArgs { global, dir } = KofafArgs::try_parse_from(words)?;
             return Ok(Self { global, command: Command::Serve(Dir { dir }), is_kofaf: true });
         }
-        let Args { global, command } = Args::try_parse_from(words)?;
+        let Args { global, command } = Args::from_arg_matches(&command_line().try_get_matches_from(words)?)?;
         Ok(Self { global, command, is_kofaf: false })
     }
 }
@@ -187,8 +201,6 @@ impl Later {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     fn parse(line: &str) -> Result<Invocation, clap::Error> {
@@ -197,7 +209,7 @@ mod tests {
 
     #[test]
     fn the_command_line_is_sound() {
-        Args::command().debug_assert();
+        command_line().debug_assert();
         KofafArgs::command().debug_assert();
     }
 
@@ -208,6 +220,23 @@ mod tests {
             assert_eq!(invocation.global.settings.given[0].value, "none", "{line}");
             assert!(invocation.global.quiet, "{line}");
             assert!(matches!(invocation.command, Command::Serve(Dir { dir: Some(_) })), "{line}");
+        }
+    }
+
+    #[test]
+    fn help_shows_what_a_command_heeds() {
+        for (name, heeds) in [("serve", true), ("get", false), ("upstreams", false)] {
+            let mut command = command_line();
+            command.build();
+            let help = command.find_subcommand_mut(name).expect("it is there").render_long_help().to_string();
+            assert_eq!(help.contains("--server-listen"), heeds, "{name}");
+            assert!(help.contains("--quiet"), "{name}");
+        }
+        for line in
+            ["farcall --listen none get x", "farcall get x --listen none", "farcall upstreams show x --listen none"]
+        {
+            let invocation = parse(line).expect("it is refused later");
+            assert_eq!(invocation.global.settings.given.len(), 1, "{line}");
         }
     }
 

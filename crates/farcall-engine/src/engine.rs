@@ -35,10 +35,10 @@ impl Engine {
     /// When the store cannot be read or an upstream cannot be used; nothing was sent then.
     pub fn start(store: Box<dyn Store>, options: Options) -> Result<Self, StartError> {
         let dir = options.directory.clone();
-        let Started { run, mut handle, filing } = run::start(store, options)?;
+        let Started { run, mut handle, filing, taken_before } = run::start(store, options)?;
         let (sender, offers) = mpsc::channel(OFFERS_MAX);
         let settings = intake::Settings { dir, rescan_interval: intake::RESCAN_INTERVAL, config: handle.live_config() };
-        let intake = Intake::spawn(settings, Arc::clone(&filing), sender)
+        let intake = Intake::spawn(settings, Arc::clone(&filing), sender, Some(taken_before))
             .map_err(|source| StartError::Io { what: "start the inbox's thread", source })?;
         handle.inbox = Some(intake.status());
         handle.inbox_waker = Some(intake.waker());

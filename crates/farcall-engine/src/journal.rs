@@ -8,6 +8,7 @@ mod gather;
 
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -49,10 +50,15 @@ pub(crate) struct FailedCommit {
 #[error("the store broke down while it wrote")]
 struct BrokeDown;
 
+/// Whether the writer commits at this moment. When it has ended the loop is told.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Writing(Arc<AtomicBool>);
+
 #[derive(Debug, Default)]
 struct Shared {
     state: Mutex<State>,
     changed: Condvar,
+    writing: Writing,
 }
 
 #[derive(Debug, Default)]
@@ -109,6 +115,10 @@ impl Journal {
         }
     }
 
+    pub(crate) fn writing(&self) -> &Writing {
+        &self.shared.writing
+    }
+
     /// The loop knows that a commit failed: what was handed over meanwhile fails too and comes back, in order.
     pub(crate) fn resume(&self) -> Vec<Write> {
         let mut state = self.shared.lock();
@@ -127,11 +137,29 @@ impl Journal {
     }
 }
 
+impl Writing {
+    pub(crate) fn is_under_way(&self) -> bool {
+        self.0.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn begin(&self) {
+        self.0.store(true, Ordering::Release);
+    }
+
+    pub(crate) fn end(&self) {
+        self.0.store(false, Ordering::Release);
+    }
+}
+
 impl Writer {
     fn run(&mut self) {
         while let Some(merged) = self.shared.next() {
             let Merged { first, last, writes } = merged;
-            let result = match self.commit(&writes) {
+            self.shared.writing.begin();
+            let committed = self.commit(&writes);
+            // Before anybody is told: whoever finds it under way may count on that.
+            self.shared.writing.end();
+            let result = match committed {
                 Err(CommitError::Io(cause)) => match self.reopen(&*cause) {
                     Some(Fate::Kept) => Ok(()),
                     Some(Fate::Lost) => Err(CommitError::Io(cause)),

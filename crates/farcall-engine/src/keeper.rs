@@ -1,4 +1,5 @@
-//! The keeper's thread: removes the files of calls and rejected files that `inbox.keep` says are old enough.
+//! The keeper's thread: removes the files of calls and rejected files that `inbox.keep` says are old enough, and at the
+//! start what a crash left half written.
 //!
 //! It looks through the folders now and then, a few names at a time, and rests as long as each step took, so that a
 //! folder of a million files holds up nobody. Old is what both clocks call old: the wall clock, by which file systems
@@ -21,6 +22,8 @@ use crate::result_file::{FileError, Filing, OldFiles, Removed};
 
 /// Names looked at in one step.
 const STEP_NAMES: usize = 128;
+/// The same where only names are looked at.
+const SWEEP_NAMES: usize = 1_024;
 /// How often the folders are looked through: an eighth of the age, within these.
 const LOOK_MIN: Duration = Duration::from_secs(1);
 const LOOK_MAX: Duration = Duration::from_secs(3_600);
@@ -90,6 +93,7 @@ impl Keeper {
 
 impl Keeping {
     fn run(&mut self, shared: &Shared) {
+        self.sweep(shared);
         let mut is_told = false;
         loop {
             let keep = self.config.now().inbox.keep;
@@ -113,6 +117,20 @@ impl Keeping {
                 }
                 Err(_) => {}
             }
+        }
+    }
+
+    /// Nobody sees what is left half written, so a start does not wait for it.
+    fn sweep(&self, shared: &Shared) {
+        let mut begun = clock::instant();
+        let goes_on = || {
+            let goes_on = shared.pause(clock::instant().since(begun));
+            begun = clock::instant();
+            goes_on
+        };
+        let swept = catch_unwind(AssertUnwindSafe(|| self.filing.sweep(SWEEP_NAMES, goes_on)));
+        if let Err(error) = swept.map_err(|_| KeepError::BrokeDown).and_then(|swept| Ok(swept?)) {
+            tracing::warn!(error = chain(&error), "cannot remove what a crash left half written");
         }
     }
 

@@ -80,7 +80,7 @@ pub(crate) struct ListArgs {
 #[derive(Debug, Clone, Default, clap::Args)]
 #[command(next_help_heading = "Filters")]
 pub(crate) struct Filters {
-    /// In this state: scheduled queued running retrying succeeded failed cancelled expired unknown poisoned
+    /// In one of these states, with commas between: scheduled queued running retrying succeeded failed cancelled expired unknown poisoned
     #[arg(long)]
     pub(crate) state: Option<String>,
     /// For this upstream
@@ -135,28 +135,35 @@ pub(crate) struct WaitArgs {
 pub(crate) const CANCEL_HELP: &str = "\
 Examples:
   farcall cancel ID
-  farcall list --state queued --upstream etsy --all -q | xargs -r farcall cancel
+  farcall cancel --state queued,scheduled --upstream etsy     the server does it to all that fit
+  farcall cancel --tag nightly --dry-run                      how many that would be
 
 A call of which bytes may be out says `cancel_requested`, and ends as it really ends; `farcall wait` tells how.
 Exit status: 0 cancelled or asked for, 3 no such call, 4 it had ended already, 6 no server. With several calls it is
-that of the first one refused; the others are cancelled.";
+that of the first one refused; the others are cancelled. With filters: 1 when one could not be.";
 
 /// What `retry` says below its flags.
 pub(crate) const RETRY_HELP: &str = "\
 Examples:
   farcall retry ID                      a new call like it, which says `retry_of`
   farcall retry ID -q | xargs -r farcall wait
-  farcall list --state failed --since 1h -q | xargs -r farcall retry
+  farcall retry --state failed --since 1h                   the server does it to all that fit
+  farcall retry --upstream etsy --dry-run                   how many that would be
 
 Exit status: 0 made anew, 3 no such call, 4 it has not ended, 6 no server. With several calls it is that of the
-first one refused; the others are made anew.";
+first one refused; the others are made anew. With filters: 1 when one could not be.";
 
-/// Calls that something is done to.
+/// Calls that something is done to: named, or found by filters.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct CallsArgs {
     /// Ids of calls, with or without `call_`
-    #[arg(required = true, value_name = "ID")]
+    #[arg(value_name = "ID")]
     pub(crate) ids: Vec<String>,
+    #[command(flatten)]
+    pub(crate) filters: Filters,
+    /// With filters: only count what would be done
+    #[arg(long)]
+    pub(crate) dry_run: bool,
     #[command(flatten)]
     pub(crate) server: ServerArgs,
 }
@@ -213,7 +220,8 @@ pub(crate) enum UpstreamAction {
   farcall upstreams set etsy 'retry={\"max\": 2, \"base\": \"500ms\"}'
 
 Keys are those of an upstream in farcall.yml: limits rate_* concurrency smooth strict jitter retry wait on_unknown
-hedge breaker timeout deadline success. A value is JSON, or else text. It holds until the file's changes.")]
+hedge breaker timeout deadline success. A value is JSON, or else text; null takes a
+change back. It holds until what the file says of that key changes.")]
     Set {
         /// The upstream's name
         name: String,

@@ -2,11 +2,11 @@
 //!
 //! A call of which bytes may be out is told as such, and ends as it really ends.
 
-use super::records;
+use super::steer;
 use crate::args::client::CallsArgs;
 use crate::context::Context;
 use crate::exit::{Exit, Failure};
 
 pub(crate) fn run(context: &Context, args: &CallsArgs) -> Result<Exit, Failure> {
-    records::post_each(context, args, "cancel")
+    steer::calls(context, args, "cancel")
 }

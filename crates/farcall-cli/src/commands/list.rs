@@ -31,7 +31,8 @@ pub(crate) fn run(context: &Context, args: &ListArgs) -> Result<Exit, Failure> {
             let page: Page = client.ask(Request::get(&["v1", "calls"]).query(query)).await?.document()?;
             listing.print(&page.data)?;
             left = left.saturating_sub(u64::try_from(page.data.len()).unwrap_or(u64::MAX));
-            cursor = page.next_cursor.filter(|_| !page.data.is_empty());
+            // A page may be empty and have another after it: the server looks at so many calls only at a time.
+            cursor = page.next_cursor.filter(|next| cursor.as_ref() != Some(next));
             if left == 0 || cursor.is_none() {
                 break;
             }
@@ -45,7 +46,7 @@ pub(crate) fn run(context: &Context, args: &ListArgs) -> Result<Exit, Failure> {
 }
 
 /// The filters as the API names them.
-fn parameters(filters: &Filters, now: Timestamp) -> Vec<(&'static str, String)> {
+pub(super) fn parameters(filters: &Filters, now: Timestamp) -> Vec<(&'static str, String)> {
     let Filters { state, upstream, function, source, tag, since, until } = filters;
     let moment = |moment: &Option<Moment>| moment.as_ref().map(|moment| at(moment, now));
     let given = [

@@ -5,15 +5,15 @@
 use std::path::Path;
 
 use anyhow::Context as _;
-use clap::CommandFactory;
 use clap_mangen::Man;
 
-use crate::args::Args;
 use crate::args::client::ManArgs;
+use crate::args::command_line;
 use crate::context::Context;
 use crate::exit::{Exit, Failure};
 
 pub(crate) fn run(context: &Context, args: &ManArgs) -> Result<Exit, Failure> {
+    context.refuse_settings("man")?;
     let pages = pages();
     if let Some(directory) = &args.out {
         for (name, page) in &pages {
@@ -32,7 +32,7 @@ pub(crate) fn run(context: &Context, args: &ManArgs) -> Result<Exit, Failure> {
 
 /// All pages by their names, as `farcall-get`.
 fn pages() -> Vec<(String, Vec<u8>)> {
-    let mut all = Args::command().disable_help_subcommand(true);
+    let mut all = command_line().disable_help_subcommand(true);
     all.build();
     let mut pages = vec![page("farcall".to_owned(), all.clone())];
     let commands = all.get_subcommands().filter(|command| !command.is_hide_set());

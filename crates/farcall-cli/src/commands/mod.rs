@@ -16,6 +16,7 @@ mod records;
 mod retry;
 mod run;
 mod serve;
+mod steer;
 mod upstreams;
 mod wait;
 

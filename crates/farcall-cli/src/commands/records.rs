@@ -4,15 +4,13 @@
 
 use farcall_core::id::CallId;
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use crate::args::client::CallsArgs;
-use crate::client::{self, Client, Request, Target};
-use crate::context::Context;
 use crate::exit::{Exit, Failure};
 use crate::print::Column;
-use crate::print::records::{Form, Listing, text};
+use crate::print::records::{Form, text};
 
 /// Some of the server's records, and where the next ones begin.
 #[derive(Debug, Deserialize)]
@@ -82,52 +80,12 @@ pub(super) fn call_id(text: &str) -> Result<String, Failure> {
     })
 }
 
-/// Asks for one thing for each of some calls, and prints the calls that the server answers with.
-///
-/// What is refused for one call stops no other; without a server there is nothing to go on with.
-pub(super) fn post_each(context: &Context, args: &CallsArgs, action: &'static str) -> Result<Exit, Failure> {
-    context.refuse_settings(action)?;
-    let mut client = Client::new(Target::of(context, &args.server)?);
-    let requests = args.ids.iter().map(|id| Ok(Request::post(&["v1", "calls", &call_id(id)?, action])));
-    client::block_on(each(context, &mut client, &CALL, requests))
-}
-
-/// Sends requests one after the other, and prints what is answered.
-pub(super) async fn each(
-    context: &Context,
-    client: &mut Client,
-    form: &Form,
-    requests: impl IntoIterator<Item = Result<Request, Failure>>,
-) -> Result<Exit, Failure> {
-    let mut listing = Listing::new(context, form);
-    let mut answered: Vec<Box<RawValue>> = Vec::new();
-    let mut refused: Option<Failure> = None;
-    for request in requests {
-        let record = match request {
-            Ok(request) => client.ask(request).await.and_then(|answer| answer.document()),
-            Err(failure) => Err(failure),
-        };
-        match record {
-            Ok(record) => answered.push(record),
-            Err(failure) => {
-                let is_last = failure.exit() == Exit::Unreachable;
-                // The first one is told where the command returns.
-                match &refused {
-                    Some(_) => context.screen.tell(failure.render(context.screen.stderr_has_color())),
-                    None => refused = Some(failure),
-                }
-                if is_last {
-                    break;
-                }
-            }
-        }
-        if listing.is_streaming() {
-            listing.print(&std::mem::take(&mut answered))?;
-        }
-    }
-    listing.print(&answered)?;
-    listing.end();
-    refused.map_or(Ok(Exit::Ok), Err)
+/// What of a record a command needs to know.
+pub(super) fn read<T: DeserializeOwned>(record: &RawValue) -> Result<T, Failure> {
+    serde_json::from_str(record.get()).map_err(|error| {
+        let error = anyhow::Error::new(error).context("the answer is not what farcall would send");
+        Failure::new(Exit::Unreachable, error)
+    })
 }
 
 /// `POST https://example.com/orders`, or the function's name.
@@ -139,7 +97,7 @@ fn request(call: &Value) -> String {
 }
 
 /// A time without its fraction.
-fn seconds(time: &Value) -> String {
+pub(super) fn seconds(time: &Value) -> String {
     let time = text(time);
     match time.split_once('.') {
         Some((seconds, _)) => format!("{seconds}Z"),
@@ -147,8 +105,8 @@ fn seconds(time: &Value) -> String {
     }
 }
 
-/// What a call waits for, or why it ended as it did.
-fn reason(call: &Value) -> String {
+/// What a call (or all of an upstream) waits for, or why it ended as it did.
+pub(super) fn reason(call: &Value) -> String {
     match (call["wait_reason"].as_str(), call["next_at"].as_str()) {
         (Some(reason), Some(_)) => format!("{reason} until {}", seconds(&call["next_at"])),
         (Some(reason), None) => reason.to_owned(),

@@ -2,11 +2,11 @@
 //!
 //! Each is a call of its own, and the old one keeps its end.
 
-use super::records;
+use super::steer;
 use crate::args::client::CallsArgs;
 use crate::context::Context;
 use crate::exit::{Exit, Failure};
 
 pub(crate) fn run(context: &Context, args: &CallsArgs) -> Result<Exit, Failure> {
-    records::post_each(context, args, "retry")
+    steer::calls(context, args, "retry")
 }

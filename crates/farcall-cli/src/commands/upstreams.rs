@@ -5,7 +5,8 @@
 use http::Method;
 use serde_json::{Map, Value};
 
-use super::records::{Page, each};
+use super::records::{Page, reason, seconds};
+use super::steer::each;
 use crate::args::client::{Change, ServerArgs, UpstreamAction, UpstreamNames, UpstreamsArgs};
 use crate::client::{self, Client, Request, Target};
 use crate::context::Context;
@@ -23,15 +24,17 @@ const UPSTREAM: Form = Form {
         Column::number("waiting"),
         Column::number("in flight"),
         Column::text("limits"),
+        Column::text("why"),
     ],
     row: |upstream| {
         vec![
             text(&upstream["name"]),
             text(&upstream["base_url"]),
-            if upstream["paused"] == true { "paused".to_owned() } else { String::new() },
+            text(&upstream["state"]),
             text(&upstream["waiting"]),
-            text(&upstream["in_flight"]),
-            text(&upstream["limits"]),
+            used(&upstream["concurrency"], ""),
+            limits(&upstream["limits"]),
+            why(upstream),
         ]
     },
 };
@@ -95,4 +98,49 @@ fn set(context: &Context, server: &ServerArgs, name: &str, changes: &[Change]) -
         single(context, "name", &client.ask(request).await?.document::<Box<_>>()?)?;
         Ok(Exit::Ok)
     })
+}
+
+/// `3 of 10/1s, 40 of 400/1h`: how much of each is used.
+fn limits(limits: &Value) -> String {
+    let limits = limits.as_array().into_iter().flatten();
+    limits.map(|limit| used(limit, &text(&limit["limit"]))).collect::<Vec<_>>().join(", ")
+}
+
+/// `3 of 16`, or of what it is called.
+fn used(capacity: &Value, name: &str) -> String {
+    if capacity["used"].is_null() {
+        return String::new();
+    }
+    let name = if name.is_empty() { text(&capacity["capacity"]) } else { name.to_owned() };
+    format!("{} of {name}", text(&capacity["used"]))
+}
+
+/// What its calls wait for.
+fn why(upstream: &Value) -> String {
+    match upstream["closed_until"].as_str() {
+        Some(_) => format!("cooldown until {}", seconds(&upstream["closed_until"])),
+        None => reason(upstream),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_row_tells_what_is_used_and_why_calls_wait() {
+        let upstream = json!({
+            "name": "etsy", "base_url": "https://openapi.etsy.com", "state": "open", "waiting": 7,
+            "wait_reason": "rate_limit", "next_at": "2026-11-20T09:00:00.123Z",
+            "concurrency": {"capacity": 16, "used": 2},
+            "limits": [{"limit": "10/1s", "capacity": 10, "used": 10}, {"limit": "400/1h", "capacity": 400, "used": 40}],
+        });
+        let row = (UPSTREAM.row)(&upstream);
+        assert_eq!(row[3..], ["7", "2 of 16", "10 of 10/1s, 40 of 400/1h", "rate_limit until 2026-11-20T09:00:00Z"]);
+        let closed = json!({"state": "closed", "closed_until": "2026-11-20T09:00:00.123Z"});
+        assert_eq!((UPSTREAM.row)(&closed)[6], "cooldown until 2026-11-20T09:00:00Z");
+        assert_eq!((UPSTREAM.row)(&json!({}))[4..], ["", "", ""]);
+    }
 }

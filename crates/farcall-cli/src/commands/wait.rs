@@ -109,7 +109,7 @@ impl Waiting<'_> {
         for _ in 0..self.pending.len().min(ROUND_MAX) {
             let Some(id) = self.pending.front() else { break };
             let call: Box<RawValue> = self.client.ask(Request::get(&["v1", "calls", id])).await?.document()?;
-            let progress: Progress = parse(&call)?;
+            let progress: Progress = records::read(&call)?;
             let Some(id) = self.pending.pop_front() else { break };
             if progress.finished_at.is_none() {
                 self.pending.push_back(id);
@@ -143,11 +143,4 @@ impl Waiting<'_> {
         waited?;
         Ok(if self.failed == 0 { Exit::Ok } else { Exit::CallFailed })
     }
-}
-
-fn parse(call: &RawValue) -> Result<Progress, Failure> {
-    serde_json::from_str(call.get()).map_err(|error| {
-        let error = anyhow::Error::new(error).context("the answer is not what farcall would send");
-        Failure::new(Exit::Unreachable, error)
-    })
 }

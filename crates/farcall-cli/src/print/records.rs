@@ -148,24 +148,26 @@ impl<'de> Deserialize<'de> for Members {
     }
 }
 
-/// The fields with a value, without the body; the members of an object have its name before their own.
+/// The fields with a value, without the body.
 fn shown(members: &[(String, Box<RawValue>)]) -> Result<Vec<(String, String)>, Failure> {
     let mut shown = Vec::new();
     for (name, value) in members.iter().filter(|(name, _)| name != "body") {
-        match parse(value)? {
-            Value::Null => {}
-            Value::Array(items) if items.is_empty() => {}
-            Value::Array(items) if items.iter().all(Value::is_object) => {
-                shown.extend(items.iter().zip(1..).map(|(item, number)| (format!("{name}.{number}"), pairs(item))));
-            }
-            Value::Object(inner) => {
-                let inner = inner.iter().filter(|(_, value)| !value.is_null());
-                shown.extend(inner.map(|(inner, value)| (format!("{name}.{inner}"), text(value))));
-            }
-            value => shown.push((name.clone(), text(&value))),
-        }
+        add(&mut shown, name, &parse(value)?);
     }
     Ok(shown)
+}
+
+/// Adds a value; the members of an object have its name before their own, the objects of a list their number.
+fn add(shown: &mut Vec<(String, String)>, name: &str, value: &Value) {
+    match value {
+        Value::Null => {}
+        Value::Array(items) if items.is_empty() => {}
+        Value::Array(items) if items.iter().all(Value::is_object) => {
+            shown.extend(items.iter().zip(1..).map(|(item, number)| (format!("{name}.{number}"), pairs(item))));
+        }
+        Value::Object(inner) => inner.iter().for_each(|(inner, value)| add(shown, &format!("{name}.{inner}"), value)),
+        value => shown.push((name.to_owned(), text(value))),
+    }
 }
 
 /// `name value, name value`: an object in one cell.
@@ -192,4 +194,19 @@ fn parse(record: &RawValue) -> Result<Value, Failure> {
 
 fn unreadable(error: serde_json::Error) -> Failure {
     Failure::new(Exit::Unreachable, anyhow::Error::new(error).context("the answer cannot be shown"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_within_has_the_names_of_all_it_is_in() {
+        let text =
+            r#"{"b": {"y": 1, "x": {"z": [2, 3]}}, "a": null, "c": [], "l": [{"n": "10/1s", "u": 3}], "body": 1}"#;
+        let Members(members) = serde_json::from_str(text).expect("it is an object");
+        let shown = shown(&members).expect("its values are JSON");
+        let shown: Vec<_> = shown.iter().map(|(name, value)| format!("{name}={value}")).collect();
+        assert_eq!(shown, ["b.x.z=2, 3", "b.y=1", "l.1=n 10/1s, u 3"]);
+    }
 }

@@ -100,6 +100,33 @@ fn a_restart_with_many_waiting_calls_is_quick() -> Outcome {
     Ok(())
 }
 
+/// The inbox is not read before a start is ready: those files are known when their turn comes, and new ones beside them.
+#[test]
+fn files_of_durable_calls_that_lie_among_many_others_are_not_taken_twice() -> Outcome {
+    const FILES: usize = 700;
+    let dir = tempfile::tempdir()?;
+    let upstream = Recorder::start(|_, _| Reply::new(200))?;
+    let config = format!("upstreams:\n  api: {{ base_url: \"{}\" }}\n", upstream.url());
+    std::fs::write(dir.path().join("farcall.yml"), config)?;
+    let call = |n: usize| format!(r#"{{"upstream": "api", "end_point": "/{n}"}}"#);
+    for n in 0..FILES {
+        drop_file(dir.path(), format!("{n}.json"), &call(n))?;
+    }
+    // In the second batch: of the first, some are out of the inbox and some are not.
+    let program = Launch::new(dir.path()).dying_at(Point::InsertDurable, 300).serve()?;
+    assert!(!program.finish()?.success());
+    let left = (0..FILES).filter(|n| dir.path().join(format!("{n}.json")).exists()).count();
+    assert!(left >= FILES - 300, "{left} are in the inbox");
+    let program = Program::serve(dir.path())?;
+    drop_file(dir.path(), "late.json", &call(FILES))?;
+    for name in (0..FILES).map(|n| format!("{n}.json")).chain(["late.json".to_owned()]) {
+        assert_eq!(response(dir.path(), name)["state"], "succeeded");
+    }
+    assert_eq!(program.health()?["accepted"], FILES + 1);
+    assert_eq!(program.terminate()?.code(), Some(0));
+    Ok(())
+}
+
 /// Device numbers may change over a reboot, of the disk and of whatever is mounted from elsewhere.
 #[test]
 fn a_file_whose_disk_got_another_number_since_is_not_taken_twice() -> Outcome {

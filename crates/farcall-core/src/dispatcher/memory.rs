@@ -72,6 +72,15 @@ impl Dispatcher {
         if held_by.is_some() {
             entry.place = Place::Held;
         }
+        let lanes = &self.upstreams[entry.upstream().0 as usize].lanes;
+        if held_by.is_none() && lanes.is_beyond(entry.lane(), entry.position()) {
+            // It never comes into memory.
+            assert!(!self.calls.contains_key(&call), "call {call} was offered twice");
+            self.left.extend(entry.spec.callback.map(|_| call));
+            let (id, lane) = (entry.upstream(), entry.lane());
+            self.leave_to_store(entry);
+            return self.want_more(id, lane);
+        }
         let previous = self.calls.insert(call, entry);
         assert!(previous.is_none(), "call {call} was offered twice");
         match held_by {
@@ -151,25 +160,32 @@ impl Dispatcher {
 
     /// A call that waits is in the store alone from now on.
     fn leave_out(&mut self, call: CallId) {
-        let Some(mut entry) = self.calls.remove(&call) else { return };
+        let Some(entry) = self.calls.remove(&call) else { return };
+        let (id, lane, position) = (entry.upstream(), entry.lane(), entry.position());
+        let (has_callback, is_asleep) = (entry.spec.callback.is_some(), matches!(entry.place, Place::Asleep { .. }));
+        self.leave_to_store(entry);
+        let stood = self.upstream(id).lanes.remove(lane, position);
+        if stood {
+            self.loaded -= 1;
+        }
+        if stood || has_callback {
+            self.left.push(call);
+        }
+        if is_asleep {
+            self.timers.cancel(position.ready_at, Timer::Wake(call));
+        }
+        self.want_more(id, lane);
+    }
+
+    /// Counts a call among those that the store alone holds.
+    fn leave_to_store(&mut self, mut entry: Entry) {
         if entry.is_stored_as_scheduled && entry.state == State::Queued {
             // It comes back as the store has it.
             self.census.change(State::Queued, State::Scheduled);
             entry.state = State::Scheduled;
         }
-        let (id, lane, position) = (entry.upstream(), entry.lane(), entry.position());
-        let lanes = &mut self.upstreams[id.0 as usize].lanes;
-        lanes.leave_out(lane, position, 1);
-        let stood = lanes.remove(lane, position);
-        if stood {
-            self.loaded -= 1;
-        }
-        if stood || entry.spec.callback.is_some() {
-            self.left.push(call);
-        }
-        if matches!(entry.place, Place::Asleep { .. }) {
-            self.timers.cancel(position.ready_at, Timer::Wake(call));
-        }
+        let (call, id, lane, position) = (entry.spec.id, entry.upstream(), entry.lane(), entry.position());
+        self.upstream(id).lanes.leave_out(lane, position, 1);
         if let Some(deadline) = entry.deadline {
             self.timers.cancel(deadline, Timer::Deadline(call));
             self.note_stored_deadline(deadline);
@@ -178,7 +194,6 @@ impl Dispatcher {
             self.left_new.insert(call, LeftNew { upstream: id, lane, state: entry.state });
         }
         self.loads.left_memory(call);
-        self.want_more(id, lane);
     }
 
     /// The insert of a call is durable.

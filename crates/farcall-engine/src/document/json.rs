@@ -15,6 +15,9 @@ pub(super) const NESTING_MAX: usize = 128;
 /// Up to this many keys of one object are compared as they come; more are sorted when it closes.
 const LINEAR_KEYS_MAX: usize = 16;
 
+/// Room for so many of each is made at once: few calls have more.
+const MEMBERS_AT_FIRST: usize = 8;
+
 /// What is wrong with a text, and at which byte.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Flaw {
@@ -149,9 +152,9 @@ impl<'a> Scan<'a> {
             document,
             bytes: &document.as_bytes()[..part.end],
             at: part.start,
-            open: Vec::new(),
-            keys: Vec::new(),
-            children: Vec::new(),
+            open: Vec::with_capacity(MEMBERS_AT_FIRST),
+            keys: Vec::with_capacity(MEMBERS_AT_FIRST),
+            children: Vec::with_capacity(MEMBERS_AT_FIRST.min(children_max)),
             children_max,
             child_at: part.start,
         }

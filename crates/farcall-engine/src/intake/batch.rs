@@ -1,4 +1,4 @@
-//! One batch of names: looked at, judged, offered to the engine, cleared away or rejected as its answers say.
+//! One batch of names: looked at, judged, and rejected or offered to the engine; what becomes of those is `offered`'s.
 //!
 //! What is looked at, and when, is decided in `ledger` and `directory`.
 
@@ -7,24 +7,22 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use farcall_core::id::CallId;
 use farcall_core::time::Now;
 use farcall_crash::{self as crash, Point};
 use farcall_store::record::FileIdentity;
-use tokio::sync::oneshot;
 use tracing::{info, warn};
 
 use super::casualties;
 use super::directory::Inbox;
 use super::ledger::{APPEARANCE_DELAY, Decision, Name, Oddity, Sight, Stamp};
 use super::look::{self, Look};
-use super::{Found, OFFER_BYTES_MAX, Offer, Verdict};
+use super::{Found, OFFER_BYTES_MAX};
 use crate::clock;
 use crate::document::{self, Document, Rejection, RejectionKind, Routing};
-use crate::result_file::{Cleared, Rejected, RejectedOutcome, Taken};
+use crate::result_file::{Cleared, Rejected, RejectedOutcome};
 
 /// After the engine refused files or made one wait, or one could not be read: when to try again.
-const RETRY_DELAY: Duration = Duration::from_secs(1);
+pub(super) const RETRY_DELAY: Duration = Duration::from_secs(1);
 
 /// One file of a batch, looked at.
 struct Candidate {
@@ -41,22 +39,26 @@ struct Judged {
 }
 
 impl Inbox {
-    /// Looks at a batch of names and does what follows.
+    /// Looks at a batch of names and does what follows. What is offered is left to [`Inbox::finish_offered`].
     pub(super) fn handle(&mut self, names: &[Name]) {
-        if let [name] = names
-            && self.gives_up(name)
-        {
-            return;
+        self.casualties.begin(names);
+        let mut offered = Vec::new();
+        if self.clear_leftovers(names) && !matches!(names, [name] if self.gives_up(name)) {
+            let candidates = self.look_at(names);
+            // Whoever was writing while we read is known before anything is decided.
+            self.note_changes();
+            let judged = self.judge(candidates, clock::now());
+            if !judged.rejected.is_empty() {
+                self.reject(&judged.rejected);
+            }
+            offered = judged.offered;
         }
-        let candidates = self.look_at(names);
-        // Whoever was writing while we read is known before anything is decided.
-        self.note_changes();
-        let mut judged = self.judge(candidates, clock::now());
-        if !judged.offered.is_empty() {
-            self.offer(std::mem::take(&mut judged.offered), &mut judged.rejected);
-        }
-        if !judged.rejected.is_empty() {
-            self.reject(&judged.rejected);
+        // Offered are some of the names, in their order.
+        let mut still_in_hand = offered.iter().peekable();
+        let is_done = |name: &&[u8]| still_in_hand.next_if(|found| found.file.name == *name).is_none();
+        self.casualties.end(names.iter().map(|name| &**name).filter(is_done));
+        if !offered.is_empty() {
+            self.offer(offered);
         }
         self.publish_status();
     }
@@ -135,59 +137,6 @@ impl Inbox {
         judged
     }
 
-    /// Offers a batch, waits for the answer, and does what it says. Rejected files are added to those given.
-    fn offer(&mut self, files: Vec<Found>, rejected: &mut Vec<(FileIdentity, Rejection)>) {
-        let offered: Vec<(FileIdentity, Bytes)> =
-            files.iter().map(|found| (found.file.clone(), found.bytes.clone())).collect();
-        let (verdicts, answer) = oneshot::channel();
-        let sent = self.offers.blocking_send(Offer { files, verdicts });
-        let answer =
-            sent.ok().and_then(|()| answer.blocking_recv().ok()).filter(|answer| answer.len() == offered.len());
-        if answer.is_none() && !self.offers.is_closed() {
-            // Whoever was to answer broke down on one of these files.
-            self.casualties.break_down();
-        }
-        let verdicts = answer.unwrap_or_else(|| vec![Verdict::Refused; offered.len()]);
-        self.status.is_refused = verdicts.contains(&Verdict::Refused);
-        let mut taken = Vec::with_capacity(offered.len());
-        let now = clock::instant();
-        for ((file, bytes), verdict) in offered.into_iter().zip(verdicts) {
-            match verdict {
-                Verdict::Taken(id) | Verdict::Known(id) => taken.push(Taken { file, bytes, id }),
-                Verdict::Rejected(rejection) => rejected.push((file, rejection)),
-                Verdict::Awaited => self.ledger.look_again(&file.name, now, RETRY_DELAY),
-                Verdict::Refused => {
-                    self.ledger.look_again(&file.name, now, RETRY_DELAY);
-                    self.refused_until = now + RETRY_DELAY;
-                }
-            }
-        }
-        self.clear(&taken);
-    }
-
-    /// Files whose calls are durable make way for their responses and leave the inbox.
-    fn clear(&mut self, taken: &[Taken]) {
-        let Some(folder) = self.folder.as_ref().filter(|_| !taken.is_empty()) else { return };
-        let names: Vec<(&[u8], CallId)> = taken.iter().map(|taken| (taken.file.name.as_slice(), taken.id)).collect();
-        if let Err(error) = self.filing.make_way(&names) {
-            warn!(%error, "earlier files could not be moved aside; trying again when the responses are filed");
-        }
-        let now = clock::instant();
-        for (taken, cleared) in taken.iter().zip(self.filing.clear(folder.as_fd(), taken)) {
-            let file = &taken.file;
-            match cleared {
-                Cleared::Gone => self.ledger.forget(&file.name),
-                Cleared::Changed => self.ledger.look_again(&file.name, now, APPEARANCE_DELAY),
-                Cleared::Stuck(error) => {
-                    warn!(file = %file.name.escape_ascii(), %error, "a call file cannot be removed; its call is known");
-                    self.filing.stuck().insert((file.device, file.inode), file.changed_ns);
-                    self.ledger.look_again(&file.name, now, self.settings.rescan_interval);
-                }
-            }
-        }
-        self.status.taken += taken.len() as u64;
-    }
-
     /// Whether the file was taken already and only its removal is left, which is done here if it can be. One that was
     /// written to since is a new one.
     fn was_taken(&mut self, name: &Name, stamp: Stamp) -> bool {
@@ -206,7 +155,7 @@ impl Inbox {
         true
     }
 
-    fn reject(&mut self, files: &[(FileIdentity, Rejection)]) {
+    pub(super) fn reject(&mut self, files: &[(FileIdentity, Rejection)]) {
         let batch: Vec<Rejected<'_>> = files.iter().map(|(file, rejection)| Rejected { file, rejection }).collect();
         let now = clock::instant();
         for ((file, rejection), outcome) in files.iter().zip(self.filing.reject(&batch)) {

@@ -3,7 +3,7 @@
 //! Whatever was in hand when the inbox broke down is suspect, and handled by itself from then on. A file that it breaks
 //! down on three times is given up: rejected, with a problem file that says so. When even that breaks down it stays.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::ledger::Name;
@@ -18,7 +18,7 @@ pub(super) struct Casualties(Mutex<State>);
 #[derive(Debug, Default)]
 struct State {
     /// What is being handled.
-    in_hand: Vec<Name>,
+    in_hand: HashSet<Name>,
     suspects: HashMap<Name, u32>,
 }
 
@@ -44,17 +44,33 @@ impl Casualties {
         together.into_iter().chain(suspects.into_iter().map(|name| vec![name])).collect()
     }
 
-    pub(super) fn begin(&self, names: &[Name]) {
-        self.state().in_hand = names.to_vec();
+    /// Whether one of these is suspected.
+    pub(super) fn suspects(&self, names: &[Name]) -> bool {
+        let state = self.state();
+        names.iter().any(|name| state.suspects.contains_key(name))
     }
 
-    /// Nothing broke down.
-    pub(super) fn end(&self) {
+    pub(super) fn begin(&self, names: &[Name]) {
+        self.state().in_hand.extend(names.iter().cloned());
+    }
+
+    /// Nothing broke down on these.
+    pub(super) fn end<'n>(&self, names: impl IntoIterator<Item = &'n [u8]>) {
         let mut state = self.state();
-        for name in std::mem::take(&mut state.in_hand) {
-            if state.suspects.get(&name).is_some_and(|&deaths| deaths < 2 * DEATHS_MAX) {
-                state.suspects.remove(&name);
+        for name in names {
+            state.in_hand.remove(name);
+            if state.suspects.get(name).is_some_and(|&deaths| deaths < 2 * DEATHS_MAX) {
+                state.suspects.remove(name);
             }
+        }
+    }
+
+    /// Whoever was offered these broke down on one of them.
+    pub(super) fn break_down_on<'n>(&self, names: impl IntoIterator<Item = &'n [u8]>) {
+        let mut state = self.state();
+        for name in names.into_iter().map(Name::from) {
+            state.in_hand.remove(&name);
+            *state.suspects.entry(name).or_default() += 1;
         }
     }
 
@@ -101,8 +117,8 @@ mod tests {
                 casualties.break_down();
                 return handled;
             }
+            casualties.end(batch.iter().map(|name| &**name));
             handled.extend(batch);
-            casualties.end();
         }
         handled
     }
@@ -117,7 +133,7 @@ mod tests {
         let verdicts = names.each_ref().map(|name| casualties.judge(name));
         assert_eq!(verdicts, [Verdict::Handle, Verdict::GiveUp, Verdict::Handle]);
         casualties.begin(std::slice::from_ref(&bad));
-        casualties.end();
+        casualties.end([&*bad]);
         assert_eq!(casualties.judge(&bad), Verdict::Handle, "another file of the name is another matter");
     }
 
@@ -130,7 +146,7 @@ mod tests {
         }
         assert_eq!(casualties.judge(&bad), Verdict::Leave { is_news: true });
         casualties.begin(std::slice::from_ref(&bad));
-        casualties.end();
+        casualties.end([&*bad]);
         assert_eq!(casualties.judge(&bad), Verdict::Leave { is_news: false });
     }
 }

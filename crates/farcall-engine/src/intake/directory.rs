@@ -1,8 +1,8 @@
 //! The thread that watches the inbox: notices what arrives, reads the directory in full now and then, and hands the
 //! names whose turn has come to `batch`.
 //!
-//! One batch at a time: what the engine has not answered yet holds up the next, so memory stays bounded and the kernel
-//! or the next scan keeps what comes meanwhile. Decisions about single files are the ledger's.
+//! Two batches at a time, see `offered`: what the engine has not answered yet holds up the next, so memory stays bounded
+//! and the kernel or the next scan keeps what comes meanwhile. Decisions about single files are the ledger's.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -17,7 +17,9 @@ use tracing::warn;
 
 use super::casualties::Casualties;
 use super::ledger::{Ledger, Name};
+use super::leftovers::Leftovers;
 use super::look;
+use super::offered::Offered;
 use super::watch::{Notice, Watch};
 use super::{Control, OFFER_FILES_MAX, Offer, Settings, Status};
 use crate::clock;
@@ -37,6 +39,7 @@ pub(super) struct Owner {
     pub(super) publish: watched::Sender<Status>,
     pub(super) control: Arc<Control>,
     pub(super) casualties: Arc<Casualties>,
+    pub(super) leftovers: Leftovers,
 }
 
 pub(super) struct Inbox {
@@ -46,7 +49,10 @@ pub(super) struct Inbox {
     publish: watched::Sender<Status>,
     control: Arc<Control>,
     pub(super) casualties: Arc<Casualties>,
+    pub(super) leftovers: Leftovers,
     pub(super) ledger: Ledger,
+    /// What the engine has not answered yet.
+    pub(super) offered: Option<Offered>,
     /// Nothing while the directory cannot be opened.
     pub(super) folder: Option<OwnedFd>,
     watch: Option<Watch>,
@@ -63,7 +69,7 @@ pub(super) struct Inbox {
 
 impl Inbox {
     pub(super) fn new(owner: Owner) -> Self {
-        let Owner { settings, filing, offers, publish, control, casualties } = owner;
+        let Owner { settings, filing, offers, publish, control, casualties, leftovers } = owner;
         // What an earlier one counted, before it broke down.
         let Status { answered, taken, rejected, .. } = *publish.borrow();
         let status = Status { answered, taken, rejected, ..Status::default() };
@@ -75,6 +81,8 @@ impl Inbox {
             publish,
             control,
             casualties,
+            leftovers,
+            offered: None,
             folder: None,
             watch: None,
             scan: None,
@@ -88,24 +96,32 @@ impl Inbox {
     }
 
     /// Until it is told to stop, or nobody takes offers any more.
-    pub(super) fn run(mut self) {
+    pub(super) fn run(&mut self) {
         while !self.control.is_stopping() && !self.offers.is_closed() {
             let now = clock::now();
             self.ledger.settle_within(self.settings.config.now().inbox.settle, now.instant);
             self.begin_scan_if_due(now.instant);
             self.note_changes();
+            self.end_leftovers();
             let names = self.next_names(now.instant);
             if names.is_empty() {
-                self.publish_status();
-                self.wait(now.instant);
-            } else {
-                for names in self.casualties.batches(names) {
-                    self.casualties.begin(&names);
-                    self.handle(&names);
-                    self.casualties.end();
+                if !self.finish_offered() {
+                    self.publish_status();
+                    self.wait(now.instant);
+                }
+                continue;
+            }
+            let batches = self.casualties.batches(names);
+            let is_suspicious = batches.len() > 1 || self.casualties.suspects(&batches[0]);
+            for names in batches {
+                self.handle(&names);
+                // Whoever breaks down on a suspect shall have nothing else in hand.
+                if is_suspicious {
+                    self.finish_offered();
                 }
             }
         }
+        self.finish_offered();
         self.publish_status();
     }
 
@@ -239,9 +255,17 @@ impl Inbox {
         self.status.answered = self.scan_answers;
     }
 
+    /// A full reading has ended for others when all that it found is dealt with.
     pub(super) fn publish_status(&mut self) {
-        self.status.waiting = self.ledger.len();
-        self.publish.send_if_modified(|published| std::mem::replace(published, self.status) != self.status);
+        self.status.waiting = self.ledger.unsettled();
+        let mut status = self.status;
+        self.publish.send_if_modified(|published| {
+            if self.offered.is_some() {
+                let Status { scans, answered, is_scanning, .. } = *published;
+                status = Status { scans, answered, is_scanning: is_scanning || status.is_scanning, ..status };
+            }
+            std::mem::replace(published, status) != status
+        });
     }
 
     /// Sleeps until a notification, a word from the owner, or the next thing to do.

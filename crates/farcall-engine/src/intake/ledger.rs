@@ -86,6 +86,8 @@ pub(super) struct Ledger {
     looks: BTreeMap<(Instant, u64), Name>,
     looks_scheduled: u64,
     warned: HashMap<Name, Oddity>,
+    /// Names whose files the engine has been offered and not answered for; they are not looked at before.
+    offered: HashSet<Name>,
     /// Names met by the scan that is going on.
     scanned: HashSet<Name>,
 }
@@ -118,6 +120,7 @@ impl Ledger {
             looks: BTreeMap::new(),
             looks_scheduled: 0,
             warned: HashMap::new(),
+            offered: HashSet::new(),
             scanned: HashSet::new(),
         }
     }
@@ -133,9 +136,30 @@ impl Ledger {
         }
     }
 
-    /// How many names wait.
+    /// How many names wait for a look, or for somebody to close them.
     pub(super) fn len(&self) -> usize {
         self.entries.len()
+    }
+
+    /// How many names are not settled, those that were offered included.
+    pub(super) fn unsettled(&self) -> usize {
+        self.entries.len() + self.offered.iter().filter(|name| !self.entries.contains_key(*name)).count()
+    }
+
+    /// The names that wait, but for those that were offered.
+    pub(super) fn names_not_offered(&self) -> Vec<Name> {
+        self.entries.keys().filter(|name| !self.offered.contains(*name)).map(Arc::clone).collect()
+    }
+
+    /// The engine is offered this file. What is noted of its name meanwhile concerns what is decided when the answer has
+    /// come: the file is taken or left, as it is then.
+    pub(super) fn offer(&mut self, name: Name) {
+        self.offered.insert(name);
+    }
+
+    /// The engine has answered for this file.
+    pub(super) fn answered(&mut self, name: &[u8]) {
+        self.offered.remove(name);
     }
 
     /// A notification came.
@@ -184,9 +208,9 @@ impl Ledger {
         if let Some((name, _)) = self.warned.get_key_value(name) {
             self.scanned.insert(Arc::clone(name));
         }
-        let Some((name, entry)) = self.entries.get_key_value(name) else { return true };
+        let Some((name, entry)) = self.entries.get_key_value(name) else { return !self.offered.contains(name) };
         self.scanned.insert(Arc::clone(name));
-        entry.look.is_none() && entry.writer == Writer::None
+        entry.look.is_none() && entry.writer == Writer::None && !self.offered.contains(name)
     }
 
     /// A scan has met every name that there is: waiting names it did not meet are looked at, for they may be gone.
@@ -210,7 +234,9 @@ impl Ledger {
             if let Some(entry) = self.entries.get_mut(&name) {
                 entry.look = None;
             }
-            names.push(name);
+            if !self.offered.contains(&name) {
+                names.push(name);
+            }
         }
         names
     }

@@ -12,7 +12,7 @@ use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
 
 use super::ledger::{Oddity, Stamp};
-use crate::result_file::{changed_ns, modified_ns};
+use crate::result_file::{changed_ns, modified_ns, read_up_to};
 
 /// What lies under a name.
 #[derive(Debug)]
@@ -65,7 +65,7 @@ pub(super) fn look(inbox: BorrowedFd<'_>, name: &[u8], bytes_max: u64) -> Look {
         },
         Err(error) => Err(error),
     };
-    let read = opened.and_then(|fd| read(File::from(fd), bytes_max));
+    let read = opened.and_then(|fd| read(&File::from(fd), bytes_max));
     match read {
         Ok(look) => look,
         Err(Errno::NOENT) => Look::Gone,
@@ -76,8 +76,8 @@ pub(super) fn look(inbox: BorrowedFd<'_>, name: &[u8], bytes_max: u64) -> Look {
     }
 }
 
-fn read(mut file: File, bytes_max: u64) -> Result<Look, Errno> {
-    let before = rustix::fs::fstat(&file)?;
+fn read(file: &File, bytes_max: u64) -> Result<Look, Errno> {
+    let before = rustix::fs::fstat(file)?;
     if let Some(oddity) = oddity(&before) {
         return Ok(Look::Odd(oddity));
     }
@@ -85,24 +85,9 @@ fn read(mut file: File, bytes_max: u64) -> Result<Look, Errno> {
     if stamp.size > bytes_max {
         return Ok(Look::TooLarge(stamp));
     }
-    let bytes = read_up_to(&mut file, usize::try_from(stamp.size).unwrap_or(usize::MAX - 1) + 1)?;
-    let is_same = bytes.len() as u64 == stamp.size && Stamp::of(&rustix::fs::fstat(&file)?) == stamp;
+    let bytes = read_up_to(file, usize::try_from(stamp.size).unwrap_or(usize::MAX - 1) + 1)?;
+    let is_same = bytes.len() as u64 == stamp.size && Stamp::of(&rustix::fs::fstat(file)?) == stamp;
     Ok(if is_same { Look::Read(stamp, bytes.into()) } else { Look::Changing })
-}
-
-/// A regular file gives all it has at once, and less than was asked for only at its end.
-fn read_up_to(file: &mut File, bytes_max: usize) -> Result<Vec<u8>, Errno> {
-    let mut bytes = vec![0; bytes_max];
-    let mut filled = 0;
-    while filled < bytes_max {
-        let count = rustix::io::retry_on_intr(|| rustix::io::read(&*file, &mut bytes[filled..]))?;
-        filled += count;
-        if count == 0 || bytes_max - filled == 1 {
-            break;
-        }
-    }
-    bytes.truncate(filled);
-    Ok(bytes)
 }
 
 fn oddity(stat: &Stat) -> Option<Oddity> {

@@ -8,7 +8,9 @@ mod batch;
 mod casualties;
 mod directory;
 mod ledger;
+mod leftovers;
 mod look;
+mod offered;
 mod watch;
 
 use std::io;
@@ -21,6 +23,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use farcall_core::id::CallId;
+use farcall_store::port::Reader;
 use farcall_store::record::FileIdentity;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, poll};
 use rustix::fd::OwnedFd;
@@ -31,6 +34,7 @@ use crate::document::{Document, Rejection};
 use crate::result_file::Filing;
 use casualties::Casualties;
 use directory::{Inbox, Owner};
+use leftovers::Leftovers;
 
 /// How often the directory is read in full, whatever the notifications said.
 pub const RESCAN_INTERVAL: Duration = Duration::from_secs(5);
@@ -137,21 +141,34 @@ impl Status {
 }
 
 impl Intake {
-    /// Begins to watch. Files already there are found by the first scan.
+    /// Begins to watch. Files already there are found by the first scan; those that the store, if there is one, knows as
+    /// calls are taken away, the others offered.
     ///
     /// # Errors
     /// When the thread cannot be started. A directory that cannot be read is tried again, with a warning.
-    pub fn spawn(settings: Settings, filing: Arc<Filing>, offers: mpsc::Sender<Offer>) -> io::Result<Self> {
+    pub fn spawn(
+        settings: Settings,
+        filing: Arc<Filing>,
+        offers: mpsc::Sender<Offer>,
+        store: Option<Box<dyn Reader>>,
+    ) -> io::Result<Self> {
         let wake = rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
         let control = Arc::new(Control { wake, stop: AtomicBool::new(false), rescans_asked: AtomicU64::new(0) });
         let (publish, status) = watched::channel(Status::default());
         let watched = Arc::clone(&control);
         let watch = move || {
             let casualties = Arc::new(Casualties::default());
-            let owner = Owner { settings, filing, offers, publish, control: Arc::clone(&watched), casualties };
+            let (control, leftovers) = (Arc::clone(&watched), Leftovers::of(store));
+            let owner = Owner { settings, filing, offers, publish, control, casualties, leftovers };
             // A mistake of ours costs what the thread had in mind, and no file: the next scan finds them all.
-            while catch_unwind(AssertUnwindSafe(|| Inbox::new(owner.clone()).run())).is_err() && !watched.is_stopping()
-            {
+            loop {
+                let mut inbox = Inbox::new(owner.clone());
+                let is_done = catch_unwind(AssertUnwindSafe(|| inbox.run())).is_ok();
+                // What the engine was offered before may be calls by now, and would be taken again.
+                let _ = catch_unwind(AssertUnwindSafe(|| inbox.finish_offered()));
+                if is_done || watched.is_stopping() {
+                    break;
+                }
                 owner.casualties.break_down();
                 tracing::error!("watching the inbox broke down, beginning anew");
                 watched.wait(BROKE_DOWN_DELAY);

@@ -39,7 +39,7 @@ impl Bench {
         };
         let (sender, offers) = mpsc::channel(1);
         let filing = Arc::new(Filing::new(dir.path(), 1));
-        let intake = Intake::spawn(settings, filing, sender).expect("a thread can be started");
+        let intake = Intake::spawn(settings, filing, sender, None).expect("a thread can be started");
         Self { dir, intake, offers, taken: 0 }
     }
 
@@ -278,12 +278,44 @@ async fn ten_thousand_files_come_once_each_in_bounded_batches() {
 }
 
 #[tokio::test]
+async fn the_next_batch_is_offered_before_the_last_is_answered_and_no_file_twice() {
+    let files = 3 * OFFER_FILES_MAX;
+    let mut bench = Bench::start(|dir| {
+        for number in 0..files {
+            fs::write(dir.join(format!("{number}.json")), CALL).expect("it can be written");
+        }
+    });
+    let (first, second) = (bench.offer().await, bench.offer().await);
+    assert_eq!((first.files.len(), second.files.len()), (OFFER_FILES_MAX, OFFER_FILES_MAX));
+    let name = String::from_utf8_lossy(&first.files[0].file.name).into_owned();
+    drop_in(bench.dir.path(), &name, r#"{"url":"https://api.test/later"}"#);
+    bench.intake.rescan();
+    assert!(timeout(Duration::from_millis(50), bench.offers.recv()).await.is_err(), "two are out at most");
+    let mut offered: Vec<String> = Vec::new();
+    for offer in [first, second] {
+        offered.extend(names(&offer.files));
+        let verdicts = offer.files.iter().map(|_| Verdict::Taken(bench.id())).collect();
+        offer.verdicts.send(verdicts).expect("the inbox waits");
+    }
+    while offered.len() < files + 1 {
+        offered.extend(bench.take().await);
+    }
+    let again = offered.iter().position(|other| *other == name).expect("it was offered first");
+    offered.remove(again);
+    assert!(offered.contains(&name), "the file that came in its place is a new one");
+    assert_eq!(offered.into_iter().collect::<BTreeSet<_>>().len(), files, "each of the others once");
+    assert_eq!(bench.settled().await.taken, files as u64 + 1);
+    bench.stop();
+}
+
+#[tokio::test]
 async fn a_replaced_directory_is_watched_again() {
     let mut bench = Bench::start(|dir| fs::create_dir(dir.join("inbox")).expect("it can be made"));
     let dir = bench.path("inbox");
     let settings = Settings { dir: dir.clone(), rescan_interval: Duration::from_millis(20), config: Live::default() };
     let (sender, offers) = mpsc::channel(1);
-    let intake = Intake::spawn(settings, Arc::new(Filing::new(&dir, 1)), sender).expect("a thread can be started");
+    let intake =
+        Intake::spawn(settings, Arc::new(Filing::new(&dir, 1)), sender, None).expect("a thread can be started");
     let outer = std::mem::replace(&mut bench.intake, intake);
     let outer_offers = std::mem::replace(&mut bench.offers, offers);
     drop_in(&dir, "a.json", CALL);

@@ -58,6 +58,16 @@ struct Item<'b> {
     result: Result<(), FileError>,
 }
 
+/// What the contents of a batch are written with.
+struct Writing<'w> {
+    folders: &'w Folders,
+    /// The taken files, and the device on which they can be moved to `requests/`.
+    kept: Option<(&'w Kept, u64)>,
+    drafts: Drafts<'w>,
+    /// Each is to be synced by itself.
+    keeps_open: bool,
+}
+
 /// Where the request file comes from.
 enum Request {
     /// The very file that was taken; open as long as it has to be synced by itself.
@@ -99,6 +109,9 @@ impl<'b> Batch<'b> {
         let failed = FileError::of("remove the file of an accepted call", ".");
         for item in &mut self.items {
             let Ended { id, file, request, .. } = item.ended;
+            if self.filing.owners().is_cleared(&file.name, *id) {
+                continue;
+            }
             let taken = Taken { file: file.clone(), bytes: request.clone(), id: *id };
             if let Cleared::Stuck(error) = self.filing.clear_one(self.folders.inbox(), &taken, self.kept.as_ref()) {
                 item.cleared = Err(failed(error));
@@ -113,9 +126,12 @@ impl<'b> Batch<'b> {
             self.hold_names();
         }
         let is_single = self.items.len() * 2 <= FILES_SYNCED_SINGLY_MAX;
-        let mut drafts = Drafts::new(self.filing, is_single);
+        let drafts = Drafts::new(self.filing, is_single);
+        let device = self.folders.device(Folder::Requests).ok();
+        let kept = self.kept.as_ref().zip(device);
+        let mut writing = Writing { folders: self.folders, kept, drafts, keeps_open: is_single };
         for item in &mut self.items {
-            item.result = item.write(self.folders, self.kept.as_ref(), &mut drafts, is_single);
+            item.result = item.write(&mut writing);
         }
         let synced = if is_single { self.sync_singly() } else { self.folders.sync_file_systems() };
         self.fail_unless(synced);
@@ -217,24 +233,19 @@ impl Item<'_> {
         &self.ended.file.name
     }
 
-    fn write(
-        &mut self,
-        folders: &Folders,
-        kept: Option<&Kept>,
-        drafts: &mut Drafts<'_>,
-        keeps_open: bool,
-    ) -> Result<(), FileError> {
+    fn write(&mut self, writing: &mut Writing<'_>) -> Result<(), FileError> {
+        let Writing { folders, kept, drafts, keeps_open } = writing;
         if self.ended.is_again && self.find_pair(folders)? {
             return Ok(());
         }
         if self.chosen.is_empty() {
             self.response = Some(drafts.write(folders, Folder::Responses, &self.ended.response, None)?);
         }
-        let file = kept.and_then(|kept| kept.file(self.ended, folders.fd(Folder::Requests)));
+        let file = kept.and_then(|(kept, device)| kept.file(self.ended, device));
         self.request = match file {
             Some(file) => {
                 Folders::mark(&file, self.ended.id);
-                Request::Kept(keeps_open.then_some(file))
+                Request::Kept((*keeps_open).then_some(file))
             }
             None => {
                 Request::Written(drafts.write(folders, Folder::Requests, &self.ended.request, Some(self.ended.id))?)

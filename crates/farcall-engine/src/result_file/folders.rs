@@ -92,20 +92,6 @@ impl Folders {
         Ok(Self { inbox, requests, responses, rejected, had_no_rejected: OnceCell::new() })
     }
 
-    /// The names in the inbox that call files have.
-    pub(super) fn inbox_names(&self) -> Result<Vec<Vec<u8>>, FileError> {
-        let failed = FileError::of("read the inbox", ".");
-        let mut names = Vec::new();
-        for entry in Dir::read_from(&self.inbox).map_err(failed)? {
-            let entry = entry.map_err(failed)?;
-            let name = entry.file_name().to_bytes();
-            if name.ends_with(b".json") {
-                names.push(name.to_vec());
-            }
-        }
-        Ok(names)
-    }
-
     /// Makes it durable which files are in the inbox.
     pub(super) fn sync_inbox(&self) -> Result<(), FileError> {
         rustix::fs::fsync(&self.inbox).map_err(FileError::of("sync the inbox", "."))
@@ -129,6 +115,12 @@ impl Folders {
             Folder::Responses => self.responses.as_fd(),
             Folder::Rejected => self.rejected.as_fd(),
         }
+    }
+
+    /// The device that a folder's files lie on.
+    pub(super) fn device(&self, folder: Folder) -> Result<u64, FileError> {
+        let failed = FileError::of("look at the folder", folder.name());
+        Ok(rustix::fs::fstat(self.fd(folder)).map_err(failed)?.st_dev)
     }
 
     /// Writes a new file, not yet durable. Nothing is left of it when that fails.
@@ -214,15 +206,7 @@ impl Folders {
     /// At most the first `bytes_max` bytes of a regular file; nothing when there is no such file.
     pub(super) fn read(&self, folder: Folder, name: &[u8], bytes_max: usize) -> Result<Option<Vec<u8>>, FileError> {
         let Some(file) = self.open_regular(folder, name)? else { return Ok(None) };
-        let mut contents = Vec::new();
-        let read = std::io::Read::read_to_end(&mut std::io::Read::take(file, bytes_max as u64), &mut contents);
-        match read {
-            Ok(_) => Ok(Some(contents)),
-            Err(error) => {
-                let errno = Errno::from_io_error(&error).unwrap_or(Errno::IO);
-                Err(FileError::of("read a file", folder.name())(errno))
-            }
-        }
+        read_up_to(&file, bytes_max).map(Some).map_err(FileError::of("read a file", folder.name()))
     }
 
     /// Whether a file has exactly these contents.
@@ -245,8 +229,14 @@ impl Folders {
         }
     }
 
-    /// Removes the files whose names the condition holds for.
-    pub(super) fn sweep(&self, is_leftover: impl Fn(&[u8]) -> bool) -> Result<(), FileError> {
+    /// Removes the files whose names the condition holds for; asks after every so many names whether to go on.
+    pub(super) fn sweep(
+        &self,
+        is_leftover: impl Fn(&[u8]) -> bool,
+        names: usize,
+        mut goes_on: impl FnMut() -> bool,
+    ) -> Result<(), FileError> {
+        let mut read = 0_usize;
         for folder in Folder::ALL {
             let failed = FileError::of("sweep leftovers", folder.name());
             for entry in Dir::read_from(self.fd(folder)).map_err(failed)? {
@@ -254,6 +244,10 @@ impl Folders {
                 let name = entry.file_name().to_bytes();
                 if is_leftover(name) {
                     rustix::fs::unlinkat(self.fd(folder), name, AtFlags::empty()).map_err(failed)?;
+                }
+                read += 1;
+                if read.is_multiple_of(names) && !goes_on() {
+                    return Ok(());
                 }
             }
         }
@@ -275,9 +269,26 @@ impl Folders {
     }
 }
 
-/// Whether this is the very file, unchanged since it was looked at.
+/// At most so many bytes of a regular file, from where it stands. Such a file gives all it has at once, and less than was
+/// asked for only at its end.
+pub(crate) fn read_up_to(file: &File, bytes_max: usize) -> Result<Vec<u8>, Errno> {
+    let mut bytes = vec![0; bytes_max];
+    let mut filled = 0;
+    while filled < bytes_max {
+        let count = rustix::io::retry_on_intr(|| rustix::io::read(file, &mut bytes[filled..]))?;
+        filled += count;
+        if count == 0 || bytes_max - filled == 1 {
+            break;
+        }
+    }
+    bytes.truncate(filled);
+    Ok(bytes)
+}
+
+/// Whether what has a file's name is the very file, unchanged since it was looked at. The device does not count: a reboot
+/// may number the disks anew, and what lay in a folder lies there still.
 pub(crate) fn is_file(stat: &Stat, file: &FileIdentity) -> bool {
-    stat.st_dev == file.device && stat.st_ino == file.inode && changed_ns(stat) == file.changed_ns
+    stat.st_ino == file.inode && changed_ns(stat) == file.changed_ns
 }
 
 /// A file's device and its number there.

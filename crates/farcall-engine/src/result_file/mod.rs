@@ -37,7 +37,7 @@ use owners::Owners;
 
 pub use contents::{problem, rejected_response, response};
 pub use ended::Ended;
-pub(crate) use folders::{Inode, changed_ns, modified_ns, open_dir};
+pub(crate) use folders::{Inode, changed_ns, modified_ns, open_dir, read_up_to};
 pub(crate) use old::{OldFiles, Removed};
 pub use rejected::{Rejected, RejectedOutcome};
 pub(crate) use taken::{Cleared, Taken};
@@ -130,12 +130,12 @@ impl Filing {
         candidates.into_iter().find(is_its).map(|name| self.path_of(Folder::Responses, &name))
     }
 
-    /// The names in the inbox that call files have.
+    /// Makes the folders, durably, if they are missing.
     ///
     /// # Errors
-    /// When the inbox cannot be read.
-    pub(crate) fn inbox_names(&self) -> Result<Vec<Vec<u8>>, FileError> {
-        Folders::open(&self.dir)?.inbox_names()
+    /// When one can be neither opened nor made.
+    pub(crate) fn make_folders(&self) -> Result<(), FileError> {
+        Folders::open(&self.dir).map(drop)
     }
 
     /// Puts response and request files of ended calls in place; gives the absolute path of each response file.
@@ -160,14 +160,16 @@ impl Filing {
     }
 
     /// Removes what a crash left half written. Other files of this process are left alone, so it may run beside them.
+    /// After every so many names it asks whether to go on.
     ///
     /// # Errors
     /// When a folder cannot be read or a leftover not be removed.
-    pub fn sweep(&self) -> Result<(), FileError> {
+    pub fn sweep(&self, names: usize, goes_on: impl FnMut() -> bool) -> Result<(), FileError> {
         let folders = Folders::open(&self.dir)?;
-        folders.sweep(|name| {
-            name.ends_with(TEMPORARY_SUFFIX.as_bytes()) && !name.starts_with(self.temporary_prefix().as_bytes())
-        })
+        let own = self.temporary_prefix();
+        let is_leftover =
+            |name: &[u8]| name.ends_with(TEMPORARY_SUFFIX.as_bytes()) && !name.starts_with(own.as_bytes());
+        folders.sweep(is_leftover, names, goes_on)
     }
 
     /// Files in the inbox whose calls are known and that could not be removed: inodes, and the change time (ctime, in ns)

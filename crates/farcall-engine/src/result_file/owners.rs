@@ -15,8 +15,11 @@ pub(super) struct Owners {
 
 #[derive(Debug)]
 enum Claim {
-    /// The call taken last, and the only one that is not filed yet.
-    Sole(CallId),
+    /// The call taken last, and the only one that is not filed yet; and whether this process has taken its file away.
+    Sole {
+        id: CallId,
+        is_cleared: bool,
+    },
     Contested(Box<Contested>),
 }
 
@@ -37,7 +40,7 @@ impl Owners {
                 contested.last = Some(id);
                 contested.unfiled.push(id);
             }
-            None => drop(self.names.insert(name.into(), Claim::Sole(id))),
+            None => drop(self.names.insert(name.into(), Claim::Sole { id, is_cleared: false })),
         }
     }
 
@@ -67,6 +70,20 @@ impl Owners {
         self.names.get(name).is_some_and(|claim| claim.unfiled().contains(&id))
     }
 
+    /// This process took the call's file out of the inbox. It is remembered of names with a single call.
+    pub(super) fn note_cleared(&mut self, name: &[u8], id: CallId) {
+        if let Some(Claim::Sole { id: call, is_cleared }) = self.names.get_mut(name)
+            && *call == id
+        {
+            *is_cleared = true;
+        }
+    }
+
+    /// Whether the call's file is known to have left the inbox.
+    pub(super) fn is_cleared(&self, name: &[u8], id: CallId) -> bool {
+        matches!(self.names.get(name), Some(Claim::Sole { id: call, is_cleared: true }) if *call == id)
+    }
+
     /// A call's files are in place.
     pub(super) fn release(&mut self, name: &[u8], id: CallId) {
         let Some(claim) = self.names.get_mut(name).filter(|claim| claim.unfiled().contains(&id)) else { return };
@@ -87,25 +104,25 @@ impl Owners {
 impl Claim {
     fn last(&self) -> Option<CallId> {
         match self {
-            Self::Sole(id) => Some(*id),
+            Self::Sole { id, .. } => Some(*id),
             Self::Contested(contested) => contested.last,
         }
     }
 
     fn unfiled(&self) -> &[CallId] {
         match self {
-            Self::Sole(id) => std::slice::from_ref(id),
+            Self::Sole { id, .. } => std::slice::from_ref(id),
             Self::Contested(contested) => &contested.unfiled,
         }
     }
 
     fn contested(&mut self) -> &mut Contested {
-        if let Self::Sole(id) = *self {
+        if let Self::Sole { id, .. } = *self {
             *self = Self::Contested(Box::new(Contested { last: Some(id), unfiled: vec![id] }));
         }
         match self {
             Self::Contested(contested) => contested,
-            Self::Sole(_) => unreachable!("it was just made one"),
+            Self::Sole { .. } => unreachable!("it was just made one"),
         }
     }
 }
@@ -139,6 +156,26 @@ mod tests {
         assert!(owners.owns(name, a) && !owners.is_unfiled(name, b));
         owners.withdraw(name, a);
         assert!(owners.names.is_empty());
+    }
+
+    #[test]
+    fn that_a_file_has_left_is_remembered_of_its_call_alone() {
+        let (a, b, name) = (CallId::from_bits(1), CallId::from_bits(2), b"order.json");
+        let mut owners = Owners::default();
+        owners.note_cleared(name, a);
+        assert!(!owners.is_cleared(name, a), "nobody claimed the name");
+        owners.claim(name, a);
+        assert!(!owners.is_cleared(name, a));
+        owners.note_cleared(name, b);
+        assert!(!owners.is_cleared(name, a) && !owners.is_cleared(name, b));
+        owners.note_cleared(name, a);
+        assert!(owners.is_cleared(name, a) && !owners.is_cleared(name, b));
+        owners.claim(name, b);
+        assert!(!owners.is_cleared(name, b), "the later call's file lies there still");
+        owners.release(name, a);
+        owners.release(name, b);
+        owners.claim(name, a);
+        assert!(!owners.is_cleared(name, a), "nothing is left of what was");
     }
 
     #[test]

@@ -10,7 +10,6 @@
 //! ([`Filing::stuck`]), and by what the store has of it.
 
 use std::fs::File;
-use std::io::Read;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
@@ -21,7 +20,7 @@ use farcall_store::record::FileIdentity;
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
 
-use super::folders::{Folders, Inode, Placed, is_file, modified_ns, open_dir, place};
+use super::folders::{Folders, Inode, Placed, is_file, modified_ns, open_dir, place, read_up_to};
 use super::{Ended, FileError, Filing};
 
 const PRIVATE_FOLDER: &str = ".farcall";
@@ -61,19 +60,19 @@ impl Filing {
 
     pub(super) fn clear_one(&self, inbox: BorrowedFd<'_>, taken: &Taken, kept: Option<&Kept>) -> Cleared {
         let name = &*taken.file.name;
-        match rustix::fs::statat(inbox, name, AtFlags::SYMLINK_NOFOLLOW) {
-            Ok(stat) if is_unchanged(inbox, &stat, taken) => {}
+        let inode = match rustix::fs::statat(inbox, name, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(stat) if is_unchanged(inbox, &stat, taken) => (stat.st_dev, stat.st_ino),
             Ok(_) => return Cleared::Changed,
             Err(Errno::NOENT) => return Cleared::Gone,
             Err(error) => return Cleared::Stuck(error),
-        }
+        };
         let is_unfiled = self.owners().is_unfiled(name, taken.id);
-        let inode = (taken.file.device, taken.file.inode);
         let cleared = match kept {
             Some(kept) => kept.take((inbox, name), inode, is_unfiled.then_some(taken.id), self.temporary()),
             None => remove(inbox, name),
         };
         if cleared == Cleared::Gone {
+            self.owners().note_cleared(name, taken.id);
             crash::reach(Point::FileRemoved);
         }
         cleared
@@ -94,14 +93,9 @@ impl Filing {
     /// When the folders cannot be used.
     pub fn clear_inbox<'f>(&self, files: impl IntoIterator<Item = &'f FileIdentity>) -> Result<(), FileError> {
         let folders = Folders::open(&self.dir)?;
-        let failed = |source| FileError { action: "look at it", folder: ".", source };
-        let device = rustix::fs::fstat(folders.inbox()).map_err(failed)?.st_dev;
         for file in files {
-            // A reboot may number the disks anew: what lay in this folder lies there still, on whatever device it is.
-            let renumbered = FileIdentity { device, ..file.clone() };
             let found = rustix::fs::statat(folders.inbox(), &*file.name, AtFlags::SYMLINK_NOFOLLOW);
-            let found = found.ok().filter(|stat| is_file(stat, file) || is_file(stat, &renumbered));
-            let Some(stat) = found else { continue };
+            let Some(stat) = found.ok().filter(|stat| is_file(stat, file)) else { continue };
             let inode = (stat.st_dev, stat.st_ino);
             if let Cleared::Stuck(error) = self.clear_stuck(folders.inbox(), &file.name, inode) {
                 let name = file.name.escape_ascii();
@@ -121,14 +115,14 @@ impl Kept {
         Some(Self { folder: open_private(&private, TAKEN_FOLDER)? })
     }
 
-    /// The file of a call, if it can be moved to this folder and holds what it held when it was read. Its size and times
-    /// do not tell: after a power cut a file that nobody synced may have both and hold zeros.
-    pub(super) fn file(&self, ended: &Ended, folder: BorrowedFd<'_>) -> Option<File> {
+    /// The file of a call, if it can be moved to a folder on this device and holds what it held when it was read. Its
+    /// size and times do not tell: after a power cut a file that nobody synced may have both and hold zeros.
+    pub(super) fn file(&self, ended: &Ended, device: u64) -> Option<File> {
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let file = File::from(rustix::fs::openat(&self.folder, ended.id.to_string(), flags, Mode::empty()).ok()?);
         let stat = rustix::fs::fstat(&file).ok()?;
         let is_it = (stat.st_dev, stat.st_ino) == (ended.file.device, ended.file.inode) && stat.st_nlink == 1;
-        let is_movable = is_it && is_regular(&stat) && stat.st_dev == rustix::fs::fstat(folder).ok()?.st_dev;
+        let is_movable = is_it && is_regular(&stat) && stat.st_dev == device;
         (is_movable && holds(&file, &ended.request)).then_some(file)
     }
 
@@ -216,8 +210,7 @@ fn is_regular(stat: &Stat) -> bool {
 }
 
 fn holds(file: &File, contents: &[u8]) -> bool {
-    let mut found = Vec::with_capacity(contents.len() + 1);
-    file.take(contents.len() as u64 + 1).read_to_end(&mut found).is_ok() && found == contents
+    read_up_to(file, contents.len() + 1).is_ok_and(|found| found == contents)
 }
 
 fn open_private(at: &OwnedFd, name: &str) -> Option<OwnedFd> {

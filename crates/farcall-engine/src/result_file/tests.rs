@@ -36,7 +36,7 @@ impl Bench {
     /// As after kill -9: what was in memory is gone, what was half written is swept.
     fn restart(&mut self) {
         self.filing = Filing::new(self.dir.path(), self.filing.run + 1);
-        self.filing.sweep().expect("leftovers can be removed");
+        self.filing.sweep(1, || true).expect("leftovers can be removed");
     }
 
     fn file(&self, ended: &Ended) -> PathBuf {
@@ -450,7 +450,7 @@ fn sweeping_spares_files_of_this_run_and_of_others() {
     for leftover in [&b".0-7.farcall.tmp"[..], b".keep", b"order.json"] {
         folders.write(Folder::Responses, leftover, b"").expect("it can be written");
     }
-    bench.filing.sweep().expect("leftovers can be removed");
+    bench.filing.sweep(1, || true).expect("leftovers can be removed");
     let mut left =
         [format!("responses/{}", own.escape_ascii()), "responses/.keep".to_owned(), "responses/order.json".to_owned()];
     left.sort();

@@ -14,13 +14,13 @@ use farcall_core::id::{AttemptId, CallId};
 use farcall_core::time::{Instant, Now};
 use farcall_crash::{self as crash, Point};
 use farcall_store::record::CallRecord;
-use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::documents::Kept;
 use super::loading::Unread;
+use super::news::{News, Told};
 use super::runners::{Job, Runner};
-use super::{Message, Run, casualty};
+use super::{Run, casualty};
 use crate::callback::{self, stored::Stored};
 use crate::clock;
 use crate::config::{Config, Upstream};
@@ -49,7 +49,7 @@ pub(super) struct Surroundings {
     pub(super) filing: Arc<Filing>,
     pub(super) config: Arc<Config>,
     pub(super) reads: Arc<Reads>,
-    pub(super) messages: mpsc::Sender<Message>,
+    pub(super) news: Arc<News>,
 }
 
 /// Where an attempt goes.
@@ -91,9 +91,9 @@ pub(super) struct Made {
 }
 
 /// Passes an attempt's milestones on to the loop.
-struct Told {
+struct Teller {
     id: AttemptId,
-    messages: mpsc::Sender<Message>,
+    news: Arc<News>,
 }
 
 impl Run {
@@ -111,10 +111,10 @@ impl Run {
             return;
         }
         self.dispatcher.handle(now, Event::Launched { attempt: id });
-        let abort = CancellationToken::new();
+        let runner = self.runners.take(&self.tasks);
+        let abort = runner.abort().clone();
         self.pending.running.insert(id, abort.clone());
         let attempt = Attempt { id, around: Arc::clone(&self.around), abort };
-        let runner = self.runners.take(&self.tasks);
         match self.target(id.call, upstream, hop) {
             Target::Http { kept: None, way } => self.pending.unread.push(Unread { attempt, way, runner }),
             target => Job { attempt, target, runner }.begin(),
@@ -167,9 +167,7 @@ impl Attempt {
             made
         });
         let Made { report, next } = casualty::made(made).await;
-        // A loop that is gone has cut everything off; its successor finds the attempt open.
-        let report = Box::new(report);
-        let _ = self.around.messages.send(Message::Reported { attempt: self.id, report, next, runner }).await;
+        self.around.news.tell(Told::Reported { attempt: self.id, report: Box::new(report), next, runner });
     }
 
     async fn make(&self, target: Target) -> Made {
@@ -202,7 +200,7 @@ impl Attempt {
     }
 
     fn milestones(&self) -> Arc<dyn Milestones> {
-        Arc::new(Told { id: self.id, messages: self.around.messages.clone() })
+        Arc::new(Teller { id: self.id, news: Arc::clone(&self.around.news) })
     }
 
     async fn prepare(&self, kept: Option<Arc<Kept>>, way: &Way) -> Result<HttpRequest, Box<Report>> {
@@ -305,14 +303,13 @@ impl From<Report> for Made {
     }
 }
 
-impl Milestones for Told {
+impl Milestones for Teller {
     fn sent(&self, at: Instant) {
-        // Only makes a slot cool earlier; a loop too busy to hear it hears the end of the attempt.
-        let _ = self.messages.try_send(Message::Sent { attempt: self.id, at });
+        self.news.tell(Told::Sent { attempt: self.id, at });
     }
 
     fn first_byte(&self, at: Instant) {
-        let _ = self.messages.try_send(Message::FirstByte { attempt: self.id, at });
+        self.news.tell(Told::FirstByte { attempt: self.id, at });
     }
 }
 

@@ -1,27 +1,23 @@
 //! What the loop is told, by whom.
 //!
-//! The one way into the loop: handles, attempts, the journal and the filer all send messages and own nothing of it.
+//! Handles, the journal and the filer send messages and own nothing of the loop. What attempts tell is in `news`.
 
 use std::sync::Arc;
 
 use farcall_core::call::State;
 use farcall_core::dispatcher::{Seq, StaleAsk, Standing};
-use farcall_core::id::{AttemptId, CallId};
+use farcall_core::id::CallId;
 use farcall_core::steady::Steady;
-use farcall_core::time::Instant;
 use farcall_store::port::ReadError;
 use farcall_store::record::EndedRecord;
 use tokio::sync::oneshot;
 
 use super::batches::Answers;
 use super::load::Found;
-use super::runners::Runner;
 use crate::config::Config;
 use crate::document::UpstreamRef;
-use crate::execute::Report;
 use crate::handle::{Overview, Submission};
 use crate::journal::FailedCommit;
-use crate::redirect::Next;
 use crate::upstreams::{Serves, UpstreamError};
 
 /// A message to the loop.
@@ -51,23 +47,6 @@ pub(crate) enum Message {
         reply: oneshot::Sender<Result<(), UpstreamError>>,
     },
     Drain,
-    /// From an attempt.
-    Sent {
-        attempt: AttemptId,
-        at: Instant,
-    },
-    FirstByte {
-        attempt: AttemptId,
-        at: Instant,
-    },
-    Reported {
-        attempt: AttemptId,
-        report: Box<Report>,
-        /// What its answer asks for, when that may be followed.
-        next: Option<Next>,
-        /// Who made it.
-        runner: Runner,
-    },
     /// From the journal: every turn up to this one is durable.
     Committed {
         seq: Seq,

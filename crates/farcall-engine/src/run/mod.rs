@@ -15,6 +15,7 @@ mod hops;
 mod load;
 mod loading;
 mod message;
+mod news;
 mod pending;
 mod prune;
 mod recover;
@@ -36,7 +37,7 @@ use farcall_core::call::UpstreamId;
 use farcall_core::dispatcher::{Dispatcher, Effect, Event};
 use farcall_core::id::CallId;
 use farcall_core::steady::SteadyClock;
-use farcall_core::time::Instant;
+use farcall_core::time::{Instant, Now};
 use farcall_crash::{self as crash, Point};
 use farcall_store::port::{CommitError, Reader};
 use tokio::sync::{mpsc, watch};
@@ -61,6 +62,7 @@ use attempts::Surroundings;
 use callbacks::OwnCallbacks;
 use damage::DamagedCalls;
 use documents::Documents;
+use news::Told;
 use pending::Pending;
 use runners::Runners;
 use stats::Stats;
@@ -74,6 +76,9 @@ const GATHER_MAX: usize = 1_024;
 /// The longest sleep while something is to become due: timers stand still while the machine is suspended, and what
 /// became due meanwhile must not wait for them.
 const NAP_MAX: Duration = Duration::from_secs(1);
+/// The longest sleep while the writer commits: for a few reports nobody wakes the loop then, and on a slow disk a call's
+/// end must not be put long after its answer.
+const DEAF_MAX: Duration = Duration::from_millis(5);
 /// How often connections and tasks that nobody uses any more are let go; the longest sleep of all, too.
 const PRUNE_EVERY: Duration = Duration::from_secs(30);
 
@@ -82,6 +87,8 @@ pub(crate) struct Run {
     config: Arc<Config>,
     live: Live,
     around: Arc<Surroundings>,
+    /// What attempts have told; empty but while it is taken in.
+    heard: Vec<Told>,
     dispatcher: Dispatcher,
     journal: Journal,
     /// How the store does.
@@ -145,6 +152,7 @@ impl Run {
                 self.receive(message);
                 self.receive_pending();
             }
+            self.hear();
             self.take_turn();
         }
         self.stop().await
@@ -160,7 +168,30 @@ impl Run {
         let wakeup = self.sleep_duration();
         tokio::select! {
             message = self.messages.recv() => message,
+            () = self.around.news.wait() => None,
             () = tokio::time::sleep(wakeup) => None,
+        }
+    }
+
+    /// Takes in what attempts have told.
+    fn hear(&mut self) {
+        let mut heard = std::mem::take(&mut self.heard);
+        self.around.news.hear(&mut heard);
+        if !heard.is_empty() {
+            let now = clock::now();
+            heard.drain(..).for_each(|told| self.hear_one(now, told));
+        }
+        self.heard = heard;
+    }
+
+    fn hear_one(&mut self, now: Now, told: Told) {
+        match told {
+            Told::Sent { attempt, at } => self.dispatcher.handle(now, Event::Sent { attempt, at }),
+            Told::FirstByte { attempt, at } => self.dispatcher.handle(now, Event::FirstByte { attempt, at }),
+            Told::Reported { attempt, report, next, runner } => {
+                self.runners.put(runner);
+                self.reported(now, attempt, report, next);
+            }
         }
     }
 
@@ -190,7 +221,8 @@ impl Run {
         let ends_at = self.drains_until.filter(|&until| until > now);
         let wakes_at = [self.dispatcher.next_wakeup(now), self.storage.next_look(), ends_at];
         let wait = wakes_at.into_iter().flatten().map(|at| at.since(now)).min();
-        wait.map_or(PRUNE_EVERY, |wait| wait.min(NAP_MAX))
+        let wait = wait.map_or(PRUNE_EVERY, |wait| wait.min(NAP_MAX));
+        if self.journal.writing().is_under_way() { wait.min(DEAF_MAX) } else { wait }
     }
 
     /// Closes idle connections, also those of upstreams that get no calls any more.
@@ -220,6 +252,7 @@ impl Run {
             token.cancel();
         }
         self.tasks.close();
+        self.around.news.close();
         let Self { journal, messages, runners, tasks, store_failure, filing_queue, keeper, .. } = self;
         drop((messages, runners));
         tasks.wait().await;
@@ -247,12 +280,6 @@ impl Run {
             Message::Overview { reply } => drop(reply.send(self.overview())),
             Message::Reload { config, reply } => drop(reply.send(self.reload(config))),
             Message::Drain => self.drain(),
-            Message::Sent { attempt, at } => self.dispatcher.handle(now, Event::Sent { attempt, at }),
-            Message::FirstByte { attempt, at } => self.dispatcher.handle(now, Event::FirstByte { attempt, at }),
-            Message::Reported { attempt, report, next, runner } => {
-                self.runners.put(runner);
-                self.reported(now, attempt, report, next);
-            }
             Message::Committed { seq } => self.committed(now, seq),
             Message::CommitFailed(failed) => self.commit_failed(*failed),
             Message::StoreBroken { error } => self.store_broken(&error),

@@ -39,23 +39,43 @@ pub(super) struct Pending {
 }
 
 /// A call that is not durable yet.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Unacknowledged {
     /// Its idempotency scope and key.
     pub(super) key: Option<(String, String)>,
     /// It came from a file of this name.
     pub(super) file: Option<Vec<u8>>,
-    pub(super) waiting: Vec<(Place, Accepted)>,
+    /// Nearly always one alone.
+    first: Option<(Place, Accepted)>,
+    more: Vec<(Place, Accepted)>,
+}
+
+impl Unacknowledged {
+    pub(super) fn new(key: Option<(String, String)>, file: Option<Vec<u8>>) -> Self {
+        Self { key, file, first: None, more: Vec::new() }
+    }
+
+    pub(super) fn wait(&mut self, place: Place, accepted: Accepted) {
+        match self.first {
+            None => self.first = Some((place, accepted)),
+            Some(_) => self.more.push((place, accepted)),
+        }
+    }
+
+    /// Those who wait, in the order they came; nobody waits then.
+    fn waiting(&mut self) -> impl Iterator<Item = (Place, Accepted)> + use<> {
+        self.first.take().into_iter().chain(std::mem::take(&mut self.more))
+    }
 }
 
 impl Pending {
     /// The call is durable: whoever waits for that is told.
     pub(super) fn acknowledge(&mut self, call: CallId) {
-        let Some(call) = self.unacknowledged.remove(&call) else { return };
-        if let Some(key) = call.key {
+        let Some(mut call) = self.unacknowledged.remove(&call) else { return };
+        if let Some(key) = call.key.take() {
             self.keys.remove(&key);
         }
-        for (place, accepted) in call.waiting {
+        for (place, accepted) in call.waiting() {
             self.batches.answer(place, Ok(accepted));
         }
     }
@@ -84,11 +104,11 @@ impl Pending {
     pub(super) fn refuse(&mut self, call: CallId, error: impl Fn() -> SubmitError) -> Option<Vec<u8>> {
         self.inserts.remove(&call);
         self.kept.remove(&(call, None));
-        let refused = self.unacknowledged.remove(&call)?;
-        if let Some(key) = refused.key {
+        let mut refused = self.unacknowledged.remove(&call)?;
+        if let Some(key) = refused.key.take() {
             self.keys.remove(&key);
         }
-        for (place, _) in refused.waiting {
+        for (place, _) in refused.waiting() {
             self.batches.answer(place, Err(error()));
         }
         refused.file
@@ -97,7 +117,7 @@ impl Pending {
     /// Whoever waits for a call that came from no file is told that nobody knows what became of it.
     pub(super) fn refuse_clients(&mut self) {
         for call in self.unacknowledged.values_mut().filter(|call| call.file.is_none()) {
-            for (place, _) in call.waiting.drain(..) {
+            for (place, _) in call.waiting() {
                 self.batches.answer(place, Err(SubmitError::StoreFailed));
             }
         }
@@ -105,8 +125,8 @@ impl Pending {
 
     /// No call will become durable any more: whoever waits for that is told so.
     pub(super) fn refuse_all(&mut self) {
-        for (_, call) in self.unacknowledged.drain() {
-            for (place, _) in call.waiting {
+        for (_, mut call) in self.unacknowledged.drain() {
+            for (place, _) in call.waiting() {
                 self.batches.answer(place, Err(SubmitError::StoreFailed));
             }
         }

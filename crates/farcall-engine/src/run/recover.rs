@@ -75,17 +75,10 @@ pub(super) fn rebuild(
     Ok(Rebuilt { dispatcher, upstreams, own_callbacks })
 }
 
-/// Sets the files of calls that are not filed yet right: out of the inbox, and the names of ended ones with their
-/// owners. The inbox is looked at and not the calls, however many there are.
-///
-/// A file whose call is durable must be gone before anything is filed, or it would be a new call next time.
+/// Sets the names of ended calls that are not filed yet right with their owners. What the inbox still holds of calls that
+/// are durable is taken away as the inbox is read (`intake/leftovers.rs`), and before any of them is filed.
 pub(super) fn settle_files(filing: &Filing, recovery: &Recovery, reader: &mut dyn Reader) -> Result<(), StartError> {
-    let mut left = Vec::new();
-    for name in filing.inbox_names()? {
-        left.extend(reader.unfiled(&name)?.into_iter().map(|(_, file)| file));
-    }
-    filing.clear_inbox(&left)?;
-    filing.sweep()?;
+    filing.make_folders()?;
     for record in &recovery.unfiled {
         let Some(file) = &record.file else { continue };
         for (id, file) in reader.unfiled(&file.name)? {

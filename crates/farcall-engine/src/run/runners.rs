@@ -5,6 +5,7 @@
 //! report: when the loop is gone, so are they. Those that nobody needed for a while end.
 
 use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::attempts::{Attempt, Target};
@@ -19,7 +20,11 @@ pub(super) struct Runners {
 
 /// The way to a task that makes attempts; it ends when this is dropped.
 #[derive(Debug)]
-pub(crate) struct Runner(mpsc::Sender<Box<Job>>);
+pub(crate) struct Runner {
+    jobs: mpsc::Sender<Box<Job>>,
+    /// Cuts off the attempt that it makes.
+    abort: CancellationToken,
+}
 
 /// An attempt, and who makes it.
 #[derive(Debug)]
@@ -35,14 +40,17 @@ impl Runners {
         let runner = self.idle.pop().unwrap_or_else(|| {
             let (sender, jobs) = mpsc::channel(1);
             tasks.spawn(run(jobs));
-            Runner(sender)
+            Runner { jobs: sender, abort: CancellationToken::new() }
         });
         self.spare = self.spare.min(self.idle.len());
         runner
     }
 
-    /// It has reported and may have another.
-    pub(super) fn put(&mut self, runner: Runner) {
+    /// It has reported and may have another. What would cut that off from the beginning is left behind.
+    pub(super) fn put(&mut self, mut runner: Runner) {
+        if runner.abort.is_cancelled() {
+            runner.abort = CancellationToken::new();
+        }
         self.idle.push(runner);
     }
 
@@ -53,10 +61,16 @@ impl Runners {
     }
 }
 
+impl Runner {
+    pub(super) const fn abort(&self) -> &CancellationToken {
+        &self.abort
+    }
+}
+
 impl Job {
     /// Has the attempt begun.
     pub(super) fn begin(self) {
-        let jobs = self.runner.0.clone();
+        let jobs = self.runner.jobs.clone();
         // An idle task has room for one. It is gone only when the runtime is, and then nobody waits for a report.
         let _ = jobs.try_send(Box::new(self));
     }
@@ -97,6 +111,15 @@ mod tests {
         runners.prune();
         settle().await;
         assert_eq!(tasks.len(), 1, "one was enough since");
+    }
+
+    #[tokio::test]
+    async fn what_cut_an_attempt_off_does_not_cut_off_the_next() {
+        let (mut runners, tasks) = (Runners::default(), TaskTracker::new());
+        let runner = runners.take(&tasks);
+        runner.abort().cancel();
+        runners.put(runner);
+        assert!(!runners.take(&tasks).abort().is_cancelled());
     }
 
     #[tokio::test]

@@ -18,6 +18,7 @@ use super::announce::{Announcer, SpaceAnnouncer};
 use super::attempts::Surroundings;
 use super::damage::DamagedCalls;
 use super::documents::Documents;
+use super::news::News;
 use super::pending::Pending;
 use super::recover::{self, Clocks, Rebuilt};
 use super::runners::Runners;
@@ -71,6 +72,8 @@ pub(crate) struct Started {
     pub(crate) run: Run,
     pub(crate) handle: Handle,
     pub(crate) filing: Arc<Filing>,
+    /// Tells the inbox which files an earlier process took.
+    pub(crate) taken_before: Box<dyn Reader>,
 }
 
 /// Takes the store over and makes the loop.
@@ -89,6 +92,7 @@ pub(crate) fn start(mut store: Box<dyn Store>, options: Options) -> Result<Start
     let (reads, load_reads, prune_reads) = (reads(READERS)?, reads(1)?, reads(1)?);
     let (sender, messages) = mpsc::channel(MESSAGES_MAX);
     let filing_queue = filing_queue(&filing, store.reader()?, &sender, &recovery)?;
+    let taken_before = store.reader()?;
     let keeper = keeper(&filing, store.reader()?, &live, steady)?;
     let journal = Journal::start(store, sender.clone()).map_err(no_thread("start the store's thread"))?;
     let spawner = Arc::new(Spawner::new(options.launcher).map_err(no_thread("start the spawning thread"))?);
@@ -100,12 +104,13 @@ pub(crate) fn start(mut store: Box<dyn Store>, options: Options) -> Result<Start
         filing: Arc::clone(&filing),
         config: Arc::clone(&config),
         reads,
-        messages: sender.clone(),
+        news: Arc::new(News::new(journal.writing().clone())),
     };
     let run = Run {
         config,
         live,
         around: Arc::new(around),
+        heard: Vec::new(),
         dispatcher,
         journal,
         storage: Storage::default(),
@@ -139,7 +144,7 @@ pub(crate) fn start(mut store: Box<dyn Store>, options: Options) -> Result<Start
         drains_until: None,
         store_failure: None,
     };
-    Ok(Started { handle: handle_to(&run), run, filing })
+    Ok(Started { handle: handle_to(&run), run, filing, taken_before })
 }
 
 fn handle_to(run: &Run) -> Handle {

@@ -32,7 +32,7 @@ impl Run {
             let offered = self.offer(submission);
             let waits = offered.as_ref().ok().and_then(|accepted| self.pending.unacknowledged.get_mut(&accepted.id));
             match (offered, waits) {
-                (Ok(accepted), Some(call)) => call.waiting.push((place, accepted)),
+                (Ok(accepted), Some(call)) => call.wait(place, accepted),
                 (answer, _) => self.pending.batches.answer(place, answer),
             }
         }
@@ -76,7 +76,7 @@ impl Run {
         let text_bytes = insert.request.len();
         self.pending.inserts.insert(id, Box::new(insert));
         let file = submission.file.map(|file| file.name);
-        self.pending.unacknowledged.insert(id, Unacknowledged { key, file, waiting: Vec::new() });
+        self.pending.unacknowledged.insert(id, Unacknowledged::new(key, file));
         self.dispatcher.handle(now, Event::Offered(Box::new(spec)));
         if self.dispatcher.is_loaded(id) {
             self.documents.keep(id, Arc::new(kept), text_bytes);

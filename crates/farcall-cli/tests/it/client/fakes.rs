@@ -27,11 +27,15 @@ fn parameter<'a>(arrival: &'a Arrival, name: &str) -> Option<&'a str> {
     query.split('&').find_map(|pair| pair.split_once('=').filter(|(own, _)| *own == name)).map(|(_, value)| value)
 }
 
-/// A server with so many calls, in pages of its own size at most.
+/// A server with so many calls, in pages of its own size at most. Now and then a page has nothing on it.
 fn with_calls(count: usize, page_max: usize) -> std::io::Result<Recorder> {
     Recorder::start(move |arrival, _| {
-        let first = parameter(arrival, "cursor").and_then(|cursor| cursor.parse().ok()).unwrap_or(0);
+        let cursor = parameter(arrival, "cursor").unwrap_or("0");
+        let first: usize = cursor.trim_start_matches("empty").parse().unwrap_or(0);
         let limit: usize = parameter(arrival, "limit").and_then(|limit| limit.parse().ok()).unwrap_or(50);
+        if let Ok(2_000) = cursor.parse() {
+            return reply(200, &json!({"data": [], "next_cursor": "empty2000", "has_more": true}));
+        }
         let end = count.min(first + limit.min(page_max));
         let data: Vec<_> = (first..end).map(call).collect();
         let next = (end < count).then(|| end.to_string());
@@ -50,7 +54,10 @@ fn list_follows_cursors_up_to_its_limit() -> Outcome {
     assert_eq!(count("--all")?, 2_500);
     assert_eq!(count("--all --cursor 2400 -q")?, 100);
     let limits: Vec<_> = server.arrivals().iter().map(|a| parameter(a, "limit").map(str::to_owned)).collect();
-    assert_eq!(limits.iter().flatten().collect::<Vec<_>>(), ["50", "1000", "200", "1000", "1000", "1000", "1000"]);
+    assert_eq!(
+        limits.iter().flatten().collect::<Vec<_>>(),
+        ["50", "1000", "200", "1000", "1000", "1000", "1000", "1000"]
+    );
 
     let first = list("--limit 3")?;
     assert!(first.stderr.contains("--cursor 3"), "{}", first.stderr);
@@ -118,6 +125,35 @@ fn what_is_refused_for_one_call_stops_no_other() -> Outcome {
     let arrivals = server.arrivals();
     assert_eq!(arrivals[0].path, format!("/v1/calls/{}/cancel", id(0)));
     assert_eq!((arrivals[0].method.as_str(), arrivals[0].header("content-length")), ("POST", Some("0")));
+    Ok(())
+}
+
+#[test]
+fn filters_let_the_server_do_it_to_all_that_fit() -> Outcome {
+    let server = Recorder::start(|arrival, before| {
+        let errors = i32::from(arrival.path.ends_with("op_2"));
+        let id = if String::from_utf8_lossy(&arrival.body).contains("retry") || errors > 0 { "op_2" } else { "op_1" };
+        let state = if arrival.method == "GET" && before > 2 { "done" } else { "running" };
+        reply(202, &json!({"id": id, "state": state, "total": 3, "done": 3, "errors": errors}))
+    })?;
+    let url = server.url();
+    let cancel = client("cancel --state queued,scheduled --tag a&b --since 2026-11-20T09:00:00Z", &["--server", &url])?;
+    assert_eq!((cancel.code, lines(&cancel.stdout)[0]["state"].as_str()), (Some(0), Some("done")), "{}", cancel.stderr);
+    {
+        let arrivals = server.arrivals();
+        let paths: Vec<_> = arrivals.iter().map(|arrival| format!("{} {}", arrival.method, arrival.path)).collect();
+        let asked = "GET /v1/operations/op_1".to_owned();
+        assert_eq!(paths, ["POST /v1/operations".to_owned(), asked.clone(), asked.clone(), asked]);
+        let filters = json!({"state": "queued,scheduled", "tag": "a&b", "since": "2026-11-20T09:00:00Z"});
+        let expected = json!({"action": "cancel", "where": filters, "dry_run": false});
+        assert_eq!(serde_json::from_slice::<Value>(&arrivals[0].body)?, expected);
+    }
+    let retry = client("retry --upstream shop --dry-run -q", &["--server", &url])?;
+    assert_eq!((retry.code, retry.stdout.as_str()), (Some(1), "op_2\n"), "one could not be");
+    for line in ["cancel", "retry ID --state failed", "cancel ID --dry-run", "retry --dry-run"] {
+        let finished = client(&line.replace("ID", NOBODY), &["--server", &url])?;
+        assert_eq!((finished.code, finished.stdout.as_str()), (Some(2), ""), "{line}");
+    }
     Ok(())
 }
 

@@ -4,6 +4,7 @@ mod calls;
 mod examples;
 mod fakes;
 mod reaching;
+mod steering;
 mod writing;
 
 use std::io;

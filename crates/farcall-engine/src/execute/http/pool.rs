@@ -48,7 +48,7 @@ struct Idle {
 /// A connection for one request.
 #[derive(Debug)]
 pub(super) enum Line {
-    Http1(Connection),
+    Http1(Box<Connection>),
     /// Of HTTP/1.1, too.
     Resting(Resting),
     Http2(http2::Place),
@@ -125,7 +125,7 @@ impl Pool {
     }
 
     /// Keeps a connection for the next request, while there is room for it.
-    pub(super) fn put(&self, connection: Connection) {
+    pub(super) fn put(&self, connection: Box<Connection>) {
         let since = clock::instant();
         let mut open = self.open();
         let seat = if open.idle.len() < self.idle_max { self.room.seat() } else { None };
@@ -177,7 +177,7 @@ impl Open {
         }
         let index = self.idle.iter().rposition(|idle| suits(idle.connection.route(), idle.connection.allowed()))?;
         self.idle.remove(index).map(|idle| match idle.connection {
-            Kept::Prompt(connection) => Line::Http1(*connection),
+            Kept::Prompt(connection) => Line::Http1(connection),
             Kept::Resting(resting) => Line::Resting(resting),
         })
     }

@@ -57,8 +57,8 @@ pub(super) struct Seat {
 
 impl Kept {
     /// Nothing when the connection has come to its end.
-    pub(super) fn new(connection: Connection, seat: &Seat) -> Option<Self> {
-        if seat.is_prompt { Some(Self::Prompt(Box::new(connection))) } else { connection.rest().map(Self::Resting) }
+    pub(super) fn new(connection: Box<Connection>, seat: &Seat) -> Option<Self> {
+        if seat.is_prompt { Some(Self::Prompt(connection)) } else { connection.rest().map(Self::Resting) }
     }
 
     pub(super) fn route(&self) -> &Route {

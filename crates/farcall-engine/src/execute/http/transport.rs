@@ -194,7 +194,7 @@ impl Transport {
                 Line::Http1(connection) => self.exchange(connection, &outgoing, wish, milestones, progress).await,
                 Line::Resting(resting) => {
                     let woken = Box::pin(Connection::wake(resting, self.http2.caps)).await?;
-                    self.exchange(woken, &outgoing, wish, milestones, progress).await
+                    self.exchange(Box::new(woken), &outgoing, wish, milestones, progress).await
                 }
                 // On the heap, so that attempts over HTTP/1.1 do not carry it with them.
                 Line::Http2(place) => {
@@ -223,7 +223,7 @@ impl Transport {
             let stream = connect::open(route, self.terms(allowed, opening.offer)).await?;
             if !stream.speaks_http2() {
                 let connection = Connection::new(stream, route.clone(), allowed, self.http2.caps).await?;
-                return Ok(Line::Http1(connection));
+                return Ok(Line::Http1(Box::new(connection)));
             }
             let left = self.connect_timeout.saturating_sub(clock::instant().since(started));
             let freed = Arc::clone(&opening.freed);
@@ -244,7 +244,7 @@ impl Transport {
     /// One request and its answer on one connection, which is kept only when the answer was read to its end.
     async fn exchange(
         &self,
-        mut connection: Connection,
+        mut connection: Box<Connection>,
         outgoing: &Outgoing,
         wish: &Wish,
         milestones: Option<Arc<dyn Milestones>>,

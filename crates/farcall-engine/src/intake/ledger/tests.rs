@@ -217,3 +217,20 @@ fn what_could_not_be_done_is_tried_again_later() {
     assert_eq!(bench.judge(1_000, Sight::Changing), Decision::Wait);
     assert_eq!(bench.next_look(), Some(3_000));
 }
+
+#[test]
+fn what_is_offered_is_not_looked_at_before_it_is_answered() {
+    let mut bench = Bench::new();
+    bench.note(0, Change::MovedIn);
+    assert!(bench.is_due(0));
+    assert_eq!(bench.judge(0, Sight::Valid(stamp(9, 0))), Decision::Offer);
+    bench.ledger.offer(Name::from(NAME));
+    bench.ledger.offer(Name::from(&b"met.json"[..]));
+    assert_eq!((bench.ledger.len(), bench.ledger.unsettled()), (1, 2), "one was met by a scan and has no entry");
+    bench.note(5, Change::MovedIn);
+    assert!(!bench.is_due(5) && !bench.ledger.meets(NAME) && !bench.ledger.meets(b"met.json"));
+    bench.ledger.answered(NAME);
+    bench.ledger.answered(b"met.json");
+    bench.ledger.look_again(NAME, at(10).instant, APPEARANCE_DELAY);
+    assert!(bench.is_due(30) && bench.ledger.meets(b"met.json"), "both may be other files by now");
+}

@@ -142,3 +142,13 @@ fn a_file_that_takes_the_name_in_the_last_moment_is_put_back() {
     assert_eq!(take(b"t2"), Cleared::Changed, "also when the call has a file already");
     assert_eq!(bench.kept(), [id().to_string()]);
 }
+
+#[test]
+fn a_call_that_is_filed_takes_its_file_away_whatever_number_the_disk_has_now() {
+    let bench = Bench::new();
+    let mut taken = bench.drop_in("1");
+    taken.file.device += 1;
+    bench.filing.claim(NAME.as_bytes(), taken.id);
+    bench.file(&taken);
+    assert!(!bench.dir.path().join(NAME).exists(), "it would be a new call");
+}
