@@ -296,20 +296,3 @@ async fn origins_that_nothing_needs_any_more_are_forgotten() -> Outcome {
     assert!(times_fewer > 0, "none was ever forgotten");
     Ok(())
 }
-
-/// By hand, in a process of its own.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "takes minutes; memory is that of the whole process"]
-async fn a_hundred_thousand_origins_one_after_another_take_no_more_memory_than_few() -> Outcome {
-    let mut sizes = Vec::new();
-    call_origins(100_000, |known| {
-        let pages = std::fs::read_to_string("/proc/self/statm").expect("this is Linux");
-        let resident = pages.split(' ').nth(1).and_then(|pages| pages.parse::<u64>().ok()).expect("a number");
-        sizes.push(resident * 4 / 1_024);
-        assert!(known <= 3_000, "{known} upstreams are known");
-    })
-    .await?;
-    let (early, late) = (sizes[sizes.len() / 5], sizes[sizes.len() - 1]);
-    println!("{early} MiB after 20,000 origins, {late} MiB after 100,000: {sizes:?}");
-    Ok(())
-}
