@@ -79,6 +79,12 @@ impl Loads {
         }
     }
 
+    /// Those of whose lanes more is wanted or on its way.
+    pub(super) fn upstreams(&self) -> impl Iterator<Item = UpstreamId> {
+        let wanted = self.lanes.iter().map(|&(upstream, _)| upstream);
+        wanted.chain(self.under_way.iter().flat_map(|under_way| under_way.lanes.iter().map(|lane| lane.upstream)))
+    }
+
     pub(super) const fn deadline_fired(&mut self) {
         self.deadline_at = None;
         self.deadlines_due = true;
