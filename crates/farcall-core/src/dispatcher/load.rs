@@ -269,7 +269,8 @@ impl Dispatcher {
         }
     }
 
-    /// Why a call of this place in its lane sleeps, if it does.
+    /// Why a call of this place in its lane sleeps, if it does. One that was told to keep away comes back when what told it
+    /// so opens; any other time is its own, and nobody else opens that.
     pub(super) fn reason_to_sleep(
         &self,
         now: Now,
@@ -281,7 +282,7 @@ impl Dispatcher {
         match state {
             _ if ready_at <= now.instant => None,
             State::Scheduled => Some(WaitReason::NotBefore),
-            _ if closed_until >= Some(ready_at) => Some(WaitReason::Cooldown),
+            _ if closed_until == Some(ready_at) => Some(WaitReason::Cooldown),
             _ => Some(WaitReason::Backoff),
         }
     }
