@@ -1,7 +1,9 @@
 //! Upstreams as the engine knows them: the dispatcher's number, the configuration, the way there.
 //!
-//! Declared ones exist from the start; an undeclared one is made when the first call for its origin comes.
+//! Declared ones exist from the start; an undeclared one is made when the first call for its origin comes, and forgotten
+//! when nothing needs it any more (`idle`).
 
+mod idle;
 mod reload;
 mod webhooks;
 
@@ -24,8 +26,7 @@ use crate::execute::http::{Resolver, Room, Transport, TransportError, TransportS
 
 pub(crate) use webhooks::command_policy;
 
-/// Undeclared upstreams that redirects may bring in: each takes memory for as long as the engine lives, and answers name
-/// any origin they like.
+/// Undeclared upstreams that redirects may bring in before some are forgotten: answers name any origin they like.
 const REDIRECTED_TO_MAX: usize = 10_000;
 
 /// One upstream.
@@ -35,6 +36,8 @@ pub(crate) struct Known {
     pub(crate) serves: Serves,
     pub(crate) settings: Arc<Upstream>,
     pub(crate) transport: Arc<Transport>,
+    /// Which use of any upstream was the last of this one.
+    last_use: u64,
 }
 
 /// What goes to an upstream of the dispatcher.
@@ -60,6 +63,10 @@ pub(crate) struct Upstreams {
     redirected_to: usize,
     /// Limit keys of those that somebody paused, whether or not there is any yet.
     paused: BTreeSet<String>,
+    /// How often any was asked for.
+    uses: u64,
+    /// When there are so many, idle ones are looked for at once.
+    look_at: usize,
 }
 
 /// What all ways to upstreams have in common.
@@ -104,6 +111,8 @@ impl Upstreams {
             webhooks,
             redirected_to: 0,
             paused,
+            uses: 0,
+            look_at: idle::LOOK_AFTER,
         }
     }
 
@@ -124,6 +133,7 @@ impl Upstreams {
         making: &mut Making<'_>,
     ) -> Result<UpstreamId, UpstreamError> {
         if let Some(&id) = self.by_reference.get(reference) {
+            self.note_use(id);
             return Ok(id);
         }
         let own = match reference {
@@ -150,8 +160,9 @@ impl Upstreams {
         }
         self.by_reference.insert(reference.clone(), id);
         let (transport, serves) = (Arc::new(transport), Serves::Calls);
-        let known = Known { reference: Arc::new(reference.clone()), serves, settings, transport };
+        let known = Known { reference: Arc::new(reference.clone()), serves, settings, transport, last_use: 0 };
         self.by_id.insert(id, known);
+        self.note_use(id);
         // Only now: a callback may go to this very upstream, or to one whose callbacks come back here.
         self.set_callbacks(id, making)?;
         Ok(id)

@@ -1,4 +1,5 @@
-//! What people do to a running engine: they cancel calls, pause upstreams and resume them.
+//! What people do to a running engine: they cancel calls, pause upstreams and resume them. And what it does by itself: it
+//! forgets upstreams.
 //!
 //! A process that stalls, or is not there, hears nothing of it. A pause that somebody was told of outlives its process.
 
@@ -8,9 +9,11 @@ use farcall_core::call::UpstreamId;
 use farcall_core::dispatcher::Event;
 use farcall_store::record::{Recovery, UpstreamRecord};
 
-use crate::checker::{Check, ensure};
+use crate::checker::{Check, ensure, violation};
+use crate::engine::Added;
 use crate::facts::{Opening, Pause};
 use crate::log::Line;
+use crate::recovery;
 use crate::world::World;
 
 /// The ticket of everything that is resumed: nothing is checked of what somebody was told of it.
@@ -65,6 +68,28 @@ impl World {
         for quota in paused {
             self.resume_quota(quota);
         }
+    }
+
+    /// The engine forgets upstreams that nothing needs; calls come for them all the same.
+    pub(crate) fn forget_idle(&mut self) -> Check {
+        let hears = self.process.as_ref().is_some_and(|process| process.stalled_until.is_none());
+        if !hears || self.healed {
+            return Ok(());
+        }
+        let unreadable = |error| violation(format!("the store cannot be read: {error}"));
+        let places = recovery::forget_idle(self).map_err(unreadable)?;
+        if places.is_empty() {
+            return Ok(());
+        }
+        self.note(Line::Forgotten { upstreams: places.len() });
+        let Some(process) = &mut self.process else { return Ok(()) };
+        for place in places {
+            process.order.begin_anew(place);
+            // Short windows are taken as full, as after a restart.
+            let windows = self.policies[place].limits.iter().map(|limit| limit.window);
+            process.added.extend(windows.map(|window| Added { place, window, at: self.now }));
+        }
+        Ok(())
     }
 
     fn resume_quota(&mut self, quota: usize) {

@@ -28,6 +28,8 @@ pub(crate) struct Faults {
     pub(crate) reboot_percent: u32,
     /// The configuration is changed while the process runs, if limits change at all.
     pub(crate) reconfigured_after: Vec<Duration>,
+    /// Upstreams that nothing needs are forgotten, and come back at once.
+    pub(crate) forgets_after: Vec<Duration>,
     /// Limits are other ones after a start.
     pub(crate) changes_limits: bool,
     pub(crate) commit_max: Duration,
@@ -71,6 +73,7 @@ impl Faults {
         let drains = if dice.percent(30) { dice.count(1, 3) } else { 0 };
         let outages = if dice.percent(30) { dice.count(1, 3) } else { 0 };
         let pauses = if dice.percent(30) { dice.count(1, 4) } else { 0 };
+        let forgets = if dice.percent(50) { dice.spread_count(1, 40) } else { 0 };
         let slow = if dice.percent(30) { 4 } else { 1 };
         let commit_max = dice.spread(Duration::from_micros(50), Duration::from_millis(20));
         Self {
@@ -84,6 +87,7 @@ impl Faults {
             wall_jumps: if dice.percent(30) { wall_jumps(dice, over) } else { Vec::new() },
             reboot_percent: if dice.percent(40) { 50 } else { 0 },
             reconfigured_after: (0..dice.count(0, 5)).map(|_| dice.up_to(over)).collect(),
+            forgets_after: (0..forgets).map(|_| dice.up_to(over)).collect(),
             changes_limits: dice.percent(40),
             commit_max,
             commit_slow_max: dice.spread(moment, Duration::from_secs(3)),

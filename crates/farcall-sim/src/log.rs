@@ -19,6 +19,7 @@ pub(crate) enum Line {
     Reboot { off_by_us: i64 },
     WallJump { by_us: i64 },
     Reconfigured,
+    Forgotten { upstreams: usize },
     Crash { kept: usize },
     Stalled,
     Drain,

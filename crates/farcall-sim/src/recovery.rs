@@ -11,12 +11,15 @@ use farcall_core::hop::Hop;
 use farcall_core::id::CallId;
 use farcall_core::lane::LaneId;
 use farcall_core::limit::{Ask, Limits, Past, PastGrant};
+use farcall_core::policy::UpstreamPolicy;
 use farcall_core::retention::Retention;
 use farcall_core::settle::Tries;
 use farcall_core::steady::{Steady, SteadyClock};
+use farcall_core::time::Now;
 use farcall_store::port::{Granted, GrantsAsk, LaneRange, ReadError, Reader, Store, WaitingAsk, WaitingCalls};
 use farcall_store::record::{CallRecord, GrantRecord, LaneName, LaneRecord, Recovery};
 
+use crate::clocks::Clocks;
 use crate::plan::Plan;
 use crate::world::World;
 
@@ -61,20 +64,49 @@ pub(crate) fn declare(reader: &mut dyn Reader, world: &World, seed: u64) -> Resu
     if let Some(until) = reader.grants(&plan.upstreams[0].key, &[])?.closed_until {
         dispatcher.restore_closing(dispatcher.command_upstream(), clocks.instant(until));
     }
-    for (place, (upstream, policy)) in plan.upstreams.iter().zip(policies).enumerate().skip(1) {
-        if plan.is_webhook(place) {
-            let with = u32::try_from(plan.quota(place)).expect("plans are small");
-            dispatcher.declare_sharing(policy.clone(), UpstreamId(with));
-            continue;
-        }
-        let asks = Limits::asks(policy, clocks.process().certain_since(), world.now);
-        let (past, closed_until) = past(reader, &upstream.key, clocks.process(), asks)?;
-        let id = dispatcher.declare_restored(policy.clone(), &past, now);
-        if let Some(until) = closed_until {
-            dispatcher.restore_closing(id, clocks.instant(until));
-        }
+    for (place, policy) in policies.iter().enumerate().skip(1) {
+        declare_one(reader, (plan, clocks), &mut dispatcher, (place, policy), now)?;
     }
     Ok(dispatcher)
+}
+
+/// The upstream at this place of the plan, as the store left its limits.
+fn declare_one(
+    reader: &mut dyn Reader,
+    (plan, clocks): (&Plan, &Clocks),
+    dispatcher: &mut Dispatcher,
+    (place, policy): (usize, &UpstreamPolicy),
+    now: Now,
+) -> Result<UpstreamId, ReadError> {
+    if plan.is_webhook(place) {
+        let with = u32::try_from(plan.quota(place)).expect("plans are small");
+        return Ok(dispatcher.declare_sharing(policy.clone(), UpstreamId(with)));
+    }
+    let asks = Limits::asks(policy, clocks.process().certain_since(), now.instant);
+    let (past, closed_until) = past(reader, &plan.upstreams[place].key, clocks.process(), asks)?;
+    let id = dispatcher.declare_restored(policy.clone(), &past, now);
+    if let Some(until) = closed_until {
+        dispatcher.restore_closing(id, clocks.instant(until));
+    }
+    Ok(id)
+}
+
+/// Forgets every upstream of the process that nothing needs, and declares it anew; gives back which, by their places.
+pub(crate) fn forget_idle(world: &mut World) -> Result<Vec<usize>, ReadError> {
+    let World { plan, policies, clocks, store, process, now, .. } = world;
+    let Some(process) = process else { return Ok(Vec::new()) };
+    let (mut reader, now) = (store.reader()?, clocks.now(*now));
+    // One that spaces its calls does so anew; nobody here knows of that.
+    let may_go = (1..policies.len()).filter(|&place| !policies[place].smooth);
+    let ids: Vec<UpstreamId> = may_go.filter_map(|place| u32::try_from(place).ok()).map(UpstreamId).collect();
+    let forgotten = process.dispatcher.forget_upstreams(now.instant, &ids);
+    let places: Vec<usize> = forgotten.iter().map(|id| id.0 as usize).collect();
+    for &place in &places {
+        let one = (place, &policies[place]);
+        let id = declare_one(&mut *reader, (plan, clocks), &mut process.dispatcher, one, now)?;
+        assert_eq!(id.0 as usize, place, "numbers are given again in their order");
+    }
+    Ok(places)
 }
 
 /// What a load asks for, as the store has it.

@@ -76,6 +76,7 @@ pub(crate) enum Happening {
         by_us: i64,
     },
     Reconfigure,
+    Forget,
     Written {
         boot: usize,
         seq: u64,
@@ -227,6 +228,9 @@ impl World {
         for &after in faults.reconfigured_after.iter().filter(|_| faults.changes_limits) {
             self.schedule(start + after, Happening::Reconfigure);
         }
+        for &after in &faults.forgets_after {
+            self.schedule(start + after, Happening::Forget);
+        }
         self.schedule(start + faults.heal_after, Happening::Heal);
     }
 
@@ -264,6 +268,7 @@ impl World {
             Happening::Heal => self.heal(),
             Happening::WallJump { by_us } => self.wall_jump(by_us),
             Happening::Reconfigure => return self.reconfigure(),
+            Happening::Forget => return self.forget_idle(),
             Happening::Written { boot, seq, outcome } => return self.written(boot, seq, outcome),
             Happening::Reopened { boot, is_kept, .. } => return self.reopened(boot, is_kept),
             Happening::Stall { place } => self.stall(place),

@@ -47,6 +47,11 @@ impl Gate {
         self.held.back_mut()
     }
 
+    /// What is not durable yet.
+    pub(super) fn writes(&self) -> impl Iterator<Item = &Write> {
+        self.held.iter().flat_map(|held| &held.writes)
+    }
+
     /// Turns under way.
     pub(super) fn len(&self) -> usize {
         self.held.len()

@@ -79,6 +79,12 @@ impl Loads {
         }
     }
 
+    /// Those of whose lanes more is wanted or on its way.
+    pub(super) fn upstreams(&self) -> impl Iterator<Item = UpstreamId> {
+        let wanted = self.lanes.iter().map(|&(upstream, _)| upstream);
+        wanted.chain(self.under_way.iter().flat_map(|under_way| under_way.lanes.iter().map(|lane| lane.upstream)))
+    }
+
     pub(super) const fn deadline_fired(&mut self) {
         self.deadline_at = None;
         self.deadlines_due = true;
@@ -263,7 +269,8 @@ impl Dispatcher {
         }
     }
 
-    /// Why a call of this place in its lane sleeps, if it does.
+    /// Why a call of this place in its lane sleeps, if it does. One that was told to keep away comes back when what told it
+    /// so opens; any other time is its own, and nobody else opens that.
     pub(super) fn reason_to_sleep(
         &self,
         now: Now,
@@ -275,7 +282,7 @@ impl Dispatcher {
         match state {
             _ if ready_at <= now.instant => None,
             State::Scheduled => Some(WaitReason::NotBefore),
-            _ if closed_until >= Some(ready_at) => Some(WaitReason::Cooldown),
+            _ if closed_until == Some(ready_at) => Some(WaitReason::Cooldown),
             _ => Some(WaitReason::Backoff),
         }
     }

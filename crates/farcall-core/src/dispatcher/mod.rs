@@ -11,6 +11,7 @@ mod entry;
 mod event;
 mod explain;
 mod finish;
+mod forget;
 mod gate;
 mod load;
 mod memory;
@@ -50,6 +51,7 @@ use crate::settle::Tries;
 use crate::time::{Instant, Now};
 use crate::timers::{Timer, Timers};
 use entry::{Cut, Entry};
+use forget::Vacant;
 use gate::Gate;
 use load::Loads;
 use memory::LeftNew;
@@ -68,6 +70,7 @@ const ATTEMPTS_MAX: u32 = 1_024;
 pub struct Dispatcher {
     upstreams: Vec<Upstream>,
     quotas: Vec<Quota>,
+    vacant: Vacant,
     /// Calls in memory: all that run or are held back, and the front of each lane.
     calls: IdMap<CallId, Entry>,
     /// Calls left to the store before their insert was durable.
@@ -119,6 +122,7 @@ impl Dispatcher {
         let mut dispatcher = Self {
             upstreams: Vec::new(),
             quotas: Vec::new(),
+            vacant: Vacant::default(),
             calls: IdMap::default(),
             left_new: IdMap::default(),
             left: Vec::new(),
@@ -253,15 +257,23 @@ impl Dispatcher {
     }
 
     fn add_quota(&mut self, policy: &UpstreamPolicy, limits: Limits) -> QuotaId {
-        let id = QuotaId(u32::try_from(self.quotas.len()).expect("fewer than 2^32 upstreams"));
-        self.quotas.push(Quota::new(limits, policy.concurrency));
-        id
+        let quota = Quota::new(limits, policy.concurrency);
+        if let Some(id) = self.vacant.quotas.pop() {
+            *self.quota(id) = quota;
+            return id;
+        }
+        self.quotas.push(quota);
+        QuotaId(u32::try_from(self.quotas.len() - 1).expect("fewer than 2^32 upstreams"))
     }
 
     fn add_upstream(&mut self, policy: UpstreamPolicy, quota: QuotaId) -> UpstreamId {
-        let id = UpstreamId(u32::try_from(self.upstreams.len()).expect("fewer than 2^32 upstreams"));
-        self.upstreams.push(Upstream::new(policy, quota));
-        id
+        let upstream = Upstream::new(policy, quota);
+        if let Some(id) = self.vacant.upstreams.pop() {
+            *self.upstream(id) = upstream;
+            return id;
+        }
+        self.upstreams.push(upstream);
+        UpstreamId(u32::try_from(self.upstreams.len() - 1).expect("fewer than 2^32 upstreams"))
     }
 
     fn quota(&mut self, id: QuotaId) -> &mut Quota {

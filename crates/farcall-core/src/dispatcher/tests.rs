@@ -9,6 +9,7 @@ use std::time::Duration;
 mod cancels;
 mod explain;
 mod failures;
+mod forget;
 mod loads;
 mod pauses;
 mod prune;

@@ -75,6 +75,13 @@ impl Counts {
         self.held.retain(|(held, _)| *held < seq);
     }
 
+    /// These were forgotten; their numbers may name others from now on. What was counted of them stays with their labels.
+    pub(super) fn forget(&mut self, forgotten: &[(UpstreamId, Serves)]) {
+        for (id, _) in forgotten {
+            self.by_upstream.remove(id);
+        }
+    }
+
     /// Upstreams are shown from the start on, before anything has happened there.
     fn know_all(&mut self, upstreams: &Upstreams) {
         for (id, _) in upstreams.iter() {

@@ -38,7 +38,7 @@ use std::sync::{Arc, OnceLock};
 use std::task::Poll;
 use std::time::Duration;
 
-use farcall_core::call::{State, UpstreamId};
+use farcall_core::call::UpstreamId;
 use farcall_core::dispatcher::{Dispatcher, Effect, Event, Standing};
 use farcall_core::id::CallId;
 use farcall_core::steady::SteadyClock;
@@ -63,7 +63,7 @@ use crate::journal::Journal;
 use crate::keeper::Keeper;
 use crate::reads::Reads;
 use crate::result_file::Filing;
-use crate::upstreams::{Serves, Upstreams, limit_key};
+use crate::upstreams::{Making, Serves, Upstreams, limit_key};
 use announce::{Announcer, SpaceAnnouncer};
 use attempts::Surroundings;
 use callbacks::OwnCallbacks;
@@ -244,11 +244,18 @@ impl Run {
 
     /// Closes idle connections, also those of upstreams that get no calls any more.
     fn prune(&mut self, now: Instant) {
-        if now.since(self.pruned_at) >= PRUNE_EVERY {
+        let is_time = now.since(self.pruned_at) >= PRUNE_EVERY;
+        if is_time {
             self.pruned_at = now;
             self.upstreams.prune();
             self.watchers.sweep();
             self.runners.prune();
+        }
+        if is_time || self.upstreams.is_crowded() {
+            let (dispatcher, reader, now) = (&mut self.dispatcher, self.reader.as_mut(), clock::now());
+            let forgotten = self.upstreams.forget_idle(&mut Making { dispatcher, reader, now });
+            self.stats.forget(&forgotten, self.dispatcher.command_upstream());
+            self.counts.forget(&forgotten);
         }
     }
 
@@ -441,7 +448,12 @@ impl Run {
         let waiters = self.dispatcher.waiters(now);
         let known = self.upstreams.iter().map(|(id, known)| (id, known.serves, limit_key(&known.reference).to_owned()));
         let (calls, webhooks): (Vec<_>, Vec<_>) = known.partition(|&(_, serves, _)| serves == Serves::Calls);
-        let upstreams = calls.into_iter().map(|(id, _, name)| self.upstream_overview(id, name, now.instant)).collect();
+        let mut upstreams: Vec<UpstreamOverview> =
+            calls.into_iter().map(|(id, _, name)| self.upstream_overview(id, name, now.instant)).collect();
+        let others = self.stats.others();
+        if others.attempts > 0 || !others.ended.is_empty() {
+            upstreams.push(others.clone().overview("others".to_owned()));
+        }
         let commands = self.dispatcher.command_upstream();
         let mut callbacks = self.upstream_overview(commands, "callbacks".to_owned(), now.instant);
         for (id, _, name) in webhooks {
@@ -453,16 +465,7 @@ impl Run {
 
     fn upstream_overview(&mut self, id: UpstreamId, name: String, now: Instant) -> UpstreamOverview {
         let standing = self.dispatcher.upstream_standing(id, now);
-        let tally = self.stats.tally(id);
-        UpstreamOverview {
-            name,
-            ended: tally.ended.into_iter().collect::<Vec<(State, u64)>>(),
-            attempts: tally.attempts,
-            waiting: standing.waiting,
-            in_flight: standing.in_flight,
-            is_paused: standing.is_paused,
-            latency_ms_sum: tally.latency_ms_sum,
-            latency_ms_max: tally.latency_ms_max,
-        }
+        let (waiting, in_flight, is_paused) = (standing.waiting, standing.in_flight, standing.is_paused);
+        UpstreamOverview { waiting, in_flight, is_paused, ..self.stats.tally(id).overview(name) }
     }
 }

@@ -49,6 +49,7 @@ impl Upstreams {
         making: &mut Making<'_>,
     ) -> Result<UpstreamId, UpstreamError> {
         if let Some(&id) = self.webhooks.get(reference) {
+            self.note_use(id);
             return Ok(id);
         }
         let with = self.resolve(reference, making)?;
@@ -64,7 +65,9 @@ impl Upstreams {
             making.dispatcher.withdraw(id);
         }
         self.webhooks.insert(reference.clone(), id);
-        self.by_id.insert(id, Known { reference: Arc::new(reference), serves: Serves::Webhooks, settings, transport });
+        let (reference, serves) = (Arc::new(reference), Serves::Webhooks);
+        self.by_id.insert(id, Known { reference, serves, settings, transport, last_use: 0 });
+        self.note_use(id);
         Ok(id)
     }
 

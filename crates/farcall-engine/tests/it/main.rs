@@ -2,6 +2,7 @@
 
 mod config;
 mod engine;
+mod forgotten;
 mod hostile;
 mod http;
 mod scale;

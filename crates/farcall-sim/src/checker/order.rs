@@ -5,6 +5,7 @@
 //! their way from the store is passed over. A failed commit takes decisions back, and ends the watch of that process.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use farcall_core::id::CallId;
 use farcall_core::steady::Steady;
@@ -19,6 +20,9 @@ use crate::world::World;
 const HIGHER_IN_A_ROW: u32 = 19;
 /// How far apart two tenants may be that both wait all the time: three calls of the largest cost, and some more.
 const COST_APART_MAX: u64 = 40;
+
+/// A place behind everybody is so far ahead of the clock at most, when many are given at one moment.
+const NUDGED_MAX: Duration = Duration::from_millis(1);
 
 /// What one process has decided so far.
 #[derive(Debug, Clone, Default)]
@@ -68,6 +72,11 @@ impl Order {
         self.lines.values_mut().for_each(|line| line.rivals.clear());
     }
 
+    /// Nobody waited at this place, and who goes next there begins anew.
+    pub(crate) fn begin_anew(&mut self, place: usize) {
+        self.lines.remove(&place);
+    }
+
     /// Looks at the decisions of one turn; `is_loaded` says which calls are in memory after it.
     pub(crate) fn follow(&mut self, world: &World, writes: &[Write], is_loaded: impl Fn(CallId) -> bool) -> Check {
         if self.is_over {
@@ -75,17 +84,21 @@ impl Order {
         }
         let starts = self.take_in(world, writes);
         let now = world.clocks.steady(world.now);
-        let waits = |standing: &&Standing| standing.ready_at.is_some_and(|at| at <= now) && is_loaded(standing.call);
-        let waiting: Vec<Standing> = self.calls.values().filter(waits).copied().collect();
+        let within = |from: Steady, until: Steady| {
+            let is_within = move |standing: &&Standing| standing.ready_at.is_some_and(|at| from < at && at <= until);
+            self.calls.values().filter(is_within).filter(|standing| is_loaded(standing.call)).copied().collect()
+        };
+        let waiting: Vec<Standing> = within(Steady::from_micros(i64::MIN), now);
+        let nudged: Vec<Standing> = within(now, world.clocks.steady(world.now + NUDGED_MAX));
         let places: BTreeSet<usize> =
             starts.iter().map(|start| start.place).chain(self.lines.keys().copied()).collect();
         for place in places {
             let at = |standings: &[Standing]| -> Vec<Standing> {
                 standings.iter().filter(|standing| standing.place == place).copied().collect()
             };
-            let (starts, waiting) = (at(&starts), at(&waiting));
+            let (starts, waiting, nudged) = (at(&starts), at(&waiting), at(&nudged));
             let line = self.lines.entry(place).or_default();
-            line.check_priorities(place, &starts, &waiting)?;
+            line.check_priorities(place, &starts, &waiting, &nudged)?;
             if !self.has_other_costs {
                 line.check_tenants(world, place, &starts, &waiting)?;
             }
@@ -141,11 +154,22 @@ impl Standing {
 }
 
 impl Line {
-    fn check_priorities(&mut self, place: usize, starts: &[Standing], waiting: &[Standing]) -> Check {
+    /// `nudged` are calls of which cannot be told whether they wait.
+    fn check_priorities(
+        &mut self,
+        place: usize,
+        starts: &[Standing],
+        waiting: &[Standing],
+        nudged: &[Standing],
+    ) -> Check {
         for (number, start) in starts.iter().enumerate() {
             let passed_over = || starts[number + 1..].iter().chain(waiting);
             let is_lower = passed_over().any(|other| other.priority < start.priority);
             let has_lower = passed_over().any(|other| other.priority > start.priority);
+            if !is_lower && nudged.iter().any(|other| other.priority < start.priority) {
+                (self.since_lower, self.without_lower) = (HIGHER_IN_A_ROW, 0);
+                continue;
+            }
             if is_lower {
                 let since = self.since_lower;
                 ensure(since >= HIGHER_IN_A_ROW, || {

@@ -90,6 +90,39 @@ fn resuming_opens_a_closed_upstream_also_for_the_call_that_was_told_to_wait() {
     assert_eq!(bench.launches().len(), 3, "its old time wakes nobody");
 }
 
+/// A call that waits for its next try, as the store has it.
+fn waiting_again(bench: &Bench, number: u128, ready_at: Instant) -> Recovered {
+    Recovered {
+        spec: bench.spec(number),
+        state: State::Retrying,
+        hop: None,
+        tries: Tries::default(),
+        attempts: 1,
+        ready_at: Some(ready_at),
+        is_cancel_requested: false,
+        open: Vec::new(),
+    }
+}
+
+#[test]
+fn of_calls_from_the_store_resuming_lets_those_go_that_were_told_to_wait_and_no_others() {
+    let mut bench = Bench::new(UpstreamPolicy::default());
+    let at = |seconds: i64| Instant::from_micros(seconds * 1_000_000);
+    let lane = crate::lane::LaneId { priority: Priority::default(), tenant: TenantId::default() };
+    let mut calls = [0; State::ALL.len()];
+    calls[State::Retrying as usize] = 2;
+    bench.dispatcher.restore_census(Census::new(2, 0, calls));
+    bench.dispatcher.restore_closing(bench.upstream, at(900));
+    bench.dispatcher.restore_lane(bench.upstream, lane, 2);
+    bench.turn();
+    let (backs_off, was_told) = (waiting_again(&bench, 1, at(60)), waiting_again(&bench, 2, at(900)));
+    bench.tell(Event::Loaded(Box::new(Loaded { lanes: vec![vec![backs_off, was_told]], ..Loaded::default() })));
+    assert_eq!(bench.waits_for(1), (Some(WaitReason::Backoff), Some(at(60))));
+    assert_eq!(bench.waits_for(2), (Some(WaitReason::Cooldown), Some(at(900))));
+    assert_eq!(bench.resume(1).launches(), [(2, 2)]);
+    assert_eq!(bench.advance(60_000).launches(), [(2, 2), (1, 2)]);
+}
+
 #[test]
 fn a_pause_that_cannot_be_stored_holds_and_is_stored_later() {
     let mut bench = Bench::new(UpstreamPolicy::default());
