@@ -10,6 +10,7 @@ mod bench;
 mod faults;
 mod openapi;
 mod planted;
+mod schemathesis;
 mod sim;
 mod test;
 mod tidy;
@@ -31,6 +32,8 @@ enum Task {
     Faults(faults::Rounds),
     /// Write docs/openapi.json, the description of the API, as the server tells it.
     Openapi,
+    /// Try the real server with requests made from the description of its API.
+    Schemathesis(schemathesis::Trial),
     /// Run seeds of the simulator, or replay one.
     Sim(sim::Seeds),
     /// Measure farcall beside the floor of its design.
@@ -43,6 +46,7 @@ fn main() -> ExitCode {
         Task::Test => test::run(&root()),
         Task::Faults(rounds) => faults::run(&root(), &rounds),
         Task::Openapi => openapi::run(&root()),
+        Task::Schemathesis(trial) => schemathesis::run(&root(), &trial),
         Task::Sim(seeds) => sim::run(&root(), &seeds),
         Task::Bench(wish) => bench::run(&root(), &wish),
     };

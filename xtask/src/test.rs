@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail, ensure};
 
-use crate::tidy;
+use crate::{schemathesis, tidy};
 
 /// What one step needs to know.
 struct Bench<'a> {
@@ -25,7 +25,7 @@ type Step = (&'static str, fn(&Bench<'_>) -> Result<()>);
 const SEEDS: &str = "1000";
 
 /// The cheapest first.
-const STEPS: [Step; 10] = [
+const STEPS: [Step; 11] = [
     ("C compiler", c_compiler),
     ("Python", python),
     ("tools for faults", fault_tools),
@@ -36,6 +36,7 @@ const STEPS: [Step; 10] = [
     ("lints", lints),
     ("tests", tests),
     ("simulator", simulator),
+    ("schemathesis", |bench| schemathesis::run(bench.root, &schemathesis::Trial::default())),
 ];
 
 /// Runs the steps.
@@ -61,9 +62,17 @@ fn c_compiler(bench: &Bench<'_>) -> Result<()> {
     bench.need("cc", "build-essential")
 }
 
-/// Signatures are judged by a program that is not ours to get wrong twice.
+/// Signatures are judged by a program that is not ours to get wrong twice, and the API by schemathesis, which is installed
+/// into a place of its own.
 fn python(bench: &Bench<'_>) -> Result<()> {
-    bench.need("python3", "python3")
+    bench.need("python3", "python3")?;
+    let can_install = || answers("python3", &["-m", "ensurepip", "--version"]);
+    if !can_install() && is_root() && answers("apt-get", &["--version"]) {
+        println!("no venv for python3: installing python3-venv");
+        bench.install(&["python3-venv"])?;
+    }
+    ensure!(can_install(), "python3 has no venv: Debian's package is python3-venv");
+    Ok(())
 }
 
 /// What the tests of faults use besides root: power cuts, full disks and failing ones, limits of a process, networks.

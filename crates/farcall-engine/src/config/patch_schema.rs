@@ -78,7 +78,8 @@ fn properties() -> Value {
 }
 
 fn patched(schema: Value, description: &str) -> Value {
-    json!({ "anyOf": [schema, { "type": "null" }], "description": description })
+    let forms = Value::Array(vec![schema, json!({ "type": "null" })]);
+    json!({ "anyOf": forms, "description": description })
 }
 
 fn retry() -> Value {
@@ -97,8 +98,8 @@ fn retry() -> Value {
             "jitter": one_of(&["full", "none"]),
             "statuses": status_list(0, None),
             "methods": { "anyOf": [one_of(&["all"]), methods] },
-            "requeue": count.clone(),
-            "throttle_max": count.clone(),
+            "requeue": count,
+            "throttle_max": count,
             "retry_after_max": duration(),
             "on_unknown": one_of(&["retry", "stop"]),
         },

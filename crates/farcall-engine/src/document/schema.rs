@@ -143,7 +143,7 @@ fn retry() -> Value {
             "wait": about(duration(), "The same wait before each."),
             "base": about(positive_duration(), "The wait before the first; each further one is `factor` times as long."),
             "factor": factor,
-            "backoff_factor": about(factor.clone(), "f * 2^(n-2) seconds before retry n."),
+            "backoff_factor": about(factor, "f * 2^(n-2) seconds before retry n."),
             "max_delay": about(positive_duration(), "No wait is longer."),
             "jitter": one_of(&["full", "none"]),
             "statuses": about(status_list(1, Some(LIST_MAX)), "Answers that are retried."),

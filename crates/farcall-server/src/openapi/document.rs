@@ -1,4 +1,6 @@
 //! The document as a whole: what routes tell of themselves, put together.
+//!
+//! Whatever the configuration decides is filled in here.
 
 use farcall_engine::config::Config;
 use schemars::SchemaGenerator;

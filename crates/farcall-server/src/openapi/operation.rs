@@ -158,7 +158,9 @@ impl Operation {
 impl Parameter {
     pub(crate) fn new(place: &str, name: &str, about: &str, schema: Value) -> Self {
         let is_required = place == "path";
-        Self(json!({ "in": place, "name": name, "required": is_required, "description": about, "schema": schema }))
+        let mut parameter = json!({ "in": place, "name": name, "required": is_required, "description": about });
+        parameter["schema"] = schema;
+        Self(parameter)
     }
 
     pub(crate) fn query(name: &str, about: &str, schema: Value) -> Self {
