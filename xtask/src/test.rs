@@ -62,9 +62,17 @@ fn c_compiler(bench: &Bench<'_>) -> Result<()> {
     bench.need("cc", "build-essential")
 }
 
-/// Signatures are judged by a program that is not ours to get wrong twice.
+/// Signatures are judged by a program that is not ours to get wrong twice, and the API by schemathesis, which is installed
+/// into a place of its own.
 fn python(bench: &Bench<'_>) -> Result<()> {
-    bench.need("python3", "python3")
+    bench.need("python3", "python3")?;
+    let can_install = || answers("python3", &["-m", "ensurepip", "--version"]);
+    if !can_install() && is_root() && answers("apt-get", &["--version"]) {
+        println!("no venv for python3: installing python3-venv");
+        bench.install(&["python3-venv"])?;
+    }
+    ensure!(can_install(), "python3 has no venv: Debian's package is python3-venv");
+    Ok(())
 }
 
 /// What the tests of faults use besides root: power cuts, full disks and failing ones, limits of a process, networks.

@@ -32,9 +32,9 @@ const TIME_MAX: Duration = Duration::from_secs(300);
 /// How much to try.
 #[derive(Debug, Args)]
 pub(crate) struct Trial {
-    /// Requests per operation and phase at most.
-    #[arg(long, default_value_t = 30)]
-    examples: u32,
+    /// Requests per operation and phase at most, instead of what the configuration says.
+    #[arg(long)]
+    examples: Option<u32>,
     /// Which requests.
     #[arg(long, default_value_t = 1)]
     seed: u64,
@@ -45,7 +45,7 @@ pub(crate) struct Trial {
 
 impl Default for Trial {
     fn default() -> Self {
-        Self { examples: 30, seed: 1, operation: None }
+        Self { examples: None, seed: 1, operation: None }
     }
 }
 
@@ -74,10 +74,12 @@ fn try_it(root: &Path, program: &Path, server: &Server, upstream: &Upstream, tri
     let mut command = Command::new(program);
     command
         .args(["--config-file", "schemathesis.toml", "run", &format!("{}/openapi.json", server.url())])
-        .args(["--seed", &trial.seed.to_string(), "--max-examples", &trial.examples.to_string()])
+        .args(["--seed", &trial.seed.to_string()])
+        .args(trial.examples.iter().flat_map(|count| ["--max-examples".to_owned(), count.to_string()]))
         .args(trial.operation.iter().flat_map(|id| ["--include-operation-id", id]))
         .env("FARCALL_TEST_UPSTREAM", upstream.url())
         .env("FARCALL_TEST_TOKEN", TOKEN)
+        .env("PYTHONDONTWRITEBYTECODE", "1")
         .current_dir(root.join(HOME));
     let mut child = command.spawn().context("cannot run schemathesis")?;
     let status = within(&mut child, TIME_MAX)?;
