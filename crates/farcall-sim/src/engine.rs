@@ -7,12 +7,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use farcall_core::call::{CallSpec, Method, Priority, TenantId, UpstreamId};
-use farcall_core::dispatcher::{Dispatcher, Effect, Event};
+use farcall_core::dispatcher::{self, Dispatcher, Effect, Event};
 use farcall_core::id::{AttemptId, CallId};
 use farcall_core::time::{Instant, Now};
 use farcall_store::port::{Store, Write};
 
-use crate::checker::{self, Check, Order, ensure, violation};
+use crate::checker::{self, Check, Order, Timings, ensure, violation};
 use crate::disk::{Batch, Journal};
 use crate::facts::{Drain, Origin, Report, Reported, Times};
 use crate::journal;
@@ -57,6 +57,7 @@ pub(crate) struct Process {
     /// Those of them of whom nobody was told what came of it.
     pub(crate) unanswered: BTreeSet<CallId>,
     pub(crate) order: Order,
+    pub(crate) timings: Timings,
 }
 
 /// A window that began to count while the process ran. What had just ended and was not stored yet counts longer in it
@@ -87,6 +88,7 @@ impl Process {
             cancelled: BTreeSet::new(),
             unanswered: BTreeSet::new(),
             order: Order::default(),
+            timings: Timings::default(),
         }
     }
 
@@ -229,6 +231,7 @@ impl World {
             self.note(Line::Turn { seq: turn.seq.0, writes: turn.writes.len() });
         }
         if !turn.writes.is_empty() {
+            self.follow_timings(&turn.writes)?;
             let clock = journal::Clock { now, steady: self.clocks.process() };
             let Some(process) = &mut self.process else { return Ok(()) };
             let mut translate = |write| match process.journal.take_kept(write) {
@@ -240,6 +243,16 @@ impl World {
             self.hand_over(Batch { seq: turn.seq, writes });
         }
         self.carry_out(&turn.effects)
+    }
+
+    fn follow_timings(&mut self, writes: &[dispatcher::Write]) -> Check {
+        let Some(process) = &mut self.process else { return Ok(()) };
+        let mut timings = std::mem::take(&mut process.timings);
+        let checked = timings.follow(self, writes);
+        if let Some(process) = &mut self.process {
+            process.timings = timings;
+        }
+        checked
     }
 
     fn follow_order(&mut self, writes: &[Write]) -> Check {

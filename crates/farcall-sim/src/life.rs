@@ -9,7 +9,7 @@ use farcall_core::dispatcher::Event;
 use farcall_core::policy::LimitSpec;
 use farcall_core::time::Instant;
 
-use crate::checker::{self, Check, Order, ensure, violation};
+use crate::checker::{self, Check, Order, Timings, ensure, violation};
 use crate::engine::{Added, Process};
 use crate::facts::{Drain, Era};
 use crate::faults::Faults;
@@ -36,8 +36,9 @@ impl World {
         self.note(Line::Boot { number: u32::try_from(boot).unwrap_or(u32::MAX), live: recovery.engaged.len() });
         self.ledger.check_recovery(&recovery)?;
         let order = Order::of(self, self.ledger.live_rows().map(|(call, _)| call));
+        let timings = Timings::of(self, self.ledger.live_rows().map(|(call, _)| call));
         let process = self.process.insert(Process::new(boot, dispatcher));
-        process.order = order;
+        (process.order, process.timings) = (order, timings);
         self.take_over_pauses(&recovery)?;
         for call in &recovery.unfiled {
             self.file_soon(call.id);

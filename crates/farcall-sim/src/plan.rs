@@ -52,7 +52,7 @@ impl Plan {
         let receivers: Vec<u32> = (1..=count).filter(|_| forms.webhooks && dice.percent(60)).collect();
         let webhooks = (count + 1..).take(receivers.len());
         let targets: Vec<u32> = std::iter::once(0).chain(webhooks).collect();
-        let (calls, span) = workload::draw(dice, count, &targets[1..]);
+        let (mut calls, span) = workload::draw(dice, count, &targets[1..]);
         let changes_limits = dice.percent(40);
         let mut upstreams = vec![UpstreamPlan::new(dice, 0, policies::callbacks(), false)];
         for place in 1..=count {
@@ -74,6 +74,20 @@ impl Plan {
         let longest = windows.max().unwrap_or(Duration::from_secs(10));
         let mut faults = Faults::draw(dice, count, span, longest);
         faults.changes_limits = changes_limits;
+        let mut memory = memory(dice);
+        let retention = pruning::draw(dice);
+        match dice.count(0, 15) {
+            0 => {
+                workload::crowd(dice, &mut calls, span);
+                memory.lane_max = memory.lane_max.min(4).max(memory.lane_min);
+                faults.read_max = span / dice.count(5, 50);
+            }
+            1 => {
+                workload::pile_up(dice, &mut calls, span);
+                memory = Memory::default();
+            }
+            _ => {}
+        }
         Self {
             start: Instant::from_micros(0) + dice.up_to(Duration::from_secs(1_000_000)),
             wall_ahead: Duration::from_secs(1_700_000_000) + dice.up_to(Duration::from_secs(100_000_000)),
@@ -81,8 +95,8 @@ impl Plan {
             upstreams,
             calls,
             faults,
-            memory: memory(dice),
-            retention: pruning::draw(dice),
+            memory,
+            retention,
         }
     }
 

@@ -62,6 +62,47 @@ pub(crate) fn draw(dice: &mut Dice, upstreams: u32, webhooks: &[u32]) -> (Vec<Ca
     (calls, wishes.span)
 }
 
+/// Turns the calls into many of one lane, each due before those that came earlier: the front of the lane is always new, and
+/// what stood there is left to the store. Many end where they wait, by their deadline or because somebody wants it.
+pub(crate) fn crowd(dice: &mut Dice, calls: &mut Vec<CallPlan>, span: Duration) {
+    let one = |dice: &mut Dice| {
+        let offer_after = dice.up_to(span);
+        let delay = span + (span - offer_after) * 3 + dice.up_to(span / 50);
+        let (soon, late) = (span / 2_000, span / 4);
+        CallPlan {
+            offer_after,
+            upstream: 1,
+            priority: 3,
+            tenant: 0,
+            delay: Some(delay),
+            deadline: dice.percent(70).then(|| dice.spread(soon, late)),
+            cancel_after: dice.percent(20).then(|| dice.spread(soon, late)),
+            ..dice.pick(calls).clone()
+        }
+    };
+    let crowd = (0..dice.count(100, 200)).map(|_| one(dice)).collect();
+    *calls = crowd;
+    calls.sort_by_key(|call| call.offer_after);
+}
+
+/// Turns the calls into a backlog of one tenant, among which others have a call now and then.
+pub(crate) fn pile_up(dice: &mut Dice, calls: &mut Vec<CallPlan>, span: Duration) {
+    let one = |dice: &mut Dice| {
+        let is_of_the_pile = dice.percent(95);
+        CallPlan {
+            offer_after: if is_of_the_pile { dice.up_to(span / 10) } else { dice.up_to(span) },
+            upstream: 1,
+            priority: 3,
+            tenant: if is_of_the_pile { 1 } else { u64::from(dice.count(2, 4)) },
+            delay: None,
+            ..dice.pick(calls).clone()
+        }
+    };
+    let pile = (0..dice.count(100, 300)).map(|_| one(dice)).collect();
+    *calls = pile;
+    calls.sort_by_key(|call| call.offer_after);
+}
+
 impl CallPlan {
     /// It came as a file, whose callbacks wait until it is filed.
     pub(crate) fn has_file(&self) -> bool {

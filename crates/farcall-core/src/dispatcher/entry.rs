@@ -30,6 +30,8 @@ pub(super) struct Entry {
     pub(super) is_stored: bool,
     /// Since when it waits for its turn, or until when it sleeps: its place in its lane.
     pub(super) ready_at: Instant,
+    /// When a redirect led it where it waits or is out; nothing when that is not known, because it was read from the store.
+    pub(super) hopped_at: Option<Instant>,
     /// It was to be cancelled when an attempt had been let go.
     pub(super) is_cancel_requested: bool,
     /// Attempts that are out.
@@ -49,9 +51,16 @@ impl Entry {
             is_stored_as_scheduled: false,
             is_stored: true,
             ready_at,
+            hopped_at: None,
             is_cancel_requested: false,
             live: Vec::new(),
         }
+    }
+
+    /// Since when it might go on, where that is known: a hop has the place that its call had before, and did not wait there
+    /// all the time.
+    pub(super) fn waits_since(&self) -> Option<Instant> {
+        if self.hop.is_none() { Some(self.ready_at) } else { self.hopped_at.map(|at| at.max(self.ready_at)) }
     }
 
     pub(super) const fn lane(&self) -> LaneId {

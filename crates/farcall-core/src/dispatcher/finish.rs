@@ -280,7 +280,7 @@ impl Dispatcher {
                 self.push_settle(call, Some(over.end), Some(progress));
                 self.stand(call, ready_at, None);
             }
-            Decision::Hop { upstream, method } => self.hop(call, upstream, method, &over.end),
+            Decision::Hop { upstream, method } => self.hop(now, call, (upstream, method), &over.end),
         }
     }
 
@@ -308,12 +308,12 @@ impl Dispatcher {
 
     /// The try goes on where the answer redirects to, as an attempt of its own. It waits there for its turn, at the place
     /// that it had: what came later does not overtake it.
-    fn hop(&mut self, call: CallId, upstream: UpstreamId, method: Method, end: &AttemptEnd) {
+    fn hop(&mut self, now: Now, call: CallId, (upstream, method): (UpstreamId, Method), end: &AttemptEnd) {
         let entry = &self.calls[&call];
         let (ready_at, tries) = (entry.ready_at, entry.tries);
         let hop = Hop { upstream, method, count: entry.redirects() + 1 };
         let progress = self.wait(call, ready_at, tries, end, |entry| {
-            entry.hop = Some(hop);
+            (entry.hop, entry.hopped_at) = (Some(hop), Some(now.instant));
             Some(Heading::Hop(hop))
         });
         self.push_settle(call, Some(*end), Some(progress));

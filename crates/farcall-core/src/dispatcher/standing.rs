@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::entry::Place;
+use super::entry::{Entry, Place};
 use super::restore::waited;
 use super::{Census, Dispatcher};
 use crate::call::{State, UpstreamId, WaitReason};
@@ -63,8 +63,8 @@ impl Waiters {
         self.next_at = self.next_at.into_iter().chain(standing.next_at).min();
     }
 
-    fn note_ready(&mut self, now: Now, at: Instant) {
-        let waited = waited(now, at).unwrap_or_default();
+    fn note_ready(&mut self, now: Now, since: Instant) {
+        let waited = waited(now, since).unwrap_or_default();
         self.oldest_age = self.oldest_age.max(waited);
     }
 }
@@ -143,7 +143,7 @@ impl Dispatcher {
             waiters.count(standing, 1);
         }
         let in_lanes = self.calls.values().filter(|entry| matches!(entry.place, Place::Lane));
-        in_lanes.for_each(|entry| waiters.note_ready(now, entry.ready_at));
+        in_lanes.filter_map(Entry::waits_since).for_each(|since| waiters.note_ready(now, since));
         for (place, upstream) in self.upstreams.iter().enumerate() {
             let id = UpstreamId(u32::try_from(place).expect("as many as have numbers"));
             for Beyond { lane, count, edge } in upstream.lanes.stored() {

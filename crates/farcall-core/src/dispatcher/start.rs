@@ -153,7 +153,7 @@ impl Dispatcher {
         self.census.change(entry.state, state);
         entry.state = state;
 
-        let waited = waited(now, entry.ready_at);
+        let waited = entry.waits_since().and_then(|since| waited(now, since));
         self.writes.push(Write::Start { attempt, kind, upstream: id, at: now, waited });
         let (upstream, hop, not_after) = (entry.spec.upstream, hop.map(|hop| hop.upstream), entry.deadline);
         self.effects_after.push(Effect::Launch { attempt, upstream, hop, not_after });

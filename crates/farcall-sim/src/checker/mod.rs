@@ -1,6 +1,6 @@
 //! Whether what happened is what was promised. Nothing here asks the machine what it should have done.
 //!
-//! Some checks run while the world turns (`ledger`, `caution`, `promptness`, `order`), the others on the whole run: the upstreams' own logs of
+//! Some checks run while the world turns (`ledger`, `caution`, `promptness`, `order`, `timings`), the others on the whole run: the upstreams' own logs of
 //! arrivals (`windows`), every call's history (`history`), callbacks (`callbacks`), paused upstreams (`pauses`).
 
 mod callbacks;
@@ -13,6 +13,7 @@ mod pauses;
 mod promptness;
 mod pruned;
 mod terms;
+mod timings;
 mod windows;
 
 use std::fmt;
@@ -24,6 +25,7 @@ pub(crate) use liveness::time_to_end;
 pub(crate) use order::Order;
 pub(crate) use promptness::check_prompt;
 pub(crate) use terms::{cost_of, place_of, quota_of, terms};
+pub(crate) use timings::Timings;
 
 use crate::world::World;
 

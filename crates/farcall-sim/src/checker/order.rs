@@ -20,6 +20,8 @@ use crate::world::World;
 const HIGHER_IN_A_ROW: u32 = 19;
 /// How far apart two tenants may be that both wait all the time: three calls of the largest cost, and some more.
 const COST_APART_MAX: u64 = 40;
+/// So many calls of one tenant start at most while another's call waits, or one more than that call costs.
+const PASSED_OVER_MAX: u32 = 10;
 
 /// A place behind everybody is so far ahead of the clock at most, when many are given at one moment.
 const NUDGED_MAX: Duration = Duration::from_millis(1);
@@ -54,6 +56,8 @@ struct Line {
     without_lower: u32,
     /// What two tenants of a priority were given since both have waited.
     rivals: BTreeMap<(u8, u64, u64), (u64, u64)>,
+    /// For each lane in which a call waits: how many of each other tenant's have started since its own last one did.
+    passed: BTreeMap<(u8, u64), BTreeMap<u64, u32>>,
 }
 
 impl Order {
@@ -69,7 +73,10 @@ impl Order {
 
     pub(crate) fn change_costs(&mut self) {
         self.has_other_costs = true;
-        self.lines.values_mut().for_each(|line| line.rivals.clear());
+        for line in self.lines.values_mut() {
+            line.rivals.clear();
+            line.passed.clear();
+        }
     }
 
     /// Nobody waited at this place, and who goes next there begins anew.
@@ -101,6 +108,7 @@ impl Order {
             line.check_priorities(place, &starts, &waiting, &nudged)?;
             if !self.has_other_costs {
                 line.check_tenants(world, place, &starts, &waiting)?;
+                line.check_delays(world, place, &starts, &waiting)?;
             }
         }
         Ok(())
@@ -206,5 +214,28 @@ impl Line {
         }
         let unfair = self.rivals.iter().find(|(_, given)| given.0.abs_diff(given.1) > COST_APART_MAX);
         ensure(unfair.is_none(), || format!("two tenants both wait at {place}, and were given {unfair:?}"))
+    }
+    /// However many calls of one tenant wait, another's single one is delayed by few of them.
+    fn check_delays(&mut self, world: &World, place: usize, starts: &[Standing], waiting: &[Standing]) -> Check {
+        for start in starts {
+            self.passed.remove(&(start.priority, start.tenant));
+            let others = self.passed.iter_mut().filter(|((priority, _), _)| *priority == start.priority);
+            others.for_each(|(_, passed)| *passed.entry(start.tenant).or_default() += 1);
+        }
+        let policy = &world.policies[world.plan.quota(place)];
+        let mut costs: BTreeMap<(u8, u64), u32> = BTreeMap::new();
+        for call in waiting {
+            let cost = cost_of(&world.plan, &world.facts, policy, call.call);
+            let most = costs.entry((call.priority, call.tenant)).or_default();
+            *most = cost.max(*most);
+        }
+        self.passed.retain(|lane, _| costs.contains_key(lane));
+        for (lane, cost) in costs {
+            let passed = self.passed.entry(lane).or_default();
+            let most = PASSED_OVER_MAX.max(cost + 1);
+            let unfair = passed.iter().find(|&(_, &starts)| starts > most);
+            ensure(unfair.is_none(), || format!("a call of {lane:?} waits at {place}, passed over by {unfair:?}"))?;
+        }
+        Ok(())
     }
 }

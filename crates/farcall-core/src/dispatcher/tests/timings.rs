@@ -36,6 +36,22 @@ fn a_call_waits_from_when_it_might_have_gone_on() {
 }
 
 #[test]
+fn where_a_redirect_leads_a_call_it_waits_from_then_on() {
+    use crate::hop::Redirect;
+    let mut bench = Bench::new(UpstreamPolicy { redirects: 1, ..UpstreamPolicy::default() });
+    let there =
+        bench.dispatcher.declare(UpstreamPolicy { concurrency: Some(NonZeroU32::MIN), ..UpstreamPolicy::default() });
+    let (other, spec) = (CallSpec { upstream: there, ..bench.spec(2) }, bench.spec(1));
+    bench.offer(other).offer(spec).advance(7_000);
+    let redirect = Some(Redirect::To { upstream: there, method: Method::Get });
+    bench.tell(Event::Finished { attempt: attempt(1, 1), result: AttemptResult { redirect, ..answered(302) } });
+    bench.advance(3_000);
+    assert_eq!(bench.dispatcher.waiters(bench.now()).oldest_age, Duration::from_secs(3));
+    bench.answer(2, 1, 200);
+    assert_eq!(waited(&bench), [seconds(0), seconds(0), seconds(3)], "the request before it is no wait");
+}
+
+#[test]
 fn an_attempt_takes_what_its_report_says_or_until_it_is_known_to_be_cut_off() {
     let mut bench =
         Bench::new(UpstreamPolicy { retry: constant_retry(3), idempotent: true, ..UpstreamPolicy::default() });
