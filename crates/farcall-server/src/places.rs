@@ -1,4 +1,6 @@
 //! Places of which there are only so many: whoever finds none is told how soon one is likely to be free.
+//!
+//! How soon that is is an estimate of the core (`turnover`); here is only who takes a place, and when it is given back.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;

@@ -83,10 +83,12 @@ pub(crate) async fn busy() -> (Farcall, [Upstream; 2]) {
     farcall.until_ended(3).await;
     assert_eq!(farcall.post_call("", r#"{"upstream": "market", "end_point": "c"}"#).await.status, 202);
     market.until_asked(1).await;
+    // Told at once that it is closed, and counted when that is durable.
     let throttled = async {
-        while !Scrape::of(&farcall).await.samples.contains_key("farcall_cooldown_seconds{upstream=\"market\"}")
-            || Scrape::of(&farcall).await.samples["farcall_cooldown_seconds{upstream=\"market\"}"] == 0.0
-        {
+        let counted = "farcall_attempts_total{upstream=\"market\",outcome=\"throttled\",kind=\"first\"}";
+        let closed = "farcall_cooldown_seconds{upstream=\"market\"}";
+        let is_seen = |scrape: Scrape| [counted, closed].iter().all(|sample| scrape.samples.get(*sample) > Some(&0.0));
+        while !is_seen(Scrape::of(&farcall).await) {
             tokio::task::yield_now().await;
         }
     };
