@@ -20,3 +20,4 @@ pub mod settle;
 pub mod steady;
 pub mod time;
 pub mod timers;
+pub mod turnover;

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use farcall_core::call::{Source, State, Via, WaitReason};
 use farcall_core::dispatcher::{Census, Standing};
 use farcall_core::id::CallId;
-use farcall_core::time::Timestamp;
+use farcall_core::time::{Instant, Timestamp};
 use farcall_store::port::ReadError;
 use farcall_store::record::{AttemptRecord, CallRecord, FileIdentity, OutcomeRecord, ResponseRecord};
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
@@ -121,7 +121,11 @@ pub struct Snapshot {
     pub census: Census,
     pub in_flight: u32,
     pub is_draining: bool,
+    /// Until when attempts in flight may go on, once it is.
+    pub drains_until: Option<Instant>,
     pub store: StoreHealth,
+    /// When the store last began not to do well; nothing once it was written again, or has space.
+    pub unwell_since: Option<Instant>,
     /// What the store said, while it does not do well.
     pub store_error: Option<String>,
     /// Ended calls whose files are not in place yet.

@@ -5,10 +5,12 @@
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use farcall_core::call::State;
 use farcall_core::id::CallId;
-use farcall_core::time::Timestamp;
+use farcall_core::time::{Instant, Timestamp};
+use farcall_core::turnover::Turnover;
 use farcall_store::port::{CallFilter, ReadError};
 use futures_util::future::join_all;
 use tokio_util::task::TaskTracker;
@@ -22,7 +24,7 @@ use crate::steer::{CancelError, RetryAs, RetryError};
 /// Calls that are treated at once.
 const TOGETHER: usize = 256;
 /// Operations that may go on at a time.
-const RUNNING_MAX: usize = 16;
+pub const RUNNING_MAX: usize = 16;
 /// Operations that are remembered.
 const KEPT_MAX: usize = 1_000;
 /// Calls that one operation may name.
@@ -90,13 +92,22 @@ pub struct Operation {
 /// Too many operations go on already.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("{RUNNING_MAX} operations go on already")]
-pub struct TooMany;
+pub struct TooMany {
+    /// How soon one of them is likely to be over.
+    pub free_in: Duration,
+}
 
 /// All operations since the start, as far as they are remembered.
 #[derive(Debug, Default)]
 pub(crate) struct Operations {
-    known: Mutex<VecDeque<Operation>>,
+    known: Mutex<Known>,
     tasks: TaskTracker,
+}
+
+#[derive(Debug, Default)]
+struct Known {
+    operations: VecDeque<Operation>,
+    turnover: Turnover,
 }
 
 /// What came of one call.
@@ -107,27 +118,28 @@ enum Came {
 }
 
 impl Operations {
-    fn lock(&self) -> MutexGuard<'_, VecDeque<Operation>> {
+    fn lock(&self) -> MutexGuard<'_, Known> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn add(&self, operation: Operation) -> Result<(), TooMany> {
-        let mut known = self.lock();
+    fn add(&self, now: Instant, operation: Operation) -> Result<(), TooMany> {
+        let Known { operations, turnover } = &mut *self.lock();
         let is_running = |operation: &&Operation| operation.phase == Phase::Running;
-        if known.iter().filter(is_running).count() >= RUNNING_MAX {
-            return Err(TooMany);
+        if operations.iter().filter(is_running).count() >= RUNNING_MAX {
+            return Err(TooMany { free_in: turnover.next_free_in(now) });
         }
-        if known.len() >= KEPT_MAX
-            && let Some(oldest) = known.iter().position(|operation| operation.phase != Phase::Running)
+        if operations.len() >= KEPT_MAX
+            && let Some(oldest) = operations.iter().position(|operation| operation.phase != Phase::Running)
         {
-            known.remove(oldest);
+            operations.remove(oldest);
         }
-        known.push_back(operation);
+        operations.push_back(operation);
+        turnover.taken(now);
         Ok(())
     }
 
     fn change<T>(&self, id: CallId, change: impl FnOnce(&mut Operation) -> T) -> Option<T> {
-        self.lock().iter_mut().find(|operation| operation.id == id).map(change)
+        self.lock().operations.iter_mut().find(|operation| operation.id == id).map(change)
     }
 
     fn note(&self, id: CallId, came: Vec<Came>) {
@@ -152,12 +164,14 @@ impl Operations {
         self.tasks.wait().await;
     }
 
-    fn finish(&self, id: CallId, phase: Phase, error: Option<String>) {
+    fn finish(&self, id: CallId, begun: Instant, phase: Phase, error: Option<String>) {
+        let now = clock::now();
         self.change(id, |operation| {
             operation.phase = phase;
             operation.error = error.or_else(|| operation.error.take());
-            operation.finished_at = Some(clock::now().timestamp);
+            operation.finished_at = Some(now.timestamp);
         });
+        self.lock().turnover.given_back(now.instant, now.instant.since(begun));
     }
 }
 
@@ -181,14 +195,14 @@ impl Handle {
             started_at: now.timestamp,
             finished_at: None,
         };
-        self.operations.add(operation.clone())?;
+        self.operations.add(now.instant, operation.clone())?;
         let (handle, id) = (self.clone(), operation.id);
         self.operations.tasks.spawn(async move {
             match carry_out(&handle, id, spec).await {
-                Ok(()) => handle.operations.finish(id, Phase::Done, None),
+                Ok(()) => handle.operations.finish(id, now.instant, Phase::Done, None),
                 Err(error) => {
                     tracing::error!(operation = %id, error, "an operation could not be carried out");
-                    handle.operations.finish(id, Phase::Failed, Some(error));
+                    handle.operations.finish(id, now.instant, Phase::Failed, Some(error));
                 }
             }
         });

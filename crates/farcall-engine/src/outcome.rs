@@ -39,8 +39,8 @@ pub struct Error<'a> {
 /// A problem document (RFC 9457, section 3.1) with our `code`, and where the mistake is when that is known.
 #[derive(Debug, serde::Serialize)]
 pub struct Problem<'a> {
-    /// Always `about:blank`: `code` says more than an address would.
-    pub r#type: &'static str,
+    /// Where more is said of this kind of problem; `about:blank` where nothing can be looked up, as in a file.
+    pub r#type: &'a str,
     pub title: &'static str,
     pub status: u16,
     pub code: &'static str,
@@ -51,6 +51,9 @@ pub struct Problem<'a> {
     pub line: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub column: Option<u32>,
+    /// When it is worth to try again.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub retry_after_ms: Option<u64>,
 }
 
 /// Fields of a request as users read them: each name once, repeats joined by `, `.

@@ -12,7 +12,7 @@ use tower::ServiceExt;
 
 use crate::access::Access;
 use crate::panics::caught;
-use crate::problem::{Code, Problem};
+use crate::problem::{Advised, Code, Problem};
 use crate::routes::{self, Face};
 
 /// All of the API.
@@ -39,10 +39,19 @@ impl App {
             Err(problem) => problem.into_response(),
         };
         under_way.answered(&response);
+        Advised::complete(&mut response, &self.face.handle);
         let headers = response.headers_mut();
         // Answers quote other people's text; no browser shall take it for a page.
         headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
         headers.entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
+        response
+    }
+
+    /// What goes out in the place of hyper's own words to whoever sent something that is no request.
+    pub(crate) fn not_understood(&self, problem: Problem) -> Response {
+        let under_way = self.face.metrics.begin();
+        let response = problem.into_response();
+        under_way.answered(&response);
         response
     }
 

@@ -13,7 +13,8 @@ use http_body_util::BodyExt;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
-use crate::problem::{Code, Problem};
+use crate::places::{Hold, Pace};
+use crate::problem::{Code, Problem, Quota, Unit};
 
 /// Memory is reserved in units of this many bytes.
 const UNIT_BYTES: u64 = 1_024;
@@ -26,19 +27,32 @@ pub(crate) struct Bodies {
     free_units: Arc<Semaphore>,
     /// Units in all, free or not.
     all_units: Mutex<u64>,
+    pace: Pace,
 }
 
 /// A body in memory; counted until this is dropped.
 #[derive(Debug)]
 pub(crate) struct Held {
     pub(crate) bytes: Bytes,
-    _reservation: Option<OwnedSemaphorePermit>,
+    _reservation: Option<Reservation>,
+}
+
+/// Memory that is reserved for a body.
+#[derive(Debug)]
+struct Reservation {
+    units: OwnedSemaphorePermit,
+    _hold: Hold,
 }
 
 impl Bodies {
     /// `all_bytes_max` bounds all bodies together, but one of the largest size always has room.
     pub(crate) fn new(all_bytes_max: u64, idle_timeout: Duration) -> Self {
-        let bodies = Self { idle_timeout, free_units: Arc::new(Semaphore::new(0)), all_units: Mutex::new(0) };
+        let bodies = Self {
+            idle_timeout,
+            free_units: Arc::new(Semaphore::new(0)),
+            all_units: Mutex::new(0),
+            pace: Pace::default(),
+        };
         bodies.make_room(all_bytes_max);
         bodies
     }
@@ -81,31 +95,37 @@ impl Bodies {
     }
 
     /// Room for so many bytes, adding to what is reserved already.
-    fn reserve(
-        &self,
-        bytes_max: u64,
-        held: Option<OwnedSemaphorePermit>,
-        bytes: u64,
-    ) -> Result<Option<OwnedSemaphorePermit>, Problem> {
+    fn reserve(&self, bytes_max: u64, held: Option<Reservation>, bytes: u64) -> Result<Option<Reservation>, Problem> {
         if bytes > bytes_max {
             let detail = format!("the body is larger than `server.max_body`, which is {bytes_max} bytes");
             return Err(Problem::new(Code::BodyTooLarge, detail));
         }
-        let held_units = held.as_ref().map_or(0, OwnedSemaphorePermit::num_permits);
+        let held_units = held.as_ref().map_or(0, |held| held.units.num_permits());
         let missing = units(bytes).saturating_sub(length(held_units));
         if missing == 0 {
             return Ok(held);
         }
-        let busy = || Problem::new(Code::Busy, "too many large bodies arrive at once");
-        let missing = u32::try_from(missing).map_err(|_| busy())?;
-        let more = Arc::clone(&self.free_units).try_acquire_many_owned(missing).map_err(|_| busy())?;
+        let missing = u32::try_from(missing).map_err(|_| self.used_up())?;
+        let more = Arc::clone(&self.free_units).try_acquire_many_owned(missing).map_err(|_| self.used_up())?;
         Ok(Some(match held {
             Some(mut held) => {
-                held.merge(more);
+                held.units.merge(more);
                 held
             }
-            None => more,
+            None => Reservation { units: more, _hold: self.pace.hold() },
         }))
+    }
+
+    fn used_up(&self) -> Problem {
+        let bytes = |units: u64| units.saturating_mul(UNIT_BYTES);
+        let quota = Quota {
+            name: "bodies",
+            unit: Unit::ContentBytes,
+            all: bytes(*self.all_units.lock().unwrap_or_else(PoisonError::into_inner)),
+            free: bytes(length(self.free_units.available_permits())),
+            free_in: self.pace.next_free_in(),
+        };
+        Problem::used_up(quota, "too many large bodies arrive at once")
     }
 }
 

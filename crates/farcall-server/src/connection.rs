@@ -1,6 +1,6 @@
 //! One connection: HTTP/1.1 with limits that hold before a request is understood.
 //!
-//! A client that sends its head too slowly is cut off, one whose head is too large is told so. A connection that ends
+//! A client that sends its head too slowly is cut off, one whose head is too large or no HTTP is told so (`last_word`). A connection that ends
 //! with a request's body half read is closed in two steps, or the client, still sending, would see a reset instead of
 //! our answer (RFC 9112, section 9.6).
 
@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use axum::body::Body;
 use axum::response::Response;
+use http::StatusCode;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -22,6 +23,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::access::Gate;
 use crate::app::App;
+use crate::last_word::LastWord;
+use crate::problem::{Code, Problem};
 
 /// Largest head of a request: request line and headers.
 const HEAD_BYTES_MAX: usize = 64 << 10;
@@ -48,8 +51,9 @@ type Answer = Pin<Box<dyn Future<Output = Result<Response, Infallible>> + Send>>
 /// Serves a connection until either side ends it.
 pub(crate) async fn serve<S: AsyncRead + AsyncWrite + Unpin + Send>(stream: S, serving: Serving) {
     let Serving { app, gate, header_timeout, stopping } = serving;
+    let answering = Arc::clone(&app);
     let service = service_fn(move |request: http::Request<Incoming>| -> Answer {
-        let (app, access) = (Arc::clone(&app), gate.now());
+        let (app, access) = (Arc::clone(&answering), gate.now());
         Box::pin(async move { Ok(app.answer(&access, request.map(Body::new)).await) })
     });
     let mut connection = http1::Builder::new()
@@ -61,7 +65,7 @@ pub(crate) async fn serve<S: AsyncRead + AsyncWrite + Unpin + Send>(stream: S, s
         .max_buf_size(HEAD_BYTES_MAX)
         // A client may close its side when it has sent its request.
         .half_close(true)
-        .serve_connection(TokioIo::new(stream), service);
+        .serve_connection(TokioIo::new(LastWord::on(stream)), service);
     let mut is_last = false;
     let served = loop {
         tokio::select! {
@@ -72,14 +76,27 @@ pub(crate) async fn serve<S: AsyncRead + AsyncWrite + Unpin + Send>(stream: S, s
             }
         }
     };
+    let mut stream = connection.into_parts().io.into_inner();
     if let Err(error) = served {
         tracing::debug!(error = %error, "a connection ended badly");
+        if let Some(status) = stream.status().filter(|_| error.is_parse()) {
+            stream.replace(app.not_understood(not_understood(status, &error))).await;
+        }
     }
-    let mut stream = connection.into_parts().io.into_inner();
+    let mut stream = stream.into_inner().await;
     if stream.shutdown().await.is_ok() && !is_last {
         // Whoever does not listen by then never will.
         let _ = timeout(LINGER_MAX, discard(&mut stream)).await;
     }
+}
+
+/// Why something is no request.
+fn not_understood(status: StatusCode, error: &hyper::Error) -> Problem {
+    if status == StatusCode::BAD_REQUEST {
+        return Problem::new(Code::MalformedRequest, format!("this is not HTTP/1.1: {error}"));
+    }
+    let detail = format!("request line and headers may have {HEAD_BYTES_MAX} bytes and {HEAD_FIELDS_MAX} fields");
+    Problem::new(Code::HeadTooLarge, detail)
 }
 
 /// Reads what the client still sends, to no purpose but that it comes to an end.

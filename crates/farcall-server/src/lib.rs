@@ -3,15 +3,17 @@
 //! Requests are checked, understood and handed to the engine's `Handle`; nothing is decided here, and the store is
 //! never touched. A request passes `app` (the steps every request takes, in order), `access` (who may come in) and
 //! `routes` (one file per resource); `wire` is how things read, `problem` how failures do. Requests that are not HTTP
-//! at all never get that far: hyper answers them with a bare 400, 414 or 431.
+//! at all never get that far: `last_word` answers them in hyper's place.
 
 mod access;
 mod app;
 mod body;
 mod connection;
+mod last_word;
 mod listen;
 mod metrics;
 mod panics;
+mod places;
 mod problem;
 mod routes;
 mod server;

@@ -20,6 +20,7 @@ use crate::body::Bodies;
 use crate::connection::{Serving, serve};
 use crate::listen::{BindError, Listeners, Socket};
 use crate::metrics::Metrics;
+use crate::places::Places;
 use crate::routes::Face;
 use crate::routes::bulk::BULKS_MAX;
 
@@ -128,7 +129,7 @@ impl Server {
     /// A server on what is bound already, for programs that bind before they start their engine.
     pub fn new(listeners: Listeners, handle: Handle, options: Options) -> Self {
         let bodies = Bodies::new(options.bodies_bytes_max, options.body_timeout);
-        let bulks = Arc::new(Semaphore::new(BULKS_MAX));
+        let bulks = Places::new("bulk", BULKS_MAX);
         let app = Arc::new(App::new(Arc::new(Face { handle: handle.clone(), bodies, bulks, metrics: Metrics::new() })));
         Self { listeners, app, handle, options }
     }

@@ -20,6 +20,7 @@ mod launch;
 mod multiplexed;
 mod order;
 mod power;
+mod problems;
 mod redirects;
 mod reload;
 mod retention;

@@ -60,6 +60,7 @@ pub fn problem(rejection: &Rejection) -> Vec<u8> {
         key: rejection.key.as_deref(),
         line: rejection.line,
         column: rejection.column,
+        retry_after_ms: None,
     })
 }
 

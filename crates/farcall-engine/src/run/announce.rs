@@ -26,17 +26,23 @@ pub(super) struct Announcer {
 /// Says when the store becomes full, and when it no longer is.
 #[derive(Debug, Default)]
 pub(super) struct SpaceAnnouncer {
-    is_full: bool,
+    full_since: Option<Instant>,
 }
 
 impl SpaceAnnouncer {
     pub(super) const fn is_full(&self) -> bool {
-        self.is_full
+        self.full_since.is_some()
     }
 
-    pub(super) fn note(&mut self, free_bytes: u64, min_free: u64) {
+    pub(super) const fn full_since(&self) -> Option<Instant> {
+        self.full_since
+    }
+
+    /// Says whether that has changed.
+    pub(super) fn note(&mut self, now: Instant, free_bytes: u64, min_free: u64) -> bool {
         let is_full = free_bytes < min_free;
-        let was_full = std::mem::replace(&mut self.is_full, is_full);
+        let was_full = self.is_full();
+        self.full_since = is_full.then(|| self.full_since.unwrap_or(now));
         if is_full && !was_full {
             tracing::warn!(
                 free_bytes,
@@ -46,6 +52,7 @@ impl SpaceAnnouncer {
         } else if was_full && !is_full {
             tracing::info!(free_bytes, min_free, "there is space again, calls are taken");
         }
+        is_full != was_full
     }
 }
 

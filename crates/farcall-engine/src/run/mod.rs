@@ -425,6 +425,8 @@ impl Run {
             census: self.dispatcher.durable_census(),
             in_flight: self.dispatcher.in_flight(),
             is_draining: self.drains_until.is_some(),
+            drains_until: self.drains_until,
+            unwell_since: self.storage.unwell_since().or(self.space_announcer.full_since()),
             store: if is_short { StoreHealth::Full } else { self.storage.health },
             store_error: self.storage.error.clone().filter(|_| self.storage.health != StoreHealth::Ok),
             unfiled: self.unfiled,

@@ -24,6 +24,8 @@ pub(super) struct Storage {
     pub(super) health: StoreHealth,
     /// Nothing certain is known of the last commit since then.
     broken_since: Option<Instant>,
+    /// The first of the failures since the last commit that succeeded.
+    unwell_since: Option<Instant>,
     /// What the store said last.
     pub(super) error: Option<String>,
     /// It was told in the log that commits fail.
@@ -39,6 +41,10 @@ impl Storage {
     /// Whether nothing certain is known of the last commit.
     pub(super) const fn is_broken(&self) -> bool {
         self.broken_since.is_some()
+    }
+
+    pub(super) const fn unwell_since(&self) -> Option<Instant> {
+        self.unwell_since
     }
 
     /// Why a call cannot be stored now.
@@ -74,11 +80,13 @@ impl Storage {
             self.health = StoreHealth::Recovering;
             self.is_told = true;
         }
+        self.unwell_since.get_or_insert(now);
         self.error = Some(error.to_owned());
     }
 
-    fn note_failed(&mut self, error: &CommitError) {
+    fn note_failed(&mut self, now: Instant, error: &CommitError) {
         self.broken_since = None;
+        self.unwell_since.get_or_insert(now);
         self.error = Some(chain(error));
         if matches!(error, CommitError::Full) {
             self.health = StoreHealth::Full;
@@ -142,7 +150,7 @@ impl Run {
             self.pending.refuse_all();
             self.store_failure = Some(error);
         } else {
-            self.storage.note_failed(&error);
+            self.storage.note_failed(clock::instant(), &error);
             self.pending.keep(writes);
             self.dispatcher.handle(clock::now(), Event::CommitFailed { seq });
             self.watchers.events.failed(seq);
@@ -196,11 +204,15 @@ mod tests {
     #[test]
     fn a_full_store_is_full_until_nothing_is_kept_back() {
         let mut storage = Storage::default();
-        storage.note_failed(&CommitError::Full);
+        storage.note_failed(at(0), &CommitError::Full);
         assert!(matches!(storage.refusal(), SubmitError::NoSpace));
         storage.look(at(1), true);
         assert_eq!(storage.health, StoreHealth::Full);
         storage.look(at(2), false);
         assert_eq!(storage.health, StoreHealth::Ok);
+        storage.note_failed(at(3), &CommitError::Full);
+        assert_eq!(storage.unwell_since(), Some(at(0)), "it was never well in between");
+        storage.note_committed();
+        assert_eq!(storage.unwell_since(), None);
     }
 }

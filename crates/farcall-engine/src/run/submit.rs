@@ -124,7 +124,7 @@ impl Run {
         if self.free_bytes.is_none_or(|(_, at)| now.instant.since(at) >= LOOK_EVERY) {
             let free = self.reader.free_bytes().map_err(|_| SubmitError::StoreFailed)?;
             self.free_bytes = Some((free, now.instant));
-            self.space_announcer.note(free, self.config.store.min_free);
+            self.is_unpublished |= self.space_announcer.note(now.instant, free, self.config.store.min_free);
         }
         let min_free = self.config.store.min_free;
         match self.free_bytes {

@@ -22,12 +22,13 @@ use futures_util::stream::Stream;
 use http::header::CONTENT_TYPE;
 use http::{HeaderValue, StatusCode};
 use http_body_util::BodyExt;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use super::accept::{check_media, invalid_key};
 use super::{Caller, Face};
+use crate::places::Place;
 use crate::problem::{Code, Problem};
 
 /// Bulk requests at a time; more are refused with 503.
@@ -77,8 +78,8 @@ pub(super) async fn accept(State(face): State<Arc<Face>>, request: Request<Body>
     if parts.headers.contains_key("idempotency-key") {
         return Err(invalid_key("in bulk each line has its own `idempotency_key`, and the request none"));
     }
-    let busy = |_| Problem::new(Code::Busy, format!("{BULKS_MAX} bulk requests are served already"));
-    let permit = Arc::clone(&face.bulks).try_acquire_owned().map_err(busy)?;
+    let busy = |quota| Problem::used_up(quota, format!("{BULKS_MAX} bulk requests are served already"));
+    let place = face.bulks.take().map_err(busy)?;
     let line_bytes_max = usize::try_from(face.handle.config().server.max_body).unwrap_or(usize::MAX);
     let mut lines = Lines {
         body,
@@ -93,7 +94,7 @@ pub(super) async fn accept(State(face): State<Arc<Face>>, request: Request<Body>
     let first = lines.batch().await.map_err(|(line, problem)| problem.at_line(line))?;
     let (teller, told) = mpsc::unbounded_channel();
     let unread = Arc::new(Semaphore::new(UNREAD_MAX));
-    let bulk = Bulk { face, caller: Caller::of(&parts), teller, unread: Arc::clone(&unread), _permit: permit };
+    let bulk = Bulk { face, caller: Caller::of(&parts), teller, unread: Arc::clone(&unread), _place: place };
     let reading = tokio::spawn(bulk.run(lines, first));
     let content_type = HeaderValue::from_static("application/x-ndjson");
     let body = Body::from_stream(Answers { told, unread, reading });
@@ -106,7 +107,7 @@ struct Bulk {
     caller: Caller,
     teller: mpsc::UnboundedSender<Vec<Told>>,
     unread: Arc<Semaphore>,
-    _permit: OwnedSemaphorePermit,
+    _place: Place,
 }
 
 impl Bulk {
@@ -164,7 +165,7 @@ impl Bulk {
         }
         let answers = self.face.handle.submit_many(submissions).await;
         for ((line, place), answer) in places.into_iter().zip(answers) {
-            let problem = |error: SubmitError| Box::new((line, Problem::from(error)));
+            let problem = |error: SubmitError| Box::new((line, self.face.advised(error.into())));
             told[place] = Some(answer.map(|Accepted { id, .. }| id).map_err(problem));
         }
         told.into_iter().flatten().collect()

@@ -15,6 +15,7 @@ mod health;
 mod later;
 mod metrics;
 mod operations;
+mod problems;
 mod response;
 mod retry;
 mod upstream;
@@ -29,16 +30,16 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use farcall_core::call::Via;
 use farcall_core::id::CallId;
-use farcall_engine::Handle;
+use farcall_engine::{Handle, clock};
 use http::header::CONTENT_TYPE;
 use http::request::Parts;
 use http::{HeaderName, HeaderValue, Method, StatusCode, Uri};
 use serde::Serialize;
-use tokio::sync::Semaphore;
 
 use crate::access::Scope;
 use crate::body::Bodies;
 use crate::metrics::{Metrics, name_route};
+use crate::places::Places;
 use crate::problem::{Code, Problem};
 
 /// Names the call that an answer is about.
@@ -49,9 +50,16 @@ const CALL_ID: HeaderName = HeaderName::from_static("farcall-call-id");
 pub(crate) struct Face {
     pub(crate) handle: Handle,
     pub(crate) bodies: Bodies,
-    /// Room for bulk requests.
-    pub(crate) bulks: Arc<Semaphore>,
+    /// For bulk requests.
+    pub(crate) bulks: Places,
     pub(crate) metrics: Metrics,
+}
+
+impl Face {
+    /// The same problem, with when it is worth to try again.
+    fn advised(&self, problem: Problem) -> Problem {
+        problem.advised(&self.handle.snapshot(), clock::instant())
+    }
 }
 
 /// The call that a path names.
@@ -96,6 +104,8 @@ pub(crate) fn router(face: Arc<Face>) -> Router {
         .route("/v1/upstreams/{name}", upstream::methods())
         .route("/v1/upstreams/{name}/pause", post(upstream::pause))
         .route("/v1/upstreams/{name}/resume", post(upstream::resume))
+        .route("/docs/problems", get(problems::all))
+        .route("/docs/problems/{code}", get(problems::one))
         .merge(later::router())
         .route_layer(from_fn(name_route))
         .fallback(not_found)

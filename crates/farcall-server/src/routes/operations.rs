@@ -9,7 +9,7 @@ use axum::response::{IntoResponse, Response};
 use farcall_core::id::CallId;
 use farcall_engine::document::{Rejection, RejectionKind};
 use farcall_engine::listing::CallFilter;
-use farcall_engine::operations::{Action, Spec};
+use farcall_engine::operations::{Action, RUNNING_MAX, Spec, TooMany};
 use farcall_engine::steer::RetryAs;
 use http::header::LOCATION;
 use http::{HeaderValue, StatusCode};
@@ -17,7 +17,7 @@ use serde_json::{Map, Value};
 
 use super::accept::{check_media, is_json};
 use super::{Caller, Face, filter, json};
-use crate::problem::{Code, Problem};
+use crate::problem::{Code, Problem, Quota, Unit};
 use crate::wire::Operation;
 
 pub(super) async fn begin(State(face): State<Arc<Face>>, request: Request<Body>) -> Result<Response, Problem> {
@@ -25,7 +25,6 @@ pub(super) async fn begin(State(face): State<Arc<Face>>, request: Request<Body>)
     check_media(&parts.headers, is_json, "an operation is sent with `Content-Type: application/json`")?;
     let held = face.bodies.read(face.handle.config().server.max_body, &parts.headers, body).await?;
     let spec = understand(&held.bytes, Caller::of(&parts))?;
-    let busy = |error: farcall_engine::operations::TooMany| Problem::new(Code::Busy, error.to_string());
     let operation = face.handle.begin_operation(spec).map_err(busy)?;
     let operation = Operation::of(&operation);
     let location = HeaderValue::try_from(operation.path()).expect("an id can stand in a path");
@@ -37,6 +36,12 @@ pub(super) async fn show(State(face): State<Arc<Face>>, Path(id): Path<String>) 
     let id: CallId = id.strip_prefix("op_").and_then(|id| id.parse().ok()).ok_or_else(unknown)?;
     let operation = face.handle.operation(id).ok_or_else(unknown)?;
     Ok(json(StatusCode::OK, &Operation::of(&operation)))
+}
+
+fn busy(error: TooMany) -> Problem {
+    let all = u64::try_from(RUNNING_MAX).unwrap_or(u64::MAX);
+    let unit = Unit::ConcurrentRequests;
+    Problem::used_up(Quota { name: "operations", unit, all, free: 0, free_in: error.free_in }, error.to_string())
 }
 
 fn understand(bytes: &[u8], caller: Caller) -> Result<Spec, Problem> {

@@ -105,6 +105,7 @@ async fn a_full_store_is_told_line_by_line() {
     let told = lines(&bulk(&farcall, "", &format!("{LATER}\n{LATER}\n")).await);
     let codes: Vec<_> = told.iter().map(|told| (&told["line"], &told["code"])).collect();
     assert_eq!(codes, [(&json!(1), &json!("storage_full")), (&json!(2), &json!("storage_full"))]);
+    assert!(told.iter().all(|told| told["retry_after_ms"].as_u64() >= Some(1_000)), "{told:?}");
 }
 
 #[tokio::test]

@@ -4,9 +4,11 @@ use farcall_store::memory::Trouble;
 use serde_json::json;
 
 use crate::farcall::{Farcall, Setup, post};
-use crate::http::Reply;
+use crate::http::{Reply, bounded};
 use crate::unreadable::{Reading, Unreadable};
+use crate::upstream::Upstream;
 
+const NOTHING_TAKEN: &str = "\"intake\";r=0;t=1";
 const LATER: &str = r#"{"url": "http://localhost:1", "delay": 3600}"#;
 
 /// A problem document in full: what it says is what the answer's head says.
@@ -15,11 +17,19 @@ fn check(reply: &Reply, status: u16, code: &str, key: Option<&str>) {
     assert_eq!((reply.status, problem["code"].as_str()), (status, Some(code)), "{problem}");
     assert_eq!(reply.header("content-type"), Some("application/problem+json"), "{problem}");
     assert_eq!(problem["status"], status, "{problem}");
-    assert_eq!(problem["type"], "about:blank", "{problem}");
+    assert_eq!(problem["type"], format!("/docs/problems/{code}"), "{problem}");
     assert_eq!(problem.get("key").and_then(|key| key.as_str()), key, "{problem}");
     for text in ["title", "detail"] {
         assert!(problem[text].as_str().is_some_and(|text| !text.is_empty()), "{problem}");
     }
+}
+
+/// When to come back, the same in the head and in the document, and what is used up.
+fn come_back(reply: &Reply, seconds: u64, policy: Option<&str>, limit: &str) {
+    assert_eq!(reply.header("retry-after"), Some(seconds.to_string().as_str()), "{}", reply.text());
+    assert_eq!((reply.header("ratelimit-policy"), reply.header("ratelimit")), (policy, Some(limit)));
+    let told_ms = reply.json()["retry_after_ms"].as_u64().expect("a number");
+    assert_eq!(told_ms.div_ceil(1_000), seconds, "{}", reply.text());
 }
 
 #[tokio::test]
@@ -195,7 +205,7 @@ async fn bodies_have_a_limit_each_and_together() {
     assert_eq!(slow.reply().await.status, 100);
     let busy = farcall.post_call("", LATER).await;
     check(&busy, 503, "busy", None);
-    assert_eq!(busy.header("retry-after"), Some("1"));
+    come_back(&busy, 1, Some("\"bodies\";q=4096;qu=\"content-bytes\""), "\"bodies\";r=0;t=1");
     check(&slow.reply().await, 408, "request_timeout", None);
     assert_eq!(farcall.post_call("", LATER).await.status, 202);
 }
@@ -205,7 +215,7 @@ async fn a_store_without_space_refuses_calls() {
     let farcall = Setup::new().with_free_bytes(1_000).start().await;
     let full = farcall.post_call("", LATER).await;
     check(&full, 507, "storage_full", None);
-    assert_eq!(full.header("retry-after"), Some("10"));
+    come_back(&full, 1, None, NOTHING_TAKEN);
 }
 
 #[tokio::test]
@@ -213,7 +223,10 @@ async fn a_store_that_fails_refuses_calls() {
     let farcall = Setup::new().with_trouble(Trouble::Broken).start().await;
     let failed = farcall.post_call("", LATER).await;
     check(&failed, 503, "store_failed", None);
-    assert_eq!(failed.header("retry-after"), Some("5"));
+    // As long again as it was waited for.
+    let seconds = failed.header("retry-after").and_then(|seconds| seconds.parse().ok()).expect("a number");
+    assert!((5..60).contains(&seconds), "{seconds}");
+    come_back(&failed, seconds, None, &format!("\"intake\";r=0;t={seconds}"));
     let again = farcall.post_call("", LATER).await;
     check(&again, 503, "store_failed", None);
 }
@@ -224,7 +237,7 @@ async fn a_commit_that_finds_no_space_refuses_its_calls() {
     for _ in 0..2 {
         let full = farcall.post_call("", LATER).await;
         check(&full, 507, "storage_full", None);
-        assert_eq!(full.header("retry-after"), Some("10"));
+        come_back(&full, 1, None, NOTHING_TAKEN);
     }
 }
 
@@ -237,7 +250,7 @@ async fn a_store_that_cannot_be_read_says_so() {
     for path in [format!("/v1/calls/{id}"), format!("/v1/calls/{id}/attempts")] {
         let reply = farcall.get(&path).await;
         check(&reply, 503, "store_failed", None);
-        assert_eq!(reply.header("retry-after"), Some("5"));
+        come_back(&reply, 1, None, NOTHING_TAKEN);
     }
 }
 
@@ -256,12 +269,68 @@ async fn a_panic_costs_its_own_request_only() {
 }
 
 #[tokio::test]
-async fn a_draining_engine_refuses_calls() {
-    let farcall = Farcall::start().await;
+async fn a_draining_engine_refuses_calls_until_it_is_gone() {
+    let drains = |setup: &mut Setup| setup.config.server.drain_timeout = std::time::Duration::from_secs(300);
+    let farcall = Setup::new().with(drains).start().await;
     farcall.handle().drain().await;
     let refused = farcall.post_call("", LATER).await;
     check(&refused, 503, "draining", None);
-    assert_eq!(refused.header("retry-after"), Some("5"));
+    come_back(&refused, 300, None, "\"intake\";r=0;t=300");
+    let unready = farcall.get("/readyz").await;
+    assert_eq!((unready.status, unready.header("retry-after")), (503, Some("300")));
+    assert_eq!(farcall.get("/healthz").await.header("retry-after"), None);
+}
+
+#[tokio::test]
+async fn more_bulk_requests_than_there_is_room_for_are_refused() {
+    let farcall = Farcall::start().await;
+    let head = "POST /v1/calls/bulk HTTP/1.1\r\nHost: localhost\r\nExpect: 100-continue\r\nContent-Length: 9\r\n\r\n";
+    let mut under_way = Vec::new();
+    for _ in 0..16 {
+        let mut client = farcall.connect().await;
+        client.send(head).await;
+        assert_eq!(client.head().await.status, 100, "it is being served");
+        under_way.push(client);
+    }
+    let busy = farcall.send("POST", "/v1/calls/bulk", LATER).await;
+    check(&busy, 503, "busy", None);
+    come_back(&busy, 1, Some("\"bulk\";q=16;qu=\"concurrent-requests\""), "\"bulk\";r=0;t=1");
+    drop(under_way.pop());
+    let served = async { while farcall.send("POST", "/v1/calls/bulk", LATER).await.status != 200 {} };
+    bounded(served).await;
+}
+
+#[tokio::test]
+async fn more_operations_than_there_is_room_for_are_refused() {
+    let (store, open) = Unreadable::gated();
+    let farcall = Setup::new().with(|setup| setup.store = Box::new(store)).start().await;
+    let cancel = r#"{"action": "cancel", "where": {"state": "queued"}}"#;
+    for _ in 0..16 {
+        assert_eq!(farcall.send("POST", "/v1/operations", cancel).await.status, 202);
+    }
+    let busy = farcall.send("POST", "/v1/operations", cancel).await;
+    check(&busy, 503, "busy", None);
+    come_back(&busy, 1, Some("\"operations\";q=16;qu=\"concurrent-requests\""), "\"operations\";r=0;t=1");
+    drop(open);
+    let begun = async { while farcall.send("POST", "/v1/operations", cancel).await.status != 202 {} };
+    bounded(begun).await;
+}
+
+#[tokio::test]
+async fn problems_lead_to_what_is_said_of_them() {
+    let farcall = Setup::new().with(|setup| setup.config.server.tokens = vec!["secret".to_owned()]).start().await;
+    let refused = farcall.get("/v1/calls").await;
+    check(&refused, 401, "unauthorized", None);
+    let text = async |path: String| {
+        let reply = farcall.get(&path).await;
+        assert_eq!((reply.status, reply.header("content-type")), (200, Some("text/plain; charset=utf-8")), "{path}");
+        reply.text()
+    };
+    let all = text("/docs/problems".to_owned()).await;
+    let one = text(refused.json()["type"].as_str().expect("a path").to_owned()).await;
+    assert!(one.starts_with("unauthorized (401)") && all.contains(&one) && one.len() < 1_000, "{one}");
+    check(&farcall.get("/docs/problems/none").await, 404, "not_found", None);
+    check(&farcall.get("/docs/problems/%ff").await, 404, "not_found", None);
 }
 
 #[tokio::test]
@@ -270,7 +339,9 @@ async fn what_is_not_http_is_answered_and_closed() {
     let checked = async |request: &str, status: u16| {
         let mut client = farcall.connect().await;
         client.send(request.replace('\n', "\r\n")).await;
-        assert_eq!(client.reply().await.status, status, "{}", &request[..request.len().min(80)]);
+        let reply = client.reply().await;
+        check(&reply, status, if status == 400 { "malformed_request" } else { "head_too_large" }, None);
+        assert_eq!(reply.header("connection"), Some("close"), "{}", &request[..request.len().min(80)]);
         assert_eq!(client.rest().await, b"");
     };
     checked("POST /v1/calls HTTP/1.1\nHost: localhost\nContent-Length: +5\n\n{}   ", 400).await;
@@ -284,6 +355,34 @@ async fn what_is_not_http_is_answered_and_closed() {
     checked(&format!("GET /healthz HTTP/1.1\nHost: localhost\n{field}{field}\n"), 431).await;
     let fields = "X: y\n".repeat(101);
     checked(&format!("GET /healthz HTTP/1.1\nHost: localhost\n{fields}\n"), 431).await;
+    checked(&format!("GET /{} HTTP/1.1\nHost: localhost\n\n", "x".repeat(70_000)), 431).await;
+    let metrics = farcall.get("/metrics").await.text();
+    assert!(metrics.contains("farcall_http_requests_total{route=\"none\",status=\"431\"} 3"), "they are counted");
+}
+
+#[tokio::test]
+async fn what_follows_an_answer_and_is_not_http_is_answered_too() {
+    let farcall = Farcall::start().await;
+    let mut client = farcall.connect().await;
+    client.send("GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\nnonsense\r\n\r\n").await;
+    assert_eq!(client.reply().await.status, 200);
+    check(&client.reply().await, 400, "malformed_request", None);
+    assert_eq!(client.rest().await, b"");
+}
+
+#[tokio::test]
+async fn an_answer_that_reads_like_hypers_last_word_is_left_as_it_is() {
+    let body = "HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n";
+    let answer = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}", body.len());
+    let upstream = Upstream::start(answer).await;
+    let farcall = Farcall::start().await;
+    let call = farcall.post_call("Prefer: wait=30\n", &format!("{{\"url\": \"{}\"}}", upstream.url())).await;
+    let mut client = farcall.connect().await;
+    for _ in 0..3 {
+        let path = format!("{}/response", call.header("location").expect("a place"));
+        client.send(format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n")).await;
+        assert_eq!(client.reply().await.text(), body);
+    }
 }
 
 #[test]

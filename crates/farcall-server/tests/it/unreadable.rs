@@ -1,4 +1,7 @@
-//! A store that commits and cannot say what it holds: its readers fail, or panic, when asked for a call.
+//! A store that commits and cannot say what it holds: its readers fail, or panic, when asked for a call, or take their
+//! time with lists.
+
+use std::sync::{Arc, Mutex, mpsc};
 
 use farcall_core::id::CallId;
 use farcall_core::steady::KeptClock;
@@ -15,11 +18,16 @@ use farcall_store::record::{
 pub(crate) struct Unreadable {
     store: MemoryStore,
     reading: Reading,
+    gate: Option<Gate>,
 }
+
+/// Lists wait until its other end is dropped.
+type Gate = Arc<Mutex<mpsc::Receiver<()>>>;
 
 /// What reading a call comes to.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Reading {
+    Works,
     Fails,
     Panics,
 }
@@ -27,11 +35,18 @@ pub(crate) enum Reading {
 struct UnreadableReader {
     reader: Box<dyn Reader>,
     reading: Reading,
+    gate: Option<Gate>,
 }
 
 impl Unreadable {
     pub(crate) fn new(reading: Reading) -> Self {
-        Self { store: MemoryStore::new(), reading }
+        Self { store: MemoryStore::new(), reading, gate: None }
+    }
+
+    /// One that lists nothing before what is given is dropped.
+    pub(crate) fn gated() -> (Self, mpsc::Sender<()>) {
+        let (open, gate) = mpsc::channel();
+        (Self { gate: Some(Arc::new(Mutex::new(gate))), ..Self::new(Reading::Works) }, open)
     }
 }
 
@@ -53,13 +68,15 @@ impl Store for Unreadable {
     }
 
     fn reader(&self) -> Result<Box<dyn Reader>, ReadError> {
-        Ok(Box::new(UnreadableReader { reader: self.store.reader()?, reading: self.reading }))
+        let (reader, reading, gate) = (self.store.reader()?, self.reading, self.gate.clone());
+        Ok(Box::new(UnreadableReader { reader, reading, gate }))
     }
 }
 
 impl Reader for UnreadableReader {
-    fn calls(&mut self, _: CallsAsk<'_>) -> Result<Vec<CallRecord>, ReadError> {
+    fn calls(&mut self, asked: CallsAsk<'_>) -> Result<Vec<CallRecord>, ReadError> {
         match self.reading {
+            Reading::Works => self.reader.calls(asked),
             Reading::Fails => Err(ReadError { what: "a call", source: "a bad row".into() }),
             Reading::Panics => panic!("a bad row"),
         }
@@ -90,6 +107,9 @@ impl Reader for UnreadableReader {
     }
 
     fn list(&mut self, ask: &ListAsk) -> Result<Listed, ReadError> {
+        if let Some(gate) = &self.gate {
+            let _ = gate.lock().expect("nobody panics with it").recv();
+        }
         self.reader.list(ask)
     }
 

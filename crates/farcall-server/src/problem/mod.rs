@@ -1,41 +1,22 @@
 //! Failures as clients read them: RFC 9457 problem documents, every one with a `code` of the table here.
 //!
-//! What is wrong with a call document is said by the engine, which has codes of its own for it.
+//! What is wrong with a call document is said by the engine, which has codes of its own for it. When it is worth to try
+//! again is said in [`advice`].
+
+mod advice;
+mod code;
+
+use std::time::Duration;
 
 use axum::response::{IntoResponse, Response};
 use farcall_engine::document::{Rejection, RejectionKind};
 use farcall_engine::steer::{CancelError, RetryError};
 use farcall_engine::{ControlError, SubmitError, outcome};
-use http::header::{ACCEPT_ENCODING, CONNECTION, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
+use http::header::CONTENT_TYPE;
 use http::{HeaderName, HeaderValue, StatusCode};
 
-/// What went wrong, but for mistakes in call documents.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Code {
-    MalformedRequest,
-    Unauthorized,
-    ForeignOrigin,
-    NotFound,
-    MethodNotAllowed,
-    RequestTimeout,
-    BodyTooLarge,
-    UnsupportedMediaType,
-    UnsupportedContentCoding,
-    ForeignHost,
-    AlreadyEnded,
-    NotEnded,
-    NotRetryable,
-    InvalidFilter,
-    InvalidOperation,
-    InvalidIdempotencyKey,
-    IdempotencyKeyReused,
-    Internal,
-    NotAvailableYet,
-    Busy,
-    Draining,
-    StoreFailed,
-    StoreFull,
-}
+pub(crate) use advice::{Advised, Quota, Unit, health};
+pub(crate) use code::Code;
 
 /// A failure on its way to the client.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,82 +27,19 @@ pub(crate) struct Problem {
     key: Option<String>,
     line: Option<u32>,
     column: Option<u32>,
+    /// What is used up.
+    quota: Option<Box<Quota>>,
+    /// When it is worth to try again.
+    retry_after: Option<Duration>,
 }
+
+/// Where a kind of problem is explained, without its code.
+pub(crate) const EXPLAINED_AT: &str = "/docs/problems/";
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum What {
     Code(Code),
     Document(RejectionKind),
-}
-
-impl Code {
-    /// Status, code and title.
-    const fn facts(self) -> (StatusCode, &'static str, &'static str) {
-        use StatusCode as S;
-        match self {
-            Self::MalformedRequest => (S::BAD_REQUEST, "malformed_request", "The request is malformed"),
-            Self::Unauthorized => (S::UNAUTHORIZED, "unauthorized", "A token is required"),
-            Self::ForeignOrigin => (S::FORBIDDEN, "foreign_origin", "Other sites may not call farcall"),
-            Self::NotFound => (S::NOT_FOUND, "not_found", "There is no such thing here"),
-            Self::MethodNotAllowed => {
-                (S::METHOD_NOT_ALLOWED, "method_not_allowed", "The resource does not have this method")
-            }
-            Self::RequestTimeout => (S::REQUEST_TIMEOUT, "request_timeout", "The request took too long to arrive"),
-            Self::BodyTooLarge => (S::PAYLOAD_TOO_LARGE, "body_too_large", "The body is too large"),
-            Self::UnsupportedMediaType => {
-                (S::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", "The body must be JSON")
-            }
-            Self::UnsupportedContentCoding => {
-                (S::UNSUPPORTED_MEDIA_TYPE, "unsupported_content_coding", "The body must not be compressed")
-            }
-            Self::ForeignHost => (S::MISDIRECTED_REQUEST, "foreign_host", "This is not the host that was asked for"),
-            Self::AlreadyEnded => (S::CONFLICT, "already_ended", "The call has ended already"),
-            Self::NotEnded => (S::CONFLICT, "not_ended", "The call has not ended yet"),
-            Self::NotRetryable => (S::CONFLICT, "not_retryable", "The call cannot be made again"),
-            Self::InvalidFilter => (S::UNPROCESSABLE_ENTITY, "invalid_filter", "The filter is not valid"),
-            Self::InvalidOperation => (S::UNPROCESSABLE_ENTITY, "invalid_operation", "The operation is not valid"),
-            Self::InvalidIdempotencyKey => {
-                (S::UNPROCESSABLE_ENTITY, "invalid_idempotency_key", "The idempotency key cannot be used")
-            }
-            Self::IdempotencyKeyReused => {
-                (S::UNPROCESSABLE_ENTITY, "idempotency_key_reused", "The idempotency key belongs to another call")
-            }
-            Self::Internal => (S::INTERNAL_SERVER_ERROR, "internal", "farcall made a mistake"),
-            Self::NotAvailableYet => (S::NOT_IMPLEMENTED, "not_available_yet", "This is not available yet"),
-            Self::Busy => (S::SERVICE_UNAVAILABLE, "busy", "farcall is busy"),
-            Self::Draining => (S::SERVICE_UNAVAILABLE, "draining", "farcall is stopping"),
-            Self::StoreFailed => (S::SERVICE_UNAVAILABLE, "store_failed", "The store cannot be used"),
-            Self::StoreFull => (S::INSUFFICIENT_STORAGE, "storage_full", "The store is full"),
-        }
-    }
-
-    /// What else the failure tells in a header: how to do better, when to try again, or that the body was left unread.
-    fn header(self) -> Option<(HeaderName, HeaderValue)> {
-        let (name, value) = match self {
-            Self::Unauthorized => (WWW_AUTHENTICATE, "Bearer realm=\"farcall\""),
-            Self::UnsupportedContentCoding => (ACCEPT_ENCODING, "identity"),
-            Self::Busy => (RETRY_AFTER, "1"),
-            Self::Draining | Self::StoreFailed => (RETRY_AFTER, "5"),
-            Self::StoreFull => (RETRY_AFTER, "10"),
-            Self::RequestTimeout | Self::BodyTooLarge => (CONNECTION, "close"),
-            Self::MalformedRequest
-            | Self::ForeignOrigin
-            | Self::NotFound
-            | Self::MethodNotAllowed
-            | Self::UnsupportedMediaType
-            | Self::ForeignHost
-            | Self::AlreadyEnded
-            | Self::NotEnded
-            | Self::NotRetryable
-            | Self::InvalidFilter
-            | Self::InvalidOperation
-            | Self::InvalidIdempotencyKey
-            | Self::IdempotencyKeyReused
-            | Self::Internal
-            | Self::NotAvailableYet => return None,
-        };
-        Some((name, HeaderValue::from_static(value)))
-    }
 }
 
 impl What {
@@ -147,7 +65,17 @@ impl What {
 impl Problem {
     /// `detail` is one sentence for people about this very case.
     pub(crate) fn new(code: Code, detail: impl Into<String>) -> Self {
-        Self { what: What::Code(code), detail: detail.into(), key: None, line: None, column: None }
+        Self::of(What::Code(code), detail.into())
+    }
+
+    /// Everything of this kind is in use.
+    pub(crate) fn used_up(quota: Quota, detail: impl Into<String>) -> Self {
+        let retry_after = Some(quota.free_in);
+        Self { quota: Some(Box::new(quota)), retry_after, ..Self::new(Code::Busy, detail) }
+    }
+
+    const fn of(what: What, detail: String) -> Self {
+        Self { what, detail, key: None, line: None, column: None, quota: None, retry_after: None }
     }
 
     /// Names the key or header at fault.
@@ -165,8 +93,9 @@ impl Problem {
     /// As a document.
     pub(crate) fn json(&self) -> Vec<u8> {
         let (status, code, title) = self.what.facts();
+        let explained_at = format!("{EXPLAINED_AT}{code}");
         let document = outcome::Problem {
-            r#type: "about:blank",
+            r#type: &explained_at,
             title,
             status: status.as_u16(),
             code,
@@ -174,6 +103,7 @@ impl Problem {
             key: self.key.as_deref(),
             line: self.line,
             column: self.column,
+            retry_after_ms: self.retry_after.map(|wait| u64::try_from(wait.as_millis()).unwrap_or(u64::MAX)),
         };
         serde_json::to_vec(&document).expect("strings and numbers are JSON")
     }
@@ -189,7 +119,7 @@ impl Problem {
 impl From<Rejection> for Problem {
     fn from(rejection: Rejection) -> Self {
         let Rejection { kind, message, key, line, column } = rejection;
-        Self { what: What::Document(kind), detail: message, key, line, column }
+        Self { key, line, column, ..Self::of(What::Document(kind), message) }
     }
 }
 
@@ -255,6 +185,7 @@ impl IntoResponse for Problem {
         let content_type = HeaderValue::from_static("application/problem+json");
         let mut response = (status, [(CONTENT_TYPE, content_type)], json).into_response();
         response.headers_mut().extend(self.what.header());
+        self.advise(&mut response);
         response
     }
 }
