@@ -25,6 +25,7 @@ use crate::metrics::Metrics;
 use crate::operations::Operations;
 use crate::reads::Reads;
 use crate::run::{Message, StandingAsk, next_reference};
+use crate::trace::TraceContext;
 use crate::upstreams::UpstreamError;
 use crate::watch::CallEvent;
 
@@ -98,6 +99,8 @@ pub struct CallView {
     pub request_headers: Vec<(String, String)>,
     /// Kept when the call has ended with an answer.
     pub response: Option<ResponseRecord>,
+    /// The trace it belongs to, when whoever sent it said so; not told of calls in a list.
+    pub(crate) trace: Option<TraceContext>,
 }
 
 impl CallView {

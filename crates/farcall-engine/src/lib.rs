@@ -35,6 +35,7 @@ mod retry_override;
 mod run;
 pub mod secret;
 pub mod steer;
+pub mod trace;
 mod upstreams;
 pub mod watch;
 

@@ -10,13 +10,14 @@ use farcall_core::call::State;
 use farcall_core::id::CallId;
 use farcall_core::steady::SteadyClock;
 use farcall_store::port::{Legible, ListAsk, Listed, ReadError, Reader};
-use farcall_store::record::{AttemptRecord, CallRecord, OutcomeRecord, ResponseRecord};
+use farcall_store::record::{AttemptRecord, CallRecord, OutcomeRecord, RequestRecord, ResponseRecord};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::clock;
 use crate::config::{Config, Live};
 use crate::document::{self, Routing};
 use crate::handle::CallView;
+use crate::trace::TraceContext;
 
 /// The readers, and what it takes to show what they read.
 pub(crate) struct Reads {
@@ -73,10 +74,11 @@ impl Reads {
         self.with(move |reader| {
             let Some(record) = reader.call(id)? else { return Ok(None) };
             // Of one whose document is damaged everything else can still be told.
-            let request =
-                reader.requests(&[id])?.found.pop().flatten().map(|stored| stored.document).unwrap_or_default();
+            let stored = reader.requests(&[id])?.found.pop().flatten();
+            let trace = stored.as_ref().and_then(|stored| TraceContext::from_text(stored.trace.as_deref()?));
+            let request = stored.map(|stored| stored.document).unwrap_or_default();
             let response = if record.progress.state.is_end() { reader.response(id)? } else { None };
-            Ok(Some(view(&config, steady, record, &request, response)))
+            Ok(Some(CallView { trace, ..view(&config, steady, record, &request, response) }))
         })
         .await
     }
@@ -120,17 +122,20 @@ impl Reads {
         self.with(move |reader| reader.outcomes(&ids, bytes_max).into_iter().collect()).await
     }
 
-    /// A call and its document.
+    /// A call and its document; one that was pruned since the call was read is empty.
     pub(crate) async fn call_and_request(
         self: &Arc<Self>,
         id: CallId,
-    ) -> Result<Option<(CallRecord, Bytes)>, ReadError> {
+    ) -> Result<Option<(CallRecord, RequestRecord)>, ReadError> {
         self.with(move |reader| {
             let Some(record) = reader.call(id)? else { return Ok(None) };
             let Legible { mut found, mut damaged } = reader.requests(&[id])?;
             match damaged.pop() {
                 Some(damaged) => Err(ReadError { what: "a request", source: damaged.what.into() }),
-                None => Ok(Some((record, found.pop().flatten().map(|stored| stored.document).unwrap_or_default()))),
+                None => {
+                    let none = RequestRecord { via: record.via, document: Bytes::new(), trace: None };
+                    Ok(Some((record, found.pop().flatten().unwrap_or(none))))
+                }
             }
         })
         .await
@@ -178,6 +183,7 @@ fn view(
         request_headers: masked_headers(config, request),
         record,
         response,
+        trace: None,
     }
 }
 

@@ -5,6 +5,7 @@
 
 pub(crate) mod hop;
 
+use std::borrow::Cow;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -19,6 +20,7 @@ use crate::document::{Body, Document};
 use crate::execute::HttpRequest;
 use crate::proxy::{Proxy, ProxyError};
 use crate::secret::SecretError;
+use crate::trace::{TRACEPARENT, TRACESTATE, TraceContext};
 
 /// Why there is nothing to send.
 #[derive(Debug, thiserror::Error)]
@@ -36,7 +38,6 @@ pub(crate) enum RequestError {
 const AGENT: &str = concat!("farcall/", env!("CARGO_PKG_VERSION"));
 /// Most of the headers that a request has beside the call's own, those of the transport too.
 const HEADERS_OF_OURS: usize = 8;
-const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 /// By its name when nobody has given it another.
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
@@ -53,13 +54,11 @@ pub(crate) fn build(
 ) -> Result<HttpRequest, RequestError> {
     let (body, is_json) = body(document);
     let mut headers = with_host(&document.url, document.headers.len());
-    add_headers(attempt, &document.method, upstream, directory, &mut headers)?;
+    add_headers(attempt, &trace_of(document, attempt.call), &document.method, upstream, directory, &mut headers)?;
     if is_json {
         headers.entry(CONTENT_TYPE).or_insert(HeaderValue::from_static("application/json"));
     }
-    for (name, value) in &document.headers {
-        headers.insert(name.clone(), value.clone());
-    }
+    add_own(document, &mut headers);
     Ok(HttpRequest {
         method: document.method.clone(),
         url: document.url.clone(),
@@ -78,17 +77,19 @@ pub(crate) fn build(
 /// When a secret cannot be resolved.
 pub(crate) fn headers(
     attempt: AttemptId,
+    trace: &TraceContext,
     method: &http::Method,
     upstream: &Upstream,
     directory: &Path,
 ) -> Result<HeaderMap, RequestError> {
     let mut headers = HeaderMap::with_capacity(HEADERS_OF_OURS);
-    add_headers(attempt, method, upstream, directory, &mut headers)?;
+    add_headers(attempt, trace, method, upstream, directory, &mut headers)?;
     Ok(headers)
 }
 
 fn add_headers(
     attempt: AttemptId,
+    trace: &TraceContext,
     method: &http::Method,
     upstream: &Upstream,
     directory: &Path,
@@ -99,9 +100,24 @@ fn add_headers(
         headers.insert(name, value);
     }
     if upstream.base_url.is_some() {
-        headers.insert(TRACEPARENT, traceparent(attempt));
+        trace.add_to(headers, attempt);
     }
     upstream_headers(upstream, directory, headers)
+}
+
+/// The trace that a call belongs to, or its own.
+fn trace_of(document: &Document, call: CallId) -> Cow<'_, TraceContext> {
+    document.trace.as_deref().map_or_else(|| Cow::Owned(TraceContext::of_call(call)), Cow::Borrowed)
+}
+
+/// The call's own headers, over all others. One that brings a trace of its own has no other's state.
+fn add_own(document: &Document, headers: &mut HeaderMap) {
+    if document.headers.iter().any(|(name, _)| *name == TRACEPARENT) {
+        headers.remove(TRACESTATE);
+    }
+    for (name, value) in &document.headers {
+        headers.insert(name.clone(), value.clone());
+    }
 }
 
 /// Room for the headers of a request of which so many are the call's own, the host in front. The transport adds one that
@@ -141,26 +157,6 @@ fn body(document: &Document) -> (Bytes, bool) {
 pub(crate) fn proxy(upstream: &Upstream, directory: &Path) -> Result<Option<Arc<Proxy>>, RequestError> {
     let Some(template) = &upstream.proxy else { return Ok(None) };
     Ok(Some(Arc::new(Proxy::parse(template.resolve(directory)?.expose())?)))
-}
-
-/// W3C Trace Context, level 1: one trace per call, one parent per attempt, not sampled by us.
-fn traceparent(attempt: AttemptId) -> HeaderValue {
-    let trace = attempt.call.bits();
-    // Any number but 0 that differs between the attempts of a call; the low half of its id is chance.
-    let parent = (trace as u64).wrapping_add(u64::from(attempt.number)).max(1);
-    let mut text = *b"00-00000000000000000000000000000000-0000000000000000-00";
-    write_hex(&mut text[3..35], &trace.to_be_bytes());
-    write_hex(&mut text[36..52], &parent.to_be_bytes());
-    HeaderValue::from_bytes(&text).expect("hexadecimal digits and hyphens")
-}
-
-/// Two digits for every byte.
-fn write_hex(text: &mut [u8], bytes: &[u8]) {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    for (pair, byte) in text.chunks_exact_mut(2).zip(bytes) {
-        pair[0] = DIGITS[usize::from(byte >> 4)];
-        pair[1] = DIGITS[usize::from(byte & 15)];
-    }
 }
 
 /// The same key over retries and restarts, for methods that change something.
@@ -234,13 +230,23 @@ mod tests {
     }
 
     #[test]
-    fn attempts_of_a_call_share_a_trace() {
-        let text = |number| traceparent(attempt(number)).to_str().expect("ASCII").to_owned();
-        let (first, second) = (text(1), text(2));
-        assert_eq!(first[..36], second[..36]);
-        assert_ne!(first, second);
-        let expected =
-            |number| format!("00-{:032x}-{:016x}-00", attempt(1).call.bits(), attempt(1).call.bits() as u64 + number);
-        assert_eq!([first, second], [expected(1), expected(2)]);
+    fn a_call_that_brings_a_trace_in_its_own_headers_is_sent_as_it_says() {
+        let upstream = Upstream { base_url: Some("http://a.test".parse().expect("a URL")), ..Upstream::default() };
+        let mut given = HeaderMap::new();
+        let parent = HeaderValue::from_static("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01");
+        given.insert(TRACEPARENT, parent);
+        given.insert(TRACESTATE, HeaderValue::from_static("a=1"));
+        let sent = |headers: &str| {
+            let text = format!(r#"{{"url": "http://a.test/", "headers": {{{headers}}}}}"#);
+            let mut document = parse(&text.into(), &Routing::from(&Config::default())).expect("a valid document");
+            document.trace = TraceContext::of_request(&given).map(Arc::new);
+            let request = build(attempt(1), &document, Via::User, &upstream, Path::new("/")).expect("a request");
+            ["traceparent", "tracestate"].map(|name| request.headers.get(name).cloned())
+        };
+        let [parent, state] = sent("");
+        let parent = parent.expect("a trace").to_str().expect("ASCII").to_owned();
+        assert!(parent.starts_with("00-4bf92f3577b34da6a3ce929d0e0e4736-") && !parent.contains("00f067aa0ba902b7"));
+        assert_eq!(state, Some(HeaderValue::from_static("a=1")));
+        assert_eq!(sent(r#""Traceparent": "mine""#), [Some(HeaderValue::from_static("mine")), None]);
     }
 }

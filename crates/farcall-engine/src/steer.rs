@@ -2,6 +2,8 @@
 //!
 //! What is asked for is decided by the dispatcher; whoever asked is answered once that is durable.
 
+use std::sync::Arc;
+
 use farcall_core::call::{Source, State, Via};
 use farcall_core::id::CallId;
 use farcall_store::port::ReadError;
@@ -10,6 +12,7 @@ use tokio::sync::oneshot;
 use crate::document::{self, Rejection, Routing};
 use crate::handle::{Accepted, CallView, Handle, Submission, SubmitError};
 use crate::run::{CancelAnswer, Message};
+use crate::trace::{TraceContext, understood};
 
 /// What came of cancelling a call; it is durable.
 #[derive(Debug, Clone)]
@@ -44,6 +47,8 @@ pub struct RetryAs {
     pub scope: String,
     /// The new call's own; that of the old one stays with it.
     pub idempotency_key: Option<String>,
+    /// The trace that the new call belongs to; without one it goes on with that of the old one.
+    pub trace: Option<Arc<TraceContext>>,
 }
 
 /// Why a call was not made again.
@@ -102,7 +107,8 @@ impl Handle {
     /// # Errors
     /// When it cannot be made again, or the new call is not accepted; nothing of that is kept then.
     pub async fn retry(&self, call: CallId, retry_as: RetryAs) -> Result<Accepted, RetryError> {
-        let Some((record, bytes)) = self.reads.call_and_request(call).await? else { return Err(RetryError::Unknown) };
+        let Some((record, stored)) = self.reads.call_and_request(call).await? else { return Err(RetryError::Unknown) };
+        let bytes = stored.document;
         let state = record.progress.state;
         if !state.is_end() {
             return Err(RetryError::NotEnded { state });
@@ -114,8 +120,9 @@ impl Handle {
             return Err(RetryError::Damaged);
         }
         let mut document = document::parse(&bytes, &Routing::from(&*self.config()))?;
-        let RetryAs { via, scope, idempotency_key } = retry_as;
+        let RetryAs { via, scope, idempotency_key, trace } = retry_as;
         document.idempotency_key = idempotency_key;
+        document.trace = trace.or_else(|| understood(stored.trace.as_deref()));
         let via = if via == Via::Tcp { via } else { record.via };
         let submission = Submission {
             document: Box::new(document),

@@ -97,7 +97,7 @@ fn planned_insert(plan: &Plan, facts: &Facts, clock: Clock, call: CallId, progre
         filed: !wish.has_file(),
         ..record(call, wish.source, key, accepted_at, progress)
     };
-    Insert { at: clock.steady.steady(clock.now.instant), call, request: Bytes::copy_from_slice(&document) }
+    Insert { at: clock.steady.steady(clock.now.instant), call, request: Bytes::copy_from_slice(&document), trace: None }
 }
 
 fn callback_insert(
@@ -113,7 +113,7 @@ fn callback_insert(
     let record = record(call, Source::Callback, &plan.upstreams[place].key, clock.now.timestamp, progress);
     let method = if plan.is_webhook(place) { "POST".to_owned() } else { String::new() };
     let call = CallRecord { callback_of: Some(callback.parent), method, ..record };
-    Insert { at: clock.steady.steady(clock.now.instant), call, request: Bytes::new() }
+    Insert { at: clock.steady.steady(clock.now.instant), call, request: Bytes::new(), trace: None }
 }
 
 /// A call's row with nothing that not every call has.

@@ -91,6 +91,8 @@ pub struct Insert {
     pub at: Steady,
     pub call: CallRecord,
     pub request: Bytes,
+    /// The trace that the call belongs to, in a form that stores do not look into; most have none.
+    pub trace: Option<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -168,6 +168,8 @@ pub struct AttemptRecord {
 pub struct RequestRecord {
     pub via: Via,
     pub document: Bytes,
+    /// As it was inserted.
+    pub trace: Option<String>,
 }
 
 /// A call with its document and the answer kept for it.

@@ -29,6 +29,7 @@ mod running;
 mod secrets;
 mod serving;
 mod stopping;
+mod traces;
 mod upstreams;
 mod usage;
 mod webhooks;

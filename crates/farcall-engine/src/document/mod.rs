@@ -16,6 +16,7 @@ mod retry;
 
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -26,6 +27,7 @@ use url::Url;
 
 use crate::callback::SigningKey;
 use crate::config::{Config, Upstream};
+use crate::trace::TraceContext;
 
 pub use crate::retry_override::{DelayOverride, RetryOverride};
 pub use parse::{callback_of, parse};
@@ -61,6 +63,8 @@ pub struct Document {
     pub max_response: Option<u64>,
     /// Who is told its outcome.
     pub callback: Option<Box<OwnCallback>>,
+    /// The trace it belongs to, which no document tells: whoever brings one says so beside it.
+    pub trace: Option<Arc<TraceContext>>,
 }
 
 /// A callback that a call asks for itself.

@@ -83,6 +83,7 @@ fn read(document: &Bytes, text: &str, routing: &Routing<'_>) -> Result<Document,
         success: optional(&keys.success, retry::success)?.unwrap_or_default(),
         max_response: optional(&keys.max_response, Field::size)?,
         callback: optional(&keys.callback, |field| callback::read(field, routing))?.map(Box::new),
+        trace: None,
         upstream: address.upstream,
         url: address.url,
     })

@@ -14,6 +14,7 @@ use farcall_store::record::ResponseRecord;
 
 use crate::config::Addresses;
 use crate::proxy::Proxy;
+use crate::trace::TraceContext;
 
 pub mod http;
 
@@ -54,4 +55,6 @@ pub struct Report {
     pub message: Option<String>,
     /// The complete answer, or its head and what came of the body when that broke off or grew too large.
     pub response: Option<ResponseRecord>,
+    /// The trace that the call belongs to, when whoever sent it said so.
+    pub trace: Option<Arc<TraceContext>>,
 }

@@ -75,7 +75,7 @@ fn insert(number: u64) -> Write {
         idempotency: None,
         hop: None,
     };
-    Write::Insert(Box::new(Insert { at: Steady::from_micros(0), call, request: bytes::Bytes::new() }))
+    Write::Insert(Box::new(Insert { at: Steady::from_micros(0), call, request: bytes::Bytes::new(), trace: None }))
 }
 
 /// Until the last turn is told of, alone or with those before it.

@@ -11,7 +11,7 @@ use farcall_core::call::Via;
 use farcall_core::id::AttemptId;
 use http::header::{CONTENT_TYPE, EXPECT, HeaderMap, HeaderName, HeaderValue, USER_AGENT};
 
-use super::{AGENT, RequestError, TRACEPARENT, body, idempotency, proxy, traceparent, upstream_headers, with_host};
+use super::{AGENT, RequestError, add_own, body, idempotency, proxy, trace_of, upstream_headers, with_host};
 use crate::config::{Addresses, Upstream};
 use crate::document::Document;
 use crate::execute::HttpRequest;
@@ -63,7 +63,7 @@ pub(crate) fn build(
     let mut headers = with_host(&asked.url, document.headers.len());
     headers.insert(USER_AGENT, HeaderValue::from_static(AGENT));
     if there.base_url.is_some() {
-        headers.insert(TRACEPARENT, traceparent(attempt));
+        trace_of(document, attempt.call).add_to(&mut headers, attempt);
     }
     if !asked.is_elsewhere {
         headers.extend(idempotency(attempt.call, &asked.method, home));
@@ -73,9 +73,7 @@ pub(crate) fn build(
     if is_json {
         headers.entry(CONTENT_TYPE).or_insert(HeaderValue::from_static("application/json"));
     }
-    for (name, value) in &document.headers {
-        headers.insert(name.clone(), value.clone());
-    }
+    add_own(document, &mut headers);
     leave_behind(&mut headers, &asked, home);
     Ok(HttpRequest {
         headers,
@@ -106,7 +104,7 @@ fn is_for_home_only(name: &HeaderName, home: &Upstream) -> bool {
     let is_secret = matches!(name, "authorization" | "proxy-authorization" | "cookie")
         || name.ends_with("-key")
         || name.ends_with("-token");
-    let is_ours = name == "user-agent" || name == "traceparent";
+    let is_ours = matches!(name, "user-agent" | "traceparent" | "tracestate");
     is_secret || (!is_ours && home.headers.iter().any(|(own, _)| own == name))
 }
 

@@ -64,23 +64,27 @@ pub(super) struct Settled<'a> {
     pub(super) progress: &'a Progress,
     /// By the wall clock of now.
     pub(super) waits_until: Option<Timestamp>,
+    /// The trace it was sent in, when one is known.
+    pub(super) trace_id: Option<u128>,
 }
 
 impl Announcer {
     pub(super) fn settled(&mut self, now: Instant, settled: &Settled<'_>) {
-        let Settled { call, upstream, outcome, progress, waits_until } = *settled;
+        let Settled { call, upstream, outcome, progress, waits_until, trace_id } = *settled;
         let is_bad_end = progress.state.is_end() && !matches!(progress.state, State::Succeeded | State::Cancelled);
         let is_throttled = outcome == Some(AttemptOutcome::Throttled) && !progress.state.is_end();
         if !(is_bad_end || is_throttled) || !self.may_speak(now) {
             return;
         }
+        let trace_id = trace_id.map(|id| format!("{id:032x}"));
+        let trace_id = trace_id.as_deref();
         if is_throttled {
             let wait_ms = waits_until.map(|at| at.as_micros() / 1_000);
-            tracing::info!(%call, upstream, status = progress.status, until_unix_ms = wait_ms, "an upstream asks to wait");
+            tracing::info!(%call, upstream, status = progress.status, until_unix_ms = wait_ms, trace_id, "an upstream asks to wait");
             return;
         }
         let (kind, error) = words(progress.error.as_ref());
-        tracing::warn!(%call, upstream, state = %progress.state, status = progress.status, kind, error, "a call ended");
+        tracing::warn!(%call, upstream, state = %progress.state, status = progress.status, kind, error, trace_id, "a call ended");
     }
 
     fn may_speak(&mut self, now: Instant) -> bool {

@@ -6,14 +6,13 @@ use std::path::PathBuf;
 use std::pin::pin;
 use std::sync::Arc;
 
-use bytes::Bytes;
 use farcall_core::attempt::{AttemptResult, BytesSent};
 use farcall_core::call::{ErrorKind, UpstreamId};
 use farcall_core::dispatcher::Event;
 use farcall_core::id::{AttemptId, CallId};
 use farcall_core::time::{Instant, Now};
 use farcall_crash::{self as crash, Point};
-use farcall_store::record::CallRecord;
+use farcall_store::record::{CallRecord, RequestRecord};
 use tokio_util::sync::CancellationToken;
 
 use super::documents::Kept;
@@ -24,7 +23,7 @@ use super::{Run, casualty};
 use crate::callback::{self, stored::Stored};
 use crate::clock;
 use crate::config::{Config, Upstream};
-use crate::document::{self, Routing, UpstreamRef};
+use crate::document::{Routing, UpstreamRef};
 use crate::execute::http::Transport;
 use crate::execute::process::{Command, Spawner};
 use crate::execute::{HttpRequest, Milestones, Report};
@@ -32,6 +31,7 @@ use crate::reads::Reads;
 use crate::redirect::{Asked, Next};
 use crate::request;
 use crate::result_file::Filing;
+use crate::trace::TraceContext;
 use crate::upstreams::{Known, Serves};
 
 /// An attempt that is to be made.
@@ -89,6 +89,9 @@ pub(super) struct Made {
     /// What the answer asks for, when that may be followed.
     pub(super) next: Option<Next>,
 }
+
+/// A request, and the trace it belongs to.
+type Prepared = (HttpRequest, Option<Arc<TraceContext>>);
 
 /// Passes an attempt's milestones on to the loop.
 struct Teller {
@@ -174,9 +177,10 @@ impl Attempt {
         crash::reach(Point::AttemptBegun);
         match target {
             Target::Http { kept, way } => match self.prepare(kept, &way).await {
-                Ok(request) => {
+                Ok((request, trace)) => {
                     let asked = way.follows().then(|| Asked::first(&request));
-                    Made::new(self.send(request, &way).await, asked)
+                    let report = self.send(request, &way).await;
+                    Made::new(Report { trace, ..report }, asked)
                 }
                 Err(report) => (*report).into(),
             },
@@ -203,7 +207,7 @@ impl Attempt {
         Arc::new(Teller { id: self.id, news: Arc::clone(&self.around.news) })
     }
 
-    async fn prepare(&self, kept: Option<Arc<Kept>>, way: &Way) -> Result<HttpRequest, Box<Report>> {
+    async fn prepare(&self, kept: Option<Arc<Kept>>, way: &Way) -> Result<Prepared, Box<Report>> {
         let kept = match kept {
             Some(kept) => kept,
             None => Arc::new(Box::pin(self.load()).await?),
@@ -214,16 +218,17 @@ impl Attempt {
             return Err(Box::new(unsent(ErrorKind::Invalid, message.to_owned())));
         }
         request::build(self.id, &kept.document, kept.via, &way.settings, &self.around.directory)
+            .map(|request| (request, kept.document.trace.clone()))
             .map_err(|error| Box::new(unsent(ErrorKind::Secret, error.to_string())))
     }
 
     /// The document as it was stored, read under the present configuration.
     async fn load(&self) -> Result<Kept, Box<Report>> {
-        let (record, bytes) = self.stored().await?;
-        self.understood(&record, &bytes)
+        let (_, stored) = self.stored().await?;
+        self.understood(&stored)
     }
 
-    pub(super) async fn stored(&self) -> Result<(CallRecord, Bytes), Box<Report>> {
+    pub(super) async fn stored(&self) -> Result<(CallRecord, RequestRecord), Box<Report>> {
         let failed = |message: String| Box::new(unsent(ErrorKind::Internal, message));
         match self.around.reads.call_and_request(self.id.call).await {
             Ok(Some(stored)) => Ok(stored),
@@ -232,9 +237,8 @@ impl Attempt {
         }
     }
 
-    pub(super) fn understood(&self, record: &CallRecord, bytes: &Bytes) -> Result<Kept, Box<Report>> {
-        document::parse(bytes, &Routing::from(self.around.config.as_ref()))
-            .map(|document| Kept { document, via: record.via })
+    pub(super) fn understood(&self, stored: &RequestRecord) -> Result<Kept, Box<Report>> {
+        Kept::read(stored, &Routing::from(self.around.config.as_ref()))
             .map_err(|rejection| Box::new(unsent(ErrorKind::Invalid, rejection.to_string())))
     }
 
@@ -257,7 +261,7 @@ impl Attempt {
         let parent = record.callback_of.ok_or("the callback has no call it is for")?;
         let outcome = self.around.reads.outcome(parent).await.map_err(|error| error.to_string())?;
         let (parent, _) = outcome.ok_or("the call it is for is gone")?;
-        let Some(Stored::Command { words }) = Stored::from_bytes(&request) else {
+        let Some(Stored::Command { words }) = Stored::from_bytes(&request.document) else {
             return Err("the callback's document is none".to_owned());
         };
         let response = parent.file.as_ref().and_then(|file| self.around.filing.response_of(&file.name, parent.id));
@@ -335,5 +339,6 @@ pub(super) fn failed(kind: ErrorKind, bytes_sent: BytesSent, message: String) ->
         first_byte_at: None,
         message: Some(message),
         response: None,
+        trace: None,
     }
 }

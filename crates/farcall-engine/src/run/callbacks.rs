@@ -85,7 +85,7 @@ impl Run {
             hop: None,
         };
         let at = self.steady.steady(now.instant);
-        Box::new(port::Insert { at, call: record, request: stored.to_bytes() })
+        Box::new(port::Insert { at, call: record, request: stored.to_bytes(), trace: None })
     }
 
     /// What it does, and for a webhook where.

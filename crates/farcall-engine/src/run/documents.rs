@@ -7,8 +7,10 @@ use std::sync::Arc;
 use farcall_core::call::Via;
 use farcall_core::id::CallId;
 use farcall_core::id_map::IdMap;
+use farcall_store::record::RequestRecord;
 
-use crate::document::Document;
+use crate::document::{self, Document, Rejection, Routing};
+use crate::trace::understood;
 
 /// Bytes of documents kept.
 const KEPT_BYTES_MAX: usize = 8 << 20;
@@ -18,6 +20,18 @@ const KEPT_BYTES_MAX: usize = 8 << 20;
 pub(super) struct Kept {
     pub(super) document: Document,
     pub(super) via: Via,
+}
+
+impl Kept {
+    /// From what the store keeps of a call, under the present configuration.
+    ///
+    /// # Errors
+    /// When that does not understand the document any more.
+    pub(super) fn read(stored: &RequestRecord, routing: &Routing<'_>) -> Result<Self, Rejection> {
+        let document = document::parse(&stored.document, routing)?;
+        let trace = understood(stored.trace.as_deref());
+        Ok(Self { document: Document { trace, ..document }, via: stored.via })
+    }
 }
 
 /// A bounded cache: what does not fit is read from the store again when its attempt is made.

@@ -63,8 +63,8 @@ impl Attempt {
                 "the call's upstream is no longer configured".to_owned(),
             )));
         }
-        let (record, bytes) = self.stored().await?;
-        let kept = self.understood(&record, &bytes)?;
+        let (record, stored) = self.stored().await?;
+        let kept = self.understood(&stored)?;
         let asked = asked(&record)?;
         let request = self.prepare_hop((&kept.document, kept.via), home, there, asked.clone())?;
         Ok((request, asked))

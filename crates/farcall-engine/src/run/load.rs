@@ -302,9 +302,9 @@ impl Found {
 impl Waiting {
     /// Gives what it takes to keep the document.
     fn understand(&mut self, request: RequestRecord, routing: &Routing<'_>) -> usize {
-        let RequestRecord { via, document: bytes } = request;
-        let kept = |document| (Arc::new(Kept { document, via }), bytes.len());
-        self.document = document::parse(&bytes, routing).ok().map(kept);
+        let kept = Kept::read(&request, routing).ok();
+        let bytes = request.document;
+        self.document = kept.map(|kept| (Arc::new(kept), bytes.len()));
         if self.record.has_overrides {
             self.callback = document::callback_of(&bytes, routing);
         }

@@ -8,13 +8,14 @@ use std::sync::Arc;
 
 use farcall_core::id::CallId;
 use farcall_store::port::Reader;
+use farcall_store::record::RequestRecord;
 
 use super::attempts::{Attempt, Target, Way};
 use super::documents::Kept;
 use super::runners::{Job, Runner};
 use super::{Run, casualty};
 use crate::config::Config;
-use crate::document::{self, Routing};
+use crate::document::Routing;
 
 /// Documents read at one go; those that come first wait for the last.
 const TOGETHER_MAX: usize = 64;
@@ -56,10 +57,6 @@ async fn load(unread: &[Unread]) -> Vec<Option<Kept>> {
 
 fn read(reader: &mut dyn Reader, ids: &[CallId], config: &Config) -> Vec<Option<Kept>> {
     let Ok(stored) = reader.requests(ids) else { return Vec::new() };
-    let understood = stored.found.into_iter().map(|stored| {
-        let stored = stored?;
-        let document = document::parse(&stored.document, &Routing::from(config)).ok()?;
-        Some(Kept { document, via: stored.via })
-    });
-    understood.collect()
+    let understood = |stored: Option<RequestRecord>| Kept::read(&stored?, &Routing::from(config)).ok();
+    stored.found.into_iter().map(understood).collect()
 }

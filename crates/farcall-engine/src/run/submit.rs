@@ -60,7 +60,8 @@ impl Run {
         let callback = self.callback_to(&submission.document, now)?;
         let spec = CallSpec { callback, ..self.spec(id, upstream, &submission, now) };
         let record = new_record(&spec, &submission, self.steady, key.clone());
-        let insert = Insert { at: self.steady.steady(now.instant), call: record, request: submission.bytes };
+        let trace = submission.document.trace.as_ref().map(ToString::to_string);
+        let insert = Insert { at: self.steady.steady(now.instant), call: record, request: submission.bytes, trace };
         let key = key.map(|key| {
             let name = (key.scope, key.key);
             self.pending.keys.insert(name.clone(), (id, key.digest));

@@ -21,6 +21,7 @@ use crate::config::{Addresses, CallbackAction, Upstream};
 use crate::document::{self, Routing};
 use crate::execute::{HttpRequest, Report};
 use crate::request;
+use crate::trace::TraceContext;
 
 /// Why there is nothing to send.
 #[derive(Debug, thiserror::Error)]
@@ -44,7 +45,7 @@ impl Attempt {
 
     async fn webhook(&self, settings: &Upstream) -> Result<HttpRequest, WebhookError> {
         let (record, request) = found(self.around.reads.call_and_request(self.id.call).await, "the callback")?;
-        let Some(Stored::Webhook { asked_by, is_signed }) = Stored::from_bytes(&request) else {
+        let Some(Stored::Webhook { asked_by, is_signed }) = Stored::from_bytes(&request.document) else {
             return Err(WebhookError::Stored { what: "the callback's document is none".to_owned() });
         };
         let url = Url::parse(&record.url).map_err(|error| WebhookError::Stored { what: error.to_string() })?;
@@ -56,7 +57,9 @@ impl Attempt {
             AskedBy::Call => vec![self.own_key(parent).await?],
         };
         let addresses = addresses(asked_by, record.via, settings);
-        let headers = request::headers(self.id, &http::Method::POST, settings, &self.around.directory)
+        // It belongs to what it tells of.
+        let trace = ended.trace.clone().unwrap_or_else(|| TraceContext::of_call(parent));
+        let headers = request::headers(self.id, &trace, &http::Method::POST, settings, &self.around.directory)
             .map_err(|error| WebhookError::Secret { what: error.to_string() })?;
         let proxy = request::proxy(settings, &self.around.directory)
             .map_err(|error| WebhookError::Secret { what: error.to_string() })?;
@@ -93,8 +96,8 @@ impl Attempt {
 
     /// The secret that the call which ended gave.
     async fn own_key(&self, parent: CallId) -> Result<SigningKey, WebhookError> {
-        let (_, document) = found(self.around.reads.call_and_request(parent).await, "the call it is for")?;
-        let own = document::callback_of(&document, &Routing::from(self.around.config.as_ref()));
+        let (_, stored) = found(self.around.reads.call_and_request(parent).await, "the call it is for")?;
+        let own = document::callback_of(&stored.document, &Routing::from(self.around.config.as_ref()));
         own.and_then(|own| own.key).ok_or_else(|| WebhookError::Secret { what: "is gone".to_owned() })
     }
 }

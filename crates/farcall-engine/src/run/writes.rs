@@ -43,8 +43,9 @@ impl Run {
                 if let Some(kept) = self.pending.kept.remove(&(call, attempt.map(|end| end.number))) {
                     return port::Write::Settle(kept);
                 }
+                let trace_id = self.trace_of(call, attempt);
                 let settle = self.settle(now, (call, upstream), attempt, progress);
-                self.note(now, upstream, &settle);
+                self.note(now, upstream, &settle, trace_id);
                 port::Write::Settle(Box::new(settle))
             }
             Write::Close { call, until } => port::Write::Close { call, until: self.steady.steady(until) },
@@ -58,6 +59,15 @@ impl Run {
             Write::Upstream { upstream } => port::Write::Upstream(Box::new(self.upstream_record(upstream))),
             Write::Open { upstream } => port::Write::Open { limit_key: self.upstream_record(upstream).limit_key },
         }
+    }
+
+    /// The trace in which the attempt was made, or the call would have been tried: told, or its own.
+    fn trace_of(&self, call: CallId, attempt: Option<AttemptEnd>) -> Option<u128> {
+        let told = match attempt.map(|end| AttemptId { call, number: end.number }) {
+            Some(attempt) => self.pending.reports.get(&attempt)?.trace.clone(),
+            None => self.documents.get(call)?.document.trace.clone(),
+        };
+        Some(told.map_or(call.bits(), |trace| trace.trace_id()))
     }
 
     fn settle(
@@ -112,7 +122,7 @@ impl Run {
     }
 
     /// Counts a settlement, and says it aloud when it is no good news.
-    fn note(&mut self, now: Now, upstream: UpstreamId, settle: &port::Settle) {
+    fn note(&mut self, now: Now, upstream: UpstreamId, settle: &port::Settle, trace_id: Option<u128>) {
         let Some(progress) = &settle.progress else { return };
         if progress.state.is_end() {
             self.stats.note_end(upstream, progress.state);
@@ -121,7 +131,7 @@ impl Run {
         let name = calls.map_or("callback", |known| limit_key(&known.reference));
         let outcome = settle.attempt.as_ref().map(|end| end.outcome);
         let waits_until = progress.ready_at.map(|at| now.timestamp_of(self.steady.instant(at)));
-        let settled = Settled { call: settle.call, upstream: name, outcome, progress, waits_until };
+        let settled = Settled { call: settle.call, upstream: name, outcome, progress, waits_until, trace_id };
         self.announcer.settled(now.instant, &settled);
     }
 }

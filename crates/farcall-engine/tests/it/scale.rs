@@ -177,7 +177,7 @@ fn waiting(n: u32, upstream: &Upstream) -> Write {
         idempotency: None,
     };
     let request = Bytes::from(format!(r#"{{"url": "{url}"}}"#));
-    Write::Insert(Box::new(Insert { at: place, call, request }))
+    Write::Insert(Box::new(Insert { at: place, call, request, trace: None }))
 }
 
 /// Questions and rows from the start on so many waiting calls to the end of the one that a limit lets through.

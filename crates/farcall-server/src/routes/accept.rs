@@ -2,12 +2,14 @@
 //!
 //! What becomes of a call is the engine's business.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use farcall_core::id::CallId;
 use farcall_engine::document::{self, Document, IDEMPOTENCY_KEY_BYTES_MAX, Routing};
+use farcall_engine::trace::TraceContext;
 use farcall_engine::{Accepted, CallView};
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE, LOCATION};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
@@ -75,9 +77,11 @@ pub(super) fn key_in_header(headers: &HeaderMap) -> Result<Option<String>, Probl
     Ok(Some(key.to_owned()))
 }
 
-/// The document, with the header's key as its own.
-pub(super) fn understand(face: &Face, bytes: &Bytes, key: Option<String>) -> Result<Document, Problem> {
+/// The document, with what the headers say: their key as its own, and the trace it belongs to.
+pub(super) fn understand(face: &Face, bytes: &Bytes, headers: &HeaderMap) -> Result<Document, Problem> {
+    let key = key_in_header(headers)?;
     let mut document = document::parse(bytes, &Routing::from(&*face.handle.config()))?;
+    document.trace = trace(headers);
     match (&document.idempotency_key, key) {
         (Some(own), Some(key)) if *own != key => {
             Err(invalid_key("`idempotency_key` and the Idempotency-Key header differ"))
@@ -88,6 +92,11 @@ pub(super) fn understand(face: &Face, bytes: &Bytes, key: Option<String>) -> Res
         }
         _ => Ok(document),
     }
+}
+
+/// The trace that a request belongs to.
+pub(super) fn trace(headers: &HeaderMap) -> Option<Arc<TraceContext>> {
+    TraceContext::of_request(headers).map(Arc::new)
 }
 
 pub(super) fn invalid_key(detail: impl Into<String>) -> Problem {

@@ -17,6 +17,7 @@ use bytes::{Bytes, BytesMut};
 use farcall_core::call::Source;
 use farcall_core::id::CallId;
 use farcall_engine::document::{self, Routing};
+use farcall_engine::trace::TraceContext;
 use farcall_engine::{Accepted, SUBMISSIONS_MAX, Submission, SubmitError};
 use futures_util::stream::Stream;
 use http::header::CONTENT_TYPE;
@@ -26,7 +27,7 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-use super::accept::{check_media, invalid_key};
+use super::accept::{check_media, invalid_key, trace};
 use super::{Caller, Face};
 use crate::places::Place;
 use crate::problem::{Code, Problem};
@@ -94,7 +95,8 @@ pub(super) async fn accept(State(face): State<Arc<Face>>, request: Request<Body>
     let first = lines.batch().await.map_err(|(line, problem)| problem.at_line(line))?;
     let (teller, told) = mpsc::unbounded_channel();
     let unread = Arc::new(Semaphore::new(UNREAD_MAX));
-    let bulk = Bulk { face, caller: Caller::of(&parts), teller, unread: Arc::clone(&unread), _place: place };
+    let (caller, trace) = (Caller::of(&parts), trace(&parts.headers));
+    let bulk = Bulk { face, caller, teller, unread: Arc::clone(&unread), trace, _place: place };
     let reading = tokio::spawn(bulk.run(lines, first));
     let content_type = HeaderValue::from_static("application/x-ndjson");
     let body = Body::from_stream(Answers { told, unread, reading });
@@ -107,6 +109,8 @@ struct Bulk {
     caller: Caller,
     teller: mpsc::UnboundedSender<Vec<Told>>,
     unread: Arc<Semaphore>,
+    /// That of the request is that of every line.
+    trace: Option<Arc<TraceContext>>,
     _place: Place,
 }
 
@@ -146,7 +150,8 @@ impl Bulk {
                 continue;
             }
             match document::parse(&bytes, &routing) {
-                Ok(document) => {
+                Ok(mut document) => {
+                    document.trace = self.trace.clone();
                     places.push((line, told.len()));
                     submissions.push(Submission {
                         document: Box::new(document),

@@ -24,9 +24,9 @@ pub(super) fn methods() -> MethodRouter<Arc<Face>> {
 async fn accept(State(face): State<Arc<Face>>, request: Request<Body>) -> Result<Response, Problem> {
     let (parts, body) = request.into_parts();
     check_media(&parts.headers, is_json, "a call is sent with `Content-Type: application/json`")?;
-    let key = key_in_header(&parts.headers)?;
+    key_in_header(&parts.headers)?;
     let held = face.bodies.read(face.handle.config().server.max_body, &parts.headers, body).await?;
-    let document = understand(&face, &held.bytes, key)?;
+    let document = understand(&face, &held.bytes, &parts.headers)?;
     let Caller { via, scope } = Caller::of(&parts);
     let submission = Submission {
         document: Box::new(document),

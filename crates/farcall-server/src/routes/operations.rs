@@ -54,7 +54,9 @@ fn understand(bytes: &[u8], caller: Caller) -> Result<Spec, Problem> {
     let mut document: Map<String, Value> = serde_json::from_slice(bytes).map_err(malformed)?;
     let action = match document.remove("action").as_ref().and_then(Value::as_str) {
         Some("cancel") => Action::Cancel,
-        Some("retry") => Action::Retry(RetryAs { via: caller.via, scope: caller.scope, idempotency_key: None }),
+        Some("retry") => {
+            Action::Retry(RetryAs { via: caller.via, scope: caller.scope, idempotency_key: None, trace: None })
+        }
         _ => return Err(wrong("action", "must be \"cancel\" or \"retry\"")),
     };
     let dry_run = match document.remove("dry_run") {

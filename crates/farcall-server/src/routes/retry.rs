@@ -9,7 +9,7 @@ use axum::extract::{FromRequestParts, Request, State};
 use axum::response::Response;
 use farcall_engine::steer::RetryAs;
 
-use super::accept::{answer, key_in_header, wait_preferred};
+use super::accept::{answer, key_in_header, trace, wait_preferred};
 use super::{CallInPath, Caller, Face};
 use crate::problem::Problem;
 
@@ -18,6 +18,6 @@ pub(super) async fn retry(State(face): State<Arc<Face>>, request: Request<Body>)
     let CallInPath(id) = CallInPath::from_request_parts(&mut parts, &()).await?;
     let idempotency_key = key_in_header(&parts.headers)?;
     let Caller { via, scope } = Caller::of(&parts);
-    let accepted = face.handle.retry(id, RetryAs { via, scope, idempotency_key }).await?;
+    let accepted = face.handle.retry(id, RetryAs { via, scope, idempotency_key, trace: trace(&parts.headers) }).await?;
     Ok(answer(&face, accepted, wait_preferred(&parts.headers)).await)
 }

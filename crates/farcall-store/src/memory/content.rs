@@ -47,6 +47,7 @@ pub(super) struct Row {
     seq: u64,
     pub(super) call: CallRecord,
     pub(super) request: Bytes,
+    pub(super) trace: Option<String>,
     pub(super) attempts: Vec<AttemptRecord>,
     /// What each attempt is counted by.
     pub(super) limit_keys: Vec<String>,
@@ -224,10 +225,10 @@ impl Content {
             self.keys.insert(key, call.id);
         }
         before.push((call.id, None));
-        let request = insert.request.clone();
+        let (request, trace) = (insert.request.clone(), insert.trace.clone());
         let ended_at = call.progress.state.is_end().then_some(insert.at);
         let (seq, attempts, limit_keys) = (self.accepted, Vec::new(), Vec::new());
-        let row = Row { seq, call, request, attempts, limit_keys, response: None, ended_at };
+        let row = Row { seq, call, request, trace, attempts, limit_keys, response: None, ended_at };
         self.insert_row(Arc::new(row));
         self.accepted += 1;
         Ok(())

@@ -255,7 +255,8 @@ impl Reader for MemoryReader {
 
     fn requests(&mut self, ids: &[CallId]) -> Result<Legible<Vec<Option<RequestRecord>>>, ReadError> {
         let content = self.disk.content();
-        let request = |row: &Row| RequestRecord { via: row.call.via, document: row.request.clone() };
+        let request =
+            |row: &Row| RequestRecord { via: row.call.via, document: row.request.clone(), trace: row.trace.clone() };
         Ok(Legible::whole(ids.iter().map(|&id| content.row(id).map(request)).collect()))
     }
 

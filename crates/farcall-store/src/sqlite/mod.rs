@@ -244,7 +244,7 @@ mod tests {
             hop: None,
         };
         let at = Steady::from_micros(0);
-        Write::Insert(Box::new(Insert { at, call, request: Bytes::from(request) }))
+        Write::Insert(Box::new(Insert { at, call, request: Bytes::from(request), trace: None }))
     }
 
     pub(super) fn opened() -> Result<(tempfile::TempDir, SqliteStore), Box<dyn std::error::Error>> {

@@ -111,12 +111,12 @@ impl SqliteReader {
     }
 
     fn stored_document(&self, statement: &mut Statement<'_>, id: CallId) -> Result<Option<RequestRecord>, Failure> {
-        let read = |row: &Row<'_>| Ok((Columns::new(row).word(Via::from_word)?, row.get(1)?, row.get(2)?));
+        let read = |row: &Row<'_>| Ok((Columns::new(row).word(Via::from_word)?, row.get(1)?, row.get(2)?, row.get(3)?));
         let stored = statement.query_row([blob(id)], read).optional()?;
-        let Some((via, inline, stored_sum)) = stored else { return Ok(None) };
+        let Some((via, inline, stored_sum, trace)) = stored else { return Ok(None) };
         let Some(document) = self.body(id, Part::Request, inline)? else { return Ok(None) };
         sum::check("request", sum::of_request(id, &document), stored_sum)?;
-        Ok(Some(RequestRecord { via, document }))
+        Ok(Some(RequestRecord { via, document, trace }))
     }
 
     fn stored_response(&self, id: CallId) -> Result<Option<ResponseRecord>, Failure> {
@@ -225,7 +225,7 @@ const ATTEMPTS: &str = concat!(
     " FROM open_attempts WHERE call = (SELECT seq FROM calls WHERE id = ?1) ORDER BY number"
 );
 
-const REQUESTS: &str = "SELECT calls.via, requests.body, requests.sum FROM calls \
+const REQUESTS: &str = "SELECT calls.via, requests.body, requests.sum, calls.trace FROM calls \
     JOIN requests ON requests.call = calls.seq WHERE calls.id = ?1";
 
 const RESPONSE: &str =

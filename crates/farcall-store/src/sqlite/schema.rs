@@ -9,7 +9,7 @@ use rusqlite::{Connection, TransactionBehavior};
 const APPLICATION_ID: i64 = 0x6661_7263;
 
 /// Each file brings the schema from the version before it (its place here) to its own number.
-const MIGRATIONS: &[&str] = &[include_str!("migrations/0001_calls.sql")];
+const MIGRATIONS: &[&str] = &[include_str!("migrations/0001_calls.sql"), include_str!("migrations/0002_trace.sql")];
 
 /// The version this program writes.
 pub(super) const VERSION: i64 = MIGRATIONS.len() as i64;
@@ -72,6 +72,19 @@ mod tests {
         assert_eq!(kind(&connection)?, Kind::Ours(VERSION));
         migrate(&mut connection, VERSION)?;
         assert_eq!(kind(&connection)?, Kind::Ours(VERSION));
+        Ok(())
+    }
+
+    #[test]
+    fn a_database_of_an_earlier_version_keeps_what_is_in_it() -> rusqlite::Result<()> {
+        let mut connection = Connection::open_in_memory()?;
+        connection.execute_batch(MIGRATIONS[0])?;
+        connection.execute_batch("UPDATE meta SET accepted = 7")?;
+        migrate(&mut connection, 1)?;
+        assert_eq!(kind(&connection)?, Kind::Ours(VERSION));
+        let accepted: i64 = connection.query_row("SELECT accepted FROM meta", [], |row| row.get(0))?;
+        let traced: i64 = connection.query_row("SELECT count(trace) FROM calls", [], |row| row.get(0))?;
+        assert_eq!((accepted, traced), (7, 0));
         Ok(())
     }
 

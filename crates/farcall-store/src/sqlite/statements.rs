@@ -12,8 +12,8 @@ use rusqlite::{CachedStatement, Connection, OptionalExtension, params};
 use super::known::{Known, Lane, Open, Stored};
 use super::row::{Columns, blob, headers_json, tags_json};
 use super::sum::{self, Answer};
-use crate::port::{AttemptEnd, Start};
-use crate::record::{CallRecord, ErrorRecord, Progress, ResponseRecord};
+use crate::port::{AttemptEnd, Insert, Start};
+use crate::record::{ErrorRecord, Progress, ResponseRecord};
 use crate::transition::Standing;
 
 /// The statements of the hot path, of one connection.
@@ -80,7 +80,8 @@ impl<'c> Statements<'c> {
     }
 
     /// Adds the row of what never changes.
-    pub(super) fn insert_call(&mut self, call: &CallRecord) -> rusqlite::Result<usize> {
+    pub(super) fn insert_call(&mut self, insert: &Insert) -> rusqlite::Result<usize> {
+        let Insert { call, trace, .. } = insert;
         let (file, key) = (call.file.as_ref(), call.idempotency.as_ref());
         let is_plain = call.tags.is_empty()
             && file.is_none()
@@ -89,7 +90,8 @@ impl<'c> Statements<'c> {
             && call.not_before.is_none()
             && call.deadline.is_none()
             && call.callback_of.is_none()
-            && call.retry_of.is_none();
+            && call.retry_of.is_none()
+            && trace.is_none();
         if is_plain {
             return self.insert_call.execute(params![
                 blob(call.id),
@@ -136,6 +138,7 @@ impl<'c> Statements<'c> {
             key.map(|key| key.scope.as_str()),
             key.map(|key| key.key.as_str()),
             key.map(|key| key.digest),
+            trace,
         ];
         self.once(INSERT_FULL_CALL, values)
     }
@@ -276,9 +279,9 @@ const INSERT_CALL: &str = "INSERT OR FAIL INTO calls (id, state, ready_at, sourc
 
 const INSERT_FULL_CALL: &str = "INSERT OR FAIL INTO calls (id, state, ready_at, source, via, upstream, limit_key, method, url, \
     priority, tenant_id, cost, accepted_at, has_overrides, tags, tenant, not_before, deadline, callback_of, retry_of, \
-    file_name, file_device, file_inode, file_changed_ns, key_scope, key, key_digest) \
+    file_name, file_device, file_inode, file_changed_ns, key_scope, key, key_digest, trace) \
     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22, ?23, ?24, \
-    ?25, ?26, ?27)";
+    ?25, ?26, ?27, ?28)";
 
 const INSERT_RESPONSE: &str =
     "INSERT OR FAIL INTO responses (call, status, headers, decoded, body, sum) VALUES (?1, ?2, ?3, ?4, ?5, ?6)";

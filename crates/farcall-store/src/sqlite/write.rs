@@ -129,7 +129,7 @@ impl<'c> Batch<'c> {
 
     fn insert(&mut self, insert: &Insert, first: Option<&Start>) -> Result<(), CommitError> {
         let call = &insert.call;
-        match self.statements.insert_call(call) {
+        match self.statements.insert_call(insert) {
             Err(error) if error.sqlite_error_code() == Some(ErrorCode::ConstraintViolation) => {
                 let known = self.statements.stored(call.id, self.known)?.is_some();
                 return Err(if known { SECOND_INSERT } else { KEY_TAKEN }.of(call.id));

@@ -39,7 +39,7 @@ fn the_clock_kept_last_comes_back(lab: &mut dyn Lab) -> Outcome {
 fn the_latest_is_when_the_latest_of_all_was_decided(lab: &mut dyn Lab) -> Outcome {
     let insert = |n, seconds| {
         let (call, request) = (call(n), Bytes::new());
-        Write::Insert(Box::new(Insert { at: steady(seconds), call, request }))
+        Write::Insert(Box::new(Insert { at: steady(seconds), call, request, trace: None }))
     };
     let settle = |n, seconds| {
         let progress = Some(Progress { ready_at: Some(steady(9_000)), ..progress(State::Retrying) });

@@ -13,7 +13,8 @@ use farcall_store::record::{
 
 use crate::lab::{Ask as _, Lab};
 use crate::sample::{
-    at, attempt_end, call, full_call, id, insert, insert_with, key, progress, response, settle_with, start, steady,
+    at, attempt_end, call, full_call, id, insert, insert_traced, insert_with, key, progress, response, settle_with,
+    start, steady,
 };
 use crate::{Outcome, for_each_store};
 
@@ -24,6 +25,7 @@ for_each_store! {
     a_start_changes_state_number_and_first_time_only,
     the_progress_of_a_settlement_replaces_the_calls,
     bodies_of_any_size_and_content_come_back,
+    the_trace_of_a_call_comes_back_with_its_request,
     headers_of_any_bytes_come_back,
     unknown_calls_have_nothing,
     outcomes_come_together_as_many_as_fit,
@@ -169,13 +171,24 @@ fn bodies_of_any_size_and_content_come_back(lab: &mut dyn Lab) -> Outcome {
             let mut reader = lab.reader()?;
             assert_eq!(reader.request(id(n))?.as_ref(), Some(&request), "request of {length} bytes");
             let together = reader.requests(&[id(n), id(u32::MAX), id(n)])?.found;
-            let stored = Some(RequestRecord { via: Via::Tcp, document: request.clone() });
+            let stored = Some(RequestRecord { via: Via::Tcp, document: request.clone(), trace: None });
             assert_eq!(together, [stored.clone(), None, stored], "requests of {length} bytes");
             assert_eq!(reader.response(id(n))?, Some(response(answer.clone())), "response of {length} bytes");
             Ok(())
         })?;
     }
     Ok(())
+}
+
+fn the_trace_of_a_call_comes_back_with_its_request(lab: &mut dyn Lab) -> Outcome {
+    lab.commit(&[insert_traced(call(1), "00-1-2-01\na=1"), insert_traced(full_call(2), "t"), insert(call(3))])?;
+    twice(lab, |lab| {
+        let found = lab.reader()?.requests(&[id(1), id(2), id(3)])?.found;
+        let traces: Vec<_> = found.iter().flatten().map(|request| request.trace.as_deref()).collect();
+        assert_eq!(traces, [Some("00-1-2-01\na=1"), Some("t"), None]);
+        assert_eq!((lab.call(id(1))?, lab.call(id(2))?), (call(1), full_call(2)));
+        Ok(())
+    })
 }
 
 fn headers_of_any_bytes_come_back(lab: &mut dyn Lab) -> Outcome {

@@ -156,7 +156,12 @@ pub(crate) fn insert(call: CallRecord) -> Write {
 }
 
 pub(crate) fn insert_with(call: CallRecord, request: impl Into<Bytes>) -> Write {
-    Write::Insert(Box::new(Insert { at: steady(0), call, request: request.into() }))
+    Write::Insert(Box::new(Insert { at: steady(0), call, request: request.into(), trace: None }))
+}
+
+/// Inserts a call that belongs to a trace.
+pub(crate) fn insert_traced(call: CallRecord, trace: &str) -> Write {
+    Write::Insert(Box::new(Insert { at: steady(0), call, request: "{}".into(), trace: Some(trace.to_owned()) }))
 }
 
 /// Attempt `number` of the n-th call, started `number` seconds after the origins.

@@ -342,6 +342,7 @@ impl Progress {
             first_byte_at: self.meter.and_then(|meter| meter.first_byte_at()),
             message,
             response,
+            trace: None,
         }
     }
 }

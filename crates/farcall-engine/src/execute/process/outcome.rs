@@ -30,7 +30,7 @@ pub fn report(process: &ProcessReport, latency: Duration) -> Report {
         latency,
         size: process.stdout.total(),
     };
-    Report { result, aborted: process.aborted, first_byte_at: None, message, response: None }
+    Report { result, aborted: process.aborted, first_byte_at: None, message, response: None, trace: None }
 }
 
 /// What went wrong, if anything, and one sentence about it.
