@@ -34,6 +34,8 @@ pub const PREFIX: &str = "farcall";
 const UNDECLARED: &str = "undeclared";
 /// The label of callbacks, wherever they go.
 const CALLBACKS: &str = "callbacks";
+/// That of an upstream which has this name; no other can have it, because names have no `#`.
+const NAMED_CALLBACKS: &str = "callbacks#";
 
 /// Kinds of attempts that are shown before there was one.
 const KINDS: [AttemptKind; 2] = [AttemptKind::First, AttemptKind::Retry];
@@ -153,7 +155,7 @@ impl Metrics {
     /// What is counted of an upstream; to be kept by whoever counts.
     pub(crate) fn of(&self, whose: Whose<'_>) -> OfUpstream {
         let name = match whose {
-            Whose::Declared(name) => name,
+            Whose::Declared(name) => declared(name),
             Whose::Undeclared => UNDECLARED,
             Whose::Callbacks => CALLBACKS,
         };
@@ -262,7 +264,7 @@ impl Standing {
         let mut cooldowns: BTreeMap<&str, Duration> = BTreeMap::new();
         let mut limits: BTreeMap<(&str, Duration), (u32, u32)> = BTreeMap::new();
         for view in &measured.upstreams {
-            let name = if view.is_declared { view.name.as_str() } else { UNDECLARED };
+            let name = if view.is_declared { declared(&view.name) } else { UNDECLARED };
             let left = view.closed_until.map(|until| until.since(now)).unwrap_or_default();
             let longest = cooldowns.entry(name).or_default();
             *longest = left.max(*longest);
@@ -319,6 +321,11 @@ fn fuller(one: (u32, u32), other: (u32, u32)) -> (u32, u32) {
             }
         }
     }
+}
+
+/// The label of a declared upstream: its name. None is called like the undeclared ones, which the configuration refuses.
+fn declared(name: &str) -> &str {
+    if name == CALLBACKS { NAMED_CALLBACKS } else { name }
 }
 
 fn attempt_labels(name: &str, outcome: AttemptOutcome, kind: AttemptKind) -> Labels<3> {

@@ -17,6 +17,7 @@ mod inbox;
 mod keys;
 mod kofaf;
 mod launch;
+mod monitoring;
 mod multiplexed;
 mod order;
 mod power;

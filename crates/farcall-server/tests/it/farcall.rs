@@ -98,6 +98,11 @@ impl Farcall {
         self.engine.handle()
     }
 
+    /// Its working directory.
+    pub(crate) fn home(&self) -> &std::path::Path {
+        self.home.path()
+    }
+
     pub(crate) async fn connect(&self) -> Client<TcpStream> {
         Client::connect(self.address).await
     }

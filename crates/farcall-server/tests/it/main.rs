@@ -13,6 +13,7 @@ mod health;
 mod http;
 mod lists;
 mod metrics;
+mod monitoring;
 mod operations;
 mod steering;
 mod stopping;
