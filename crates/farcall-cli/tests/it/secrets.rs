@@ -206,3 +206,75 @@ fn a_mistake_in_the_configuration_quotes_no_secret() -> Outcome {
     }
     Ok(())
 }
+
+/// What a call and its sender bring themselves. The store keeps a call as it came; the log tells nothing of it.
+const BROUGHT: [&str; 8] = ["header", "key", "cookie", "query", "userinfo", "wrong-token", "query-token", "set-cookie"];
+
+fn canary(of: &str) -> String {
+    format!("canary-of-{of}")
+}
+
+#[test]
+fn the_log_tells_nothing_of_what_calls_and_their_senders_bring() -> Outcome {
+    for format in ["json", "text"] {
+        let upstream = Recorder::start(|_, _| Reply {
+            headers: vec![("set-cookie", canary("set-cookie")), ("location", format!("/{}", canary("query")))],
+            ..Reply::new(500)
+        })?;
+        let dir = tempfile::tempdir()?;
+        let text = format!(
+            "server: {{ listen: \"127.0.0.1:0\", tokens: [{TOKEN}] }}\ndefaults: {{ retry: 1, wait: 10ms }}\n\
+             upstreams: {{ api: {{ base_url: \"{}\" }}, gone: {{ base_url: \"http://127.0.0.1:1\" }} }}\n",
+            upstream.url()
+        );
+        fs::write(dir.path().join("farcall.yml"), text)?;
+        let args = ["serve", "--log-format", format].map(Path::new).into_iter().chain([dir.path()]);
+        let running = start(args, [("FARCALL_LOG", "trace")])?;
+        let address = until("the address", || {
+            let log = running.stderr();
+            let at = log.find("127.0.0.1:")?;
+            let rest = &log[at..];
+            Some(rest[..rest.find(|c: char| !(c.is_ascii_digit() || c == '.' || c == ':'))?].to_owned())
+        });
+        let curl = |words: &[&str]| -> Result<String, std::io::Error> {
+            let output = std::process::Command::new("curl").args(["-s"]).args(words).output()?;
+            Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+        };
+        let (calls, bearer) = (format!("http://{address}/v1/calls"), format!("Authorization: Bearer {TOKEN}"));
+        for upstream in ["api", "gone"] {
+            let call = json!({
+                "upstream": upstream, "end_point": "/x", "query": {"api_key": canary("query")},
+                "headers": {"Authorization": canary("header"), "X-Api-Key": canary("key"), "Cookie": canary("cookie")},
+            });
+            let ended = curl(&[&calls, "-H", &bearer, "-H", "Prefer: wait=30", "--json", &call.to_string()])?;
+            assert!(ended.contains("\"state\":\"failed\""), "{ended}");
+            let masked = ["header", "key", "cookie"].iter().all(|of| !ended.contains(&canary(of)));
+            assert!(masked && ended.contains("***"), "what carries rights reads back masked: {ended}");
+        }
+        let userinfo = json!({"url": format!("http://user:{}@127.0.0.1/", canary("userinfo"))}).to_string();
+        let refused = curl(&[&calls, "-H", &bearer, "--json", &userinfo])?;
+        assert!(refused.contains("invalid_call") && !refused.contains(&canary("userinfo")), "{refused}");
+        drop_file(dir.path(), "order.json", &userinfo)?;
+        let rejected = response(dir.path(), "order.json");
+        assert!(rejected["state"] == "rejected" && !rejected.to_string().contains(&canary("userinfo")), "{rejected}");
+        let wrong = format!("Farcall-Token: {}", canary("wrong-token"));
+        assert!(curl(&[&calls, "-H", &wrong])?.contains("unauthorized"));
+        let by_query = format!("{calls}?token={}", canary("query-token"));
+        assert!(curl(&[&by_query])?.contains("unauthorized"));
+        assert!(curl(&[&by_query, "-H", &bearer])?.contains("invalid_filter"));
+        running.signal(Signal::TERM)?;
+        let log = running.finish()?.stderr;
+        assert!(log.matches("a call ended").count() == 2 && log.len() > 700, "{log}");
+        for of in BROUGHT {
+            assert!(!log.contains(&canary(of)), "{} in the log: {log}", canary(of));
+        }
+        assert!(!log.contains(TOKEN), "the server's token in the log: {log}");
+        if format == "json" {
+            let is_event = |line: &str| {
+                serde_json::from_str::<serde_json::Value>(line).is_ok_and(|event| event["level"].is_string())
+            };
+            assert!(log.lines().all(is_event), "{log}");
+        }
+    }
+    Ok(())
+}
