@@ -165,6 +165,9 @@ impl Setting {
             }
             ("retention", "succeeded") => ("TIME", "How long calls that ended well, or were cancelled, are kept"),
             ("retention", "failed") => ("TIME", "How long all other ended calls are kept"),
+            ("retention", "max_size") => {
+                ("SIZE", "Let calls go before their time when the store holds more, `none` for no limit")
+            }
             ("inbox", "settle") => ("TIME", "How long a file that is no valid call yet is left alone"),
             _ => ("VALUE", "As in the file"),
         }

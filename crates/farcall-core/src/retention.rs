@@ -18,6 +18,9 @@ pub const KEY_KEPT: Duration = Duration::from_secs(72 * 3_600);
 /// grows later counts what was sent before.
 pub const GRANTS_KEPT_MIN: Duration = Duration::from_secs(31 * 86_400);
 
+/// A call that ended less than this ago is kept, however large the store is: whoever waits for its outcome is to see it.
+pub const SPARED: Duration = Duration::from_secs(10);
+
 /// How long calls are kept after their end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Retention {
@@ -25,6 +28,8 @@ pub struct Retention {
     pub succeeded: Option<Duration>,
     /// All others.
     pub failed: Option<Duration>,
+    /// When more is stored, calls go before their time; nothing when they may take all there is.
+    pub bytes_max: Option<u64>,
     /// The longest window that limits have, if that is longer than [`GRANTS_KEPT_MIN`].
     pub window_max: Duration,
     /// From when on the time between two moments is known for certain: since this boot began.
@@ -37,6 +42,7 @@ impl Default for Retention {
         Self {
             succeeded: Some(DAY * 7),
             failed: Some(DAY * 30),
+            bytes_max: None,
             window_max: Duration::ZERO,
             certain_since: Instant::MIN,
         }

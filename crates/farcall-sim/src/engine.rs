@@ -271,6 +271,7 @@ impl World {
             | Event::Filed { .. }
             | Event::Loaded(_)
             | Event::LoadFailed
+            | Event::Stored { .. }
             | Event::StaleFound { .. }
             | Event::StaleUnread
             | Event::Drain { .. } => None,

@@ -25,7 +25,9 @@ pub(crate) fn draw(dice: &mut Dice) -> Option<Retention> {
         let age = dice.spread(SHORTEST, LONGEST);
         (!is_for_ever).then_some(age)
     };
-    Some(Retention { succeeded: age(), failed: age(), ..Retention::default() })
+    let (succeeded, failed) = (age(), age());
+    let bytes_max = dice.percent(40).then(|| u64::from(dice.spread_count(1_000, 100_000)));
+    Some(Retention { succeeded, failed, bytes_max, ..Retention::default() })
 }
 
 impl World {
@@ -47,6 +49,8 @@ impl World {
             let unreadable = |error| violation(format!("ended calls cannot be read: {error}"));
             let steady = self.clocks.process();
             let mut reader = self.store.reader().map_err(unreadable)?;
+            let bytes = reader.stored_bytes().map_err(unreadable)?;
+            self.tell(Event::Stored { bytes });
             let found = reader.ended(&range(steady, ask)).map_err(unreadable)?;
             Event::StaleFound { ask, found: found.into_iter().map(|record| stale_call(steady, record)).collect() }
         };

@@ -426,6 +426,12 @@ pub trait Reader: Send {
     /// # Errors
     /// When the file system does not say.
     fn free_bytes(&mut self) -> Result<u64, ReadError>;
+
+    /// Bytes that the store takes for what it holds. Space that it has and may use again is not among them.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    fn stored_bytes(&mut self) -> Result<u64, ReadError>;
 }
 
 impl dyn Reader + '_ {

@@ -76,6 +76,36 @@ fn calls_go_when_their_time_has_come_by_their_end_and_those_with_keys_stay() -> 
 }
 
 #[test]
+fn calls_go_before_their_time_when_the_store_holds_too_much_and_no_more_than_that() -> Outcome {
+    let recorder = Recorder::start(|arrival, _| Reply::new(if arrival.path == "/bad" { 400 } else { 200 }))?;
+    let dir = tempfile::tempdir()?;
+    let upstream = format!("base_url: {}", recorder.url());
+    configure(dir.path(), "succeeded: none, failed: none, max_size: 4MiB", &upstream)?;
+    let program = Program::serve(dir.path())?;
+    let call = |path: &str, bytes: usize| json!({"upstream": "api", "end_point": path, "body": "x".repeat(bytes)});
+    let bad = post(dir.path(), &call("/bad", 40_000))?;
+    let keyed = json!({"upstream": "api", "end_point": "/keyed", "idempotency_key": "k"});
+    let kept = post(dir.path(), &keyed)?;
+    // In rows and in files of their own: 6 MB of each.
+    let small = (0..150).map(|_| post(dir.path(), &call("/small", 40_000))).collect::<std::io::Result<Vec<_>>>()?;
+    let large = (0..60).map(|_| post(dir.path(), &call("/large", 100_000))).collect::<std::io::Result<Vec<_>>>()?;
+    let left = |ids: &[String]| ids.iter().filter(|id| !is_gone(dir.path(), id)).count();
+    until("what is too much to go", || (left(&large) <= 40).then_some(()));
+    until("the counts to add up", || {
+        (pruned(&program)? == 210 - left(&small) as u64 - left(&large) as u64).then_some(())
+    });
+    assert_eq!(left(&small), 0, "the oldest first");
+    assert!(left(&large) >= 20, "no more than it takes: {} are left", left(&large));
+    assert_eq!((left(&large[..12]), left(&large[45..])), (0, 15), "what ended last is left");
+    let bodies = fs::read_dir(dir.path().join(".farcall/bodies"))?;
+    let bytes: u64 = bodies.filter_map(|entry| Some(entry.ok()?.metadata().ok()?.len())).sum();
+    assert!(bytes <= 4 << 20, "{bytes} bytes of bodies");
+    assert_eq!(state(dir.path(), &bad).as_deref(), Some("failed"), "what went wrong goes last");
+    assert_eq!(state(dir.path(), &kept).as_deref(), Some("succeeded"), "a key is kept");
+    Ok(())
+}
+
+#[test]
 fn limits_go_on_counting_calls_that_were_pruned_over_a_kill() -> Outcome {
     let recorder = Recorder::start(|_, _| Reply::new(200))?;
     let dir = tempfile::tempdir()?;

@@ -37,6 +37,8 @@ pub enum Event {
     Loaded(Box<Loaded>),
     /// What `Effect::Load` asked for cannot be read just now.
     LoadFailed,
+    /// How much the store holds, as of what comes with the next `StaleFound`. Only wanted when there is a limit to it.
+    Stored { bytes: u64 },
     /// What `Effect::FindStale` asked for.
     StaleFound { ask: StaleAsk, found: Vec<StaleCall> },
     /// What `Effect::FindStale` asked for cannot be read just now.

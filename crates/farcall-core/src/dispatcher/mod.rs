@@ -209,6 +209,7 @@ impl Dispatcher {
             Event::Filed { call } => self.filed(now, call),
             Event::Loaded(loaded) => self.loaded(now, *loaded),
             Event::LoadFailed => self.load_failed(now),
+            Event::Stored { bytes } => self.pruning.stored(bytes),
             Event::StaleFound { ask, found } => self.stale_found(now, ask, found),
             Event::StaleUnread => self.stale_unread(now),
             Event::Drain { until } => self.drain(until),

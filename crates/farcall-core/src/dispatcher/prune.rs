@@ -3,13 +3,16 @@
 //! The store is asked for those of one kind, oldest first; what nothing holds goes with the writes of a turn. The next
 //! question rests on these writes, so one batch is under way at a time. How long that takes says how large the next
 //! batch is and how long it waits: a disk that is busy with sends is left to them.
+//!
+//! When what is left is more than the store may hold, calls go before their time, as many as it takes: those that ended
+//! as somebody wanted first, the oldest of each state first.
 
 use std::time::Duration;
 
 use super::{Dispatcher, Effect, Timer, Write};
 use crate::call::State;
 use crate::id::CallId;
-use crate::retention::{KEY_KEPT, Retention};
+use crate::retention::{KEY_KEPT, Retention, SPARED};
 use crate::time::{Instant, Now};
 
 /// Calls of the smallest batch and of the largest.
@@ -24,6 +27,8 @@ const PAUSE_MAX: Duration = Duration::from_millis(40);
 /// How often is looked when there was nothing more to do: an eighth of the shortest retention, within these.
 const LOOK_MIN: Duration = Duration::from_secs(1);
 const LOOK_MAX: Duration = Duration::from_secs(60);
+/// How often at least while the store may hold only so much.
+const LOOK_AT_SIZE: Duration = Duration::from_secs(5);
 /// When is looked again after a failure.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
@@ -64,6 +69,8 @@ pub(super) struct Pruning {
     after: Option<(Instant, CallId)>,
     batch: u32,
     timer: Option<Instant>,
+    /// What the store held when it was asked last.
+    stored_bytes: Option<u64>,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -86,6 +93,30 @@ const KINDS: [Stale; 7] = [
     Stale::Calls(State::Unknown),
     Stale::Calls(State::Poisoned),
 ];
+
+/// In which order calls go for want of room, after all kinds that go by their age.
+const FOR_ROOM: [State; 6] =
+    [State::Succeeded, State::Cancelled, State::Failed, State::Expired, State::Unknown, State::Poisoned];
+
+impl Pruning {
+    pub(super) const fn stored(&mut self, bytes: u64) {
+        self.stored_bytes = Some(bytes);
+    }
+
+    /// Whether calls are looked for that would be kept if there were room.
+    const fn is_for_room(&self) -> bool {
+        self.kind >= KINDS.len()
+    }
+
+    /// How many of so many calls are too many for what the store may hold, taking all to be of one size.
+    fn too_many(&self, calls: u64) -> u32 {
+        let most = self.retention.and_then(|retention| retention.bytes_max);
+        let Some((stored, most)) = self.stored_bytes.zip(most) else { return 0 };
+        let excess = stored.saturating_sub(most);
+        let count = (u128::from(excess) * u128::from(calls)).div_ceil(u128::from(stored.max(1)));
+        u32::try_from(count).unwrap_or(u32::MAX)
+    }
+}
 
 impl Dispatcher {
     /// From now on calls are kept so long after their end. Without a word nothing is ever pruned.
@@ -126,7 +157,7 @@ impl Dispatcher {
     }
 
     /// An answer to a question that nobody asks any more means nothing.
-    pub(super) fn stale_found(&mut self, now: Now, answered: StaleAsk, found: Vec<StaleCall>) {
+    pub(super) fn stale_found(&mut self, now: Now, answered: StaleAsk, mut found: Vec<StaleCall>) {
         let Phase::Asks { ask, since } = self.pruning.phase else { return };
         if answered != ask {
             return;
@@ -138,8 +169,16 @@ impl Dispatcher {
             _ => ask.count,
         }
         .clamp(BATCH_MIN, BATCH_MAX);
+        let mut is_last = u32::try_from(found.len()).unwrap_or(u32::MAX) < ask.count;
+        if self.pruning.is_for_room() {
+            // What was asked rests on an earlier size.
+            let wanted = self.pruning.too_many(self.durable_census.sum());
+            let wanted = usize::try_from(wanted).unwrap_or(usize::MAX);
+            is_last &= found.len() <= wanted;
+            found.truncate(wanted);
+        }
         self.pruning.after = found.last().map(|last| (last.ended_at, last.call));
-        if u32::try_from(found.len()).unwrap_or(u32::MAX) < ask.count {
+        if is_last {
             self.pruning.kind += 1;
             self.pruning.after = None;
         }
@@ -191,8 +230,31 @@ impl Dispatcher {
             self.pruning.kind += 1;
             self.pruning.after = None;
         }
+        if let Some(ask) = self.ask_for_room(now) {
+            self.pruning.phase = Phase::Asks { ask, since: now.instant };
+            return self.push_after_all(Effect::FindStale);
+        }
         let every = retention.shortest().map_or(LOOK_MAX, |shortest| (shortest / 8).clamp(LOOK_MIN, LOOK_MAX));
+        let every = if retention.bytes_max.is_some() { every.min(LOOK_AT_SIZE) } else { every };
         self.rest(now.instant + every);
+    }
+
+    /// What to ask for when all that is old is gone and the store holds too much all the same.
+    fn ask_for_room(&mut self, now: Now) -> Option<StaleAsk> {
+        let wanted = self.pruning.too_many(self.durable_census.sum());
+        if wanted == 0 {
+            return None;
+        }
+        loop {
+            let &state = FOR_ROOM.get(self.pruning.kind - KINDS.len())?;
+            if self.durable_census.calls(state) > 0 {
+                let Pruning { after, batch, .. } = self.pruning;
+                let (of, until) = (Stale::Calls(state), now.instant - SPARED);
+                return Some(StaleAsk { of, until, after, count: batch.min(wanted) });
+            }
+            self.pruning.kind += 1;
+            self.pruning.after = None;
+        }
     }
 
     /// Begins anew then.

@@ -85,6 +85,8 @@ pub struct RetentionSettings {
     pub succeeded: Option<Duration>,
     /// All others.
     pub failed: Option<Duration>,
+    /// Bytes that the store may hold before calls go before their time.
+    pub max_size: Option<u64>,
 }
 
 /// One upstream with its policy and what only the executor needs.
@@ -202,7 +204,7 @@ impl Default for Inbox {
 impl Default for RetentionSettings {
     fn default() -> Self {
         let Retention { succeeded, failed, .. } = Retention::default();
-        Self { succeeded, failed }
+        Self { succeeded, failed, max_size: None }
     }
 }
 

@@ -17,7 +17,7 @@ use crate::quantity::size::SIZE_MAX;
 /// Every setting that a flag or the environment may give, as section and key.
 ///
 /// The flag is `--<section>-<key>` with hyphens, the variable `FARCALL_<SECTION>_<KEY>`.
-pub const SETTINGS: [(&str, &str); 10] = [
+pub const SETTINGS: [(&str, &str); 11] = [
     ("server", "listen"),
     ("server", "tokens"),
     ("server", "drain_timeout"),
@@ -28,7 +28,11 @@ pub const SETTINGS: [(&str, &str); 10] = [
     ("inbox", "keep"),
     ("retention", "succeeded"),
     ("retention", "failed"),
+    ("retention", "max_size"),
 ];
+
+/// The least that a store may be told to hold: an empty one takes some of it.
+const STORE_BYTES_MIN: u64 = 1 << 20;
 
 /// A setting given outside the file. `Debug` leaves the value out: it may be a token.
 #[derive(Clone, PartialEq, Eq)]
@@ -99,6 +103,13 @@ const INBOX_KEYS: &[KeyReader<Settings>] = &[
 const RETENTION_KEYS: &[KeyReader<Settings>] = &[
     ("succeeded", |reader, entry, settings| read_age(reader, &entry.node, &mut settings.retention.succeeded)),
     ("failed", |reader, entry, settings| read_age(reader, &entry.node, &mut settings.retention.failed)),
+    ("max_size", |reader, entry, settings| match &entry.node.value {
+        Value::Text(text) if text == "none" => settings.retention.max_size = None,
+        _ => {
+            let size = reader.size(&entry.node, &(STORE_BYTES_MIN..=SIZE_MAX));
+            settings.retention.max_size = size.or(settings.retention.max_size);
+        }
+    }),
 ];
 
 impl Settings {

@@ -69,6 +69,10 @@ impl Reader for Faulty {
     fn free_bytes(&mut self) -> Result<u64, ReadError> {
         Ok(u64::MAX)
     }
+
+    fn stored_bytes(&mut self) -> Result<u64, ReadError> {
+        Ok(0)
+    }
 }
 
 fn ended(id: CallId) -> CallRecord {

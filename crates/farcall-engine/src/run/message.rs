@@ -98,6 +98,8 @@ pub(crate) enum Message {
     /// From the task that looks for calls that ended long ago.
     StaleFound {
         ask: StaleAsk,
+        /// How much the store holds, where that has a limit.
+        stored_bytes: Option<u64>,
         found: Result<Vec<EndedRecord>, ReadError>,
     },
     /// From the filer: the files of these calls are in place.

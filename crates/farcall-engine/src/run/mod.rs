@@ -303,7 +303,7 @@ impl Run {
             Message::CommitFailed(failed) => self.commit_failed(*failed),
             Message::StoreBroken { error } => self.store_broken(&error),
             Message::Loaded(found) => self.loaded(found),
-            Message::StaleFound { ask, found } => self.stale_found(ask, found),
+            Message::StaleFound { ask, stored_bytes, found } => self.stale_found(ask, stored_bytes, found),
             Message::Filed { calls } => self.filed(&calls),
         }
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use farcall_core::dispatcher::{Event, Stale, StaleAsk, StaleCall};
 use farcall_core::retention::Retention;
 use farcall_core::steady::SteadyClock;
-use farcall_store::port::{Ended, EndedRange, ReadError};
+use farcall_store::port::{Ended, EndedRange, ReadError, Reader};
 use farcall_store::record::EndedRecord;
 
 use super::{Message, Run};
@@ -22,6 +22,7 @@ pub(super) fn retention(config: &Config, steady: &SteadyClock) -> Retention {
     Retention {
         succeeded: config.retention.succeeded,
         failed: config.retention.failed,
+        bytes_max: config.retention.max_size,
         window_max: upstreams.filter_map(windows).max().unwrap_or(Duration::ZERO),
         certain_since: steady.certain_since(),
     }
@@ -31,17 +32,33 @@ impl Run {
     /// Begins to look for what the dispatcher wants.
     pub(super) fn find_stale(&self) {
         let Some(&ask) = self.dispatcher.stale_wanted() else { return };
-        let range = self.range(ask);
+        let (range, has_limit) = (self.range(ask), self.config.retention.max_size.is_some());
         let (reads, messages) = (Arc::clone(&self.prune_reads), self.sender.clone());
         self.tasks.spawn(async move {
-            let reading = async move { reads.with(move |reader| reader.ended(&range)).await };
-            let found = tokio::spawn(reading).await.unwrap_or_else(|_| Err(broke_down()));
+            let read = move |reader: &mut dyn Reader| {
+                let found = reader.ended(&range)?;
+                Ok((found, if has_limit { Some(reader.stored_bytes()?) } else { None }))
+            };
+            let reading = async move { reads.with(read).await };
+            let read = tokio::spawn(reading).await.unwrap_or_else(|_| Err(broke_down()));
+            let (found, stored_bytes) = match read {
+                Ok((found, stored_bytes)) => (Ok(found), stored_bytes),
+                Err(error) => (Err(error), None),
+            };
             // A loop that is gone needs nothing more.
-            let _ = messages.send(Message::StaleFound { ask, found }).await;
+            let _ = messages.send(Message::StaleFound { ask, stored_bytes, found }).await;
         });
     }
 
-    pub(super) fn stale_found(&mut self, ask: StaleAsk, found: Result<Vec<EndedRecord>, ReadError>) {
+    pub(super) fn stale_found(
+        &mut self,
+        ask: StaleAsk,
+        stored_bytes: Option<u64>,
+        found: Result<Vec<EndedRecord>, ReadError>,
+    ) {
+        if let Some(bytes) = stored_bytes {
+            self.dispatcher.handle(clock::now(), Event::Stored { bytes });
+        }
         let event = match found {
             Ok(found) => Event::StaleFound { ask, found: found.iter().map(|ended| self.stale_call(ended)).collect() },
             Err(error) => {

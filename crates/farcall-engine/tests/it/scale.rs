@@ -143,6 +143,10 @@ impl Reader for CountedReader {
     fn free_bytes(&mut self) -> Result<u64, ReadError> {
         self.reader.free_bytes()
     }
+
+    fn stored_bytes(&mut self) -> Result<u64, ReadError> {
+        self.reader.stored_bytes()
+    }
 }
 
 /// The n-th call that waits.

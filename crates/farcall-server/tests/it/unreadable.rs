@@ -124,4 +124,8 @@ impl Reader for UnreadableReader {
     fn free_bytes(&mut self) -> Result<u64, ReadError> {
         self.reader.free_bytes()
     }
+
+    fn stored_bytes(&mut self) -> Result<u64, ReadError> {
+        self.reader.stored_bytes()
+    }
 }

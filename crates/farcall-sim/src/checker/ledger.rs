@@ -27,6 +27,8 @@ pub(crate) struct Ledger {
     unfiled: BTreeSet<CallId>,
     /// The store has forgotten them.
     pruned: BTreeSet<CallId>,
+    /// What the store held before the commit that is looked at.
+    pub(super) stored_bytes: u64,
     planned: usize,
     /// By place in `State::ALL`.
     tally: [u64; State::ALL.len()],
@@ -217,6 +219,8 @@ impl World {
                 self.facts.opened(self.plan.place_of(limit_key));
             }
         }
+        let unreadable = |error| violation(format!("the store's size cannot be read: {error}"));
+        self.ledger.stored_bytes = reader.stored_bytes().map_err(unreadable)?;
         Ok(())
     }
 

@@ -9,6 +9,9 @@ use farcall_core::id::CallId;
 use super::{Check, ensure};
 use crate::world::World;
 
+/// A call that ended less than ten seconds ago is kept, however much is stored.
+const SPARED_US: i64 = 10_000_000;
+
 /// Looks at a call that is about to be forgotten.
 pub(super) fn check(world: &World, id: CallId) -> Check {
     let Some(call) = world.ledger.call(id) else {
@@ -28,9 +31,14 @@ pub(super) fn check(world: &World, id: CallId) -> Check {
         _ => retention.failed,
     });
     let now = world.clocks.steady(world.now).as_micros();
+    let finished_us = world.facts.finishes.get(&id).map(|finish| finish.as_micros());
+    let is_fresh = finished_us.is_none_or(|finished_us| finished_us.saturating_add(SPARED_US) > now);
     let is_old = kept.is_some_and(|kept| {
         let kept_us = i64::try_from(kept.as_micros()).unwrap_or(i64::MAX);
         world.facts.finishes.get(&id).is_some_and(|finish| finish.as_micros().saturating_add(kept_us) <= now)
     });
-    ensure(is_old, || format!("{id} is pruned before its time, or though it is kept for ever"))
+    // What is stored grows between two batches, so it was no more when that was decided.
+    let bytes_max = world.plan.retention.and_then(|retention| retention.bytes_max);
+    let is_too_much = bytes_max.is_some_and(|bytes_max| world.ledger.stored_bytes > bytes_max) && !is_fresh;
+    ensure(is_old || is_too_much, || format!("{id} is pruned before its time, or though it is kept for ever"))
 }

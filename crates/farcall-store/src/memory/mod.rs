@@ -300,6 +300,14 @@ impl Reader for MemoryReader {
     fn free_bytes(&mut self) -> Result<u64, ReadError> {
         Ok(self.free_bytes)
     }
+
+    /// About what a row takes, with its bodies.
+    fn stored_bytes(&mut self) -> Result<u64, ReadError> {
+        const ROW_BYTES: usize = 500;
+        let of_row =
+            |row: &Row| ROW_BYTES + row.request.len() + row.response.as_ref().map_or(0, |response| response.body.len());
+        Ok(self.disk.content().rows().map(of_row).sum::<usize>() as u64)
+    }
 }
 
 impl Disk {

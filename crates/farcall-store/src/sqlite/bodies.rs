@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use farcall_core::id::CallId;
 use farcall_crash::{self as crash, Point};
-use rustix::fs::{AtFlags, Dir, Mode, OFlags, openat, renameat, unlinkat};
+use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, Stat, openat, renameat, statat, unlinkat};
 
 use super::open::private_directory;
 
@@ -33,6 +33,8 @@ pub(super) struct Bodies {
     dir: Arc<File>,
     /// Of calls that were pruned.
     unneeded: Arc<Mutex<Vec<(CallId, Part)>>>,
+    /// Bytes of all bodies, once somebody has asked for that; near enough while some are written.
+    bytes: Arc<Mutex<Option<u64>>>,
 }
 
 impl Part {
@@ -49,7 +51,7 @@ impl Bodies {
     pub(super) fn open(store: &Path) -> io::Result<Self> {
         let dir = store.join("bodies");
         private_directory(&dir)?;
-        Ok(Self { dir: Arc::new(File::open(dir)?), unneeded: Arc::default() })
+        Ok(Self { dir: Arc::new(File::open(dir)?), unneeded: Arc::default(), bytes: Arc::default() })
     }
 
     /// Bytes free for the user where the bodies lie.
@@ -68,6 +70,7 @@ impl Bodies {
         file.sync_all()?;
         crash::reach(Point::BodyWritten);
         renameat(&self.dir, &temporary, &self.dir, &name)?;
+        self.note(|bytes| bytes.saturating_add(length(body.len())));
         crash::reach(Point::BodyNamed);
         Ok(())
     }
@@ -87,7 +90,32 @@ impl Bodies {
 
     /// Removes a body that no row refers to. What cannot be removed now is an orphan for the next sweep.
     pub(super) fn discard(&self, call: CallId, part: Part) {
-        let _ = unlinkat(&self.dir, file_name(call, part), AtFlags::empty());
+        let name = file_name(call, part);
+        let size = statat(&self.dir, &name, AtFlags::SYMLINK_NOFOLLOW).map_or(0, |stat| stat.st_size);
+        if unlinkat(&self.dir, name, AtFlags::empty()).is_ok() {
+            self.note(|bytes| bytes.saturating_sub(u64::try_from(size).unwrap_or(0)));
+        }
+    }
+
+    /// Bytes of all bodies. The first time every file is looked at.
+    pub(super) fn stored_bytes(&self) -> io::Result<u64> {
+        if let Some(bytes) = *self.bytes.lock().unwrap_or_else(PoisonError::into_inner) {
+            return Ok(bytes);
+        }
+        let mut bytes = 0_u64;
+        for entry in Dir::read_from(&self.dir)? {
+            // One that goes meanwhile takes nothing.
+            let stat = statat(&self.dir, entry?.file_name(), AtFlags::SYMLINK_NOFOLLOW);
+            let is_file = |stat: &Stat| FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile;
+            bytes += stat.ok().filter(is_file).and_then(|stat| u64::try_from(stat.st_size).ok()).unwrap_or(0);
+        }
+        *self.bytes.lock().unwrap_or_else(PoisonError::into_inner) = Some(bytes);
+        Ok(bytes)
+    }
+
+    fn note(&self, change: impl FnOnce(u64) -> u64) {
+        let mut bytes = self.bytes.lock().unwrap_or_else(PoisonError::into_inner);
+        *bytes = bytes.map(change);
     }
 
     /// These bodies belong to no row any more. The file system may take its time to free them, so the writer leaves that
@@ -124,6 +152,10 @@ impl Bodies {
         }
         Ok(())
     }
+}
+
+fn length(bytes: usize) -> u64 {
+    u64::try_from(bytes).unwrap_or(u64::MAX)
 }
 
 fn file_name(call: CallId, part: Part) -> String {

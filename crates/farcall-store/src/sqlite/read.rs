@@ -215,6 +215,19 @@ impl Reader for SqliteReader {
     fn free_bytes(&mut self) -> Result<u64, ReadError> {
         self.bodies.free_bytes().map_err(unread("the free space"))
     }
+
+    /// Pages in use and the files of large bodies. The log is not counted: it is as long as is left until it is copied.
+    fn stored_bytes(&mut self) -> Result<u64, ReadError> {
+        let bodies = self.bodies.stored_bytes().map_err(unread("the size of the bodies"))?;
+        let pages = page_bytes(&self.connection).map_err(unread("the size of the store"))?;
+        Ok(u64::try_from(pages).unwrap_or(0).saturating_add(bodies))
+    }
+}
+
+/// Bytes of the pages that are in use.
+fn page_bytes(connection: &Connection) -> rusqlite::Result<i64> {
+    let number = |pragma| connection.pragma_query_value(None, pragma, |row| row.get::<_, i64>(0));
+    Ok((number("page_count")? - number("freelist_count")?).saturating_mul(number("page_size")?))
 }
 
 const ATTEMPTS: &str = concat!(

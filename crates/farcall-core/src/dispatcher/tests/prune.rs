@@ -196,3 +196,52 @@ fn nothing_is_pruned_while_it_drains_or_cannot_be_read() {
     bench.advance(HOUR_MS);
     assert_eq!(bench.pruned(), []);
 }
+
+/// Rests until it looks at the size; what it then asks for beside what is old, and has.
+fn until_room(bench: &mut Bench, bytes: u64) -> StaleAsk {
+    bench.advance(5_000);
+    loop {
+        bench.tell(Event::Stored { bytes });
+        let ask = *bench.dispatcher.stale_wanted().expect("it asks on");
+        if matches!(ask.of, Stale::Calls(_)) && ask.until + crate::retention::SPARED == bench.now().instant {
+            return bench.asked();
+        }
+        bench.find(&[]);
+    }
+}
+
+#[test]
+fn calls_go_for_want_of_room_as_many_as_it_takes_and_the_wanted_ends_first() {
+    let mut bench = bench(None, None);
+    let retention = Retention { succeeded: None, failed: None, bytes_max: Some(3_000), ..Retention::default() };
+    bench.effects.clear();
+    bench.dispatcher.set_retention(bench.now().instant, retention);
+    bench.turn();
+    bench.tell(Event::Stored { bytes: 3_000 });
+    assert_eq!(sweep(&mut bench).len(), 1, "there is room: only keys are looked for");
+    // Of four calls of 1,500 bytes the room is for two.
+    let ask = until_room(&mut bench, 6_000);
+    assert_eq!((ask.of, ask.count), (Stale::Calls(State::Succeeded), 2));
+    let stale = |call: u128| StaleCall { call: CallId::from_bits(call), ended_at: ask.until, is_held: false };
+    bench.tell(Event::Stored { bytes: 3_700 });
+    bench.tell(Event::StaleFound { ask, found: vec![stale(1), stale(2)] });
+    bench.advance(50);
+    assert_eq!(bench.pruned(), [1], "as many as are too many by now");
+    // It is asked whether that was enough, and it was.
+    let again = *bench.dispatcher.stale_wanted().expect("it asks on");
+    bench.effects.clear();
+    bench.tell(Event::Stored { bytes: 2_900 });
+    bench.tell(Event::StaleFound { ask: again, found: vec![stale(2)] });
+    bench.advance(50);
+    assert_eq!((bench.pruned(), bench.counts()), (vec![1], (4, 1, 3)));
+    assert_eq!(bench.dispatcher.stale_wanted(), None);
+}
+
+#[test]
+fn without_a_limit_no_size_makes_a_call_go() {
+    let mut bench = bench(None, None);
+    bench.tell(Event::Stored { bytes: u64::MAX });
+    assert_eq!(sweep(&mut bench).len(), 1);
+    bench.advance(HOUR_MS);
+    assert_eq!(bench.pruned(), []);
+}
