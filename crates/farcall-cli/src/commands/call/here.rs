@@ -14,7 +14,6 @@ use farcall_engine::config::{Config, Upstream};
 use farcall_engine::document::{self, Routing};
 use farcall_engine::{Engine, Handle, Options, OutcomeRecord, Submission, result_file};
 use farcall_store::memory::MemoryStore;
-use tokio::sync::broadcast::error::RecvError;
 
 use super::{Answer, Ended, Problem, not_understood};
 use crate::args::call::CallArgs;
@@ -74,15 +73,15 @@ fn calls_nobody_back(config: &mut Config) {
 
 async fn outcome(handle: &Handle, submission: Submission) -> Result<OutcomeRecord, Failure> {
     let gone = || Failure::new(Exit::CallFailed, anyhow!("the call has gone astray"));
-    let mut ends = handle.ends().ok_or_else(gone)?;
     let accepted = handle.submit(submission).await.map_err(not_understood)?;
-    loop {
-        match ends.recv().await {
-            Ok(id) if id != accepted.id => {}
-            Ok(id) => return read(handle, id).await?.ok_or_else(gone),
-            Err(RecvError::Lagged(_)) => {}
-            Err(RecvError::Closed) => return Err(gone()),
-        }
+    let mut end = handle.end_of(accepted.id).await;
+    let outcome = read(handle, accepted.id).await?.ok_or_else(gone)?;
+    if outcome.call.progress.state.is_end() {
+        return Ok(outcome);
+    }
+    match end.wait().await {
+        true => read(handle, accepted.id).await?.ok_or_else(gone),
+        false => Err(gone()),
     }
 }
 
