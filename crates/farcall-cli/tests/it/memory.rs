@@ -22,13 +22,6 @@ const GROUP_MIB: u32 = 128;
 const PRIVATE_KIB_MAX: u64 = 100 << 10;
 const LINES_AT_ONCE: usize = 2_000;
 
-/// Memory that a program holds and nobody could take from it, in KiB.
-fn private_kib(program: &Program) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{}/status", program.id())).unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).unwrap_or_default();
-    line.split_whitespace().next().and_then(|kib| kib.parse().ok()).unwrap_or(u64::MAX)
-}
-
 #[test]
 fn many_calls_wait_in_little_memory_and_so_they_do_after_a_kill() -> Outcome {
     let Some(group) = Cgroup::with_memory(GROUP_MIB)? else { return Ok(()) };
@@ -47,13 +40,13 @@ fn many_calls_wait_in_little_memory_and_so_they_do_after_a_kill() -> Outcome {
         let (_, answers) = send_raw(dir.path(), "POST /v1/calls/bulk", headers, &lines)?;
         assert_eq!(answers.matches("call_").count(), LINES_AT_ONCE, "{answers}");
     }
-    let held = private_kib(&program);
+    let held = program.private_kib();
     program.kill()?;
     let begun = Instant::now();
     let program = launch.serve()?;
     let ready = begun.elapsed();
     assert_eq!(program.health()?["accepted"], calls);
-    let held_again = private_kib(&program);
+    let held_again = program.private_kib();
     println!("{calls} calls wait: {held} KiB, and {held_again} KiB after a start of {ready:?}");
     assert!(held.max(held_again) < PRIVATE_KIB_MAX, "{held} KiB, then {held_again} KiB");
     assert_eq!(program.terminate()?.code(), Some(0));

@@ -38,7 +38,8 @@ struct Checker<'w> {
 /// Waits until every call has ended, every file is answered and every callback made. The wait is bounded: what never
 /// ends is stuck, and fails here.
 pub(crate) fn drain(world: &World, program: &Program) {
-    let is_answered = |dropped: &Dropped| dropped.is_doubtful || !world.dir().join(&dropped.name).exists();
+    // Also one that a power cut caught, as far as it is there.
+    let is_answered = |dropped: &Dropped| !world.dir().join(&dropped.name).exists();
     until("every file's end", || world.dropped.lock().expect("not poisoned").values().all(is_answered).then_some(()));
     let all_ended = || {
         let health = program.health().ok()?;
@@ -51,6 +52,10 @@ pub(crate) fn drain(world: &World, program: &Program) {
         format!("every call's end: {:?}; {waiting:?}; {}", program.health(), program.log())
     });
     until("every response file", || (count(world, "requests") >= valid_files(world)).then_some(()));
+    // A response comes before its request, or its rejected file.
+    let pairs = || (count(world, "requests") + count(world, "rejected"), count(world, "responses"));
+    let are_whole = || pairs().0 >= pairs().1;
+    until_or(|| are_whole().then_some(()), || format!("every request and rejected file: {:?}", pairs()));
 }
 
 /// Compares everything, and fails when a promise is broken.
