@@ -19,6 +19,9 @@ use crate::log::Line;
 use crate::workload::METHODS;
 use crate::world::World;
 
+/// More attempts than the retries, requeues, throttles and redirects of any plan allow, and the deaths of its process.
+const ATTEMPTS_MAX: u32 = 400;
+
 /// What the checkers last saw in the store.
 #[derive(Debug, Default)]
 pub(crate) struct Ledger {
@@ -275,6 +278,7 @@ fn check_row(row: &Row) -> Check {
     let call = &row.call;
     let numbers = row.attempts.iter().map(|attempt| attempt.number);
     ensure(numbers.eq(1..=call.attempts), || format!("the attempts of {} are not numbered from 1 on", call.id))?;
+    ensure(call.attempts <= ATTEMPTS_MAX, || format!("{} is tried again and again", call.id))?;
     let out = row.attempts.iter().filter(|attempt| attempt.outcome == AttemptOutcome::Running).count();
     let is_running = call.progress.state == State::Running;
     ensure((out == 1) == is_running && out <= 1, || format!("{} has {out} attempts out and is {call:?}", call.id))?;
