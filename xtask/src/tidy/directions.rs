@@ -22,7 +22,7 @@ enum Others {
 
 const DATABASES: &[&str] = &["rusqlite", "libsqlite3-sys", "tokio-postgres", "deadpool-postgres"];
 
-const DIRECTIONS: [Direction; 12] = [
+const DIRECTIONS: [Direction; 13] = [
     Direction { name: "farcall-crash", own: &[], others: Others::Only(&["rustix", "thiserror"]) },
     Direction { name: "farcall-core", own: &[], others: Others::Only(&["fastrand", "thiserror"]) },
     Direction {
@@ -49,6 +49,7 @@ const DIRECTIONS: [Direction; 12] = [
     Direction { name: "xtask", own: &["bench-gauge", "farcall-sim"], others: Others::AllBut(&[]) },
     Direction { name: "bench-gauge", own: &[], others: Others::AllBut(&[]) },
     Direction { name: "bench-upstream", own: &["bench-gauge"], others: Others::AllBut(&[]) },
+    Direction { name: "bench-client", own: &["bench-gauge"], others: Others::AllBut(&[]) },
     Direction { name: "bench-floor", own: &["bench-gauge"], others: Others::AllBut(&[]) },
     Direction {
         name: "bench-engine",
