@@ -79,9 +79,20 @@ pub enum TransportError {
 /// What one attempt has come to, readable at any moment.
 #[derive(Debug, Default)]
 struct Progress {
-    /// The account of the connection in use.
-    meter: Option<Arc<Meter>>,
+    account: Account,
     answer: Option<Answer>,
+}
+
+/// What went out and came in for a request.
+#[derive(Debug, Default)]
+enum Account {
+    /// There was no connection yet.
+    #[default]
+    None,
+    /// That of the connection in use.
+    Open(Arc<Meter>),
+    /// The connection may carry somebody else's request since, whose account the meter is.
+    Closed { bytes_sent: BytesSent, first_byte_at: Option<Instant> },
 }
 
 /// How an attempt ended.
@@ -202,7 +213,7 @@ impl Transport {
                 }
             };
             let is_last = is_new || stale_places == STALE_PLACES_MAX;
-            if is_last || exchanged.is_ok() || progress.bytes_sent() != BytesSent::No {
+            if is_last || exchanged.is_ok() || progress.account.bytes_sent() != BytesSent::No {
                 return exchanged;
             }
         }
@@ -250,7 +261,7 @@ impl Transport {
         milestones: Option<Arc<dyn Milestones>>,
         progress: &mut Progress,
     ) -> Result<(), Failure> {
-        progress.meter = Some(Arc::clone(connection.meter()));
+        progress.account = Account::Open(Arc::clone(connection.meter()));
         let (head, mut body) = connection.send(outgoing, milestones).await?.into_parts();
         let switches_protocols = head.status == StatusCode::SWITCHING_PROTOCOLS;
         // Two ideas of where the body ends (RFC 9112, section 6.3): whatever follows may be another's answer.
@@ -267,6 +278,7 @@ impl Transport {
         }
         answer.body.finish()?;
         if connection.settle() && !is_ambiguous {
+            progress.account.close();
             self.pool.put(connection);
         }
         Ok(())
@@ -281,9 +293,10 @@ impl Transport {
         milestones: Option<Arc<dyn Milestones>>,
         progress: &mut Progress,
     ) -> Result<(), Failure> {
-        let meter = progress.meter.insert(Arc::default());
+        let meter = Arc::<Meter>::default();
+        progress.account = Account::Open(Arc::clone(&meter));
         meter.begin(outgoing.carrying(), milestones);
-        let mut exchange = place.begin(outgoing, meter)?;
+        let mut exchange = place.begin(outgoing, &meter)?;
         let route = &outgoing.route;
         let (head, announced) = exchange.head(|allowed| self.pool.use_http1(route, allowed)).await?;
         let answer = progress.answer.insert(Answer::new(head, wish.body_bytes_max));
@@ -313,14 +326,33 @@ impl Default for TransportSettings {
     }
 }
 
-impl Progress {
+impl Account {
     fn bytes_sent(&self) -> BytesSent {
-        self.meter.as_ref().map_or(BytesSent::No, |meter| meter.bytes_sent())
+        match self {
+            Self::None => BytesSent::No,
+            Self::Open(meter) => meter.bytes_sent(),
+            Self::Closed { bytes_sent, .. } => *bytes_sent,
+        }
     }
 
+    fn first_byte_at(&self) -> Option<Instant> {
+        match self {
+            Self::None => None,
+            Self::Open(meter) => meter.first_byte_at(),
+            Self::Closed { first_byte_at, .. } => *first_byte_at,
+        }
+    }
+
+    /// The connection is about to be let go.
+    fn close(&mut self) {
+        *self = Self::Closed { bytes_sent: self.bytes_sent(), first_byte_at: self.first_byte_at() };
+    }
+}
+
+impl Progress {
     fn report(self, end: End, wish: &Wish, started: Instant) -> Report {
         let now = clock::now();
-        let bytes_sent = self.bytes_sent();
+        let bytes_sent = self.account.bytes_sent();
         let status = self.answer.as_ref().map(Answer::status);
         let retry_after = self.answer.as_ref().and_then(|answer| answer.retry_after(now.timestamp));
         let content_ok = match &self.answer {
@@ -339,7 +371,7 @@ impl Progress {
         Report {
             result: AttemptResult { status, error, retry_after, redirect: None, content_ok, bytes_sent, latency, size },
             aborted,
-            first_byte_at: self.meter.and_then(|meter| meter.first_byte_at()),
+            first_byte_at: self.account.first_byte_at(),
             message,
             response,
             trace: None,
@@ -360,3 +392,6 @@ fn ended_at_once() -> Failure {
 fn of_another_type(wanted: &str) -> String {
     format!("the upstream's answer is not of the type {wanted}")
 }
+
+#[cfg(test)]
+mod tests;
