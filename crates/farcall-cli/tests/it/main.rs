@@ -21,6 +21,7 @@ mod memory;
 mod monitoring;
 mod multiplexed;
 mod order;
+mod outage;
 mod power;
 mod problems;
 mod redirects;

@@ -24,7 +24,7 @@ async fn upstream() -> std::io::Result<SocketAddr> {
     Ok(address)
 }
 
-/// Found by `outage::`: between the end of an exchange and its report another thread took the connection, and began the
+/// Found by a test of an upstream that is down, on a busy machine: between the end of an exchange and its report another thread took the connection, and began the
 /// account of its own request in it. The report said that nothing was sent, its slots were given back, and an upstream
 /// with a limit of 200 saw 201 requests.
 #[tokio::test]
@@ -46,7 +46,9 @@ async fn whoever_takes_the_connection_next_changes_nothing_in_the_report() -> Re
     let (mut progress, started) = (Progress::default(), clock::instant());
     let end = transport.attempt(request, &wish, None, &mut progress).await;
     // The next request on the connection begins before this one has reported.
-    let Some(Line::Http1(next)) = transport.pool.reuse(&route, Addresses::Any) else { panic!("no connection was kept") };
+    let Some(Line::Http1(next)) = transport.pool.reuse(&route, Addresses::Any) else {
+        panic!("no connection was kept")
+    };
     next.meter().begin(Carrying::HeadOnly, None);
     let report = progress.report(end, &wish, started);
     assert_eq!(report.result.status, Some(503));
