@@ -1,3 +1,5 @@
+//! What an attempt reports, whatever others do meanwhile on the connection that it had.
+
 use std::net::SocketAddr;
 
 use bytes::Bytes;
