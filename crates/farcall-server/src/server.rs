@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use farcall_engine::Handle;
+use rustix::process::{Resource, getrlimit};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::{JoinError, JoinSet};
@@ -26,6 +27,9 @@ use crate::routes::bulk::BULKS_MAX;
 
 /// The pause after a connection that could not be accepted, mostly for want of descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(500);
+
+/// The most connections at a time of each way in.
+const CONNECTIONS_MAX: usize = 1_024;
 
 /// What can be set about a server beside the configuration's `server` section.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -110,10 +114,16 @@ impl Options {
             header_timeout: Duration::from_secs(30),
             body_timeout: Duration::from_secs(30),
             shutdown_timeout: Duration::from_secs(10),
-            connections_max: 1_024,
+            connections_max: connections_max(getrlimit(Resource::Nofile).current),
             bodies_bytes_max: 256 << 20,
         }
     }
+}
+
+/// A quarter of the descriptors that the process may have, for each of the two ways in: the other half is for calls.
+fn connections_max(descriptors: Option<u64>) -> usize {
+    let quarter = descriptors.map_or(CONNECTIONS_MAX as u64, |descriptors| descriptors / 4);
+    usize::try_from(quarter).unwrap_or(CONNECTIONS_MAX).clamp(1, CONNECTIONS_MAX)
 }
 
 impl Server {
@@ -250,5 +260,17 @@ impl Listener for Socket {
     async fn accept(&self) -> std::io::Result<UnixStream> {
         let listener: &UnixListener = &self.listener;
         listener.accept().await.map(|(stream, _)| stream)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn half_of_the_descriptors_are_left_to_calls() {
+        assert_eq!(connections_max(Some(256)), 64);
+        assert_eq!(connections_max(Some(20_000)), CONNECTIONS_MAX);
+        assert_eq!((connections_max(Some(0)), connections_max(None)), (1, CONNECTIONS_MAX));
     }
 }
