@@ -20,11 +20,12 @@ use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use crate::clock;
 use crate::config::{Config, Live};
 use crate::document::{Document, Rejection};
+use crate::forward::Places;
 use crate::intake::{Status, Waker};
 use crate::metrics::Metrics;
 use crate::operations::Operations;
 use crate::reads::Reads;
-use crate::run::{Message, StandingAsk, next_reference};
+use crate::run::{Leaving, Message, StandingAsk, next_reference};
 use crate::trace::TraceContext;
 use crate::upstreams::UpstreamError;
 use crate::watch::CallEvent;
@@ -214,6 +215,9 @@ pub struct Handle {
     pub(crate) metrics: Arc<Metrics>,
     /// How the inbox stands, for an engine that watches one.
     pub(crate) inbox: Option<watch::Receiver<Status>>,
+    /// For calls that somebody waits for.
+    pub(crate) places: Places,
+    pub(crate) leaving: Leaving,
     /// Its settings may have changed.
     pub(crate) inbox_waker: Option<Waker>,
 }

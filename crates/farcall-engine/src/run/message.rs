@@ -18,6 +18,7 @@ use super::load::Found;
 use super::watchers::CancelAnswer;
 use crate::config::Config;
 use crate::document::UpstreamRef;
+use crate::forward::Offer;
 use crate::handle::{ControlError, Explained, Overview, Setting, Submission, UpstreamView};
 use crate::journal::FailedCommit;
 use crate::metrics::Measured;
@@ -39,6 +40,8 @@ pub(crate) enum Message {
         submissions: Vec<Submission>,
         reply: oneshot::Sender<Answers>,
     },
+    /// A call that somebody waits for.
+    Forward(Box<Offer>),
     /// Why calls wait, in their order.
     Standings {
         asked: Vec<StandingAsk>,

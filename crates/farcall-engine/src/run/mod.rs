@@ -16,6 +16,7 @@ mod departure;
 mod documents;
 mod events;
 mod explain;
+mod forwards;
 mod hops;
 mod load;
 mod loading;
@@ -50,6 +51,7 @@ use tokio_util::task::TaskTracker;
 
 pub(crate) use casualty::survived;
 pub(crate) use explain::{ReadLane, StoredCall};
+pub(crate) use forwards::Leaving;
 pub(crate) use load::next_reference;
 pub(crate) use message::{Message, StandingAsk};
 pub(crate) use watchers::CancelAnswer;
@@ -71,6 +73,7 @@ use control::Control;
 use counts::Counts;
 use damage::DamagedCalls;
 use documents::Documents;
+use forwards::Forwards;
 use news::Told;
 use pending::Pending;
 use runners::Runners;
@@ -132,6 +135,7 @@ pub(crate) struct Run {
     documents: Documents,
     own_callbacks: OwnCallbacks,
     pending: Pending,
+    forwards: Forwards,
     /// Ended calls whose files are not in place yet.
     unfiled: u64,
     /// Free bytes of the store, and when that was asked.
@@ -204,6 +208,7 @@ impl Run {
         match told {
             Told::Sent { attempt, at } => self.dispatcher.handle(now, Event::Sent { attempt, at }),
             Told::FirstByte { attempt, at } => self.dispatcher.handle(now, Event::FirstByte { attempt, at }),
+            Told::Abandoned { call } => self.dispatcher.handle(now, Event::Abandoned { call }),
             Told::Reported { attempt, report, next, runner } => {
                 self.runners.put(runner);
                 self.reported(now, attempt, report, next);
@@ -266,6 +271,7 @@ impl Run {
             if is_failed { SubmitError::StoreFailed } else { SubmitError::Draining }
         });
         let overview = self.overview();
+        self.forwards.clear();
         self.last_overview.set(overview).expect("a loop stops once");
         for running in self.pending.running.values() {
             running.abort.cancel();
@@ -292,6 +298,7 @@ impl Run {
         let now = clock::now();
         match message {
             Message::Submit { submissions, reply } => self.submit(submissions, reply),
+            Message::Forward(offer) => self.forward(*offer),
             Message::Standings { asked, reply } => {
                 let _ = reply.send(asked.into_iter().map(|asked| self.standing(now, asked)).collect());
             }
@@ -324,6 +331,7 @@ impl Run {
         self.prune(now.instant);
         let turn = self.dispatcher.turn(now);
         self.count_unfiled(&turn.effects);
+        self.take_unstored(&turn.unstored, now);
         if std::mem::take(&mut self.is_unpublished) {
             self.publish();
         }

@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use farcall_core::call::{CallSpec, Method, Overrides, State, TenantId, UpstreamId};
+use farcall_core::call::{CallSpec, Durability, Method, Overrides, State, TenantId, UpstreamId};
 use farcall_core::dispatcher::Event;
 use farcall_core::id::CallId;
 use farcall_core::steady::SteadyClock;
@@ -182,6 +182,7 @@ impl Run {
             id,
             upstream,
             source: submission.source,
+            durability: Durability::Durable,
             method: Method::of(document.method.as_str()),
             priority: document.priority,
             tenant: tenant_id(document.tenant.as_deref()),

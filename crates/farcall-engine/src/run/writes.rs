@@ -156,6 +156,11 @@ fn stored_progress(progress: Progress, steady: SteadyClock, message: Option<&str
     }
 }
 
+/// What went wrong with a call that has no answer, for whoever waited for it.
+pub(super) fn error_message(kind: ErrorKind, message: Option<&str>) -> String {
+    error(kind, message, None, None).message
+}
+
 /// The error as users read it: what the executor said, else what the kind means.
 fn error(kind: ErrorKind, message: Option<&str>, status: Option<u16>, outcome: Option<AttemptOutcome>) -> ErrorRecord {
     let message = match (kind, status, message) {
