@@ -26,6 +26,7 @@ mod pending;
 mod prune;
 mod recover;
 mod runners;
+mod seen;
 mod start_up;
 mod stats;
 mod storage;
@@ -54,6 +55,7 @@ pub(crate) use explain::{ReadLane, StoredCall};
 pub(crate) use forwards::Leaving;
 pub(crate) use load::next_reference;
 pub(crate) use message::{Message, StandingAsk};
+pub(crate) use seen::Sight;
 pub(crate) use watchers::CancelAnswer;
 
 use crate::clock;
@@ -297,7 +299,7 @@ impl Run {
     fn receive(&mut self, message: Message) {
         let now = clock::now();
         match message {
-            Message::Submit { submissions, reply } => self.submit(submissions, reply),
+            Message::Submit { submissions, viewer, reply } => self.submit(submissions, viewer, reply),
             Message::Forward(offer) => self.forward(*offer),
             Message::Standings { asked, reply } => {
                 let _ = reply.send(asked.into_iter().map(|asked| self.standing(now, asked)).collect());
@@ -364,6 +366,7 @@ impl Run {
             match effect {
                 Effect::Acknowledge { call } => {
                     crash::reach(Point::Acknowledging);
+                    self.show(call);
                     self.pending.acknowledge(call);
                 }
                 Effect::Refuse { call } => self.refuse(call),
