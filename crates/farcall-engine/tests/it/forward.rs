@@ -122,12 +122,20 @@ async fn whoever_goes_away_closes_the_upstreams_connection() -> Outcome {
     upstream.until(|seen| seen.arrivals.len() == 1).await;
     let handle = engine.handle().clone();
     let waiting = tokio::spawn(async move { handle.forward(get("/never")).await });
+    until("it to wait", || waiting_at_shop(&engine)).await;
     waiting.abort();
+    assert!(bounded(waiting).await.is_err_and(|error| error.is_cancelled()));
     out.abort();
     upstream.until(|seen| seen.closed == 1).await;
     until("both to be gone", || async { metric(&engine, "farcall_calls_finished_total", "cancelled", 2).await }).await;
     assert_eq!(upstream.arrivals().len(), 1);
     stop(engine).await
+}
+
+/// Something once a call waits.
+async fn waiting_at_shop(engine: &Engine) -> Option<()> {
+    let overview = engine.handle().overview().await;
+    overview.upstreams.iter().any(|upstream| upstream.waiting == 1).then_some(())
 }
 
 /// Something once a counter of `shop` stands so.
@@ -189,11 +197,7 @@ async fn whoever_waits_is_told_when_farcall_stops() -> Outcome {
     let out = tokio::spawn(async move { handle.forward(get("/out")).await });
     upstream.until(|seen| seen.arrivals.len() == 1).await;
     let waiting = tokio::spawn(async move { other.forward(get("/waits")).await });
-    until("it to wait", || async {
-        let overview = engine.handle().overview().await;
-        overview.upstreams.iter().any(|upstream| upstream.waiting == 1).then_some(())
-    })
-    .await;
+    until("it to wait", || waiting_at_shop(&engine)).await;
     engine.handle().drain().await;
     let refused = bounded(waiting).await?;
     assert!(matches!(refused, Err(ForwardError::Draining)), "{refused:?}");
