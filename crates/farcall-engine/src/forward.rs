@@ -17,10 +17,10 @@ use farcall_core::retry::{RetryPolicy, StatusSet};
 use farcall_core::time::Instant;
 use http::{HeaderMap, StatusCode};
 use tokio::sync::oneshot;
-use url::Url;
 
 pub use body::{BodyError, ForwardBody, ForwardedBody, RequestBody};
 pub(crate) use places::{Place, Places};
+pub(crate) use target::Target;
 
 use crate::clock;
 use crate::handle::Handle;
@@ -132,7 +132,7 @@ pub(crate) struct Offer {
 pub(crate) struct Request {
     pub(crate) upstream: String,
     pub(crate) method: http::Method,
-    pub(crate) url: Url,
+    pub(crate) target: Target,
     pub(crate) headers: HeaderMap,
     pub(crate) body: Bytes,
     pub(crate) content_type: Option<String>,
@@ -181,14 +181,14 @@ impl Handle {
             return Err(ForwardError::UnknownUpstream { name: upstream });
         };
         let base = settings.base_url.as_ref().expect("a declared upstream has a base_url");
-        let url = target::below(base, &target).map_err(|what| ForwardError::Rejected(what.into()))?;
+        let target = target::below(base, &target).map_err(|what| ForwardError::Rejected(what.into()))?;
         let body = body.collect().await?;
         let ForwardOverrides { success: ForwardSuccess { statuses, content_type, parses_as_json }, retry } = overrides;
         let content_type = content_type.or_else(|| settings.success.content_type.clone());
         let overrides = Overrides { success_statuses: statuses, retry, ..Overrides::default() };
         let overrides = (overrides != Overrides::default()).then(|| Box::new(overrides));
         let request =
-            Request { upstream, method, url, headers, body, content_type, parses_as_json, answer, trace, via };
+            Request { upstream, method, target, headers, body, content_type, parses_as_json, answer, trace, via };
         Ok((request, overrides))
     }
 }

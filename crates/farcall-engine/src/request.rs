@@ -63,6 +63,7 @@ pub(crate) fn build(
     Ok(HttpRequest {
         method: document.method.clone(),
         url: document.url.clone(),
+        target: None,
         headers,
         body,
         coding: Coding::Removed,

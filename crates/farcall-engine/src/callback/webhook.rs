@@ -56,6 +56,7 @@ pub(crate) fn request(delivery: Delivery, mut headers: HeaderMap, upstream: &Ups
     HttpRequest {
         method: http::Method::POST,
         url,
+        target: None,
         headers,
         body,
         coding: Coding::Removed,

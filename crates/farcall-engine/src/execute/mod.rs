@@ -31,6 +31,8 @@ pub trait Milestones: Send + Sync + 'static {
 pub struct HttpRequest {
     pub method: ::http::Method,
     pub url: url::Url,
+    /// Path and query as they go out; without them the URL's.
+    pub target: Option<::http::uri::PathAndQuery>,
     pub headers: ::http::HeaderMap,
     pub body: Bytes,
     /// Whose business the coding of the answer's body is.

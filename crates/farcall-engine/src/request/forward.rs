@@ -22,7 +22,7 @@ pub(crate) fn build(
     upstream: &Upstream,
     directory: &Path,
 ) -> Result<HttpRequest, RequestError> {
-    let mut headers = with_host(&request.url, request.headers.len());
+    let mut headers = with_host(&request.target.url, request.headers.len());
     for (name, value) in &request.headers {
         headers.append(name, value.clone());
     }
@@ -37,7 +37,8 @@ pub(crate) fn build(
     upstream_headers(upstream, directory, &mut headers)?;
     Ok(HttpRequest {
         method: request.method.clone(),
-        url: request.url.clone(),
+        url: request.target.url.clone(),
+        target: Some(request.target.written.clone()),
         headers,
         body: request.body.clone(),
         content_type: request.content_type.clone(),

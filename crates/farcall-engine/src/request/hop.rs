@@ -85,6 +85,7 @@ pub(crate) fn build(
         proxy: proxy(ends.way(&asked), directory)?,
         method: asked.method,
         url: asked.url,
+        target: None,
     })
 }
 

@@ -76,9 +76,8 @@ impl Outgoing {
         }
         let origin = Origin::of(&request.url).ok_or_else(|| invalid("the URL is not http or https, or has no host"))?;
         let route = Route { origin, proxy: request.proxy.clone() };
-        let target = request.url[route.target_from()..url::Position::AfterQuery]
-            .parse()
-            .map_err(|_| invalid("the URL has a path or query that HTTP cannot carry"))?;
+        let target =
+            route.target(&request).ok_or_else(|| invalid("the URL has a path or query that HTTP cannot carry"))?;
         let HttpRequest { method, mut headers, body, coding, .. } = request;
         if !is_begun(&headers) {
             headers = begun(&headers, &route).ok_or_else(|| invalid("the URL's host cannot be sent as a header"))?;
@@ -109,9 +108,16 @@ impl Route {
         self.proxy.as_deref().filter(|_| !self.origin.secure)
     }
 
-    /// Where the target of a request begins in its URL: for a proxy it is all of it (RFC 9112, section 3.2.2).
-    fn target_from(&self) -> url::Position {
-        if self.reader().is_some() { url::Position::BeforeScheme } else { url::Position::BeforePath }
+    /// The target of a request: path and query, and for a proxy all of the URL (RFC 9112, section 3.2.2).
+    fn target(&self, request: &HttpRequest) -> Option<Uri> {
+        let Some(written) = &request.target else {
+            let from = if self.reader().is_some() { url::Position::BeforeScheme } else { url::Position::BeforePath };
+            return request.url[from..url::Position::AfterQuery].parse().ok();
+        };
+        if self.reader().is_none() {
+            return Some(Uri::from(written.clone()));
+        }
+        format!("{}{written}", &request.url[..url::Position::BeforePath]).parse().ok()
     }
 }
 
@@ -215,6 +221,7 @@ mod tests {
         HttpRequest {
             method,
             url: url.parse().expect("a URL"),
+            target: None,
             headers: HeaderMap::new(),
             body: Bytes::new(),
             coding: Coding::Removed,

@@ -47,6 +47,7 @@ fn request(method: Method, url: Url, body: impl Into<Bytes>) -> HttpRequest {
     HttpRequest {
         method,
         url,
+        target: None,
         headers,
         body,
         coding: Coding::Removed,

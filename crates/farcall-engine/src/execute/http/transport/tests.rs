@@ -36,6 +36,7 @@ async fn whoever_takes_the_connection_next_changes_nothing_in_the_report() -> Re
     let request = HttpRequest {
         method: Method::GET,
         url,
+        target: None,
         headers: HeaderMap::new(),
         body: Bytes::new(),
         coding: Coding::Removed,
