@@ -10,8 +10,8 @@ use std::sync::Arc;
 use farcall_core::id::{AttemptId, CallId};
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-pub(crate) const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
-pub(crate) const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
+pub const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+pub const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 
 /// Flags that go on: sampled, and that the trace id is random. All others are reserved and not ours to pass on.
 const FLAGS: u8 = 0b11;

@@ -6,6 +6,7 @@
 
 use std::convert::Infallible;
 use std::future::poll_fn;
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,12 +18,13 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use crate::access::Gate;
 use crate::app::App;
+use crate::attended::{Attended, Attention, Client};
 use crate::last_word::LastWord;
 use crate::problem::{Code, Problem};
 
@@ -34,6 +36,14 @@ const HEAD_FIELDS_MAX: usize = 100;
 const LINGER_MAX: Duration = Duration::from_secs(30);
 const LINGER_IDLE_MAX: Duration = Duration::from_secs(2);
 const LINGER_BYTES_MAX: usize = 64 << 20;
+
+/// Whom a request comes from.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Visitor {
+    /// Nothing through the socket.
+    pub(crate) address: Option<IpAddr>,
+    pub(crate) attention: Attention,
+}
 
 /// What serves a connection.
 #[derive(Debug, Clone)]
@@ -49,12 +59,14 @@ pub(crate) struct Serving {
 type Answer = Pin<Box<dyn Future<Output = Result<Response, Infallible>> + Send>>;
 
 /// Serves a connection until either side ends it.
-pub(crate) async fn serve<S: AsyncRead + AsyncWrite + Unpin + Send>(stream: S, serving: Serving) {
+pub(crate) async fn serve<S: Client>(stream: S, serving: Serving) {
     let Serving { app, gate, header_timeout, stopping } = serving;
     let answering = Arc::clone(&app);
+    let visitor = Visitor { address: stream.address(), attention: Attention::default() };
+    let attended = Attended::new(stream, visitor.attention.clone());
     let service = service_fn(move |request: http::Request<Incoming>| -> Answer {
-        let (app, access) = (Arc::clone(&answering), gate.now());
-        Box::pin(async move { Ok(app.answer(&access, request.map(Body::new)).await) })
+        let (app, access, visitor) = (Arc::clone(&answering), gate.now(), visitor.clone());
+        Box::pin(async move { Ok(app.answer(&access, visitor, request.map(Body::new)).await) })
     });
     let mut connection = http1::Builder::new()
         // Without a timer the timeout would be none.
@@ -65,7 +77,7 @@ pub(crate) async fn serve<S: AsyncRead + AsyncWrite + Unpin + Send>(stream: S, s
         .max_buf_size(HEAD_BYTES_MAX)
         // A client may close its side when it has sent its request.
         .half_close(true)
-        .serve_connection(TokioIo::new(LastWord::on(stream)), service);
+        .serve_connection(TokioIo::new(LastWord::on(attended)), service);
     let mut is_last = false;
     let served = loop {
         tokio::select! {
@@ -79,11 +91,15 @@ pub(crate) async fn serve<S: AsyncRead + AsyncWrite + Unpin + Send>(stream: S, s
     let mut stream = connection.into_parts().io.into_inner();
     if let Err(error) = served {
         tracing::debug!(error = %error, "a connection ended badly");
+        // The body of an answer broke off.
+        if error.is_user() {
+            return stream.into_inner().await.into_inner().break_off();
+        }
         if let Some(status) = stream.status().filter(|_| error.is_parse()) {
             stream.replace(app.not_understood(not_understood(status, &error))).await;
         }
     }
-    let mut stream = stream.into_inner().await;
+    let mut stream = stream.into_inner().await.into_inner();
     if stream.shutdown().await.is_ok() && !is_last {
         // Whoever does not listen by then never will.
         let _ = timeout(LINGER_MAX, discard(&mut stream)).await;

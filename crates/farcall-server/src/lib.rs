@@ -7,8 +7,10 @@
 
 mod access;
 mod app;
+mod attended;
 mod body;
 mod connection;
+mod gateway;
 mod last_word;
 mod listen;
 mod metrics;

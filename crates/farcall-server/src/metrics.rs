@@ -16,6 +16,8 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
+use crate::gateway::RouteName;
+
 /// The label of requests that no route answered, or that were not let in.
 const NO_ROUTE: &str = "none";
 const SECONDS: [f64; 13] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 10.0, 60.0];
@@ -66,8 +68,12 @@ impl Metrics {
 impl UnderWay<'_> {
     /// Its answer is there.
     pub(crate) fn answered(self, response: &Response) {
-        let route = response.extensions().get::<MatchedPath>();
-        let route = route.map_or(NO_ROUTE, MatchedPath::as_str);
+        let extensions = response.extensions();
+        let route = match (extensions.get::<RouteName>(), extensions.get::<MatchedPath>()) {
+            (Some(RouteName(name)), _) => name,
+            (None, Some(pattern)) => pattern.as_str(),
+            (None, None) => NO_ROUTE,
+        };
         let status: StatusCode = response.status();
         let labels = [("route", route.to_owned()), ("status", status.as_str().to_owned())];
         self.metrics.requests.get_or_create(&labels).inc();

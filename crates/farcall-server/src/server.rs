@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::access::Gate;
 use crate::app::App;
+use crate::attended::Client;
 use crate::body::Bodies;
 use crate::connection::{Serving, serve};
 use crate::listen::{BindError, Listeners, Socket};
@@ -101,7 +102,7 @@ struct Door<L> {
 
 /// What connections come from.
 trait Listener {
-    type Stream: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static;
+    type Stream: Client;
 
     fn accept(&self) -> impl Future<Output = std::io::Result<Self::Stream>> + Send;
 }

@@ -21,6 +21,8 @@ mod proxy;
 mod reader;
 mod retry;
 mod root;
+mod route;
+mod routes;
 mod settings;
 mod statuses;
 mod tree;
@@ -38,6 +40,8 @@ pub use model::{
 };
 pub use patch::{PatchDocument, Written};
 pub use patch_schema::PatchSchema;
+pub use route::{FoundRoute, ROUTE_BYTES_MAX, Route, Routes, Style};
+pub use routes::OWN_SEGMENTS;
 pub use settings::{Override, SETTINGS};
 
 /// The commented configuration that `farcall init` writes: every key with its unit and default. Valid as it is.
@@ -116,21 +120,22 @@ mod tests {
     /// The keys of every mapping, as the hints for an unknown one list them.
     fn known_keys() -> Result<Vec<String>, Box<dyn std::error::Error>> {
         let dir = tempfile::tempdir()?;
-        let sections = "zzzzzzzzzzzz: 1\nserver: {zzzzzzzzzzzz: 1}\nstore: {zzzzzzzzzzzz: 1}\ninbox: {zzzzzzzzzzzz: 1}\nretention: {zzzzzzzzzzzz: 1}\n";
+        let sections = "zzzzzzzzzzzz: 1\nserver: {zzzzzzzzzzzz: 1}\nstore: {zzzzzzzzzzzz: 1}\ninbox: {zzzzzzzzzzzz: 1}\nretention: {zzzzzzzzzzzz: 1}\n\
+                        upstreams: {b: {base_url: \"http://b.test\"}}\nroutes: {/a: {upstream: b, zzzzzzzzzzzz: 1}}\n";
         let upstream = "defaults: {zzzzzzzzzzzz: 1, retry: {zzzzzzzzzzzz: 1}, tls: {zzzzzzzzzzzz: 1}, \
                         success: {zzzzzzzzzzzz: 1}, max_headers: {zzzzzzzzzzzz: 1}}\n";
         std::fs::write(dir.path().join("farcall.yml"), format!("{sections}{upstream}"))?;
         let Err(LoadError::Invalid(diagnostics)) = load(dir.path(), &LoadOptions::default()) else {
             return Err("unknown keys were accepted".into());
         };
-        assert_eq!(diagnostics.len(), 10, "{diagnostics}");
+        assert_eq!(diagnostics.len(), 11, "{diagnostics}");
         let lists = diagnostics.iter().filter_map(|finding| finding.hint?.strip_prefix("known here: "));
         Ok(lists.flat_map(|list| list.split(", ")).map(str::to_owned).collect())
     }
 
     #[test]
     fn it_explains_every_available_key() -> Result<(), Box<dyn std::error::Error>> {
-        const LATER: [&str; 6] = ["breaker", "budget", "functions", "hedge", "routes", "url"];
+        const LATER: [&str; 5] = ["breaker", "budget", "functions", "hedge", "url"];
         let keys = known_keys()?;
         assert!(keys.len() > 50);
         for key in keys.iter().filter(|key| !LATER.contains(&key.as_str())) {

@@ -18,6 +18,7 @@ use url::Url;
 
 use super::declared::Declared;
 use super::patch::Written;
+use super::route::Routes;
 use super::{base_url, root};
 use crate::secret::Template;
 
@@ -35,6 +36,8 @@ pub struct Config {
     pub undeclared: Upstream,
     /// Undeclared upstreams whose policy was patched, by origin.
     pub origins: BTreeMap<String, Arc<Upstream>>,
+    /// Paths of this server whose requests go to upstreams.
+    pub routes: Routes,
     /// What the file says of upstreams, for patches to lie over.
     pub written: Written,
     /// Variables of the environment that secrets are read from; no program that we start is given them.
@@ -111,6 +114,8 @@ pub struct Upstream {
     pub max_headers: HeaderCaps,
     /// Nothing when neither the upstream nor the defaults say.
     pub addresses: Option<Addresses>,
+    /// Requests that are passed on tell it who asked (`X-Forwarded-*`).
+    pub forwarded: bool,
     /// The name of the idempotency header; empty sends none.
     pub idempotency_header: String,
     pub callback_success: Option<CallbackAction>,
@@ -235,6 +240,7 @@ impl Default for Upstream {
             max_response: 16 << 20,
             max_headers: HeaderCaps::default(),
             addresses: None,
+            forwarded: false,
             idempotency_header: "Idempotency-Key".to_owned(),
             callback_success: None,
             callback_fail: None,

@@ -13,6 +13,7 @@ use super::load::Calls;
 use super::model::{Addresses, Config};
 use super::patch::Written;
 use super::reader::{KeyReader, Reader};
+use super::routes;
 use super::settings::{SECTIONS, Settings};
 use super::tree::{Entry, Key, Node, Value};
 use super::upstream;
@@ -28,6 +29,7 @@ struct Parts {
     settings: Settings,
     defaults: Layer,
     upstreams: Vec<(Key, Layer)>,
+    routes: Vec<routes::Draft>,
 }
 
 /// The sections that are no settings.
@@ -38,7 +40,7 @@ const PARTS: &[KeyReader<Parts>] = &[
     ("retention", read_section),
     ("defaults", |reader, entry, parts| parts.defaults = upstream::read_defaults(reader, entry)),
     ("upstreams", |reader, entry, parts| parts.upstreams = read_upstreams(reader, &entry.node)),
-    ("routes", |reader, entry, parts| reader.later(entry, parts)),
+    ("routes", |reader, entry, parts| parts.routes = routes::read(reader, &entry.node)),
     ("functions", |reader, entry, parts| reader.later(entry, parts)),
 ];
 
@@ -134,6 +136,7 @@ fn assemble(reader: &mut Reader<'_>, parts: Parts, dialect: Dialect) -> Config {
         layers.insert(key.name, Box::new(layer));
     }
     check_proxy(reader, &parts.defaults);
+    let routes = routes::resolve(reader, parts.routes, &upstreams);
     let undeclared = parts.defaults.without_secrets();
     Config {
         path: None,
@@ -143,6 +146,7 @@ fn assemble(reader: &mut Reader<'_>, parts: Parts, dialect: Dialect) -> Config {
         retention: parts.settings.retention,
         upstreams,
         undeclared: undeclared.clone().resolve(dialect),
+        routes,
         origins: BTreeMap::new(),
         written: Written::new(layers, undeclared, dialect),
         secret_variables: std::mem::take(&mut reader.secret_variables),

@@ -52,6 +52,7 @@ pub(super) const KEYS: &[KeyReader<Layer>] = &[
     ("callback_fail", |reader, entry, layer| layer.callback_fail = callback::read(reader, &entry.node)),
     ("hedge", |reader, entry, layer| reader.later(entry, layer)),
     ("breaker", |reader, entry, layer| reader.later(entry, layer)),
+    ("forwarded", |reader, entry, layer| layer.forwarded = reader.boolean(&entry.node)),
     ("proxy", |reader, entry, layer| layer.proxy = proxy::read(reader, &entry.node)),
     ("redirects", |reader, entry, layer| layer.redirects = read_redirects(reader, &entry.node)),
     ("addresses", |reader, entry, layer| layer.addresses = read_addresses(reader, &entry.node)),
@@ -123,7 +124,7 @@ fn read_jitter(reader: &mut Reader<'_>, entry: &Entry, layer: &mut Layer) {
     layer.jitter = reader.duration(&entry.node, Zero::Allowed);
 }
 
-fn read_success(reader: &mut Reader<'_>, node: &Node) -> Option<Success> {
+pub(super) fn read_success(reader: &mut Reader<'_>, node: &Node) -> Option<Success> {
     let mut success = Success::default();
     reader.keys(node, SUCCESS_KEYS, &mut success);
     Some(success)

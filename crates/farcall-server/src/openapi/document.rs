@@ -9,17 +9,18 @@ use serde_json::{Map, Value, json};
 
 use super::failures::Failures;
 use super::operation::{Answer, Content, Operation};
-use crate::routes;
+use crate::{gateway, routes};
 
 const ABOUT: &str = "farcall makes outbound HTTP calls that must not be lost and must not overrun the other side's limits. \
      A call is durable before it is acknowledged; it waits, is tried, retried, and ends once. Every failure is a problem \
      document (RFC 9457) with a `code`. Times are UTC with milliseconds.";
 
 /// Groups of operations, in the order they are shown.
-const TAGS: [(&str, &str); 6] = [
+const TAGS: [(&str, &str); 7] = [
     ("Calls", "Making calls, looking at them, steering them"),
     ("Many calls", "Calls in bulk, and what is done to all that a filter names"),
     ("Upstreams", "Policies, the live use of limits, pausing and patching"),
+    ("Gateway", "Requests that are passed on while their clients wait, and configured routes"),
     ("Events", "What happens, as it happens"),
     ("Health", "Whether farcall does its work, and how much of it there is"),
     ("Description", "This document"),
@@ -34,7 +35,7 @@ pub(crate) fn document(config: &Config) -> Value {
     let mut generator = settings.into_generator();
     let mut failures = Failures::default();
     let mut paths: Map<String, Value> = Map::new();
-    for (path, operation) in routes::operations() {
+    for (path, operation) in routes::operations().into_iter().chain(gateway::operations(config)) {
         let item = paths.entry(path).or_insert_with(|| json!({}));
         item[operation.method] = described(&operation, &mut failures, &mut generator);
     }
@@ -85,7 +86,14 @@ fn name_upstreams(schemas: &mut Map<String, Value>, config: &Config) {
 fn described(operation: &Operation, failures: &mut Failures, generator: &mut SchemaGenerator) -> Value {
     let mut responses = failures.of(operation, generator);
     for answer in &operation.answers {
-        responses.insert(answer.status.to_string(), answered(answer, generator));
+        let status = answer.status.map_or_else(|| "default".to_owned(), |status| status.to_string());
+        let mut response = answered(answer, generator);
+        // A failure of the same status has a form of its own.
+        if let Some(failure) = responses.get(&status).and_then(|reference| failures.referred(reference)) {
+            let kinds = failure["content"].as_object().into_iter().flatten();
+            kinds.for_each(|(media_type, form)| response["content"][media_type] = form.clone());
+        }
+        responses.insert(status, response);
     }
     let mut described = json!({
         "operationId": operation.id,

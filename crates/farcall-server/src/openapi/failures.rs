@@ -35,6 +35,12 @@ impl Failures {
         by_status.into_iter().map(|(status, group)| (status.to_string(), self.reference(group, generator))).collect()
     }
 
+    /// What a reference stands for.
+    pub(super) fn referred(&self, reference: &Value) -> Option<&Value> {
+        let name = reference["$ref"].as_str()?.rsplit('/').next()?;
+        self.0.get(name)
+    }
+
     pub(super) fn into_components(self) -> Map<String, Value> {
         self.0
     }

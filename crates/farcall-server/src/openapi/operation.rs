@@ -2,6 +2,8 @@
 //!
 //! Nothing here is looked up or checked; `document` makes JSON of it.
 
+use std::borrow::Cow;
+
 use farcall_engine::document::RejectionKind;
 use schemars::{JsonSchema, SchemaGenerator};
 use serde_json::{Map, Value, json};
@@ -19,7 +21,7 @@ const CALL_LINKS: [&str; 7] =
 #[derive(Debug)]
 pub(crate) struct Operation {
     pub(super) method: &'static str,
-    pub(super) id: &'static str,
+    pub(super) id: Cow<'static, str>,
     pub(super) summary: &'static str,
     pub(super) about: &'static str,
     pub(super) tag: &'static str,
@@ -37,7 +39,8 @@ pub(crate) struct Parameter(pub(super) Value);
 /// One status that is no failure.
 #[derive(Debug)]
 pub(crate) struct Answer {
-    pub(super) status: u16,
+    /// Nothing for all that are not named.
+    pub(super) status: Option<u16>,
     pub(super) about: &'static str,
     pub(super) content: Content,
     pub(super) headers: Map<String, Value>,
@@ -69,7 +72,7 @@ impl Operation {
     const fn new(method: &'static str, id: &'static str, summary: &'static str) -> Self {
         Self {
             method,
-            id,
+            id: Cow::Borrowed(id),
             summary,
             about: "",
             tag: "",
@@ -79,6 +82,11 @@ impl Operation {
             failures: Vec::new(),
             is_open: false,
         }
+    }
+
+    /// One of any method, in lower case, whose id may be made of what is configured.
+    pub(crate) fn any(method: &'static str, id: impl Into<Cow<'static, str>>, summary: &'static str) -> Self {
+        Self { id: id.into(), ..Self::new(method, "", summary) }
     }
 
     /// What else there is to know, in Markdown.
@@ -167,6 +175,11 @@ impl Parameter {
         Self::new("query", name, about, schema)
     }
 
+    pub(crate) fn required(mut self) -> Self {
+        self.0["required"] = true.into();
+        self
+    }
+
     /// Several words with commas between.
     pub(crate) fn listed(mut self) -> Self {
         self.0["style"] = "form".into();
@@ -200,7 +213,12 @@ impl Parameter {
 
 impl Answer {
     pub(crate) fn new(status: u16, about: &'static str, content: Content) -> Self {
-        Self { status, about, content, headers: Map::new(), links: Map::new() }
+        Self { status: Some(status), ..Self::any(about, content) }
+    }
+
+    /// Of any status that is not named.
+    pub(crate) fn any(about: &'static str, content: Content) -> Self {
+        Self { status: None, about, content, headers: Map::new(), links: Map::new() }
     }
 
     pub(crate) fn json<T: JsonSchema>(status: u16, about: &'static str) -> Self {

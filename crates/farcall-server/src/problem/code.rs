@@ -32,6 +32,10 @@ pub(crate) enum Code {
     Draining,
     StoreFailed,
     StoreFull,
+    UpgradeUnsupported,
+    UpstreamFailed,
+    UpstreamTimeout,
+    LoopDetected,
 }
 
 impl Code {
@@ -75,6 +79,12 @@ impl Code {
             Self::Draining => (S::SERVICE_UNAVAILABLE, "draining", "farcall is stopping"),
             Self::StoreFailed => (S::SERVICE_UNAVAILABLE, "store_failed", "The store cannot be used"),
             Self::StoreFull => (S::INSUFFICIENT_STORAGE, "storage_full", "The store is full"),
+            Self::UpgradeUnsupported => {
+                (S::NOT_IMPLEMENTED, "upgrade_unsupported", "Another protocol cannot be passed on")
+            }
+            Self::UpstreamFailed => (S::BAD_GATEWAY, "upstream_failed", "The upstream gave no answer"),
+            Self::UpstreamTimeout => (S::GATEWAY_TIMEOUT, "upstream_timeout", "No answer came in time"),
+            Self::LoopDetected => (S::LOOP_DETECTED, "loop_detected", "The request goes in circles"),
         }
     }
 
@@ -102,7 +112,11 @@ impl Code {
             | Self::Busy
             | Self::Draining
             | Self::StoreFailed
-            | Self::StoreFull => return None,
+            | Self::StoreFull
+            | Self::UpgradeUnsupported
+            | Self::UpstreamFailed
+            | Self::UpstreamTimeout
+            | Self::LoopDetected => return None,
         };
         Some((name, HeaderValue::from_static(value)))
     }

@@ -92,6 +92,11 @@ impl Problem {
         self
     }
 
+    /// The same, with when it is worth to try again.
+    pub(crate) fn retrying_in(self, retry_after: Duration) -> Self {
+        Self { retry_after: Some(retry_after), ..self }
+    }
+
     /// As a document.
     pub(crate) fn json(&self) -> Vec<u8> {
         let (status, code, title) = self.what.facts();

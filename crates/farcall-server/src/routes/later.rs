@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use axum::Router;
-use axum::routing::{MethodFilter, any, on};
+use axum::routing::{MethodFilter, on};
 use http::{Method, Uri};
 
 use super::Face;
@@ -33,11 +33,7 @@ const PATHS: [(&str, MethodFilter); 15] = [
 ];
 
 pub(super) fn router() -> Router<Arc<Face>> {
-    let router = Router::new()
-        .route("/proxy/{upstream}", any(not_available_yet))
-        .route("/proxy/{upstream}/", any(not_available_yet))
-        .route("/proxy/{upstream}/{*path}", any(not_available_yet));
-    PATHS.into_iter().fold(router, |router, (path, methods)| router.route(path, on(methods, not_available_yet)))
+    PATHS.into_iter().fold(Router::new(), |router, (path, methods)| router.route(path, on(methods, not_available_yet)))
 }
 
 pub(super) async fn not_available_yet(method: Method, uri: Uri) -> Problem {

@@ -46,7 +46,7 @@ use crate::places::Places;
 use crate::problem::{Code, Problem};
 
 /// Names the call that an answer is about.
-const CALL_ID: HeaderName = HeaderName::from_static("farcall-call-id");
+pub(crate) const CALL_ID: HeaderName = HeaderName::from_static("farcall-call-id");
 
 /// What handlers work with.
 #[derive(Debug)]
@@ -163,12 +163,12 @@ fn unknown_call() -> Problem {
     Problem::new(Code::NotFound, "there is no call of this id")
 }
 
-fn json(status: StatusCode, value: &impl Serialize) -> Response {
+pub(crate) fn json(status: StatusCode, value: &impl Serialize) -> Response {
     let json = serde_json::to_vec(value).expect("strings, numbers and maps of strings are JSON");
     (status, [(CONTENT_TYPE, HeaderValue::from_static("application/json"))], json).into_response()
 }
 
-fn call_id_value(id: CallId) -> HeaderValue {
+pub(crate) fn call_id_value(id: CallId) -> HeaderValue {
     HeaderValue::try_from(id.to_string()).expect("an id is made of letters, digits, - and _")
 }
 

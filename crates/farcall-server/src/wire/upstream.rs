@@ -96,6 +96,8 @@ struct Policy<'a> {
     tls: Tls,
     redirects: u32,
     addresses: Option<&'static str>,
+    /// Requests that are passed on tell it who asked.
+    forwarded: bool,
     max_response: u64,
     max_headers: MaxHeaders,
     idempotency_header: &'a str,
@@ -245,6 +247,7 @@ impl<'a> Policy<'a> {
             proxy: settings.proxy.as_ref().map(shown),
             tls: Tls { ca: settings.tls_ca.as_ref().map(|path| path.display().to_string()) },
             redirects: policy.redirects,
+            forwarded: settings.forwarded,
             addresses: settings.addresses.map(|addresses| match addresses {
                 Addresses::Any => "any",
                 Addresses::Public => "public",

@@ -135,9 +135,6 @@ async fn what_later_versions_bring_is_refused_as_such() {
     for line in [
         "GET /v1/calls/x/log",
         "POST /v1/upstreams/x/permits",
-        "GET /proxy/x/a/b",
-        "DELETE /proxy/x/",
-        "BREW /proxy/x/y",
         "GET /ui/",
         "GET /",
         "GET /function/list/data",

@@ -1,0 +1,88 @@
+//! Passing a request on, and its answer back: the proxy, and routes of its style.
+//!
+//! An answer goes out as it came, whatever its status; only a call without one is told of as a problem.
+
+use axum::body::Body;
+use axum::response::Response;
+use farcall_core::call::{Source, Via};
+use farcall_engine::clock;
+use farcall_engine::config::Config;
+use farcall_engine::forward::{AnswerMode, Forward, Forwarded};
+use farcall_engine::trace::{TRACEPARENT, TRACESTATE, TraceContext};
+use http::header::{ACCEPT, CONTENT_SECURITY_POLICY, HOST};
+use http::request::Parts;
+use http::{HeaderMap, HeaderValue};
+
+use super::fields::{self, Asker};
+use super::{Asked, Passed, carry, refusal};
+use crate::connection::Visitor;
+use crate::problem::{Code, Problem};
+use crate::routes::{CALL_ID, Face, call_id_value};
+
+pub(super) async fn answer(
+    face: &Face,
+    config: &Config,
+    asked: Asked,
+    parts: Parts,
+    body: Body,
+) -> Result<Response, Problem> {
+    let since = clock::instant();
+    let upstream = config.upstreams.get(&asked.upstream).ok_or_else(refusal::unknown_upstream)?;
+    let timeout = carry::timeout(&parts.headers)?;
+    let mut headers = fields::of_request(&parts.headers, parts.version, &config.server.tokens)?;
+    let visitor = parts.extensions.get::<Visitor>().cloned().unwrap_or_default();
+    if upstream.forwarded {
+        fields::tell_who_asked(&mut headers, Asker { address: visitor.address, host: parts.headers.get(HOST) });
+    }
+    let trace = TraceContext::of_request(&parts.headers);
+    if trace.is_some() {
+        // The attempts go on with it in their own words.
+        headers.remove(TRACEPARENT);
+        headers.remove(TRACESTATE);
+    }
+    if timeout.is_some_and(|timeout| timeout.is_zero()) {
+        return Err(Problem::new(Code::UpstreamTimeout, "no time was given, so nothing was sent"));
+    }
+    let body = carry::of_request(face, &parts.headers, body).await?;
+    let attending = visitor.attention.pay();
+    let waited = clock::instant().since(since);
+    let via = parts.extensions.get().copied().unwrap_or(Via::Tcp);
+    let forward = Forward {
+        source: if asked.route.is_some() { Source::Route } else { Source::Proxy },
+        overrides: asked.overrides(),
+        upstream: asked.upstream,
+        method: parts.method,
+        target: asked.target,
+        headers,
+        body,
+        timeout: timeout.map(|timeout| timeout.saturating_sub(waited)),
+        answer: AnswerMode::Streamed,
+        trace,
+        via,
+    };
+    let forwarded = face.handle.forward(forward).await;
+    let is_a_page = via == Via::Tcp && config.server.tokens.is_empty() && is_a_page(&parts.headers);
+    Ok(forwarded.map_or_else(refusal::answer, |forwarded| passed(forwarded, attending, is_a_page)))
+}
+
+fn passed(forwarded: Forwarded, attending: crate::attended::Attending, is_a_page: bool) -> Response {
+    let Forwarded { id, status, headers, body, .. } = forwarded;
+    let mut response = Response::new(carry::of_answer(body, attending));
+    *response.status_mut() = status;
+    *response.headers_mut() = fields::of_answer(&headers);
+    response.headers_mut().insert(CALL_ID, call_id_value(id));
+    if is_a_page {
+        // Another's page is shown at farcall's own address, and must not act as one of farcall's.
+        response.headers_mut().append(CONTENT_SECURITY_POLICY, HeaderValue::from_static("sandbox"));
+    }
+    response.extensions_mut().insert(Passed);
+    response
+}
+
+/// Whether a browser asks, to show what comes.
+fn is_a_page(headers: &HeaderMap) -> bool {
+    match headers.get("sec-fetch-dest") {
+        Some(destination) => destination != "empty",
+        None => headers.get(ACCEPT).is_some_and(|accept| accept.as_bytes().windows(9).any(|some| some == b"text/html")),
+    }
+}
