@@ -18,7 +18,8 @@ use axum::body::Body;
 use axum::response::{IntoResponse, Response};
 use farcall_engine::config::{Config, Route, Style, Success};
 use farcall_engine::forward::{ForwardOverrides, ForwardSuccess};
-use http::{Request, Uri};
+use http::header::ALLOW;
+use http::{HeaderValue, Request, StatusCode, Uri};
 use percent_encoding::percent_decode_str;
 
 pub(crate) use describe::operations;
@@ -28,6 +29,9 @@ use crate::routes::Face;
 
 /// What `/proxy/{upstream}/{path}` is called in metrics.
 pub(crate) const PROXY_ROUTE: &str = "/proxy/{upstream}/{path}";
+
+/// Methods that always go through; so do all that have no name here.
+const PASSED_METHODS: &str = "GET,HEAD,PUT,POST,DELETE,OPTIONS,PATCH";
 
 /// What answers a request, for metrics: a pattern or a configured path.
 #[derive(Debug, Clone)]
@@ -89,13 +93,21 @@ fn with_query(path: &str, query: Option<&str>) -> String {
     query.map_or_else(|| path.to_owned(), |query| format!("{path}?{query}"))
 }
 
+fn refused(problem: Problem) -> Response {
+    let mut response = problem.into_response();
+    if response.status() == StatusCode::METHOD_NOT_ALLOWED {
+        response.headers_mut().insert(ALLOW, HeaderValue::from_static(PASSED_METHODS));
+    }
+    response
+}
+
 /// Makes the call that a request asks for, and answers with what came of it.
 pub(crate) async fn answer(face: &Face, config: &Config, asked: Asked, request: Request<Body>) -> Response {
     let name = RouteName(Arc::clone(&asked.name));
     let (parts, body) = request.into_parts();
     let mut response = match asked.route.as_deref() {
         Some(route) if route.style == Style::Smart => smart::answer(face, &asked, route, &parts).await,
-        _ => pass::answer(face, config, asked, parts, body).await.unwrap_or_else(Problem::into_response),
+        _ => pass::answer(face, config, asked, parts, body).await.unwrap_or_else(refused),
     };
     response.extensions_mut().insert(name);
     response

@@ -6,12 +6,12 @@ use axum::body::Body;
 use axum::response::Response;
 use farcall_core::call::{Source, Via};
 use farcall_engine::clock;
-use farcall_engine::config::Config;
+use farcall_engine::config::{Config, Upstream};
 use farcall_engine::forward::{AnswerMode, Forward, Forwarded};
 use farcall_engine::trace::{TRACEPARENT, TRACESTATE, TraceContext};
 use http::header::{ACCEPT, CONTENT_SECURITY_POLICY, HOST};
 use http::request::Parts;
-use http::{HeaderMap, HeaderValue};
+use http::{HeaderMap, HeaderValue, Method};
 
 use super::fields::{self, Asker};
 use super::{Asked, Passed, carry, refusal};
@@ -28,6 +28,7 @@ pub(super) async fn answer(
 ) -> Result<Response, Problem> {
     let since = clock::instant();
     let upstream = config.upstreams.get(&asked.upstream).ok_or_else(refusal::unknown_upstream)?;
+    check_method(&parts.method, upstream)?;
     let timeout = carry::timeout(&parts.headers)?;
     let mut headers = fields::of_request(&parts.headers, parts.version, &config.server.tokens)?;
     let visitor = parts.extensions.get::<Visitor>().cloned().unwrap_or_default();
@@ -63,6 +64,15 @@ pub(super) async fn answer(
     let forwarded = face.handle.forward(forward).await;
     let is_a_page = via == Via::Tcp && config.server.tokens.is_empty() && is_a_page(&parts.headers);
     Ok(forwarded.map_or_else(refusal::answer, |forwarded| passed(forwarded, attending, is_a_page)))
+}
+
+/// CONNECT asks for no answer, and TRACE for what was sent: the upstream's own headers are nobody's to see.
+fn check_method(method: &Method, upstream: &Upstream) -> Result<(), Problem> {
+    let shows_secrets = *method == Method::TRACE && !upstream.headers.is_empty();
+    if *method != Method::CONNECT && !shows_secrets {
+        return Ok(());
+    }
+    Err(Problem::new(Code::MethodNotAllowed, format!("{method} is not passed on to this upstream")))
 }
 
 fn passed(forwarded: Forwarded, attending: crate::attended::Attending, is_a_page: bool) -> Response {

@@ -49,6 +49,10 @@ fn the_upstreams_headers_win_and_nothing_is_asked_for_that_the_client_did_not() 
                    user-agent: test/1\naccept-encoding: br;q=0.3\n\n";
     assert_eq!(gateway.ask(request)?.status, 200);
     gateway.get("/proxy/api/")?;
+    // It would send back what it was sent, theirs too.
+    let trace = gateway.ask("TRACE /proxy/api/ HTTP/1.1\nhost: localhost\n\n")?;
+    assert_eq!(trace.problem(), (405, "method_not_allowed".to_owned()));
+    assert_eq!(trace.header("allow"), Some("GET,HEAD,PUT,POST,DELETE,OPTIONS,PATCH"));
     let [first, second] = &peer.heads()[..] else { return Err("two requests".into()) };
     assert_eq!((header(first, "authorization"), header(first, "x-key")), (Some("Bearer theirs"), Some("own")));
     assert_eq!(first.to_ascii_lowercase().matches("x-key").count(), 1, "{first}");

@@ -31,6 +31,7 @@ fn what_cannot_be_passed_on_is_refused_before_anything_is_sent() -> Outcome {
     check("GET /proxy/api/ HTTP/1.1\nfarcall-timeout: 5\nfarcall-timeout: 5\n\n", 400, "malformed_request")?;
     check("GET /proxy/api/ HTTP/1.1\nfarcall-timeout: 0\n\n", 504, "upstream_timeout")?;
     check("GET /proxy/api/ HTTP/1.1\nconnection: upgrade\nupgrade: websocket\n\n", 501, "upgrade_unsupported")?;
+    check("CONNECT /proxy/api/ HTTP/1.1\n\n", 405, "method_not_allowed")?;
     let circles = "1.1 farcall, ".repeat(8);
     check(&format!("GET /proxy/api/ HTTP/1.1\nvia: {circles}\n\n"), 508, "loop_detected")?;
     assert_eq!(peer.heads(), [""; 0]);
