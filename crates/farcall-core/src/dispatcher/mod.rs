@@ -13,6 +13,7 @@ mod explain;
 mod finish;
 mod forget;
 mod gate;
+mod hedge;
 mod load;
 mod memory;
 mod pause;
@@ -33,6 +34,7 @@ use std::collections::{BTreeSet, VecDeque};
 pub use census::Census;
 pub use event::Event;
 pub use explain::{Explanation, Held, StoredPlace};
+pub use hedge::HedgeStanding;
 pub use load::{LaneLoad, Loaded, Wanted};
 pub use memory::Memory;
 pub use prune::{Stale, StaleAsk, StaleCall};
@@ -53,6 +55,7 @@ use crate::timers::{Timer, Timers};
 use entry::{Cut, Entry};
 use forget::Vacant;
 use gate::Gate;
+use hedge::Late;
 use load::Loads;
 use memory::LeftNew;
 use prune::Pruning;
@@ -97,6 +100,8 @@ pub struct Dispatcher {
     crowded_out: VecDeque<QuotaId>,
     /// Attempts that are out.
     in_flight: u32,
+    /// What is to be looked at once everybody who waits has had a turn.
+    late: Late,
     census: Census,
     /// As it was with the last turn that is durable.
     durable_census: Census,
@@ -138,6 +143,7 @@ impl Dispatcher {
             ready: VecDeque::new(),
             crowded_out: VecDeque::new(),
             in_flight: 0,
+            late: Late::default(),
             census: Census::default(),
             durable_census: Census::default(),
             draining: false,
@@ -226,6 +232,7 @@ impl Dispatcher {
             self.fire(now, timer);
         }
         self.start_ready(now);
+        self.hedge_late(now);
         self.ask_for_more();
         self.hand_over()
     }
@@ -235,7 +242,7 @@ impl Dispatcher {
         let has_ready = !self.ready.is_empty() || (!self.is_full() && !self.crowded_out.is_empty());
         let may_start = has_ready && self.starts_max() > self.writes.len();
         let has_writes = !self.writes.is_empty() && self.may_write();
-        if may_start || has_writes || self.may_ask() || !self.effects.is_empty() {
+        if may_start || has_writes || self.may_ask() || !self.effects.is_empty() || !self.late.is_empty() {
             return Some(now);
         }
         self.timers.next()
@@ -268,12 +275,18 @@ impl Dispatcher {
 
     fn add_upstream(&mut self, policy: UpstreamPolicy, quota: QuotaId) -> UpstreamId {
         let upstream = Upstream::new(policy, quota);
-        if let Some(id) = self.vacant.upstreams.pop() {
-            *self.upstream(id) = upstream;
-            return id;
-        }
-        self.upstreams.push(upstream);
-        UpstreamId(u32::try_from(self.upstreams.len() - 1).expect("fewer than 2^32 upstreams"))
+        let id = match self.vacant.upstreams.pop() {
+            Some(id) => {
+                *self.upstream(id) = upstream;
+                id
+            }
+            None => {
+                self.upstreams.push(upstream);
+                UpstreamId(u32::try_from(self.upstreams.len() - 1).expect("fewer than 2^32 upstreams"))
+            }
+        };
+        self.quota(quota).sharers.push(id);
+        id
     }
 
     fn quota(&mut self, id: QuotaId) -> &mut Quota {
@@ -337,6 +350,7 @@ impl Dispatcher {
             Timer::Drain => self.cut_all(Cut::Drain),
             Timer::Commit => self.try_again(),
             Timer::Prune => self.prune_on(now),
+            Timer::Hedge(attempt) => self.late.attempts.push(attempt),
         }
     }
 

@@ -16,6 +16,8 @@ pub(super) struct Quota {
     pub(super) limits: Limits,
     /// Bounds all attempts together, where that is configured.
     pub(super) concurrency: Option<NonZeroU32>,
+    /// Upstreams that share it.
+    pub(super) sharers: Vec<UpstreamId>,
     /// Attempts that are out.
     pub(super) in_flight: u32,
     /// Somebody paused it: nothing is started, whatever the limits say.
@@ -37,6 +39,7 @@ impl Quota {
         Self {
             limits,
             concurrency,
+            sharers: Vec::new(),
             in_flight: 0,
             is_paused: false,
             closed_until: None,

@@ -3,7 +3,9 @@
 //! What the other side allows is its quota's, which it may share with others; what it starts is decided in `start`.
 
 use crate::call::{QuotaId, WaitReason};
+use crate::hedge::HedgeBudget;
 use crate::lane::Lanes;
+use crate::latency::Latencies;
 use crate::policy::UpstreamPolicy;
 use crate::time::Instant;
 
@@ -21,6 +23,10 @@ pub(super) struct Upstream {
     pub(super) takes_turns: bool,
     /// The configuration has it no longer: nothing is started.
     pub(super) is_withdrawn: bool,
+    /// How long attempts take, once somebody wants to know.
+    pub(super) latencies: Option<Box<Latencies>>,
+    /// What hedges of its calls may cost.
+    pub(super) hedge_budget: HedgeBudget,
 }
 
 /// Why nothing is started.
@@ -40,6 +46,8 @@ impl Upstream {
             blocked: None,
             takes_turns: false,
             is_withdrawn: false,
+            latencies: None,
+            hedge_budget: HedgeBudget::default(),
         }
     }
 
