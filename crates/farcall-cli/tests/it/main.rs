@@ -13,6 +13,7 @@ mod damage;
 mod demo;
 mod disk_errors;
 mod disk_full;
+mod hedging;
 mod inbox;
 mod keys;
 mod kofaf;
