@@ -5,6 +5,7 @@
 use std::num::NonZeroU32;
 use std::time::Duration;
 
+use crate::hedge::Hedging;
 use crate::id::CallId;
 use crate::retry::{OnUnknown, RetryPolicy, StatusSet};
 use crate::time::{Instant, Timestamp};
@@ -168,6 +169,11 @@ impl Method {
         })
     }
 
+    /// Whether RFC 9110, section 9.2.1 calls it safe: it asks for nothing to be changed.
+    pub const fn is_safe(self) -> bool {
+        matches!(self, Self::Get | Self::Head | Self::Options | Self::Trace)
+    }
+
     /// Whether RFC 9110, section 9.2.2 calls it idempotent.
     pub const fn is_idempotent(self) -> bool {
         matches!(self, Self::Get | Self::Head | Self::Put | Self::Delete | Self::Options | Self::Trace)
@@ -220,6 +226,7 @@ pub struct Overrides {
     pub on_unknown: Option<OnUnknown>,
     pub idempotent: Option<bool>,
     pub success_statuses: Option<StatusSet>,
+    pub hedge: Option<Hedging>,
 }
 
 /// A callback waits for its parent to be filed when the parent came from a file.

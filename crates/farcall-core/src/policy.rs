@@ -6,6 +6,7 @@ use std::num::NonZeroU32;
 use std::time::Duration;
 
 use crate::call::{Durability, Method, Overrides, UpstreamId};
+use crate::hedge::{HedgePolicy, Hedging};
 use crate::retry::{OnUnknown, RetryPolicy, StatusSet};
 
 /// At most `count` arrivals in any window of this length.
@@ -48,6 +49,7 @@ pub struct UpstreamPolicy {
     pub callbacks: CallbackPolicy,
     /// Redirects that one try may follow.
     pub redirects: u32,
+    pub hedge: Option<HedgePolicy>,
 }
 
 impl UpstreamPolicy {
@@ -81,6 +83,7 @@ impl Default for UpstreamPolicy {
             success_statuses: StatusSet::success(),
             callbacks: CallbackPolicy::default(),
             redirects: 0,
+            hedge: None,
         }
     }
 }
@@ -150,6 +153,20 @@ impl<'a> Terms<'a> {
         self.overrides.and_then(|own| own.success_statuses.as_ref()).unwrap_or(&self.policy.success_statuses)
     }
 
+    /// How its attempts are hedged, when they may be. A hedge is a second request while the first may be at work: that may be for a
+    /// safe method, and where somebody said that the other side recognises repeated requests. Never where an attempt
+    /// without an answer is not to be repeated.
+    pub fn hedge(&self) -> Option<HedgePolicy> {
+        let policy = match self.overrides.and_then(|own| own.hedge) {
+            Some(Hedging::Never) => None,
+            Some(Hedging::By(policy)) => Some(policy),
+            None => self.policy.hedge,
+        };
+        let is_declared = self.overrides.and_then(|own| own.idempotent);
+        let may_repeat = is_declared.unwrap_or(self.policy.idempotent || self.method.is_safe());
+        policy.filter(|_| may_repeat && self.on_unknown() == OnUnknown::Retry)
+    }
+
     /// What an unanswered attempt means: the call's word, then the upstream's, then by the method.
     pub fn on_unknown(&self) -> OnUnknown {
         let by_idempotence = |idempotent| if idempotent { OnUnknown::Retry } else { OnUnknown::Stop };
@@ -163,6 +180,46 @@ impl<'a> Terms<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::hedge::HedgeDelay;
+
+    #[test]
+    fn only_what_may_be_repeated_at_any_time_is_hedged() {
+        let after = HedgeDelay::Fixed(Duration::from_millis(300));
+        let hedge = HedgePolicy { after, extra: 2, budget: None, on_failure: false };
+        let plain = UpstreamPolicy { hedge: Some(hedge), ..UpstreamPolicy::default() };
+        let declared = UpstreamPolicy { idempotent: true, ..plain.clone() };
+        let stops = UpstreamPolicy { on_unknown: Some(OnUnknown::Stop), ..declared.clone() };
+        let is_hedged = |policy: &UpstreamPolicy, own: Option<&Overrides>, method| {
+            Terms::new(policy, own, method).hedge() == Some(hedge)
+        };
+        for method in [Method::Get, Method::Head, Method::Options, Method::Trace] {
+            assert!(is_hedged(&plain, None, method), "{method:?}");
+        }
+        for method in [Method::Post, Method::Patch, Method::Put, Method::Delete, Method::Other] {
+            assert!(!is_hedged(&plain, None, method), "{method:?}");
+            assert!(is_hedged(&declared, None, method), "{method:?}");
+        }
+        assert!(!is_hedged(&stops, None, Method::Get));
+        let own = |idempotent| Overrides { idempotent: Some(idempotent), ..Overrides::default() };
+        assert!(is_hedged(&plain, Some(&own(true)), Method::Post));
+        assert!(!is_hedged(&declared, Some(&own(false)), Method::Get), "the call's own word comes first");
+    }
+
+    #[test]
+    fn a_calls_own_hedging_replaces_its_upstreams() {
+        let policy = |extra| HedgePolicy {
+            after: HedgeDelay::Fixed(Duration::from_secs(1)),
+            extra,
+            budget: None,
+            on_failure: false,
+        };
+        let upstream = UpstreamPolicy { hedge: Some(policy(1)), ..UpstreamPolicy::default() };
+        let own = |hedge| Overrides { hedge: Some(hedge), ..Overrides::default() };
+        let of = |upstream: &UpstreamPolicy, own: &Overrides| Terms::new(upstream, Some(own), Method::Get).hedge();
+        assert_eq!(of(&upstream, &own(Hedging::By(policy(2)))), Some(policy(2)));
+        assert_eq!(of(&UpstreamPolicy::default(), &own(Hedging::By(policy(2)))), Some(policy(2)));
+        assert_eq!(of(&upstream, &own(Hedging::Never)), None);
+    }
 
     #[test]
     fn the_calls_own_word_on_unknown_comes_first() {

@@ -31,6 +31,8 @@ pub enum Timer {
     Commit,
     /// Calls that ended long ago may be forgotten.
     Prune,
+    /// An attempt that is out then takes long.
+    Hedge(AttemptId),
 }
 
 /// The set of timers.

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use farcall_core::call::{ErrorKind, Overrides, Source, Via};
+use farcall_core::hedge::Hedging;
 use farcall_core::id::CallId;
 use farcall_core::retry::{RetryPolicy, StatusSet};
 use farcall_core::time::Instant;
@@ -56,6 +57,7 @@ pub struct Forward {
 #[derive(Debug, Clone, Default)]
 pub struct ForwardOverrides {
     pub success: ForwardSuccess,
+    pub hedge: Option<Hedging>,
     pub retry: Option<RetryPolicy>,
 }
 
@@ -183,9 +185,10 @@ impl Handle {
         let base = settings.base_url.as_ref().expect("a declared upstream has a base_url");
         let target = target::below(base, &target).map_err(|what| ForwardError::Rejected(what.into()))?;
         let body = body.collect().await?;
-        let ForwardOverrides { success: ForwardSuccess { statuses, content_type, parses_as_json }, retry } = overrides;
+        let ForwardOverrides { success: ForwardSuccess { statuses, content_type, parses_as_json }, hedge, retry } =
+            overrides;
         let content_type = content_type.or_else(|| settings.success.content_type.clone());
-        let overrides = Overrides { success_statuses: statuses, retry, ..Overrides::default() };
+        let overrides = Overrides { success_statuses: statuses, hedge, retry, ..Overrides::default() };
         let overrides = (overrides != Overrides::default()).then(|| Box::new(overrides));
         let request =
             Request { upstream, method, target, headers, body, content_type, parses_as_json, answer, trace, via };

@@ -30,7 +30,7 @@ use crate::trace::TraceContext;
 use crate::upstreams::UpstreamError;
 use crate::watch::CallEvent;
 
-pub use explain::Explained;
+pub use explain::{Explained, HedgingView};
 pub use upstreams::{ControlError, LimitView, Setting, UpstreamView};
 
 /// Submissions that the engine takes in at one go.

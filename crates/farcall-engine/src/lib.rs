@@ -47,6 +47,6 @@ pub use farcall_store::record::{AttemptRecord, CallRecord, ErrorRecord, OutcomeR
 
 pub use engine::{Engine, Options, StartError};
 pub use handle::{
-    Accepted, CallView, ControlError, Explained, Handle, LimitView, Overview, ReloadError, SUBMISSIONS_MAX, Setting,
-    Snapshot, StoreHealth, Submission, SubmitError, UpstreamOverview, UpstreamView,
+    Accepted, CallView, ControlError, Explained, Handle, HedgingView, LimitView, Overview, ReloadError,
+    SUBMISSIONS_MAX, Setting, Snapshot, StoreHealth, Submission, SubmitError, UpstreamOverview, UpstreamView,
 };

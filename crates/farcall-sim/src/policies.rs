@@ -58,6 +58,7 @@ pub(crate) fn draw(dice: &mut Dice, forms: Forms, targets: &[u32]) -> UpstreamPo
             on_fail: callback(dice, forms, targets),
         },
         redirects: if forms.redirects { dice.count(0, 4) } else { 0 },
+        hedge: None,
     }
 }
 

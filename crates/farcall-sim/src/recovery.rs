@@ -39,7 +39,7 @@ pub(crate) fn boot(world: &mut World, seed: u64) -> Result<(Dispatcher, Recovery
     let unfiled: BTreeSet<CallId> = recovery.unfiled.iter().map(|call| call.id).collect();
     let mut open: BTreeMap<CallId, Vec<OpenAttempt>> = BTreeMap::new();
     for (call, attempt) in &recovery.open_attempts {
-        open.entry(*call).or_default().push(OpenAttempt { number: attempt.number });
+        open.entry(*call).or_default().push(OpenAttempt { number: attempt.number, kind: attempt.kind });
     }
     for LaneRecord { lane, waiting } in &recovery.lanes {
         dispatcher.restore_lane(upstream_of(plan, &lane.limit_key, lane.of_callbacks), lane_id(lane), *waiting);

@@ -161,5 +161,6 @@ fn overrides(dice: &mut Dice) -> Overrides {
         on_unknown: *dice.pick(&[None, None, Some(OnUnknown::Retry), Some(OnUnknown::Stop)]),
         idempotent: *dice.pick(&[None, None, Some(true), Some(false)]),
         success_statuses: dice.percent(20).then(|| StatusSet::new(vec![(200, 204), (500, 500)])),
+        hedge: None,
     }
 }

@@ -14,6 +14,7 @@ mod demo;
 mod disk_errors;
 mod disk_full;
 mod gateway;
+mod hedging;
 mod inbox;
 mod keys;
 mod kofaf;

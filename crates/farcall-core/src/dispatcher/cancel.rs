@@ -8,7 +8,7 @@ use super::entry::{Cut, Place};
 use super::finish::Over;
 use super::{Dispatcher, Effect, Mark, Write};
 use crate::attempt::AttemptOutcome;
-use crate::call::State;
+use crate::call::{ErrorKind, State};
 use crate::id::CallId;
 use crate::settle::Decision;
 use crate::time::Now;
@@ -42,15 +42,19 @@ impl Dispatcher {
     }
 
     /// What follows for a call that is to be cancelled and whose last attempt is over.
-    pub(super) const fn follow_cancel(over: &Over) -> Decision {
-        match over.decision {
+    pub(super) fn follow_cancel(over: &Over, decision: Decision) -> Decision {
+        let (outcome, error) = over.end.map_or((None, None), |end| (Some(end.outcome), end.error));
+        match decision {
             end @ Decision::End { .. } => end,
             Decision::Wait { .. } | Decision::Requeue { .. } | Decision::HandBack | Decision::Hop { .. } => {
-                match over.end.outcome {
+                match outcome {
                     // It sent nothing, so nothing was sent that has no answer.
-                    _ if over.end.proved_at.is_none() => Decision::End { state: State::Cancelled, error: None },
-                    AttemptOutcome::Unknown => Decision::End { state: State::Unknown, error: over.end.error },
-                    _ => Decision::End { state: State::Failed, error: over.end.error },
+                    _ if over.end.is_none_or(|end| end.proved_at.is_none()) => {
+                        Decision::End { state: State::Cancelled, error: None }
+                    }
+                    Some(AttemptOutcome::Unknown) => Decision::End { state: State::Unknown, error },
+                    // A redirect that is not followed any more is no success.
+                    _ => Decision::End { state: State::Failed, error: error.or(Some(ErrorKind::HttpStatus)) },
                 }
             }
         }

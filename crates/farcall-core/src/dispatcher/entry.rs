@@ -4,9 +4,11 @@
 
 use std::time::Duration;
 
+use super::finish::Over;
 use super::upstream::LineId;
 use crate::attempt::AttemptKind;
-use crate::call::{CallSpec, Method, QuotaId, State, UpstreamId, WaitReason};
+use crate::call::{CallSpec, ErrorKind, Method, QuotaId, State, UpstreamId, WaitReason};
+use crate::hedge::HeldBack;
 use crate::hop::{Heading, Hop};
 use crate::lane::{LaneId, Position};
 use crate::limit::Grant;
@@ -37,6 +39,7 @@ pub(super) struct Entry {
     pub(super) is_cancel_requested: bool,
     /// Attempts that are out.
     pub(super) live: Vec<Live>,
+    pub(super) hedging: Hedged,
 }
 
 impl Entry {
@@ -55,6 +58,7 @@ impl Entry {
             hopped_at: None,
             is_cancel_requested: false,
             live: Vec::new(),
+            hedging: Hedged::NONE,
         }
     }
 
@@ -88,10 +92,11 @@ impl Entry {
         self.hop.map_or(0, |hop| hop.count)
     }
 
-    /// Why its attempt of this number is made. Of the first try when no attempt was made but those whose redirects were
-    /// followed.
-    pub(super) fn kind_of(&self, number: u32) -> AttemptKind {
-        if number == self.redirects() + 1 { AttemptKind::First } else { AttemptKind::Retry }
+    /// Why its next attempt is made that is no hedge. Of the first try when no attempt was made but those whose redirects
+    /// were followed, and hedges, as far as those are remembered.
+    pub(super) fn next_kind(&self) -> AttemptKind {
+        let is_first = self.attempts == self.redirects() + self.hedging.in_all;
+        if is_first { AttemptKind::First } else { AttemptKind::Retry }
     }
 
     /// Leaves the hop, if it is at one.
@@ -108,6 +113,30 @@ impl Entry {
 
     pub(super) const fn position(&self) -> Position {
         Position { ready_at: self.ready_at, call: self.spec.id }
+    }
+}
+
+/// What is remembered of hedges.
+#[derive(Debug, Clone)]
+pub(super) struct Hedged {
+    /// Made of the present try, and since the call came into memory.
+    pub(super) of_try: u32,
+    pub(super) in_all: u32,
+    /// Why the last that was due was kept back.
+    pub(super) held_back: Option<HeldBack>,
+    /// An attempt of the present try ended without an answer, by this error.
+    pub(super) unknown: Option<ErrorKind>,
+    /// An attempt that is over and whose consequences wait: for losers that are to report, or for what is added because
+    /// all have failed.
+    pub(super) held: Option<Box<Over>>,
+}
+
+impl Hedged {
+    const NONE: Self = Self { of_try: 0, in_all: 0, held_back: None, unknown: None, held: None };
+
+    /// A try begins.
+    pub(super) fn begin(&mut self) {
+        *self = Self { in_all: self.in_all, ..Self::NONE };
     }
 }
 
@@ -147,6 +176,40 @@ pub(super) struct Live {
     pub(super) times_out_at: Option<Instant>,
     /// Why it is being cut off, if it is.
     pub(super) cut: Option<Cut>,
+    /// When it is looked at whether it takes too long.
+    pub(super) hedged_at: Option<Instant>,
+    /// How long it takes is learned from.
+    pub(super) is_sample: bool,
+    /// A hedge that the budget paid for.
+    pub(super) is_paid: bool,
+}
+
+impl Live {
+    /// An attempt that is decided, and nowhere yet; whether its start is stored, or need not be, is told with its slots.
+    pub(super) fn new(
+        number: u32,
+        kind: AttemptKind,
+        (upstream, quota): (UpstreamId, QuotaId),
+        granted: (Grant, bool),
+    ) -> Self {
+        let (grant, is_durable) = granted;
+        Self {
+            number,
+            kind,
+            launched_at: None,
+            took: None,
+            upstream,
+            quota,
+            grant,
+            is_durable,
+            sent_at: None,
+            times_out_at: None,
+            cut: None,
+            hedged_at: None,
+            is_sample: false,
+            is_paid: false,
+        }
+    }
 }
 
 impl Entry {

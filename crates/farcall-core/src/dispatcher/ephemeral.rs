@@ -72,7 +72,7 @@ impl Dispatcher {
         let is_too_late = |at| entry.deadline.is_some_and(|deadline| deadline <= at);
         match over.decision {
             end @ Decision::End { .. } => end,
-            _ if entry.is_cancel_requested => Self::follow_cancel(over),
+            _ if entry.is_cancel_requested => Self::with_unknown(entry, Self::follow_cancel(over, over.decision)),
             _ if entry.tries.deaths >= DEATHS_MAX => {
                 Decision::End { state: State::Poisoned, error: Some(ErrorKind::Internal) }
             }
@@ -87,5 +87,5 @@ impl Dispatcher {
 }
 
 fn failed(over: &Over) -> Decision {
-    Decision::End { state: State::Failed, error: over.end.error.or(Some(ErrorKind::Reset)) }
+    Decision::End { state: State::Failed, error: over.end.and_then(|end| end.error).or(Some(ErrorKind::Reset)) }
 }

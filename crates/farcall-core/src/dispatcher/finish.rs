@@ -25,9 +25,13 @@ pub(super) const DEATHS_MAX: u32 = 3;
 const SURVIVED_AFTER: Duration = Duration::from_secs(2);
 
 /// An attempt that is over, and what follows for its call.
+#[derive(Debug, Clone, Copy)]
 pub(super) struct Over {
-    pub(super) end: AttemptEnd,
+    /// Nothing when it never was.
+    pub(super) end: Option<AttemptEnd>,
     pub(super) decision: Decision,
+    /// We cut it off.
+    pub(super) is_cut: bool,
 }
 
 impl Dispatcher {
@@ -42,6 +46,7 @@ impl Dispatcher {
             if is_suspect {
                 self.timers.set(now.instant + SURVIVED_AFTER, Timer::Survived(attempt));
             }
+            self.await_hedge(now, attempt);
         }
     }
 
@@ -82,6 +87,9 @@ impl Dispatcher {
         }
         self.note_death(attempt.call, result);
         let verdict = self.with_terms(attempt.call, |terms| classify(terms, result));
+        if matches!(verdict, Verdict::Success | Verdict::Redirected { .. }) {
+            self.learn(now, &live);
+        }
         self.conclude(now, attempt, &live, verdict, result.status);
     }
 
@@ -113,6 +121,7 @@ impl Dispatcher {
                 self.conclude_cut(now, attempt, &live, wrote, ErrorKind::Reset, decision);
             }
             Some(Cut::Timeout) | None => {
+                self.learn(now, &live);
                 let verdict = match wrote {
                     BytesSent::No | BytesSent::Refused => Verdict::Retryable(ErrorKind::Timeout),
                     BytesSent::Maybe => Verdict::Unknown(ErrorKind::Timeout),
@@ -180,6 +189,9 @@ impl Dispatcher {
         if let Some(at) = live.times_out_at {
             self.timers.cancel(at, Timer::Timeout(attempt));
         }
+        if let Some(at) = live.hedged_at {
+            self.timers.cancel(at, Timer::Hedge(attempt));
+        }
         let quota = &mut self.quotas[live.quota.0 as usize];
         match wrote {
             BytesSent::No => quota.limits.give_back(&live.grant),
@@ -190,7 +202,7 @@ impl Dispatcher {
         Some(live)
     }
 
-    fn with_terms<T>(&self, call: CallId, decide: impl FnOnce(&Terms<'_>) -> T) -> T {
+    pub(super) fn with_terms<T>(&self, call: CallId, decide: impl FnOnce(&Terms<'_>) -> T) -> T {
         let entry = &self.calls[&call];
         let policy = &self.upstreams[entry.spec.upstream.0 as usize].policy;
         let terms = Terms::new(policy, entry.spec.overrides.as_deref(), entry.method()).of(entry.spec.durability);
@@ -213,8 +225,8 @@ impl Dispatcher {
         let tries = self.calls[&attempt.call].tries;
         let chance = self.chance();
         let decision = self.with_terms(attempt.call, |terms| decide(terms, tries, verdict, now.instant, chance));
-        let end = attempt_end(now, live, verdict.outcome(), status, verdict.error());
-        self.follow(now, attempt.call, &Over { end, decision });
+        let end = Some(attempt_end(now, live, verdict.outcome(), status, verdict.error()));
+        self.follow(now, attempt.call, &Over { end, decision, is_cut: false });
     }
 
     fn conclude_cut(
@@ -230,59 +242,63 @@ impl Dispatcher {
             BytesSent::No | BytesSent::Refused => AttemptOutcome::Cancelled,
             BytesSent::Maybe => AttemptOutcome::Unknown,
         };
-        let end = attempt_end(now, live, outcome, None, Some(kind));
-        self.follow(now, attempt.call, &Over { end, decision });
+        let end = Some(attempt_end(now, live, outcome, None, Some(kind)));
+        self.follow(now, attempt.call, &Over { end, decision, is_cut: true });
     }
 
     fn settle_loser(&mut self, now: Now, attempt: AttemptId, live: &Live) {
+        self.learn(now, live);
         let end = attempt_end(now, live, AttemptOutcome::Cancelled, None, None);
         self.push_settle(attempt.call, Some(end), None);
-        if self.calls.get(&attempt.call).is_some_and(|entry| entry.live.is_empty()) {
-            self.forget(attempt.call);
+        let has_ended = |entry: &Entry| entry.live.is_empty() && entry.place == Place::Ended;
+        if self.calls.get(&attempt.call).is_some_and(has_ended) {
+            return self.forget(attempt.call);
         }
+        self.follow_held(now, attempt.call);
     }
 
-    fn push_settle(&mut self, call: CallId, attempt: Option<AttemptEnd>, progress: Option<Progress>) {
+    pub(super) fn push_settle(&mut self, call: CallId, attempt: Option<AttemptEnd>, progress: Option<Progress>) {
         let CallSpec { upstream, durability, .. } = self.calls[&call].spec;
         self.record(durability, Write::Settle { call, upstream, attempt, progress });
     }
 
+    /// Carries a decision out, unless that is left to another attempt of the same try, or put off for one.
+    pub(super) fn follow(&mut self, now: Now, call: CallId, over: &Over) {
+        if self.is_put_off(now, call, over) {
+            return;
+        }
+        self.follow_finally(now, call, over);
+    }
+
     /// Carries a decision out.
-    fn follow(&mut self, now: Now, call: CallId, over: &Over) {
+    pub(super) fn follow_finally(&mut self, now: Now, call: CallId, over: &Over) {
         let entry = &self.calls[&call];
-        let others_are_out = !entry.live.is_empty();
         let is_late = entry.deadline.is_some_and(|deadline| deadline <= now.instant);
-        let status = over.end.status;
+        let (status, error) = over.end.map_or((None, None), |end| (end.status, end.error));
+        let cause = (status, error);
         match self.final_decision(now, call, over) {
-            Decision::End { state: State::Succeeded, error } => {
-                self.end(now, call, State::Succeeded, error, status, Some(over.end));
-            }
-            // Another attempt may still bring the answer; the last one to end decides.
-            _ if others_are_out => {
-                self.push_settle(call, Some(over.end), None);
-            }
-            Decision::End { state, error } => self.end(now, call, state, error, status, Some(over.end)),
+            Decision::End { state, error } => self.end(now, call, state, error, status, over.end),
             Decision::Wait { .. } | Decision::Requeue { .. } | Decision::HandBack | Decision::Hop { .. } if is_late => {
-                self.end(now, call, State::Expired, Some(ErrorKind::Deadline), status, Some(over.end));
+                self.end(now, call, State::Expired, Some(ErrorKind::Deadline), status, over.end);
             }
             Decision::Wait { until, reason, tries } => {
-                let progress = self.wait(call, until, tries, &over.end, Entry::begin_anew);
-                self.push_settle(call, Some(over.end), Some(progress));
+                let progress = self.wait(call, until, tries, cause, Entry::begin_anew);
+                self.push_settle(call, over.end, Some(progress));
                 self.stand(call, until, Some(reason));
             }
             Decision::Requeue { tries } => {
                 let ready_at = self.end_of_line(now);
-                let progress = self.wait(call, ready_at, tries, &over.end, Entry::begin_anew);
-                self.push_settle(call, Some(over.end), Some(progress));
+                let progress = self.wait(call, ready_at, tries, cause, Entry::begin_anew);
+                self.push_settle(call, over.end, Some(progress));
                 self.stand(call, ready_at, None);
             }
             Decision::HandBack => {
                 let (ready_at, tries) = (self.end_of_line(now), self.calls[&call].tries);
-                let progress = self.wait(call, ready_at, tries, &over.end, |_| None);
-                self.push_settle(call, Some(over.end), Some(progress));
+                let progress = self.wait(call, ready_at, tries, cause, |_| None);
+                self.push_settle(call, over.end, Some(progress));
                 self.stand(call, ready_at, None);
             }
-            Decision::Hop { upstream, method } => self.hop(now, call, (upstream, method), &over.end),
+            Decision::Hop { upstream, method } => self.hop(now, call, (upstream, method), over.end),
         }
     }
 
@@ -298,7 +314,7 @@ impl Dispatcher {
             {
                 Decision::End { state: State::Poisoned, error: Some(ErrorKind::Internal) }
             }
-            _ if entry.is_cancel_requested => Self::follow_cancel(over),
+            decision if entry.is_cancel_requested => Self::with_unknown(entry, Self::follow_cancel(over, decision)),
             decision => decision,
         }
     }
@@ -313,15 +329,16 @@ impl Dispatcher {
 
     /// The try goes on where the answer redirects to, as an attempt of its own. It waits there for its turn, at the place
     /// that it had: what came later does not overtake it.
-    fn hop(&mut self, now: Now, call: CallId, (upstream, method): (UpstreamId, Method), end: &AttemptEnd) {
+    fn hop(&mut self, now: Now, call: CallId, (upstream, method): (UpstreamId, Method), end: Option<AttemptEnd>) {
         let entry = &self.calls[&call];
         let (ready_at, tries) = (entry.ready_at, entry.tries);
         let hop = Hop { upstream, method, count: entry.redirects() + 1 };
-        let progress = self.wait(call, ready_at, tries, end, |entry| {
+        let cause = end.map_or((None, None), |end| (end.status, end.error));
+        let progress = self.wait(call, ready_at, tries, cause, |entry| {
             (entry.hop, entry.hopped_at) = (Some(hop), Some(now.instant));
             Some(Heading::Hop(hop))
         });
-        self.push_settle(call, Some(*end), Some(progress));
+        self.push_settle(call, end, Some(progress));
         self.stand(call, ready_at, None);
     }
 
@@ -331,7 +348,7 @@ impl Dispatcher {
         call: CallId,
         ready_at: Instant,
         tries: Tries,
-        end: &AttemptEnd,
+        (status, error): (Option<u16>, Option<ErrorKind>),
         head: impl FnOnce(&mut Entry) -> Option<Heading>,
     ) -> Progress {
         let entry = self.calls.get_mut(&call).expect("a call that waits is known");
@@ -341,7 +358,7 @@ impl Dispatcher {
         entry.tries = tries;
         let durability = entry.spec.durability;
         self.census_of(durability).change(before, state);
-        let (status, error, ready_at) = (end.status, end.error, Some(ready_at));
+        let ready_at = Some(ready_at);
         Progress { state, ready_at, tries, heading, status, error, finished_at: None }
     }
 

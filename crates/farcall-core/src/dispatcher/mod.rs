@@ -14,6 +14,7 @@ mod explain;
 mod finish;
 mod forget;
 mod gate;
+mod hedge;
 mod load;
 mod memory;
 mod pause;
@@ -34,6 +35,7 @@ use std::collections::{BTreeSet, VecDeque};
 pub use census::Census;
 pub use event::Event;
 pub use explain::{Explanation, Held, StoredPlace};
+pub use hedge::HedgeStanding;
 pub use load::{LaneLoad, Loaded, Wanted};
 pub use memory::Memory;
 pub use prune::{Stale, StaleAsk, StaleCall};
@@ -54,6 +56,7 @@ use crate::timers::{Timer, Timers};
 use entry::{Cut, Entry};
 use forget::Vacant;
 use gate::Gate;
+use hedge::Late;
 use load::Loads;
 use memory::LeftNew;
 use prune::Pruning;
@@ -99,6 +102,8 @@ pub struct Dispatcher {
     /// Attempts that are out, and how many of them are of durable calls.
     in_flight: u32,
     in_flight_durable: u32,
+    /// What is to be looked at once everybody who waits has had a turn.
+    late: Late,
     census: Census,
     /// Of ephemeral calls; those that have ended count as pruned.
     ephemeral_census: Census,
@@ -145,6 +150,7 @@ impl Dispatcher {
             crowded_out: VecDeque::new(),
             in_flight: 0,
             in_flight_durable: 0,
+            late: Late::default(),
             census: Census::default(),
             ephemeral_census: Census::default(),
             durable_census: Census::default(),
@@ -236,6 +242,7 @@ impl Dispatcher {
             self.fire(now, timer);
         }
         self.start_ready(now);
+        self.hedge_late(now);
         self.ask_for_more();
         self.hand_over()
     }
@@ -246,7 +253,7 @@ impl Dispatcher {
         let may_start = has_ready && self.starts_max() > self.writes.len();
         let has_writes = !self.writes.is_empty() && self.may_write();
         let has_news = !self.effects.is_empty() || !self.unstored.is_empty();
-        if may_start || has_writes || self.may_ask() || has_news {
+        if may_start || has_writes || self.may_ask() || has_news || !self.late.is_empty() {
             return Some(now);
         }
         self.timers.next()
@@ -279,12 +286,18 @@ impl Dispatcher {
 
     fn add_upstream(&mut self, policy: UpstreamPolicy, quota: QuotaId) -> UpstreamId {
         let upstream = Upstream::new(policy, quota);
-        if let Some(id) = self.vacant.upstreams.pop() {
-            *self.upstream(id) = upstream;
-            return id;
-        }
-        self.upstreams.push(upstream);
-        UpstreamId(u32::try_from(self.upstreams.len() - 1).expect("fewer than 2^32 upstreams"))
+        let id = match self.vacant.upstreams.pop() {
+            Some(id) => {
+                *self.upstream(id) = upstream;
+                id
+            }
+            None => {
+                self.upstreams.push(upstream);
+                UpstreamId(u32::try_from(self.upstreams.len() - 1).expect("fewer than 2^32 upstreams"))
+            }
+        };
+        self.quota(quota).sharers.push(id);
+        id
     }
 
     fn quota(&mut self, id: QuotaId) -> &mut Quota {
@@ -350,6 +363,7 @@ impl Dispatcher {
             Timer::Drain => self.cut_all(Cut::Drain),
             Timer::Commit => self.try_again(),
             Timer::Prune => self.prune_on(now),
+            Timer::Hedge(attempt) => self.late.attempts.push(attempt),
         }
     }
 

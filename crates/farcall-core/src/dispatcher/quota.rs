@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use std::num::NonZeroU32;
 
 use super::upstream::{Block, LineId};
-use crate::call::WaitReason;
+use crate::call::{UpstreamId, WaitReason};
 use crate::limit::{Admission, Limits};
 use crate::time::Instant;
 
@@ -16,6 +16,8 @@ pub(super) struct Quota {
     pub(super) limits: Limits,
     /// Bounds all attempts together, where that is configured.
     pub(super) concurrency: Option<NonZeroU32>,
+    /// Upstreams that share it.
+    pub(super) sharers: Vec<UpstreamId>,
     /// Attempts that are out, and how many of them are of durable calls.
     pub(super) in_flight: u32,
     pub(super) in_flight_durable: u32,
@@ -40,6 +42,7 @@ impl Quota {
         Self {
             limits,
             concurrency,
+            sharers: Vec::new(),
             in_flight: 0,
             in_flight_durable: 0,
             is_paused: false,

@@ -59,6 +59,7 @@ impl Recovered {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct OpenAttempt {
     pub number: u32,
+    pub kind: AttemptKind,
 }
 
 impl Dispatcher {
@@ -84,8 +85,7 @@ impl Dispatcher {
     /// An attempt that was out though its call had ended, a hedge that lost: it may have arrived.
     pub fn restore_loser(&mut self, now: Now, call: CallId, upstream: UpstreamId, open: OpenAttempt) {
         let proved_at = now.instant + self.quota_of(upstream).limits.jitter();
-        let kind = if open.number == 1 { AttemptKind::First } else { AttemptKind::Hedge };
-        let attempt = Some(unknown_end(now, (open.number, kind), proved_at));
+        let attempt = Some(unknown_end(now, open, proved_at));
         self.writes.push(Write::Settle { call, upstream, attempt, progress: None });
     }
 
@@ -98,8 +98,7 @@ impl Dispatcher {
         let mut entry = Entry { hop, is_cancel_requested, ..Entry::new(spec, state, tries, attempts, now.instant) };
         let decision = self.decide_orphaned(&entry);
         let proved_at = now.instant + self.quota_of(went_to).limits.jitter();
-        let numbered = |open: &OpenAttempt| (open.number, entry.kind_of(open.number));
-        let mut ends = open.iter().map(|open| unknown_end(now, numbered(open), proved_at)).collect::<Vec<_>>();
+        let mut ends = open.iter().map(|&open| unknown_end(now, open, proved_at)).collect::<Vec<_>>();
         let last = ends.pop();
         for end in ends {
             self.writes.push(Write::Settle { call, upstream: id, attempt: Some(end), progress: None });
@@ -161,7 +160,7 @@ pub(super) fn waited(now: Now, ready_at: Instant) -> Option<Duration> {
     Some(now.instant.since(ready_at)).filter(|&waited| waited < LONG_AGO / 2)
 }
 
-const fn unknown_end(now: Now, (number, kind): (u32, AttemptKind), proved_at: Instant) -> AttemptEnd {
+const fn unknown_end(now: Now, OpenAttempt { number, kind }: OpenAttempt, proved_at: Instant) -> AttemptEnd {
     AttemptEnd {
         number,
         kind,

@@ -3,10 +3,13 @@
 //! A start is a write; its launch follows when that is durable. At a quota the lines of its upstreams take turns, too; who
 //! goes next within a line is the lanes' choice. Ephemeral calls rest on no write, and go on while others wait for one.
 
+use std::time::Duration;
+
 use super::entry::{Live, Place};
 use super::restore::waited;
 use super::upstream::{Block, LineId};
 use super::{ATTEMPTS_MAX, Dispatcher, Effect, Write};
+use crate::attempt::AttemptKind;
 use crate::call::{Durability, QuotaId, State, UpstreamId, WaitReason};
 use crate::id::{AttemptId, CallId};
 use crate::lane::Waiting;
@@ -181,9 +184,25 @@ impl Dispatcher {
         }
     }
 
-    /// Starts an attempt of a call that waits, or one more of a call that runs.
+    /// Starts an attempt of a call that waits.
     pub(super) fn start(&mut self, now: Now, call: CallId, cost: u32) {
         let Some(entry) = self.calls.get_mut(&call) else { return };
+        entry.hedging.begin();
+        let kind = entry.next_kind();
+        let waited = entry.waits_since().and_then(|since| waited(now, since));
+        self.begin(now, call, cost, kind, waited);
+    }
+
+    /// Begins an attempt of a call that waits, or one more of a call that runs; its number.
+    pub(super) fn begin(
+        &mut self,
+        now: Now,
+        call: CallId,
+        cost: u32,
+        kind: AttemptKind,
+        waited: Option<Duration>,
+    ) -> u32 {
+        let entry = self.calls.get_mut(&call).expect("a call that is started is known");
         let (id, hop, durability) = (entry.upstream(), entry.hop, entry.spec.durability);
         let upstream = &mut self.upstreams[id.0 as usize];
         let charged = upstream.quota;
@@ -198,34 +217,21 @@ impl Dispatcher {
 
         entry.attempts += 1;
         let attempt = AttemptId { call, number: entry.attempts };
-        let (number, kind) = (attempt.number, entry.kind_of(attempt.number));
-        entry.live.push(Live {
-            number,
-            kind,
-            launched_at: None,
-            took: None,
-            upstream: id,
-            quota: charged,
-            grant,
-            is_durable: !rests_on_store(durability),
-            sent_at: None,
-            times_out_at: None,
-            cut: None,
-        });
+        entry.live.push(Live::new(attempt.number, kind, (id, charged), (grant, !rests_on_store(durability))));
         entry.place = Place::Running;
         let state = lifecycle::next(entry.state, Step::Start).expect("only calls that wait or run are started");
         debug_assert_eq!(state, State::Running, "a started call runs");
         let before = std::mem::replace(&mut entry.state, state);
 
-        let waited = entry.waits_since().and_then(|since| waited(now, since));
         let (upstream, hop, not_after) = (entry.spec.upstream, hop.map(|hop| hop.upstream), entry.deadline);
         self.census_of(durability).change(before, state);
         self.record(durability, Write::Start { attempt, kind, upstream: id, at: now, waited });
         self.then(durability, Effect::Launch { attempt, upstream, hop, not_after });
+        attempt.number
     }
 }
 
 /// Whether attempts of this durability are let go only when their start is stored.
-const fn rests_on_store(durability: Durability) -> bool {
+pub(super) const fn rests_on_store(durability: Durability) -> bool {
     matches!(durability, Durability::Durable)
 }

@@ -11,6 +11,7 @@ mod ephemeral;
 mod explain;
 mod failures;
 mod forget;
+mod hedges;
 mod loads;
 mod pauses;
 mod prune;
@@ -423,7 +424,7 @@ fn an_attempt_that_was_out_at_the_crash_is_unknown_and_costs_no_retry() {
             attempts: 1,
             ready_at: None,
             is_cancel_requested: false,
-            open: vec![OpenAttempt { number: 1 }],
+            open: vec![OpenAttempt { number: 1, kind: AttemptKind::First }],
         };
         bench.dispatcher.restore(bench.now(), recovered);
         bench.turn();

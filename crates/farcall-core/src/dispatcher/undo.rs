@@ -9,6 +9,7 @@ use super::entry::{Cut, Place};
 use super::gate::Held;
 use super::upstream::LineId;
 use super::{Dispatcher, Effect, Write};
+use crate::attempt::AttemptKind;
 use crate::call::{Durability, ErrorKind, State};
 use crate::id::{AttemptId, CallId};
 use crate::lifecycle::{self, Step};
@@ -17,6 +18,14 @@ use crate::timers::Timer;
 
 /// Calls that were to be inserted and are not, with their end when they have ended already.
 type Refused = HashMap<CallId, Option<State>>;
+
+/// What is left to do for a call whose start was undone.
+enum Left {
+    /// It was cut off meanwhile, and waits again.
+    Overdue(Cut),
+    /// It was a hedge, and nothing else of its call is out any more.
+    Stranded(Option<Cut>),
+}
 
 impl Dispatcher {
     /// Takes back what these turns, and the decisions made since, would have made durable.
@@ -37,7 +46,7 @@ impl Dispatcher {
         let mut overdue = Vec::new();
         for write in writes.iter().rev() {
             if let Write::Start { attempt, .. } = *write {
-                overdue.extend(self.undo_start(attempt).map(|cut| (attempt.call, cut)));
+                overdue.extend(self.undo_start(attempt).map(|left| (attempt.call, left)));
             }
         }
         for write in &writes {
@@ -63,14 +72,17 @@ impl Dispatcher {
             self.effects.append(&mut following);
         }
         self.effects_after = following;
-        for (call, cut) in overdue.into_iter().rev() {
-            self.end_overdue(now, call, cut);
+        for (call, left) in overdue.into_iter().rev() {
+            match left {
+                Left::Overdue(cut) => self.end_overdue(now, call, cut),
+                Left::Stranded(cut) => self.follow_stranded(now, call, cut),
+            }
         }
     }
 
-    /// A start that never was: the call goes back to the head of its lane, its permits to its upstream. Says why the
-    /// attempt was cut off, if it was.
-    fn undo_start(&mut self, attempt: AttemptId) -> Option<Cut> {
+    /// A start that never was: the call goes back to the head of its lane, its permits to its upstream. Says what is left
+    /// to do for the call.
+    fn undo_start(&mut self, attempt: AttemptId) -> Option<Left> {
         let call = attempt.call;
         let entry = self.calls.get_mut(&call)?;
         let place = entry.live.iter().position(|live| live.number == attempt.number)?;
@@ -80,9 +92,14 @@ impl Dispatcher {
         let limits = &mut self.quotas[live.quota.0 as usize].limits;
         limits.undo(&live.grant);
         entry.attempts -= 1;
-        if entry.live.is_empty() && entry.place == Place::Ended {
+        let is_last = entry.live.is_empty();
+        let mut left = live.cut.map(Left::Overdue);
+        if is_last && entry.place == Place::Ended {
             self.forget(call);
-        } else if entry.live.is_empty() {
+        } else if live.kind == AttemptKind::Hedge {
+            self.undo_hedge(call, &live);
+            left = is_last.then_some(Left::Stranded(live.cut));
+        } else if is_last {
             let step = if entry.attempts == 0 { Step::HandBack } else { Step::Wait };
             let state = lifecycle::next(entry.state, step).expect("a call whose start is undone runs");
             self.census.change(entry.state, state);
@@ -92,7 +109,7 @@ impl Dispatcher {
             self.stand(call, ready_at, None);
         }
         self.leave(LineId { upstream: id, durability: Durability::Durable }, live.quota);
-        live.cut
+        left
     }
 
     /// A call that was never accepted.

@@ -4,7 +4,9 @@
 //! What the other side allows is its quota's, which it may share with others; what it starts is decided in `start`.
 
 use crate::call::{Durability, QuotaId, UpstreamId, WaitReason};
+use crate::hedge::HedgeBudget;
 use crate::lane::Lanes;
+use crate::latency::Latencies;
 use crate::policy::UpstreamPolicy;
 use crate::time::Instant;
 
@@ -17,6 +19,10 @@ pub(super) struct Upstream {
     ephemeral: Line,
     /// The configuration has it no longer: nothing is started.
     pub(super) is_withdrawn: bool,
+    /// How long attempts take, once somebody wants to know.
+    pub(super) latencies: Option<Box<Latencies>>,
+    /// What hedges of its calls may cost.
+    pub(super) hedge_budget: HedgeBudget,
 }
 
 /// Calls to one upstream that wait, or are out, side by side with those of the other durability.
@@ -47,7 +53,15 @@ pub(super) struct Block {
 
 impl Upstream {
     pub(super) fn new(policy: UpstreamPolicy, quota: QuotaId) -> Self {
-        Self { policy, quota, durable: Line::default(), ephemeral: Line::default(), is_withdrawn: false }
+        Self {
+            policy,
+            quota,
+            durable: Line::default(),
+            ephemeral: Line::default(),
+            is_withdrawn: false,
+            latencies: None,
+            hedge_budget: HedgeBudget::default(),
+        }
     }
 
     pub(super) const fn line(&self, durability: Durability) -> &Line {

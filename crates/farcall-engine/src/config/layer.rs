@@ -13,9 +13,11 @@ use farcall_core::retry::{OnUnknown, RetryPolicy};
 use url::Url;
 
 use super::diagnostic::Span;
+use super::hedge::{self, HedgeLayer};
 use super::limits;
 use super::model::{Addresses, CallbackAction, HeaderCaps, Success, Upstream};
 use super::proxy::ProxyLayer;
+use super::reader::Reader;
 use super::retry::RetryLayer;
 use crate::secret::Template;
 
@@ -53,6 +55,8 @@ pub(super) struct Layer {
     pub idempotency_header: Option<String>,
     pub callback_success: Option<CallbackAction>,
     pub callback_fail: Option<CallbackAction>,
+    /// `Some(None)` is `hedge: none`.
+    pub hedge: Option<HedgeLayer>,
     /// How the keys that can be patched are written, in a form of its own.
     pub written: BTreeMap<&'static str, String>,
 }
@@ -69,6 +73,12 @@ pub(super) enum Dialect {
 }
 
 impl Layer {
+    /// Reports what contradicts itself in one mapping. Called once that is read.
+    pub(super) fn check(&self, reader: &mut Reader<'_>) {
+        self.retry.check(reader);
+        hedge::check(reader, self.hedge.flatten(), self.timeout);
+    }
+
     /// This layer's keys, and the lower one's where it has none.
     pub(super) fn over(self, below: &Self) -> Self {
         let [second, minute, hour, day] = self.rates;
@@ -98,6 +108,7 @@ impl Layer {
             idempotency_header: self.idempotency_header.or_else(|| below.idempotency_header.clone()),
             callback_success: self.callback_success.or_else(|| below.callback_success.clone()),
             callback_fail: self.callback_fail.or_else(|| below.callback_fail.clone()),
+            hedge: self.hedge.or(below.hedge),
             written: written_over(self.written, &below.written),
         }
     }
@@ -155,6 +166,7 @@ impl Layer {
             // Where they go is known once every upstream is.
             callbacks: CallbackPolicy::default(),
             redirects: self.redirects.unwrap_or(default.redirects),
+            hedge: self.hedge.flatten().map(|(policy, _)| policy),
         }
     }
 

@@ -41,7 +41,7 @@ pub(super) const PATCHABLE: [&str; 17] = [
     "success",
 ];
 /// Those of them that a later version brings.
-pub(super) const LATER: [&str; 2] = ["hedge", "breaker"];
+pub(super) const LATER: [&str; 1] = ["breaker"];
 
 /// What a file says of its upstreams, before anything is patched. Cheap to clone.
 #[derive(Debug, Clone, Default)]
@@ -334,7 +334,11 @@ fn read(members: &[JsonMember], places: Places) -> Result<Layer, Rejection> {
         }
     }
     layer.retry.check(&mut reader);
-    match first(&reader.diagnostics, RejectionKind::InvalidPolicy, Some("retry")) {
+    if let Some(rejection) = first(&reader.diagnostics, RejectionKind::InvalidPolicy, Some("retry")) {
+        return Err(rejection);
+    }
+    layer.check(&mut reader);
+    match first(&reader.diagnostics, RejectionKind::InvalidPolicy, Some("hedge")) {
         Some(rejection) => Err(rejection),
         None => Ok(layer),
     }

@@ -8,7 +8,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde_json::{Value, json};
 
 use super::limits::WINDOWS_MAX;
-use crate::schema::{duration, one_of, positive_duration, status_list, token};
+use crate::schema::{duration, hedge, one_of, positive_duration, status_list, token};
 
 /// A number, a slash and a window, which is a length of time or a number of seconds.
 const LIMIT: &str =
@@ -71,6 +71,7 @@ fn properties() -> Value {
         "retry": patched(retry(), "A number of retries, or how to retry."),
         "wait": patched(duration(), "The same wait before each retry."),
         "on_unknown": patched(one_of(&["retry", "stop"]), "What follows an attempt of which bytes were sent and no answer came."),
+        "hedge": patched(hedge(), "When an attempt that takes long is repeated beside it."),
         "timeout": patched(positive_duration(), "Of one attempt."),
         "deadline": patched(deadline, "Of a whole call that has none of its own."),
         "success": patched(success(), "What counts as success."),

@@ -5,6 +5,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use farcall_core::hedge::Hedging;
+
 use super::model::Success;
 
 /// The longest path of a route, in bytes.
@@ -18,6 +20,8 @@ pub struct Route {
     pub upstream: String,
     /// Where requests go below the upstream's base URL: empty, or beginning with a slash.
     pub path: String,
+    /// How calls are hedged, in place of what the upstream says; of the smart style there is always one.
+    pub hedge: Option<Hedging>,
     /// What counts as success in place of what the upstream says; of the smart style there is always one.
     pub success: Option<Success>,
 }
@@ -37,7 +41,7 @@ pub enum Style {
 /// # Example
 /// ```
 /// # use farcall_engine::config::{Route, Routes, Style};
-/// let shop = Route { style: Style::Proxy, upstream: "shop".to_owned(), path: "/v2".to_owned(), success: None };
+/// let shop = Route { style: Style::Proxy, upstream: "shop".to_owned(), path: "/v2".to_owned(), hedge: None, success: None };
 /// let routes: Routes = [("/shop", shop)].into_iter().collect();
 /// let found = routes.find("/shop/orders/7").expect("it lies below");
 /// assert_eq!((&**found.name, found.rest), ("/shop", "/orders/7"));
@@ -103,7 +107,8 @@ mod tests {
 
     #[test]
     fn the_longest_route_on_whole_segments_is_found() {
-        let route = |style| Route { style, upstream: "work".to_owned(), path: String::new(), success: None };
+        let route =
+            |style| Route { style, upstream: "work".to_owned(), path: String::new(), hedge: None, success: None };
         let routes: Routes =
             [("/api", route(Style::Proxy)), ("/api/v2", route(Style::Proxy)), ("/api/smart", route(Style::Smart))]
                 .into_iter()

@@ -2,10 +2,14 @@
 //!
 //! That an upstream is declared is known only once all are read, so it is checked last.
 
+use std::time::Duration;
+
+use farcall_core::hedge::{HedgeDelay, HedgePolicy, Hedging};
 use farcall_core::retry::StatusSet;
 
 use super::declared::Declared;
 use super::diagnostic::Span;
+use super::hedge::{self, HedgeLayer};
 use super::model::Success;
 use super::reader::{KeyReader, Reader};
 use super::route::{ROUTE_BYTES_MAX, Route, Routes, Style};
@@ -15,6 +19,10 @@ use crate::nearest::nearest;
 
 /// The most routes one configuration has: each is a label of metrics.
 const ROUTES_MAX: usize = 1_000;
+
+/// How a smart route that says nothing of it is hedged.
+const HEDGE_OF_REQUESTKO: HedgePolicy =
+    HedgePolicy { after: HedgeDelay::Fixed(Duration::from_millis(300)), extra: 2, budget: None, on_failure: true };
 
 /// First parts of paths that farcall itself answers, now or later.
 pub const OWN_SEGMENTS: [&str; 13] = [
@@ -40,6 +48,7 @@ pub(super) struct Draft {
     style: Option<Style>,
     upstream: Option<(String, Span)>,
     below: Option<(String, Span)>,
+    hedge: Option<HedgeLayer>,
     success: Option<Success>,
 }
 
@@ -51,7 +60,7 @@ const KEYS: &[KeyReader<Draft>] = &[
     ("path", |reader, entry, draft| {
         draft.below = reader.name(&entry.node).map(|path| (path.to_owned(), entry.node.span));
     }),
-    ("hedge", |reader, entry, draft| reader.later(entry, draft)),
+    ("hedge", |reader, entry, draft| draft.hedge = hedge::read(reader, entry)),
     ("success", |reader, entry, draft| draft.success = read_success(reader, &entry.node)),
 ];
 
@@ -88,7 +97,7 @@ pub(super) fn resolve(reader: &mut Reader<'_>, drafts: Vec<Draft>, upstreams: &D
 }
 
 fn one(reader: &mut Reader<'_>, draft: Draft, upstreams: &Declared) -> Option<(String, Route)> {
-    let Draft { path, style, upstream, below, success } = draft;
+    let Draft { path, style, upstream, below, hedge, success } = draft;
     let (upstream, place) = upstream?;
     if !upstreams.contains(&upstream) {
         let near = nearest(&upstream, upstreams.names()).map(|near| format!("did you mean `{near}`?"));
@@ -101,12 +110,22 @@ fn one(reader: &mut Reader<'_>, draft: Draft, upstreams: &Declared) -> Option<(S
         Some((below, place)) => checked_below(reader, below, place, style)?,
         None => String::new(),
     };
-    // Requestko's.
-    let of_json =
-        || Success { statuses: StatusSet::new(vec![(200, 200)]), content_type: Some("application/json".to_owned()) };
-    let success = success.or_else(|| (style == Style::Smart).then(of_json));
+    let is_smart = style == Style::Smart;
+    let success = success.or_else(|| is_smart.then(success_of_requestko));
+    let hedge =
+        hedge.map_or_else(|| is_smart.then_some(Hedging::By(HEDGE_OF_REQUESTKO)), |given| Some(hedging(given, style)));
     let (key, is_path) = path?;
-    is_path.then_some((key.name, Route { style, upstream, path: below, success }))
+    is_path.then_some((key.name, Route { style, upstream, path: below, hedge, success }))
+}
+
+/// What a smart route that says nothing of it asks for.
+fn success_of_requestko() -> Success {
+    Success { statuses: StatusSet::new(vec![(200, 200)]), content_type: Some("application/json".to_owned()) }
+}
+
+/// A smart route's hedges start as soon as what is out has failed, too.
+fn hedging(given: HedgeLayer, style: Style) -> Hedging {
+    given.map_or(Hedging::Never, |(policy, _)| Hedging::By(HedgePolicy { on_failure: style == Style::Smart, ..policy }))
 }
 
 fn read_style(reader: &mut Reader<'_>, node: &Node) -> Option<Style> {

@@ -12,7 +12,7 @@ use super::layer::Layer;
 use super::model::{Addresses, HeaderCaps, Success};
 use super::reader::{KeyReader, Reader, Zero};
 use super::tree::{Entry, Node, Value};
-use super::{base_url, callback, file, headers, limits, patch, proxy, statuses};
+use super::{base_url, callback, file, headers, hedge, limits, patch, proxy, statuses};
 use crate::media_type;
 use crate::quantity::size::SIZE_MAX;
 
@@ -50,7 +50,7 @@ pub(super) const KEYS: &[KeyReader<Layer>] = &[
     }),
     ("callback_success", |reader, entry, layer| layer.callback_success = callback::read(reader, &entry.node)),
     ("callback_fail", |reader, entry, layer| layer.callback_fail = callback::read(reader, &entry.node)),
-    ("hedge", |reader, entry, layer| reader.later(entry, layer)),
+    ("hedge", |reader, entry, layer| layer.hedge = hedge::read(reader, entry)),
     ("breaker", |reader, entry, layer| reader.later(entry, layer)),
     ("forwarded", |reader, entry, layer| layer.forwarded = reader.boolean(&entry.node)),
     ("proxy", |reader, entry, layer| layer.proxy = proxy::read(reader, &entry.node)),
@@ -81,7 +81,7 @@ pub(super) fn read(reader: &mut Reader<'_>, entry: &Entry) -> Layer {
     let mut layer = Layer::default();
     reader.keys(&entry.node, KEYS, &mut layer);
     layer.written = patch::written(&entry.node);
-    layer.retry.check(reader);
+    layer.check(reader);
     let is_missing = match &entry.node.value {
         Value::Map(entries) => !entries.iter().any(|inner| inner.key.name == "base_url"),
         Value::Null => true,
@@ -100,7 +100,7 @@ pub(super) fn read_defaults(reader: &mut Reader<'_>, entry: &Entry) -> Layer {
     let mut layer = Layer::default();
     reader.keys(&entry.node, KEYS, &mut layer);
     layer.written = patch::written(&entry.node);
-    layer.retry.check(reader);
+    layer.check(reader);
     if let Some((_, place)) = layer.base_url.take() {
         reader.error(place, "`base_url` belongs to one upstream, not to all").hint("write it under `upstreams`");
     }

@@ -8,6 +8,7 @@ mod address;
 mod callback;
 mod characters;
 mod field;
+mod hedge;
 mod json;
 mod parse;
 pub(crate) mod patch;

@@ -12,7 +12,7 @@ use farcall_core::retry::RetryPolicy;
 use super::field::{Fault, Field, mapping, shortened};
 use super::{
     COST_MAX, Document, IDEMPOTENCY_KEY_BYTES_MAX, LABEL_BYTES_MAX, OwnCallback, Rejection, RejectionKind, Routing,
-    Schedule, TAGS_MAX, When, address, callback, json, request, retry,
+    Schedule, TAGS_MAX, When, address, callback, hedge, json, request, retry,
 };
 
 /// Far more than a call has keys.
@@ -88,7 +88,7 @@ fn not_utf8(document: &[u8], at: usize) -> Rejection {
 
 fn read(document: &Bytes, text: &str, routing: &Routing<'_>) -> Result<Document, Fault> {
     let (keys, end) = call_keys(text)?;
-    let refused = [&keys.hedge, &keys.function, &keys.args];
+    let refused = [&keys.function, &keys.args];
     if let Some(field) = refused.into_iter().flatten().next() {
         return Err(field.not_available_yet());
     }
@@ -179,6 +179,7 @@ fn overrides(keys: &CallKeys<'_>, policy: &RetryPolicy) -> Result<Overrides, Fau
         on_unknown: retry::either_on_unknown(keys.on_unknown.as_ref(), retry.as_ref())?,
         retry: retry.map(|own| own.over(policy)),
         idempotent: optional(&keys.idempotent, Field::boolean)?,
+        hedge: optional(&keys.hedge, hedge::hedging)?,
     })
 }
 

@@ -13,7 +13,7 @@ use super::request::HEADERS_MAX;
 use super::retry::{COUNT_MAX, LIST_MAX};
 use super::{COST_MAX, IDEMPOTENCY_KEY_BYTES_MAX, LABEL_BYTES_MAX, TAGS_MAX};
 use crate::schema::{
-    date_time, duration, label, method, one_of, positive_duration, scalar, size, status_list, token, url,
+    date_time, duration, hedge, label, method, one_of, positive_duration, scalar, size, status_list, token, url,
 };
 
 /// Headers that no call may set, in any case of letters.
@@ -85,6 +85,7 @@ fn properties() -> Value {
         "deadline": about(json!({ "anyOf": [date_time(), positive_duration()], "examples": ["1h"] }), "A time, or so long from acceptance; then the call ends `expired`."),
         "timeout": about(positive_duration(), "Of one attempt."),
         "retry": about(retry(), "A number of retries, or how to retry; what is left out is the upstream's."),
+        "hedge": about(hedge(), "When an attempt that takes long is repeated beside it; replaces its upstream's. Only safe methods and calls that are `idempotent` are hedged."),
         "on_unknown": about(on_unknown(), "What follows an attempt of which bytes were sent and no answer came."),
         "success": about(success(), "What counts as success."),
         "max_response": about(size(), "The largest decoded answer body."),

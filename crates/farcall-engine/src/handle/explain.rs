@@ -5,9 +5,10 @@
 use std::time::Duration;
 
 use farcall_core::call::{State, WaitReason};
-use farcall_core::dispatcher::Held;
+use farcall_core::dispatcher::{HedgeStanding, Held};
+use farcall_core::hedge::HeldBack;
 use farcall_core::id::CallId;
-use farcall_core::time::Timestamp;
+use farcall_core::time::{Now, Timestamp};
 use farcall_store::port::{LaneRange, ReadError, WaitingAsk};
 use tokio::sync::oneshot;
 use tokio::time::sleep;
@@ -44,6 +45,27 @@ pub struct Explained {
     pub upstream: Option<UpstreamView>,
     /// What is to be read to know more.
     pub(crate) missing: Vec<LaneRange>,
+    /// How its attempts are hedged, while it runs and they may be.
+    pub hedging: Option<HedgingView>,
+}
+
+/// How a call that runs is hedged.
+#[derive(Debug, Clone, Copy)]
+pub struct HedgingView {
+    /// Attempts that were added to the present try, of those that may be.
+    pub made: u32,
+    pub extra: u32,
+    /// When it is looked at next whether one is added.
+    pub next_at: Option<Timestamp>,
+    /// Why none was added when it was looked at.
+    pub held_back: Option<HeldBack>,
+}
+
+impl HedgingView {
+    pub(crate) fn new(standing: HedgeStanding, now: Now) -> Self {
+        let HedgeStanding { made, extra, next_at, held_back } = standing;
+        Self { made, extra, next_at: next_at.map(|at| now.timestamp_of(at)), held_back }
+    }
 }
 
 impl Handle {

@@ -23,6 +23,12 @@ const NAMED_CALLBACKS: &str = "callbacks#";
 /// Kinds of attempts that are shown before there was one.
 const KINDS: [AttemptKind; 2] = [AttemptKind::First, AttemptKind::Retry];
 
+/// What came of hedges.
+const HEDGE_RESULTS: [&str; 3] = ["won", "lost", "suppressed"];
+const WON: usize = 0;
+const LOST: usize = 1;
+const SUPPRESSED: usize = 2;
+
 /// Upper bounds in seconds.
 static ATTEMPT_SECONDS: [f64; 15] =
     [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0];
@@ -42,6 +48,7 @@ pub(crate) enum Whose<'a> {
 pub(crate) struct OfUpstream {
     finished: [AtomicU64; State::ALL.len()],
     attempts: [[AtomicU64; AttemptOutcome::ALL.len()]; AttemptKind::ALL.len()],
+    hedges: [AtomicU64; HEDGE_RESULTS.len()],
     attempt_seconds: Times<15>,
     wait_seconds: Times<13>,
 }
@@ -77,6 +84,7 @@ impl OfUpstream {
         Self {
             finished: Default::default(),
             attempts: Default::default(),
+            hedges: Default::default(),
             attempt_seconds: Times::new(&ATTEMPT_SECONDS),
             wait_seconds: Times::new(&WAIT_SECONDS),
         }
@@ -89,9 +97,18 @@ impl OfUpstream {
     /// An attempt ended; of one that was never launched nobody knows how long it took.
     pub(crate) fn attempted(&self, outcome: AttemptOutcome, kind: AttemptKind, took: Option<Duration>) {
         self.attempts[kind as usize][outcome as usize].fetch_add(1, Ordering::Relaxed);
+        if kind == AttemptKind::Hedge {
+            let result = if outcome == AttemptOutcome::Success { WON } else { LOST };
+            self.hedges[result].fetch_add(1, Ordering::Relaxed);
+        }
         if let Some(took) = took {
             self.attempt_seconds.observe(took);
         }
+    }
+
+    /// So many hedges were due and not made.
+    pub(crate) fn suppressed(&self, hedges: u32) {
+        self.hedges[SUPPRESSED].fetch_add(hedges.into(), Ordering::Relaxed);
     }
 
     /// A call ended.
@@ -156,6 +173,13 @@ impl Collector for ByUpstream {
                         counter(&mut metric, &labels, count)?;
                     }
                 }
+            }
+        }
+        let help = "Hedges that won, that lost, and that were due and not made";
+        let mut metric = encoder.encode_descriptor("hedges", help, None, MetricType::Counter)?;
+        for (name, of) in &*by_label {
+            for (result, count) in HEDGE_RESULTS.iter().zip(&of.hedges) {
+                counter(&mut metric, &[("upstream", name.as_str()), ("result", result)], count)?;
             }
         }
         let help = "Time from the launch of an attempt to its end";

@@ -82,6 +82,11 @@ impl Counts {
         self.held.retain(|(held, _)| *held < seq);
     }
 
+    /// So many hedges were due at an upstream and not made. Nothing of that is stored.
+    pub(super) fn suppressed(&mut self, upstream: UpstreamId, hedges: u32, upstreams: &Upstreams) {
+        self.of(upstream, upstreams).suppressed(hedges);
+    }
+
     /// These were forgotten; their numbers may name others from now on. What was counted of them stays with their labels.
     pub(super) fn forget(&mut self, forgotten: &[(UpstreamId, Serves)]) {
         for (id, _) in forgotten {

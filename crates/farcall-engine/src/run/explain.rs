@@ -17,7 +17,7 @@ use super::Run;
 use super::load::next_reference;
 use crate::clock;
 use crate::document::UpstreamRef;
-use crate::handle::{Explained, UpstreamView};
+use crate::handle::{Explained, HedgingView, UpstreamView};
 use crate::upstreams::{Serves, limit_key};
 
 /// A call as the store has it, for when only the store does.
@@ -70,7 +70,8 @@ impl Run {
                 self.dispatcher.explain_stored(now, place, &lanes, latency)
             }
         };
-        Some(self.explained(now, explanation))
+        let hedging = self.dispatcher.hedge_standing(call).map(|standing| HedgingView::new(standing, now));
+        Some(Explained { hedging, ..self.explained(now, explanation) })
     }
 
     fn explained(&mut self, now: Now, explanation: Explanation) -> Explained {
@@ -99,6 +100,7 @@ impl Run {
             held,
             concurrency: (use_there.in_flight, use_there.concurrency),
             upstream: view,
+            hedging: None,
         }
     }
 

@@ -332,6 +332,9 @@ impl Run {
         let now = clock::now();
         self.prune(now.instant);
         let turn = self.dispatcher.turn(now);
+        for (upstream, hedges) in self.dispatcher.take_suppressed() {
+            self.counts.suppressed(upstream, hedges, &self.upstreams);
+        }
         self.count_unfiled(&turn.effects);
         self.take_unstored(&turn.unstored, now);
         if std::mem::take(&mut self.is_unpublished) {

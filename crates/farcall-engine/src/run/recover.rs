@@ -120,7 +120,7 @@ impl Rebuild<'_> {
         }
         let mut open: HashMap<CallId, Vec<OpenAttempt>> = HashMap::new();
         for (call, attempt) in &recovery.open_attempts {
-            open.entry(*call).or_default().push(OpenAttempt { number: attempt.number });
+            open.entry(*call).or_default().push(OpenAttempt { number: attempt.number, kind: attempt.kind });
         }
         let unfiled: HashSet<CallId> = recovery.unfiled.iter().map(|record| record.id).collect();
         for record in &recovery.engaged {

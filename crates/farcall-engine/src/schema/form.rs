@@ -5,6 +5,7 @@
 
 use std::borrow::Cow;
 
+use farcall_core::hedge::EXTRA_MAX;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde_json::{Value, json};
 
@@ -78,6 +79,34 @@ pub(crate) fn positive_duration() -> Value {
     let text = json!({ "type": "string", "allOf": [{ "pattern": DURATION }, { "pattern": "[1-9]" }] });
     let seconds = json!({ "type": "number", "minimum": 0.000_000_001, "maximum": DURATION_MAX.as_secs() });
     json!({ "anyOf": [seconds, text], "examples": [30, "1m30s"] })
+}
+
+/// When an attempt that takes long is repeated beside it, or that none is.
+pub(crate) fn hedge() -> Value {
+    let percentile = json!({ "type": "string", "pattern": "^p[5-9][0-9](\\.[0-9])?$" });
+    let share = json!({ "type": "string", "pattern": "^(100(\\.0)?|[1-9][0-9]?(\\.[0-9])?|0\\.[1-9])%$" });
+    let mapping = json!({
+        "type": "object",
+        "properties": {
+            "after": {
+                "anyOf": [positive_duration(), percentile],
+                "description": "How long an attempt is out, or as long as this part of them takes, which is learned.",
+                "examples": ["300ms", "p95"],
+            },
+            "extra": {
+                "type": "integer", "minimum": 1, "maximum": EXTRA_MAX, "default": 1,
+                "description": "Attempts that are added then, all at once.",
+            },
+            "budget": {
+                "anyOf": [share, one_of(&["none"])],
+                "description": "What part of the first attempts may be added; 10% if not given and the delay is learned, else none.",
+                "examples": ["10%"],
+            },
+        },
+        "required": ["after"],
+        "additionalProperties": false,
+    });
+    json!({ "anyOf": [mapping, one_of(&["none"])], "examples": [{ "after": "300ms", "extra": 2 }, { "after": "p95", "budget": "5%" }] })
 }
 
 /// Bytes, or text with a unit.

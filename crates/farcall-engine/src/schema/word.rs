@@ -7,6 +7,7 @@ use std::marker::PhantomData;
 
 use farcall_core::attempt::{AttemptKind, AttemptOutcome};
 use farcall_core::call::{ErrorKind, Source, State, WaitReason};
+use farcall_core::hedge::HeldBack;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 
 /// A word of a closed set, for `#[schemars(with = "Word<State>")]`.
@@ -52,6 +53,7 @@ words! {
     Source, "CallSource", "Where a call came in.";
     WaitReason, "WaitReason", "Why a call that has not ended does not run.";
     ErrorKind, "ErrorKind", "What went wrong.";
+    HeldBack, "HeldBack", "Why an attempt that takes long is not hedged just now.";
     AttemptKind, "AttemptKind", "Why an attempt was made.";
     AttemptOutcome, "AttemptOutcome", "How an attempt ended.";
 }

@@ -85,7 +85,7 @@ impl Asked {
             content_type: content_type.clone(),
             parses_as_json: route.style == Style::Smart,
         });
-        ForwardOverrides { success: success.unwrap_or_default(), ..ForwardOverrides::default() }
+        ForwardOverrides { success: success.unwrap_or_default(), hedge: route.hedge, ..ForwardOverrides::default() }
     }
 }
 

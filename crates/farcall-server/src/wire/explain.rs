@@ -3,9 +3,10 @@
 
 use farcall_core::call::{State, WaitReason};
 use farcall_core::dispatcher::Held;
+use farcall_core::hedge::HeldBack;
 use farcall_engine::outcome::rfc3339;
 use farcall_engine::schema::{CallIdText, Time, Word};
-use farcall_engine::{CallView, Explained, UpstreamView};
+use farcall_engine::{CallView, Explained, HedgingView, UpstreamView};
 use schemars::JsonSchema;
 use serde::Serialize;
 
@@ -33,6 +34,23 @@ pub(crate) struct Explanation {
     estimated_start_at: Option<String>,
     /// `store` while nothing can be stored, `draining` while farcall stops.
     held_by: Option<&'static str>,
+    /// While it runs, and its attempts may be hedged.
+    hedging: Option<Hedging>,
+}
+
+/// How the attempts of a call that runs are hedged.
+#[derive(Debug, Serialize, JsonSchema)]
+struct Hedging {
+    /// Attempts added to the present try.
+    made: u32,
+    /// Attempts that may be added to a try.
+    extra: u32,
+    /// When it is looked at next whether one is added.
+    #[schemars(with = "Option<Time>")]
+    next_at: Option<String>,
+    /// Why none was added when it was last looked at.
+    #[schemars(with = "Option<Word<HeldBack>>")]
+    held_back: Option<&'static str>,
 }
 
 /// What holds a call, by its `reason`.
@@ -92,6 +110,12 @@ impl Explanation {
                 Held::Draining => "draining",
                 Held::Storage => "store",
             }),
+            hedging: explained.and_then(|explained| explained.hedging).map(|hedging| Hedging {
+                made: hedging.made,
+                extra: hedging.extra,
+                next_at: hedging.next_at.map(rfc3339),
+                held_back: hedging.held_back.map(HeldBack::as_str),
+            }),
         }
     }
 }
@@ -144,7 +168,7 @@ fn sentence(view: &CallView, explained: Option<&Explained>) -> String {
     }
     let Some(reason) = explained.wait_reason else {
         return match (explained.state, explained.is_cancel_requested) {
-            (State::Running, false) => "An attempt is under way: nothing holds it.".to_owned(),
+            (State::Running, false) => under_way(explained),
             (State::Running, true) => {
                 "An attempt is under way; it is to be cancelled, and ends as that attempt does.".to_owned()
             }
@@ -179,6 +203,18 @@ fn why(view: &CallView, explained: &Explained, reason: WaitReason, name: &str) -
         }
         WaitReason::Paused => format!("{name} is paused."),
         WaitReason::Fairness => "Nothing but its turn holds it.".to_owned(),
+    }
+}
+
+fn under_way(explained: &Explained) -> String {
+    match explained.hedging {
+        Some(HedgingView { made: made @ 1.., .. }) => {
+            format!("It takes long, and {made} more attempts were added: the first success wins.")
+        }
+        Some(HedgingView { held_back: Some(reason), .. }) => {
+            format!("An attempt is under way, and takes long; none is added ({reason}).")
+        }
+        Some(_) | None => "An attempt is under way: nothing holds it.".to_owned(),
     }
 }
 

@@ -6,9 +6,11 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use farcall_core::hedge::{HedgeDelay, HedgePolicy};
 use farcall_core::retry::{Backoff, Jitter, MethodSet, OnUnknown, RetryPolicy, StatusSet};
 use farcall_engine::config::{Addresses, CallbackAction, Upstream as Settings};
 use farcall_engine::outcome::rfc3339;
+use farcall_engine::quantity::share;
 use farcall_engine::schema::{Time, Word};
 use farcall_engine::secret::Template;
 use farcall_engine::{LimitView, UpstreamView};
@@ -95,6 +97,7 @@ struct Policy<'a> {
     proxy: Option<&'a str>,
     tls: Tls,
     redirects: u32,
+    hedge: Option<Hedge>,
     addresses: Option<&'static str>,
     /// Requests that are passed on tell it who asked.
     forwarded: bool,
@@ -132,6 +135,17 @@ enum Delay {
 struct Success<'a> {
     statuses: Vec<String>,
     content_type: Option<&'a str>,
+}
+
+#[derive(Debug, Serialize, JsonSchema)]
+struct Hedge {
+    /// Nothing when it is learned.
+    after_ms: Option<u64>,
+    /// What it is learned as, for example `p95`.
+    after_percentile: Option<String>,
+    extra: u32,
+    /// For example `10%`; nothing for no bound.
+    budget: Option<String>,
 }
 
 #[derive(Debug, Serialize, JsonSchema)]
@@ -248,6 +262,7 @@ impl<'a> Policy<'a> {
             tls: Tls { ca: settings.tls_ca.as_ref().map(|path| path.display().to_string()) },
             redirects: policy.redirects,
             forwarded: settings.forwarded,
+            hedge: policy.hedge.map(Hedge::of),
             addresses: settings.addresses.map(|addresses| match addresses {
                 Addresses::Any => "any",
                 Addresses::Public => "public",
@@ -284,6 +299,16 @@ impl<'a> Retry<'a> {
             throttle_max: retry.throttle_max,
             retry_after_max_ms: ms(retry.retry_after_max),
         }
+    }
+}
+
+impl Hedge {
+    fn of(policy: HedgePolicy) -> Self {
+        let (after_ms, after_percentile) = match policy.after {
+            HedgeDelay::Fixed(after) => (Some(ms(after)), None),
+            HedgeDelay::Learned(percentile) => (None, Some(share::percentile_to_text(percentile))),
+        };
+        Self { after_ms, after_percentile, extra: policy.extra, budget: policy.budget.map(share::to_text) }
     }
 }
 

@@ -42,7 +42,7 @@ async fn calls_that_cannot_be_accepted_say_why() {
     check(&refused("", r#"{"url": 7}"#).await, 422, "invalid_call", Some("url"));
     check(&refused("", r#"{"url": "http://a", "colour": 1}"#).await, 422, "invalid_call", Some("colour"));
     check(&refused("", r#"{"url": "http://a", "url": "http://b"}"#).await, 422, "invalid_call", Some("url"));
-    check(&refused("", r#"{"url": "http://a", "hedge": {}}"#).await, 501, "not_available_yet", Some("hedge"));
+    check(&refused("", r#"{"url": "http://a", "hedge": {}}"#).await, 422, "invalid_call", Some("hedge"));
     check(&refused("", r#"{"function": "f"}"#).await, 501, "not_available_yet", Some("function"));
 
     let media = "unsupported_media_type";

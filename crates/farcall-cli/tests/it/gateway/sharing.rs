@@ -42,7 +42,7 @@ fn no_window_holds_more_than_the_limit_whoever_asks() -> Outcome {
         }
     });
     (0..CALLS).for_each(|n| assert_eq!(response(dir, format!("{n}.json"))["state"], "succeeded"));
-    until("all calls", || (upstream.arrivals().len() == 4 * CALLS).then_some(()));
+    until("all calls", || (upstream.arrivals().len() >= 4 * CALLS).then_some(()));
     assert_eq!(answered.load(Ordering::Relaxed), 2 * CALLS);
     let worst = upstream.worst_window(Duration::from_secs(1));
     assert!(worst <= 10, "{worst} in a second");

@@ -181,3 +181,48 @@ fn it_has_no_other_method_and_nothing_below() -> Outcome {
     assert_eq!(peer.heads(), [""; 0]);
     Ok(())
 }
+
+#[test]
+fn what_takes_long_is_asked_for_twice_more_and_the_first_success_wins() -> Outcome {
+    let peer = Peer::start(|arrived| match arrived.number {
+        0 | 1 => arrived.until_left(),
+        _ => arrived.reply(200, &format!("{{\"number\":{}}}", arrived.number)),
+    })?;
+    let gateway = open(&peer)?;
+    let begun = Instant::now();
+    let reply = gateway.get("/api/smart?timeout=60000")?;
+    assert_eq!((reply.status, reply.json()), (200, json!({"number": 2})));
+    assert!(begun.elapsed() >= Duration::from_millis(300), "{:?}", begun.elapsed());
+    until("the others to be left", || (peer.closed() == 2).then_some(()));
+    assert_eq!(peer.heads().len(), 3);
+    Ok(())
+}
+
+#[test]
+fn what_has_failed_is_asked_for_twice_more_at_once() -> Outcome {
+    let peer = Peer::start(|arrived| match arrived.number % 3 {
+        0 => arrived.reply(500, "{}"),
+        1 => arrived.until_left(),
+        _ => arrived.reply(200, "7"),
+    })?;
+    let gateway = open(&peer)?;
+    assert_within(Duration::from_millis(250), "asking again", || {
+        let reply = gateway.get("/api/smart?timeout=60000").expect("an answer");
+        assert_eq!((reply.status, reply.text().as_str()), (200, "7"));
+    });
+    until("the others to be left", || (peer.closed() as usize == peer.heads().len() / 3).then_some(()));
+    Ok(())
+}
+
+#[test]
+fn when_all_have_failed_it_says_how_many_there_were() -> Outcome {
+    let peer = Peer::start(|arrived| arrived.reply(503, "{}"))?;
+    for (more, attempts) in [("", 3), (", hedge: { after: 5s, extra: 1 }", 2), (", hedge: none", 1)] {
+        let before = peer.heads().len();
+        let gateway = Gateway::open(&config(&peer, more))?;
+        let reply = gateway.get("/api/smart?timeout=60000")?;
+        assert_eq!((reply.status, &reply.json()["attempts"]), (502, &json!(attempts)), "{more}");
+        assert_eq!(peer.heads().len(), before + attempts, "{more}");
+    }
+    Ok(())
+}

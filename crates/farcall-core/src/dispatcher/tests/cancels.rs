@@ -154,7 +154,7 @@ fn a_call_that_must_not_be_repeated_ends_unknown_when_our_handling_of_it_dies() 
 #[test]
 fn an_attempt_that_outlived_its_call_is_settled_at_the_next_start() {
     let mut bench = Bench::new(UpstreamPolicy::default());
-    let open = OpenAttempt { number: 2 };
+    let open = OpenAttempt { number: 2, kind: AttemptKind::Hedge };
     bench.dispatcher.restore_loser(bench.now(), CallId::from_bits(1), bench.upstream, open);
     bench.turn();
     assert_eq!((bench.outcomes(), bench.end_of(1)), (vec![AttemptOutcome::Unknown], None));

@@ -18,7 +18,7 @@ impl Bench {
         })
     }
 
-    fn aborts(&self) -> Vec<(u128, u32)> {
+    fn aborts_of_calls(&self) -> Vec<(u128, u32)> {
         let aborted = |effect: &Effect| match effect {
             Effect::Abort { attempt } => Some((attempt.call.bits(), attempt.number)),
             _ => None,
@@ -141,7 +141,7 @@ fn who_goes_takes_the_call_along() {
     let call = CallId::from_bits;
     bench.tell(Event::Abandoned { call: call(2) }).tell(Event::Abandoned { call: call(1) });
     assert_eq!(bench.told_end_of(2), Some(State::Cancelled));
-    assert_eq!((bench.told_end_of(1), bench.aborts()), (Some(State::Cancelled), vec![(1, 1)]));
+    assert_eq!((bench.told_end_of(1), bench.aborts_of_calls()), (Some(State::Cancelled), vec![(1, 1)]));
     assert_eq!(bench.launches(), [(1, 1)], "its attempt is out until it says that it is not");
     bench.aborted(1, 1, BytesSent::Maybe);
     assert_eq!(bench.launches(), [(1, 1), (3, 1)]);
@@ -155,7 +155,7 @@ fn a_durable_call_is_abandoned_by_nobody() {
     let mut bench = Bench::new(UpstreamPolicy::default());
     let spec = bench.spec(1);
     bench.offer(spec).tell(Event::Abandoned { call: CallId::from_bits(1) });
-    assert_eq!((bench.aborts(), bench.end_of(1)), (vec![], None));
+    assert_eq!((bench.aborts_of_calls(), bench.end_of(1)), (vec![], None));
 }
 
 #[test]
@@ -167,7 +167,7 @@ fn nothing_is_waited_for_that_would_come_after_the_deadline() {
     assert_eq!(bench.told_end_of(1), Some(State::Failed), "a retry in two seconds is of no use");
     let spec = CallSpec { deadline, ..bench.waited_for(2) };
     bench.offer(spec).advance(1_500);
-    assert_eq!(bench.aborts(), [(2, 1)]);
+    assert_eq!(bench.aborts_of_calls(), [(2, 1)]);
     bench.aborted(2, 1, BytesSent::Maybe);
     assert_eq!(bench.told_end_of(2), Some(State::Expired));
 }
@@ -182,7 +182,7 @@ fn whoever_waits_is_sent_away_when_farcall_stops() {
     bench.answer(2, 1, 500);
     assert_eq!(bench.told_end_of(2), Some(State::Failed), "it is not tried again");
     bench.advance(5_000);
-    assert_eq!(bench.aborts(), [(1, 1)]);
+    assert_eq!(bench.aborts_of_calls(), [(1, 1)]);
     bench.aborted(1, 1, BytesSent::No);
     assert_eq!(bench.told_end_of(1), Some(State::Failed));
     assert!(bench.dispatcher.is_drained() && bench.dispatcher.is_settled());

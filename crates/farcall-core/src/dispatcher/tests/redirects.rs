@@ -266,7 +266,7 @@ fn a_hop_that_was_out_at_the_crash_is_unknown_and_the_next_try_begins_at_home() 
             attempts: 2,
             ready_at: None,
             is_cancel_requested: false,
-            open: vec![OpenAttempt { number: 2 }],
+            open: vec![OpenAttempt { number: 2, kind: AttemptKind::First }],
         };
         bench.dispatcher.restore(bench.now(), recovered);
         bench.turn();

@@ -29,7 +29,7 @@ fn running(number: u128, tries: Tries) -> Recovered {
         attempts: 1,
         ready_at: None,
         is_cancel_requested: false,
-        open: vec![OpenAttempt { number: 1 }],
+        open: vec![OpenAttempt { number: 1, kind: AttemptKind::First }],
     }
 }
 

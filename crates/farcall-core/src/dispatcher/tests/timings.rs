@@ -74,7 +74,7 @@ fn of_what_an_earlier_process_left_no_time_is_known() {
         attempts: 1,
         ready_at: None,
         is_cancel_requested: false,
-        open: vec![OpenAttempt { number: 1 }],
+        open: vec![OpenAttempt { number: 1, kind: AttemptKind::First }],
     };
     let mut calls = [0; State::ALL.len()];
     calls[State::Running as usize] = 1;

@@ -154,11 +154,18 @@ fn mistakes_name_their_key_and_place() {
     check(r#""body":"\ud800""#, "body", "surrogate");
     check(r#""success":{"status":200}"#, "success.status", "is `statuses` meant?");
     check(r#""retry":{"maximum":1}"#, "retry.maximum", "unknown key");
+    check(r#""hedge":1"#, "hedge", "must be an object such as");
+    check(r#""hedge":{"extra":2}"#, "hedge", "must say `after` how long");
+    check(r#""hedge":{"after":0}"#, "hedge.after", "longer than 0");
+    check(r#""hedge":{"after":"p20"}"#, "hedge.after", "a percentile from");
+    check(r#""hedge":{"after":1,"extra":11}"#, "hedge.extra", "from 1 to 10");
+    check(r#""hedge":{"after":1,"budget":10}"#, "hedge.budget", "must be a share");
+    check(r#""hedge":{"afer":1}"#, "hedge.afer", "is `after` meant?");
 }
 
 #[test]
 fn what_comes_later_is_refused_by_name() {
-    for key in ["hedge", "function", "args"] {
+    for key in ["function", "args"] {
         let rejection = read_text(&with(&format!(r#""{key}":{{}}"#))).expect_err(key);
         assert_eq!(rejection.kind, RejectionKind::NotAvailableYet);
         assert_eq!(rejection.key.as_deref(), Some(key));

@@ -8,6 +8,7 @@ use jsonschema::Validator;
 use super::*;
 use crate::config::Config;
 use crate::document::callback::CallbackKeys;
+use crate::document::hedge::HedgeKeys;
 use crate::document::parse::CallKeys;
 use crate::document::retry::{RetryKeys, SuccessKeys};
 use crate::document::{Rejection, RejectionKind, Routing, parse};
@@ -44,6 +45,7 @@ fn with(place: &str, value: &Value) -> Value {
         Some((outer, key)) if outer == "callback" && key != "url" => {
             document[outer] = json!({ "url": "https://api.test/hook", key: value });
         }
+        Some(("hedge", key)) if key != "after" => document["hedge"] = json!({ "after": 1, key: value }),
         Some((outer, key)) => document[outer] = json!({ key: value }),
         None if place == "upstream" => document = json!({ "url": "https://api.test/a", "upstream": value }),
         None if place == "base_url" => document = json!({ place: value }),
@@ -54,12 +56,13 @@ fn with(place: &str, value: &Value) -> Value {
 }
 
 /// The keys at each level: what the reader knows, and what the schema has.
-fn levels() -> [(&'static str, &'static [&'static str], Value); 4] {
+fn levels() -> [(&'static str, &'static [&'static str], Value); 5] {
     let schema = call();
     let properties = &schema["properties"];
     [
         ("", CallKeys::KEYS, properties.clone()),
         ("retry.", RetryKeys::KEYS, properties["retry"]["anyOf"][1]["properties"].clone()),
+        ("hedge.", HedgeKeys::KEYS, properties["hedge"]["anyOf"][0]["properties"].clone()),
         ("success.", SuccessKeys::KEYS, properties["success"]["properties"].clone()),
         ("callback.", CallbackKeys::KEYS, properties["callback"]["properties"].clone()),
     ]
@@ -150,6 +153,16 @@ fn what_contradicts_itself_is_refused_by_both() {
     refuse(&json!({ "url": url, "callback": { "url": url, "colour": 1 } }));
     refuse(&json!({ "url": url, "retry": { "colour": 1 } }));
     refuse(&json!({ "url": url, "success": { "colour": 1 } }));
+    refuse(&json!({ "url": url, "hedge": { "after": 1, "colour": 1 } }));
+    refuse(&json!({ "url": url, "hedge": { "extra": 1 } }));
+    refuse(&json!({ "url": url, "hedge": {} }));
+    for (after, budget) in
+        [("p49.9", "10%"), ("p100", "10%"), ("p095", "10%"), ("p95", "0%"), ("p95", "101%"), ("p95", "05%")]
+    {
+        refuse(&json!({ "url": url, "hedge": { "after": after, "budget": budget } }));
+    }
+    accept(&json!({ "url": url, "hedge": { "after": "p99.9", "extra": 10, "budget": "100.0%" } }));
+    accept(&json!({ "url": url, "hedge": { "after": 0.3, "budget": "none" } }));
     accept(&json!({ "url": url, "method": "TRACE", "body": null }));
     accept(&json!({ "url": url, "on_unknown": "stop", "retry": { "max": 1 } }));
     accept(&json!({ "url": url, "on_unknown": "stop", "retry": 1 }));
