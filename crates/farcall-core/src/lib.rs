@@ -14,6 +14,7 @@ pub mod lane;
 pub mod lifecycle;
 pub mod limit;
 pub mod policy;
+pub mod remaining;
 pub mod retention;
 pub mod retry;
 pub mod settle;

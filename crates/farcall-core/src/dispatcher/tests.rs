@@ -13,6 +13,7 @@ mod forget;
 mod loads;
 mod pauses;
 mod prune;
+mod remaining;
 mod restarts;
 mod timings;
 
@@ -153,6 +154,7 @@ fn answered(status: u16) -> AttemptResult {
         status: Some(status),
         error: None,
         retry_after: None,
+        quota: None,
         redirect: None,
         content_ok: true,
         bytes_sent: BytesSent::Maybe,

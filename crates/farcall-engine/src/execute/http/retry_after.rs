@@ -7,45 +7,28 @@ use std::time::Duration;
 
 use farcall_core::time::Timestamp;
 use http::HeaderMap;
-use http::header::{DATE, HeaderName, RETRY_AFTER};
-use jiff::civil::DateTime;
-use jiff::fmt::strtime;
+use http::header::RETRY_AFTER;
+
+use super::http_date;
 
 /// The wait asked for, from now. Nothing for what is no valid wish: garbage, a fraction, a point in the past.
 ///
 /// Numbers too large for a clock saturate.
 pub(super) fn wait(headers: &HeaderMap, now: Timestamp) -> Option<Duration> {
-    let wish = text(headers, &RETRY_AFTER)?;
+    let wish = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
     if !wish.is_empty() && wish.bytes().all(|byte| byte.is_ascii_digit()) {
         // Only too many digits can fail here.
         return Some(Duration::from_secs(wish.parse().unwrap_or(u64::MAX)));
     }
-    let until = http_date(wish)?;
-    let from = text(headers, &DATE).and_then(http_date).unwrap_or(now);
+    let until = http_date::parse(wish)?;
+    let from = http_date::of_answer(headers, now);
     (until >= from).then(|| until.since(from))
-}
-
-fn text<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
-    headers.get(name)?.to_str().ok().map(str::trim)
-}
-
-/// An HTTP-date in one of its three forms (RFC 9110, section 5.6.7). The weekday is not read: the date says it too.
-fn http_date(text: &str) -> Option<Timestamp> {
-    let date = match text.split_once(", ") {
-        Some((_, rest)) => civil("%d %b %Y %H:%M:%S GMT", rest).or_else(|| civil("%d-%b-%y %H:%M:%S GMT", rest)),
-        None => civil("%b %e %H:%M:%S %Y", text.get(4..)?),
-    };
-    // Not by way of a time zone: those end a day before the year 9999 does, which upstreams use for never.
-    let since_1970 = date?.duration_since(jiff::civil::date(1970, 1, 1).at(0, 0, 0, 0));
-    Some(Timestamp::from_micros(i64::try_from(since_1970.as_micros()).ok()?))
-}
-
-fn civil(format: &str, text: &str) -> Option<DateTime> {
-    strtime::parse(format, text).and_then(|parsed| parsed.to_datetime()).ok()
 }
 
 #[cfg(test)]
 mod tests {
+    use http::header::DATE;
+
     use super::*;
 
     /// 1994-11-06T08:49:37Z, the RFC's own example.
