@@ -219,8 +219,7 @@ impl Limits {
     /// An answer to an attempt that left at `sent` at the earliest says how much remains. Less is started accordingly, and
     /// never more; nothing of it is believed for longer than `longest`.
     pub fn hear(&mut self, grant: &mut Grant, now: Instant, sent: Instant, said: &Remaining, longest: Duration) {
-        self.told.settle(&mut grant.counted, grant.cost);
-        self.told.hear(now, sent, said, longest);
+        self.told.hear((&mut grant.counted, grant.cost), now, sent, said, longest);
     }
 
     /// What answers said of how much remains is not believed any more.
@@ -235,7 +234,7 @@ impl Limits {
 
     /// The attempt wrote nothing: its slots are free at once.
     pub fn give_back(&mut self, grant: &mut Grant) {
-        self.told.settle(&mut grant.counted, grant.cost);
+        self.told.give_back(&mut grant.counted, grant.cost);
         for (length, free_at) in &grant.slots {
             if let Some(window) = self.windows.iter_mut().find(|window| window.spec.window == *length) {
                 window.give_back(grant.cost, *free_at);

@@ -7,4 +7,5 @@ mod hostile;
 mod http;
 mod scale;
 mod storage;
+mod told;
 mod upstream;

@@ -1,4 +1,6 @@
 //! Dates as HTTP writes them (RFC 9110, section 5.6.7), in each of the three forms.
+//!
+//! Whether a date makes sense where it stands is for others to say.
 
 use farcall_core::time::Timestamp;
 use http::HeaderMap;

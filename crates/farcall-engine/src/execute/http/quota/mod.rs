@@ -130,19 +130,13 @@ impl Group<'_> {
     /// When all are reset that say nothing of it themselves.
     fn common_reset(&self, all: &[Self]) -> Option<Duration> {
         let is_wider = |group: &&Self| group.about.len() < self.about.len() && self.about.starts_with(&group.about);
-        let wider = all.iter().filter(is_wider).filter_map(|group| group.resets_in);
-        wider.filter(|wait| !wait.is_zero()).max()
+        all.iter().filter(is_wider).filter_map(|group| group.resets_in).max()
     }
 }
 
 fn bound(remaining: u64, resets_in: Option<Duration>, window: Option<Duration>) -> Bound {
     let unsaid = || window.map_or(LOOK_AGAIN_AFTER, |window| window.min(LOOK_AGAIN_MAX));
-    match resets_in {
-        // Seconds that were cut off: it may be almost one more.
-        Some(Duration::ZERO) if remaining == 0 => Bound::new(remaining, LOOK_AGAIN_AFTER),
-        Some(wait) => Bound::new(remaining, wait),
-        None => Bound::new(remaining, unsaid()),
-    }
+    Bound::new(remaining, resets_in.unwrap_or_else(unsaid))
 }
 
 #[cfg(test)]

@@ -25,16 +25,27 @@ const EPOCH_SECONDS_MIN: u128 = 1_000_000_000;
 const EPOCH_MILLISECONDS_MIN: u128 = 100_000_000_000;
 /// The same in microseconds.
 const EPOCH_MICROSECONDS_MIN: u128 = 100_000_000_000_000;
+/// What is now, to the second, may be almost a second ahead: fractions were cut off.
+const CUT_OFF: Duration = Duration::from_secs(1);
 /// Longer is nonsense.
 const WAIT_MAX: Duration = Duration::from_secs(366 * 86_400);
+
+/// A number is a length of time or a moment.
+enum Ahead {
+    By(Duration),
+    At(Timestamp),
+}
 
 /// How long after `from`, which the other side's clock showed, the moment is; zero when it is past, nothing when it makes
 /// no sense.
 pub(super) fn until(text: &str, unit: Unit, from: Timestamp) -> Option<Duration> {
     let text = text.trim().trim_matches('"');
-    let wait = match decimal(text) {
-        Some(micros) => until_number(micros, unit, from),
-        None => units(text).or_else(|| Some(date(text)?.since(from)))?,
+    let length = |wait: Duration| if wait.is_zero() { CUT_OFF } else { wait };
+    let moment = |at: Timestamp| if at == from { CUT_OFF } else { at.since(from) };
+    let wait = match decimal(text).map(|micros| number(micros, unit)) {
+        Some(Ahead::By(wait)) => length(wait),
+        Some(Ahead::At(at)) => moment(at),
+        None => units(text).map(length).or_else(|| date(text).map(moment))?,
     };
     (wait <= WAIT_MAX).then_some(wait)
 }
@@ -50,15 +61,15 @@ pub(super) fn length(text: &str, unit: Unit) -> Option<Duration> {
     (!length.is_zero() && length <= WAIT_MAX).then_some(length)
 }
 
-fn until_number(micros: u128, unit: Unit, from: Timestamp) -> Duration {
-    let since_1970 = |micros: u128| Timestamp::from_micros(i64::try_from(micros).unwrap_or(i64::MAX)).since(from);
+fn number(micros: u128, unit: Unit) -> Ahead {
+    let since_1970 = |micros: u128| Ahead::At(Timestamp::from_micros(i64::try_from(micros).unwrap_or(i64::MAX)));
     match (unit, micros / 1_000_000) {
-        (Unit::After, _) => duration(micros),
+        (Unit::After, _) => Ahead::By(duration(micros)),
         (_, EPOCH_MICROSECONDS_MIN..) => since_1970(micros / 1_000_000),
         (_, EPOCH_MILLISECONDS_MIN..) => since_1970(micros / 1_000),
-        (Unit::Milliseconds, _) => duration(micros / 1_000),
+        (Unit::Milliseconds, _) => Ahead::By(duration(micros / 1_000)),
         (Unit::Any, EPOCH_SECONDS_MIN..) => since_1970(micros),
-        (Unit::Any, _) => duration(micros),
+        (Unit::Any, _) => Ahead::By(duration(micros)),
     }
 }
 
@@ -128,6 +139,8 @@ mod tests {
         check("1795165230250", Unit::Any, Some(30_250));
         check("1795165230250000", Unit::Any, Some(30_250));
         check("1795165100", Unit::Any, Some(0));
+        check("1795165200", Unit::Any, Some(1_000));
+        check("0", Unit::Any, Some(1_000));
     }
 
     #[test]

@@ -87,7 +87,8 @@ fn of_several_statements_about_the_same_the_lowest_holds() {
 #[test]
 fn used_up_until_this_very_second_is_used_up_for_one_more() {
     assert_eq!(said(&[("ratelimit-remaining", "0"), ("ratelimit-reset", "0")]), "0 in 1s");
-    assert_eq!(said(&[("ratelimit-remaining", "1"), ("ratelimit-reset", "0")]), "nothing");
+    assert_eq!(said(&[("ratelimit-remaining", "0"), ("ratelimit-reset", "1795165200")]), "0 in 1s");
+    assert_eq!(said(&[("ratelimit-remaining", "0"), ("ratelimit-reset", "1795165199")]), "nothing");
 }
 
 #[test]
