@@ -81,7 +81,8 @@ impl Dispatcher {
 
     pub(super) fn finished(&mut self, now: Now, attempt: AttemptId, result: &AttemptResult) {
         let Some(live) = self.release(now, attempt, result.bytes_sent) else { return };
-        let live = Live { took: Some(result.latency), ..live };
+        let mut live = Live { took: Some(result.latency), ..live };
+        self.hear_remaining(now, attempt.call, &mut live, result);
         if live.cut == Some(Cut::Lost) {
             return self.settle_loser(now, attempt, &live);
         }
@@ -194,7 +195,7 @@ impl Dispatcher {
         }
         let quota = &mut self.quotas[live.quota.0 as usize];
         match wrote {
-            BytesSent::No => quota.limits.give_back(&live.grant),
+            BytesSent::No => quota.limits.give_back(&mut live.grant),
             // What was refused has arrived all the same.
             BytesSent::Refused | BytesSent::Maybe => quota.limits.ended(&mut live.grant, now.instant),
         }
@@ -218,9 +219,7 @@ impl Dispatcher {
     fn conclude(&mut self, now: Now, attempt: AttemptId, live: &Live, verdict: Verdict, status: Option<u16>) {
         if let Verdict::Throttled { wait } = verdict {
             let longest = self.with_terms(attempt.call, |terms| terms.retry().retry_after_max);
-            let until = now.instant + wait.min(longest);
-            self.quota(live.quota).close_until(until);
-            self.record(self.durability_of(attempt.call), Write::Close { call: attempt.call, until });
+            self.keep_away(attempt.call, live.quota, now.instant + wait.min(longest));
         }
         let tries = self.calls[&attempt.call].tries;
         let chance = self.chance();
