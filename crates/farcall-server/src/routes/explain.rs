@@ -35,6 +35,7 @@ pub(super) fn operation() -> Operation {
                     "limit": "10/1s", "window_ms": 1000, "capacity": 10, "used": 10, "next_free_at": "2026-11-20T09:00:00.250Z",
                 }] },
                 "position": 13, "position_is_exact": true, "estimated_start_at": "2026-11-20T09:00:01.351Z", "held_by": null,
+                "hedging": null,
             }),
         ))
         .fails(&[Code::NotFound, Code::StoreFailed])
