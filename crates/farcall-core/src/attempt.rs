@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::call::{ErrorKind, words};
 use crate::hop::Redirect;
+use crate::remaining::Remaining;
 
 words! {
     /// Why an attempt was made.
@@ -42,6 +43,8 @@ pub struct AttemptResult {
     pub error: Option<ErrorKind>,
     /// A valid Retry-After, as a wait from now, clock difference removed.
     pub retry_after: Option<Duration>,
+    /// What the answer says of how much more the upstream takes.
+    pub quota: Option<Remaining>,
     /// Where the answer redirects to, by a status and a place that can be followed.
     pub redirect: Option<Redirect>,
     /// The answer is of the content type that the policy asks for.
@@ -51,4 +54,11 @@ pub struct AttemptResult {
     pub latency: Duration,
     /// Bytes of the body received, decoded.
     pub size: u64,
+}
+
+impl AttemptResult {
+    /// How long the answer tells everybody to wait, by a status that means it.
+    pub fn told_to_wait(&self) -> Option<Duration> {
+        self.retry_after.filter(|_| matches!(self.status, Some(429 | 503)))
+    }
 }

@@ -18,7 +18,7 @@ pub enum Verdict {
         upstream: UpstreamId,
         method: Method,
     },
-    /// The upstream asked everybody to wait (429 or 503 with Retry-After).
+    /// The upstream asked everybody to wait (429 or 503 with Retry-After, 429 with a quota that is used up).
     Throttled {
         wait: Duration,
     },
@@ -72,10 +72,14 @@ fn classify_answer(terms: &Terms<'_>, result: &AttemptResult) -> Verdict {
     if terms.success_statuses().contains(status) && result.content_ok {
         return Verdict::Success;
     }
-    if let (429 | 503, Some(wait)) = (status, result.retry_after) {
+    let retry = terms.retry();
+    if let Some(wait) = result.told_to_wait() {
         return Verdict::Throttled { wait };
     }
-    let retry = terms.retry();
+    // Who turns away because the quota is used up, and says when it no longer is, means the same.
+    if let (429, Some(wait)) = (status, result.quota.and_then(|said| said.exhausted_for())) {
+        return Verdict::Throttled { wait: wait.min(retry.retry_after_max) };
+    }
     if retry.statuses.contains(status) && retry.methods.contains(terms.method()) {
         return Verdict::Retryable(ErrorKind::HttpStatus);
     }
@@ -99,6 +103,7 @@ mod tests {
     use super::*;
     use crate::call::{Method, Overrides};
     use crate::policy::UpstreamPolicy;
+    use crate::remaining::{Bound, Remaining};
     use crate::retry::{MethodSet, RetryPolicy, StatusSet};
 
     fn answer(status: u16) -> AttemptResult {
@@ -106,6 +111,7 @@ mod tests {
             status: Some(status),
             error: None,
             retry_after: None,
+            quota: None,
             redirect: None,
             content_ok: true,
             bytes_sent: BytesSent::Maybe,
@@ -159,6 +165,20 @@ mod tests {
         }
         let other = AttemptResult { retry_after: Some(wait), ..answer(500) };
         check(other, Verdict::Retryable(ErrorKind::HttpStatus));
+    }
+
+    #[test]
+    fn a_429_that_says_when_the_quota_is_new_is_told_to_wait_that_long_at_most() {
+        let said = |remaining, hours: u64| Remaining::of([Bound::new(remaining, Duration::from_secs(hours * 3_600))]);
+        let turned_away = |status, quota| AttemptResult { quota, ..answer(status) };
+        let hour = Duration::from_secs(3_600);
+        check(turned_away(429, said(0, 1)), Verdict::Throttled { wait: hour });
+        check(turned_away(429, said(0, 500)), Verdict::Throttled { wait: hour * 24 });
+        check(turned_away(429, said(1, 1)), Verdict::Retryable(ErrorKind::HttpStatus));
+        check(turned_away(503, said(0, 1)), Verdict::Retryable(ErrorKind::HttpStatus));
+        check(turned_away(200, said(0, 1)), Verdict::Success);
+        let both = AttemptResult { retry_after: Some(Duration::from_secs(7)), ..turned_away(429, said(0, 1)) };
+        check(both, Verdict::Throttled { wait: Duration::from_secs(7) });
     }
 
     #[test]

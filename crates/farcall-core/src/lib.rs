@@ -16,6 +16,7 @@ pub mod latency;
 pub mod lifecycle;
 pub mod limit;
 pub mod policy;
+pub mod remaining;
 pub mod retention;
 pub mod retry;
 pub mod settle;

@@ -101,6 +101,9 @@ impl World {
         let upstream = u32::try_from(quota).expect("plans are small");
         let was_closed = process.dispatcher.upstream_standing(UpstreamId(upstream), now.instant).closed_until.is_some();
         process.dispatcher.resume(now, UpstreamId(upstream), RESUMED);
+        for told in self.facts.statements.iter_mut().filter(|told| told.quota == quota) {
+            told.until = told.until.min(self.now);
+        }
         process.is_dirty = true;
         let open = self.facts.pauses.iter_mut().filter(|pause| pause.quota == quota && pause.until.is_none());
         for pause in open {

@@ -268,6 +268,9 @@ impl World {
     /// The dispatcher takes in what happened.
     pub(crate) fn look_at(&mut self, event: Event) {
         let now = self.clocks.now(self.now);
+        if let Event::Finished { attempt, result } = &event {
+            self.note_statement(*attempt, result);
+        }
         let Some(process) = &mut self.process else { return };
         let reported = match &event {
             Event::Finished { attempt, result } => Some((*attempt, Reported::Finished(*result))),

@@ -4,16 +4,17 @@
 
 use std::time::Duration;
 
-use farcall_core::attempt::BytesSent;
+use farcall_core::attempt::{AttemptResult, BytesSent};
 use farcall_core::call::UpstreamId;
 use farcall_core::dispatcher::Event;
 use farcall_core::id::AttemptId;
 use farcall_core::policy::UpstreamPolicy;
 use farcall_core::time::Instant;
 
-use crate::checker::{Check, cost_of, ensure, terms, violation};
+use crate::account::Counted;
+use crate::checker::{Check, cost_of, ensure, quota_of, terms, violation};
 use crate::engine::Process;
-use crate::facts::{Arrival, Cut, Launch};
+use crate::facts::{Arrival, Cut, Launch, Statement};
 use crate::log::Line;
 use crate::upstream::Course;
 use crate::world::{Happening, World};
@@ -29,6 +30,8 @@ pub(crate) struct Flight {
     is_closed: bool,
     pub(crate) cut: Option<Cut>,
     wrote: BytesSent,
+    /// What its upstream made of it, and when.
+    counted: Option<(Instant, Counted)>,
 }
 
 impl World {
@@ -52,8 +55,17 @@ impl World {
             let soon = self.dice.up_to(course.arrives_at.map_or(Duration::ZERO, |at| at.since(self.now)));
             self.schedule(self.now + soon, Happening::Crash { boot: Some(boot) });
         }
-        let wrote = BytesSent::No;
-        self.flights.insert(attempt, Flight { upstream, boot, started_at, course, is_closed: false, cut: None, wrote });
+        let flight = Flight {
+            upstream,
+            boot,
+            started_at,
+            course,
+            is_closed: false,
+            cut: None,
+            wrote: BytesSent::No,
+            counted: None,
+        };
+        self.flights.insert(attempt, flight);
         Ok(())
     }
 
@@ -105,6 +117,11 @@ impl World {
         let policy = &self.facts.eras[era].policies[quota];
         let cost = cost_of(&self.plan, &self.facts, policy, attempt.call);
         self.facts.arrivals[quota].push(Arrival { at: self.now, attempt, cost, era });
+        if let Some(account) = self.accounts[quota].as_mut().filter(|_| !self.healed)
+            && let Some(flight) = self.flights.get_mut(&attempt)
+        {
+            flight.counted = Some((self.now, account.count(&mut self.dice, self.now, cost)));
+        }
         self.note(Line::Arrived { attempt, upstream, cost });
     }
 
@@ -122,6 +139,14 @@ impl World {
         let Some(flight) = self.flights.get_mut(&attempt) else { return };
         let Some((_, mut result)) = flight.course.finish else { return };
         result.latency = self.now.since(flight.started_at);
+        if let Some((_, counted)) = flight.counted.filter(|_| result.status.is_some() && !self.healed) {
+            result.quota = counted.read(self.now);
+            if counted.is_turned_away {
+                let retry_after = result.retry_after;
+                (result.status, result.redirect, result.content_ok) = (Some(429), None, true);
+                result.retry_after = retry_after.filter(|_| self.dice.percent(50));
+            }
+        }
         self.close(attempt, self.now);
         let (status, error, retry_after) = (result.status, result.error, result.retry_after);
         self.note(Line::Finished { attempt, status, error, retry_after });
@@ -130,6 +155,30 @@ impl World {
             let later = self.now + self.dice.up_to(Duration::from_secs(5));
             self.schedule(later, Happening::Echo { attempt });
         }
+    }
+
+    /// What the answer told of its upstream's quota, when the engine hears it.
+    pub(crate) fn note_statement(&mut self, attempt: AttemptId, result: &AttemptResult) {
+        let Some(said) = result.quota else { return };
+        let (Some(flight), Some(process)) = (self.flights.get(&attempt), &self.process) else { return };
+        let (Some((counted_at, counted)), Some(launch)) = (flight.counted, self.facts.launches.get(&attempt)) else {
+            return;
+        };
+        let longest = terms(&self.plan, &self.facts, attempt.call).retry.retry_after_max;
+        let told_to_wait = result.retry_after.filter(|_| matches!(result.status, Some(429 | 503)));
+        let longest = told_to_wait.map_or(longest, |wait| wait.min(longest));
+        let statements = said.bounds().iter().map(|bound| Statement {
+            quota: quota_of(&self.plan, &self.facts, attempt),
+            boot: process.boot,
+            sent_at: launch.at,
+            counted_at,
+            heard_at: self.now,
+            remaining: bound.remaining(),
+            until: self.now + bound.resets_in().min(longest),
+            is_true: counted.is_true,
+        });
+        let statements: Vec<Statement> = statements.collect();
+        self.facts.statements.extend(statements);
     }
 
     /// An executor that talks nonsense: the end of an attempt once more, and another one.

@@ -29,6 +29,7 @@ pub(crate) struct Facts {
     pub(crate) arrivals: Vec<Vec<Arrival>>,
     pub(crate) reports: BTreeMap<AttemptId, Report>,
     pub(crate) closings: Vec<Closing>,
+    pub(crate) statements: Vec<Statement>,
     pub(crate) filed: BTreeMap<CallId, Instant>,
     /// Until when attempts might go on, of each time the process was asked to stop.
     pub(crate) drains: Vec<Steady>,
@@ -145,6 +146,23 @@ pub(crate) struct Closing {
     pub(crate) attempt: AttemptId,
     pub(crate) at: Steady,
     pub(crate) until: Steady,
+}
+
+/// An upstream told how much more it takes, and the engine heard it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Statement {
+    pub(crate) quota: usize,
+    /// In which start it was heard.
+    pub(crate) boot: usize,
+    /// When the request left at the earliest, when it was counted, and when its answer was heard.
+    pub(crate) sent_at: Instant,
+    pub(crate) counted_at: Instant,
+    pub(crate) heard_at: Instant,
+    pub(crate) remaining: u32,
+    /// Until then it is believed.
+    pub(crate) until: Instant,
+    /// It is what the upstream does.
+    pub(crate) is_true: bool,
 }
 
 /// The times that a call asked for.

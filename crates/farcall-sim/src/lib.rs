@@ -6,6 +6,7 @@
 //!
 //! To look at a failure: `cargo xtask sim --seed N`.
 
+mod account;
 mod checker;
 mod clocks;
 mod control;

@@ -9,6 +9,7 @@ use farcall_core::policy::UpstreamPolicy;
 use farcall_core::retention::Retention;
 use farcall_core::time::Instant;
 
+use crate::account::Account;
 use crate::dice::Dice;
 use crate::faults::Faults;
 use crate::policies::{self, Forms};
@@ -41,6 +42,8 @@ pub(crate) struct UpstreamPlan {
     pub(crate) key: String,
     pub(crate) policy: UpstreamPolicy,
     pub(crate) network: Network,
+    /// It counts for itself, and tells.
+    pub(crate) account: Option<Account>,
     /// The place of the upstream whose quota it shares: these are callbacks with URLs that belong to that one.
     shares: Option<usize>,
 }
@@ -88,16 +91,14 @@ impl Plan {
             }
             _ => {}
         }
-        Self {
-            start: Instant::from_micros(0) + dice.up_to(Duration::from_secs(1_000_000)),
-            wall_ahead: Duration::from_secs(1_700_000_000) + dice.up_to(Duration::from_secs(100_000_000)),
-            forms,
-            upstreams,
-            calls,
-            faults,
-            memory,
-            retention,
+        let start = Instant::from_micros(0) + dice.up_to(Duration::from_secs(1_000_000));
+        let wall_ahead = Duration::from_secs(1_700_000_000) + dice.up_to(Duration::from_secs(100_000_000));
+        if dice.percent(35) {
+            for upstream in upstreams.iter_mut().skip(1).filter(|upstream| upstream.shares.is_none()) {
+                upstream.account = dice.percent(70).then(|| Account::draw(dice));
+            }
         }
+        Self { start, wall_ahead, forms, upstreams, calls, faults, memory, retention }
     }
 
     /// The place of the upstream whose limits hold for what goes to this one.
@@ -133,11 +134,11 @@ impl UpstreamPlan {
     fn new(dice: &mut Dice, place: u32, policy: UpstreamPolicy, may_change: bool) -> Self {
         let network = Network::draw(dice, &policy, may_change);
         let key = if place == 0 { "callbacks".to_owned() } else { format!("upstream{place}") };
-        Self { key, policy, network, shares: None }
+        Self { key, policy, network, account: None, shares: None }
     }
 
     /// Callbacks to the same server. Its own limits are none: those of the other hold.
     fn callbacks(&self, place: usize) -> Self {
-        Self { policy: policies::callbacks(), shares: Some(place), ..self.clone() }
+        Self { policy: policies::callbacks(), account: None, shares: Some(place), ..self.clone() }
     }
 }

@@ -82,6 +82,11 @@ impl Network {
         self.redirects_to = places;
     }
 
+    /// Whether it delivers what was sent before anything that is sent `jitter` later.
+    pub(crate) const fn keeps_time(&self) -> bool {
+        self.is_steady
+    }
+
     /// The same way once nothing goes wrong any more: prompt success.
     pub(crate) fn heal(&mut self) {
         self.weights = [1, 0, 0, 0, 0, 0, 0, 0];
@@ -242,6 +247,7 @@ const fn answer(status: u16, retry_after: Option<Duration>) -> AttemptResult {
         status: Some(status),
         error: None,
         retry_after,
+        quota: None,
         redirect: None,
         content_ok: true,
         bytes_sent: BytesSent::Maybe,

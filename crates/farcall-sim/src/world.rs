@@ -12,6 +12,7 @@ use farcall_core::policy::UpstreamPolicy;
 use farcall_core::time::Instant;
 use farcall_store::memory::MemoryStore;
 
+use crate::account::Account;
 use crate::checker::{self, Check, Ledger, ensure};
 use crate::clocks::Clocks;
 use crate::dice::Dice;
@@ -46,6 +47,8 @@ pub(crate) struct World {
     /// Of the present start or the last one.
     pub(crate) policies: Vec<UpstreamPolicy>,
     pub(crate) networks: Vec<Network>,
+    /// How upstreams count that do, by the place of the quota.
+    pub(crate) accounts: Vec<Option<Account>>,
     /// What a load has read and did not hand over yet.
     pub(crate) loading: Option<Loaded>,
     /// Offers that wait for a process that takes them.
@@ -160,6 +163,7 @@ impl World {
             flights: BTreeMap::new(),
             policies: plan.upstreams.iter().map(|upstream| upstream.policy.clone()).collect(),
             networks: plan.upstreams.iter().map(|upstream| upstream.network.clone()).collect(),
+            accounts: plan.upstreams.iter().map(|upstream| upstream.account).collect(),
             loading: None,
             parked: Vec::new(),
             healed: false,

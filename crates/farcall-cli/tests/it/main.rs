@@ -26,6 +26,7 @@ mod order;
 mod outage;
 mod power;
 mod problems;
+mod quota;
 mod redirects;
 mod reload;
 mod retention;

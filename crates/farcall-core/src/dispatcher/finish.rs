@@ -9,7 +9,9 @@ use super::entry::{Cut, Entry, Live, Place};
 use super::upstream::LineId;
 use super::{AskedBy, AttemptEnd, Callback, Dispatcher, Effect, Mark, Progress, Write};
 use crate::attempt::{AttemptOutcome, AttemptResult, BytesSent};
-use crate::call::{CallSpec, CallbackOf, Durability, ErrorKind, Method, Priority, Source, State, TenantId, UpstreamId};
+use crate::call::{
+    CallSpec, CallbackOf, Durability, ErrorKind, Method, Priority, QuotaId, Source, State, TenantId, UpstreamId,
+};
 use crate::classify::{Verdict, classify};
 use crate::hop::{Heading, Hop};
 use crate::id::{AttemptId, CallId};
@@ -81,12 +83,16 @@ impl Dispatcher {
 
     pub(super) fn finished(&mut self, now: Now, attempt: AttemptId, result: &AttemptResult) {
         let Some(live) = self.release(now, attempt, result.bytes_sent) else { return };
-        let live = Live { took: Some(result.latency), ..live };
+        let mut live = Live { took: Some(result.latency), ..live };
+        self.hear_remaining(now, attempt.call, &mut live, result);
+        let verdict = self.with_terms(attempt.call, |terms| classify(terms, result));
+        if let Verdict::Throttled { wait } = verdict {
+            self.close(now, attempt.call, live.quota, wait);
+        }
         if live.cut == Some(Cut::Lost) {
             return self.settle_loser(now, attempt, &live);
         }
         self.note_death(attempt.call, result);
-        let verdict = self.with_terms(attempt.call, |terms| classify(terms, result));
         if matches!(verdict, Verdict::Success | Verdict::Redirected { .. }) {
             self.learn(now, &live);
         }
@@ -194,7 +200,7 @@ impl Dispatcher {
         }
         let quota = &mut self.quotas[live.quota.0 as usize];
         match wrote {
-            BytesSent::No => quota.limits.give_back(&live.grant),
+            BytesSent::No => quota.limits.give_back(&mut live.grant),
             // What was refused has arrived all the same.
             BytesSent::Refused | BytesSent::Maybe => quota.limits.ended(&mut live.grant, now.instant),
         }
@@ -216,17 +222,17 @@ impl Dispatcher {
     }
 
     fn conclude(&mut self, now: Now, attempt: AttemptId, live: &Live, verdict: Verdict, status: Option<u16>) {
-        if let Verdict::Throttled { wait } = verdict {
-            let longest = self.with_terms(attempt.call, |terms| terms.retry().retry_after_max);
-            let until = now.instant + wait.min(longest);
-            self.quota(live.quota).close_until(until);
-            self.record(self.durability_of(attempt.call), Write::Close { call: attempt.call, until });
-        }
         let tries = self.calls[&attempt.call].tries;
         let chance = self.chance();
         let decision = self.with_terms(attempt.call, |terms| decide(terms, tries, verdict, now.instant, chance));
         let end = Some(attempt_end(now, live, verdict.outcome(), status, verdict.error()));
         self.follow(now, attempt.call, &Over { end, decision, is_cut: false });
+    }
+
+    /// An answer asks everybody to keep away for so long.
+    fn close(&mut self, now: Now, call: CallId, quota: QuotaId, wait: Duration) {
+        let longest = self.with_terms(call, |terms| terms.retry().retry_after_max);
+        self.keep_away(call, quota, now.instant + wait.min(longest));
     }
 
     fn conclude_cut(
@@ -250,11 +256,7 @@ impl Dispatcher {
         self.learn(now, live);
         let end = attempt_end(now, live, AttemptOutcome::Cancelled, None, None);
         self.push_settle(attempt.call, Some(end), None);
-        let has_ended = |entry: &Entry| entry.live.is_empty() && entry.place == Place::Ended;
-        if self.calls.get(&attempt.call).is_some_and(has_ended) {
-            return self.forget(attempt.call);
-        }
-        self.follow_held(now, attempt.call);
+        self.follow_decided(now, attempt.call);
     }
 
     pub(super) fn push_settle(&mut self, call: CallId, attempt: Option<AttemptEnd>, progress: Option<Progress>) {

@@ -99,7 +99,7 @@ impl Quota {
     /// All of it is free, and nothing keeps anybody away.
     fn is_idle(&mut self, now: Instant) -> bool {
         let is_shut = self.is_paused || self.closed_until.is_some_and(|until| until > now);
-        let is_used = self.limits.usage(now).iter().any(|usage| usage.used > 0);
+        let is_used = self.limits.usage(now).iter().any(|usage| usage.used > 0) || self.limits.told(now).is_some();
         self.in_flight == 0 && !self.is_ready && !self.is_crowded_out && !is_shut && !is_used
     }
 }

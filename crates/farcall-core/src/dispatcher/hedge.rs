@@ -134,10 +134,10 @@ impl Dispatcher {
     pub(super) fn is_put_off(&mut self, now: Now, call: CallId, over: &Over) -> bool {
         let entry = self.calls.get_mut(&call).expect("a call whose attempt is over is known");
         let others_are_out = !entry.live.is_empty();
-        if entry.hedging.held.is_some() {
-            // It has been decided, and waits for the others to report.
+        if entry.place == Place::Ended || entry.hedging.held.is_some() {
+            // It has been decided, whatever cut this one off.
             self.push_settle(call, over.end, None);
-            self.follow_held(now, call);
+            self.follow_decided(now, call);
             return true;
         }
         match over.decision {
@@ -158,8 +158,17 @@ impl Dispatcher {
         }
     }
 
+    /// An attempt was settled of a call that has ended, or whose next step has been decided.
+    pub(super) fn follow_decided(&mut self, now: Now, call: CallId) {
+        let has_ended = |entry: &Entry| entry.live.is_empty() && entry.place == Place::Ended;
+        if self.calls.get(&call).is_some_and(has_ended) {
+            return self.forget(call);
+        }
+        self.follow_held(now, call);
+    }
+
     /// What was put off goes on, when nothing of its call is out any more.
-    pub(super) fn follow_held(&mut self, now: Now, call: CallId) {
+    fn follow_held(&mut self, now: Now, call: CallId) {
         let Some(entry) = self.calls.get_mut(&call).filter(|entry| entry.live.is_empty()) else { return };
         if let Some(over) = entry.hedging.held.take() {
             self.follow_finally(now, call, &over);

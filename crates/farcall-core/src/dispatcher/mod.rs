@@ -20,6 +20,7 @@ mod memory;
 mod pause;
 mod prune;
 mod quota;
+mod remaining;
 mod restore;
 mod standing;
 mod start;

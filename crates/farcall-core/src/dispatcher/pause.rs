@@ -17,13 +17,15 @@ impl Dispatcher {
         self.note_upstream(id, ticket);
     }
 
-    /// Starts again what was kept back by a pause, or because the upstream asked everybody to keep away. The calls that
+    /// Starts again what was kept back by a pause, because the upstream asked everybody to keep away, or because it said that
+    /// little of its quota remains. The calls that
     /// it told so themselves go on too, as far as they are in memory. `Effect::UpstreamStored` tells under this ticket
     /// when that is durable.
     pub fn resume(&mut self, now: Now, id: UpstreamId, ticket: u64) {
         let charged = self.upstream(id).quota;
         let quota = self.quota(charged);
         quota.is_paused = false;
+        quota.limits.forget_told();
         if quota.closed_until.take().is_some_and(|until| until > now.instant) {
             self.writes.push(Write::Open { upstream: id });
             self.wake_throttled(now, charged);

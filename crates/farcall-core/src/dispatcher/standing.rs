@@ -43,6 +43,8 @@ pub struct UpstreamStanding {
     pub is_withdrawn: bool,
     /// It asked everybody to keep away until then.
     pub closed_until: Option<Instant>,
+    /// It said that so much more may start until then, less what is out.
+    pub told: Option<(u64, Instant)>,
     pub limits: Vec<Usage>,
     /// With `smooth`: when the next attempt may be, and how far apart they are.
     pub spacing: Option<Spacing>,
@@ -125,6 +127,7 @@ impl Dispatcher {
             is_paused: upstream.is_withdrawn || quota.is_paused,
             is_withdrawn: upstream.is_withdrawn,
             closed_until: quota.closed_until.filter(|&until| until > now),
+            told: quota.limits.told(now),
             limits: quota.limits.usage(now),
             spacing: quota.limits.spacing(),
         }

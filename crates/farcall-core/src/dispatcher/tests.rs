@@ -15,6 +15,7 @@ mod hedges;
 mod loads;
 mod pauses;
 mod prune;
+mod remaining;
 mod restarts;
 mod timings;
 
@@ -158,6 +159,7 @@ fn answered(status: u16) -> AttemptResult {
         status: Some(status),
         error: None,
         retry_after: None,
+        quota: None,
         redirect: None,
         content_ok: true,
         bytes_sent: BytesSent::Maybe,

@@ -86,11 +86,11 @@ impl Dispatcher {
         let call = attempt.call;
         let entry = self.calls.get_mut(&call)?;
         let place = entry.live.iter().position(|live| live.number == attempt.number)?;
-        let live = entry.live.swap_remove(place);
+        let mut live = entry.live.swap_remove(place);
         assert!(!live.is_durable, "{attempt:?} is durable and cannot be undone");
         let id = live.upstream;
         let limits = &mut self.quotas[live.quota.0 as usize].limits;
-        limits.undo(&live.grant);
+        limits.undo(&mut live.grant);
         entry.attempts -= 1;
         let is_last = entry.live.is_empty();
         let mut left = live.cut.map(Left::Overdue);

@@ -9,14 +9,17 @@
 mod past;
 #[cfg(test)]
 mod tests;
+mod told;
 mod window;
 
 use std::time::Duration;
 
 use crate::policy::{LimitSpec, UpstreamPolicy};
+use crate::remaining::Remaining;
 use crate::time::Instant;
 
 pub use past::{Ask, Past, PastGrant};
+use told::{Counted, Told};
 pub(crate) use window::DOUBTED_WINDOW_MAX;
 use window::{FreeAt, Window};
 
@@ -35,7 +38,10 @@ pub enum Admission {
 pub struct Limits {
     windows: Vec<Window>,
     jitter: Duration,
+    /// Only an answer proves an arrival.
+    strict: bool,
     smooth: Option<Spacing>,
+    told: Told,
 }
 
 /// The slots that one attempt holds in every window of its upstream.
@@ -48,6 +54,8 @@ pub struct Grant {
     slots: Vec<(Duration, FreeAt)>,
     /// When the arrival was proved, or is taken as proved.
     proved: Option<Instant>,
+    /// What the upstream may know of it.
+    counted: Counted,
 }
 
 /// How much of one window is in use.
@@ -72,7 +80,8 @@ impl Limits {
     /// The windows of a policy, all slots free.
     pub fn new(policy: &UpstreamPolicy) -> Self {
         let windows = policy.limits.iter().map(|&spec| Window::new(spec, policy)).collect();
-        Self { windows, jitter: policy.jitter, smooth: Spacing::new(policy, (Instant::MIN, 0)) }
+        let smooth = Spacing::new(policy, (Instant::MIN, 0));
+        Self { windows, jitter: policy.jitter, strict: policy.strict, smooth, told: Told::default() }
     }
 
     /// What each window of a policy has to know of the past, for [`Limits::restore`].
@@ -135,7 +144,7 @@ impl Limits {
             }
         }
         let last = self.smooth.as_ref().map_or((now, 1), |spacing| spacing.last);
-        (self.jitter, self.smooth) = (policy.jitter, Spacing::new(policy, last));
+        (self.jitter, self.strict, self.smooth) = (policy.jitter, policy.strict, Spacing::new(policy, last));
     }
 
     /// No cost above what the smallest window holds: such an attempt takes the whole window.
@@ -162,6 +171,9 @@ impl Limits {
         if let Some(spacing) = &self.smooth {
             not_before = not_before.max(spacing.next());
         }
+        if let Some(until) = self.told.not_before(now, u64::from(cost)) {
+            not_before = not_before.max(until);
+        }
         if not_before > now { Admission::NotBefore(not_before) } else { Admission::Ready }
     }
 
@@ -176,31 +188,53 @@ impl Limits {
         }
         let spaced_after = self.smooth.as_mut().map(|spacing| std::mem::replace(&mut spacing.last, (now, cost)));
         let slots = self.windows.iter().map(|window| (window.spec.window, None)).collect();
-        Grant { cost, spaced_after, slots, proved: None }
+        Grant { cost, spaced_after, slots, proved: None, counted: self.told.take(cost) }
     }
 
     /// The last byte of the request left our buffers at `at`: short windows cool from `jitter` later.
     pub fn sent(&mut self, grant: &mut Grant, at: Instant) {
         let from = at + self.jitter;
+        if !self.strict {
+            self.told.arrive(&mut grant.counted, grant.cost, from);
+        }
         self.each(grant, |window, cost, free_at| window.sent(cost, free_at, from));
     }
 
     /// The first byte of an answer came at `at`: the arrival lies before it.
     pub fn answered(&mut self, grant: &mut Grant, at: Instant) {
         if grant.proved.is_none() {
+            self.told.arrive(&mut grant.counted, grant.cost, at);
             self.prove(grant, at);
         }
     }
 
     /// The attempt ended at `at`. Without an answer what was sent may still be delivered for `jitter`.
     pub fn ended(&mut self, grant: &mut Grant, at: Instant) {
+        self.told.end(&mut grant.counted, grant.cost, at + self.jitter);
         if grant.proved.is_none() {
             self.prove(grant, at + self.jitter);
         }
     }
 
+    /// An answer to an attempt that left at `sent` at the earliest says how much remains. Less is started accordingly, and
+    /// never more; nothing of it is believed for longer than `longest`.
+    pub fn hear(&mut self, grant: &mut Grant, now: Instant, sent: Instant, said: &Remaining, longest: Duration) {
+        self.told.hear((&mut grant.counted, grant.cost), now, sent, said, longest);
+    }
+
+    /// What answers said of how much remains is not believed any more.
+    pub fn forget_told(&mut self) {
+        self.told.forget();
+    }
+
+    /// How much more may start by what answers said, and until when that holds.
+    pub fn told(&mut self, now: Instant) -> Option<(u64, Instant)> {
+        self.told.left(now)
+    }
+
     /// The attempt wrote nothing: its slots are free at once.
-    pub fn give_back(&mut self, grant: &Grant) {
+    pub fn give_back(&mut self, grant: &mut Grant) {
+        self.told.give_back(&mut grant.counted, grant.cost);
         for (length, free_at) in &grant.slots {
             if let Some(window) = self.windows.iter_mut().find(|window| window.spec.window == *length) {
                 window.give_back(grant.cost, *free_at);
@@ -209,7 +243,7 @@ impl Limits {
     }
 
     /// The attempt was never made, nor any granted after it: all is as it was before the grant.
-    pub fn undo(&mut self, grant: &Grant) {
+    pub fn undo(&mut self, grant: &mut Grant) {
         self.give_back(grant);
         if let (Some(spacing), Some(last)) = (&mut self.smooth, grant.spaced_after) {
             spacing.last = last;
@@ -236,6 +270,7 @@ impl Limits {
             let cools_after = window.cools_after(latency, self.jitter);
             at = at.max(window.forecast(now, cost.max(1), cools_after));
         }
+        at = self.told.not_before(now, cost).map_or(at, |until| at.max(until));
         match self.smooth {
             Some(spacing) => {
                 let apart = u32::try_from(cost.saturating_sub(1)).unwrap_or(u32::MAX);

@@ -71,10 +71,10 @@ fn all_windows_or_none() {
 #[test]
 fn cost_takes_that_many_slots_and_what_wrote_nothing_gives_them_back() {
     let mut limits = Limits::new(&policy(&[(5, 1_000)]));
-    let grant = limits.grant(at(0), 3);
+    let mut grant = limits.grant(at(0), 3);
     assert_eq!(limits.admit(at(0), 3), Admission::Full);
     assert_eq!(limits.admit(at(0), 2), Admission::Ready);
-    limits.give_back(&grant);
+    limits.give_back(&mut grant);
     assert_eq!(limits.admit(at(0), 5), Admission::Ready);
 }
 
@@ -195,7 +195,7 @@ fn a_removed_window_holds_nothing_back_and_forgets_the_grants_that_are_out() {
     let mut grant = limits.grant(at(0), 1);
     limits.change(&policy(&[(5, 90_000)]), &no_past(), [&mut grant], at(10));
     assert_eq!(limits.admit(at(10), 4), Admission::Ready);
-    limits.give_back(&grant);
+    limits.give_back(&mut grant);
     assert_eq!(used(&mut limits, 10), [0]);
 }
 
@@ -254,17 +254,17 @@ fn a_count_that_is_raised_soon_after_a_restart_asks_for_more_of_the_past() {
     let told = past(&high, Instant::MIN, at(46_000), &[Some(-10_000), Some(-11_000), Some(-12_000)]);
     limits.change(&high, &told, [&mut grant], at(46_000));
     assert_eq!(used(&mut limits, 46_000), [4]);
-    limits.give_back(&grant);
+    limits.give_back(&mut grant);
     assert_eq!(used(&mut limits, 46_000), [3]);
 }
 
 #[test]
 fn what_was_never_made_leaves_no_trace() {
     let mut limits = Limits::new(&UpstreamPolicy { smooth: true, ..policy(&[(2, 1_000)]) });
-    let first = limits.grant(at(0), 1);
-    let second = limits.grant(at(500), 1);
-    limits.undo(&second);
+    let mut first = limits.grant(at(0), 1);
+    let mut second = limits.grant(at(500), 1);
+    limits.undo(&mut second);
     assert_eq!(limits.admit(at(500), 1), Admission::Ready);
-    limits.undo(&first);
+    limits.undo(&mut first);
     assert_eq!(limits.admit(at(0), 2), Admission::Ready);
 }

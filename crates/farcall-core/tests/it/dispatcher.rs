@@ -10,6 +10,7 @@ use farcall_core::dispatcher::{Dispatcher, Effect, Event, Seq, TURNS_IN_FLIGHT_M
 use farcall_core::hop::{Heading, Hop, REDIRECTS_MAX, Redirect};
 use farcall_core::id::{AttemptId, CallId};
 use farcall_core::policy::{CallbackPolicy, LimitSpec, UpstreamPolicy};
+use farcall_core::remaining::{Bound, Remaining};
 use farcall_core::time::{Instant, Now, Timestamp};
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -61,13 +62,20 @@ fn redirect() -> impl Strategy<Value = Redirect> {
     prop_oneof![9 => to, 1 => Just(Redirect::Downgrade)]
 }
 
+fn quota() -> impl Strategy<Value = Remaining> {
+    let bound = (0u64..6, 1u64..90_000).prop_map(|(count, ms)| Bound::new(count, Duration::from_millis(ms)));
+    prop::collection::vec(bound, 1..4).prop_map(|bounds| Remaining::of(bounds).expect("times are not zero"))
+}
+
 fn result() -> impl Strategy<Value = AttemptResult> {
     let status = prop_oneof![Just(200u16), Just(302), Just(404), Just(429), Just(500), Just(503)];
     let error = prop_oneof![Just(ErrorKind::Connect), Just(ErrorKind::Timeout), Just(ErrorKind::TooLarge)];
     let (status, error) = (prop::option::of(status), prop::option::weighted(0.3, error));
     let redirect = prop::option::weighted(0.7, redirect());
-    (status, error, prop::option::of(0u64..100_000), any::<bool>(), bytes_sent(), redirect).prop_map(
-        |(status, error, wait_ms, content_ok, bytes_sent, redirect)| AttemptResult {
+    let quota = prop::option::weighted(0.5, quota());
+    (status, error, prop::option::of(0u64..100_000), any::<bool>(), bytes_sent(), redirect, quota).prop_map(
+        |(status, error, wait_ms, content_ok, bytes_sent, redirect, quota)| AttemptResult {
+            quota,
             redirect: redirect.filter(|_| status == Some(302)),
             status,
             error,

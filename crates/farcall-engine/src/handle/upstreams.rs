@@ -38,6 +38,8 @@ pub struct UpstreamView {
     pub is_paused: bool,
     /// It asked everybody to keep away until then.
     pub closed_until: Option<Timestamp>,
+    /// By what it said of its quota so many more attempts may start until then, beside those that are out.
+    pub told: Option<(u64, Timestamp)>,
     /// Calls that wait for it.
     pub waiting: u64,
     /// Attempts of its calls that are out, and how many may be.
@@ -99,6 +101,7 @@ impl UpstreamView {
             patched: Vec::new(),
             is_paused: false,
             closed_until: standing.closed_until.map(time),
+            told: standing.told.map(|(remaining, until)| (remaining, time(until))),
             waiting: standing.waiting,
             in_flight: standing.in_flight,
             concurrency: standing.concurrency,

@@ -1,4 +1,6 @@
 //! Parts of a whole as people write them: shares such as `10%` and `2.5%`, percentiles such as `p95` and `p99.9`.
+//!
+//! One digit after the point at most, and one way to write each but for a zero there.
 
 use farcall_core::hedge::{Percentile, Share};
 

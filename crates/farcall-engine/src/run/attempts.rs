@@ -345,6 +345,7 @@ pub(super) fn failed(kind: ErrorKind, bytes_sent: BytesSent, message: String) ->
             status: None,
             error: Some(kind),
             retry_after: None,
+            quota: None,
             redirect: None,
             content_ok: false,
             bytes_sent,

@@ -8,4 +8,5 @@ mod hostile;
 mod http;
 mod scale;
 mod storage;
+mod told;
 mod upstream;

@@ -31,10 +31,11 @@ pub(super) fn operation() -> Operation {
                 "id": "call_01a1fed7-58bf-7e26-9a92-cc7f2a3b485e", "state": "queued", "upstream": "etsy",
                 "wait_reason": "rate_limit", "next_at": "2026-11-20T09:00:00.250Z",
                 "explanation": "The limit 10/1s of etsy is used up until 2026-11-20T09:00:00.250Z. 12 calls go before it.",
-                "gate": { "reason": "rate_limit", "spacing": null, "limits": [{
+                "gate": { "reason": "rate_limit", "quota": null, "spacing": null, "limits": [{
                     "limit": "10/1s", "window_ms": 1000, "capacity": 10, "used": 10, "next_free_at": "2026-11-20T09:00:00.250Z",
                 }] },
                 "position": 13, "position_is_exact": true, "estimated_start_at": "2026-11-20T09:00:01.351Z", "held_by": null,
+                "hedging": null,
             }),
         ))
         .fails(&[Code::NotFound, Code::StoreFailed])

@@ -10,7 +10,7 @@ use farcall_engine::{CallView, Explained, HedgingView, UpstreamView};
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::upstream::{Concurrency, Limit, Spacing};
+use super::upstream::{Concurrency, Limit, Quota, Spacing};
 
 #[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct Explanation {
@@ -70,6 +70,8 @@ enum Gate {
     },
     RateLimit {
         limits: Vec<Limit>,
+        /// What the upstream said remains of its own quota.
+        quota: Option<Quota>,
         spacing: Option<Spacing>,
     },
     Concurrency {
@@ -134,6 +136,7 @@ fn gate(view: &CallView, explained: &Explained, reason: WaitReason) -> Gate {
         },
         WaitReason::RateLimit => Gate::RateLimit {
             limits: upstream.map(|upstream| upstream.limits.iter().map(Limit::of).collect()).unwrap_or_default(),
+            quota: upstream.and_then(Quota::of),
             spacing: upstream.and_then(Spacing::of),
         },
         WaitReason::Concurrency => {
@@ -186,6 +189,9 @@ fn why(view: &CallView, explained: &Explained, reason: WaitReason, name: &str) -
         WaitReason::Backoff => {
             format!("Its last attempt failed; attempt {} waits{until}.", view.record.attempts + 1)
         }
+        WaitReason::RateLimit if is_told(explained.upstream.as_ref()) => {
+            format!("What {name} said remains of its quota is taken{until}.")
+        }
         WaitReason::RateLimit => {
             let (limits, are) = used_up(explained.upstream.as_ref());
             format!("The {limits} of {name} {are} used up{until}.")
@@ -216,6 +222,12 @@ fn under_way(explained: &Explained) -> String {
         }
         Some(_) | None => "An attempt is under way: nothing holds it.".to_owned(),
     }
+}
+
+/// Not a limit of ours holds it, but what the upstream said.
+fn is_told(upstream: Option<&UpstreamView>) -> bool {
+    let has_room = |upstream: &UpstreamView| upstream.limits.iter().all(|limit| limit.used < limit.spec.count.get());
+    upstream.is_some_and(|upstream| upstream.told.is_some_and(|(left, _)| left == 0) && has_room(upstream))
 }
 
 /// The limits without a free slot, and the verb that goes with them.

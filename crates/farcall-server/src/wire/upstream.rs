@@ -36,6 +36,8 @@ pub(crate) struct Upstream<'a> {
     paused: bool,
     #[schemars(with = "Option<Time>")]
     closed_until: Option<String>,
+    /// What it said remains of its own quota, as long as that holds.
+    quota: Option<Quota>,
     /// Calls that wait for it.
     waiting: u64,
     /// Attempts of its calls that are out.
@@ -52,6 +54,14 @@ pub(crate) struct Upstream<'a> {
     /// Keys that were patched.
     patched: &'a [String],
     policy: Policy<'a>,
+}
+
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct Quota {
+    /// So many more attempts may start; what is out and may not be counted yet is taken off.
+    pub(crate) remaining: u64,
+    #[schemars(with = "Time")]
+    pub(crate) resets_at: String,
 }
 
 #[derive(Debug, Serialize, JsonSchema)]
@@ -188,6 +198,7 @@ impl<'a> Upstream<'a> {
             state: state(view),
             paused: view.is_paused,
             closed_until: view.closed_until.map(rfc3339),
+            quota: Quota::of(view),
             waiting: view.waiting,
             in_flight: view.in_flight,
             wait_reason: view.wait_reason.map(farcall_core::call::WaitReason::as_str),
@@ -207,6 +218,12 @@ fn state(view: &UpstreamView) -> &'static str {
         UpstreamView { is_paused: true, .. } => "paused",
         UpstreamView { closed_until: Some(_), .. } => "closed",
         UpstreamView { .. } => "open",
+    }
+}
+
+impl Quota {
+    pub(crate) fn of(view: &UpstreamView) -> Option<Self> {
+        view.told.map(|(remaining, until)| Self { remaining, resets_at: rfc3339(until) })
     }
 }
 

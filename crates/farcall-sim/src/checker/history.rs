@@ -340,7 +340,7 @@ fn of_result(result: &AttemptResult, (terms, method, redirects): (&CallTerms<'_>
             BytesSent::No | BytesSent::Refused => Came::Again,
             BytesSent::Maybe => Came::Unknown,
         },
-        (None, Some(status)) => of_answer(status, result.retry_after, (terms, method)),
+        (None, Some(status)) => of_answer(status, told_to_wait(result, terms), (terms, method)),
     }
 }
 
@@ -348,6 +348,18 @@ fn of_redirect(redirect: Option<Redirect>) -> Came {
     let Some(Redirect::To { upstream, method }) = redirect else { return Came::Failure };
     let name = METHODS.into_iter().find(|name| Method::of(name) == method);
     Came::Redirected(upstream.0 as usize, name.unwrap_or_default())
+}
+
+/// Until when an answer asks everybody to wait, if its status means that: by Retry-After, else because nothing remains.
+fn told_to_wait(result: &AttemptResult, terms: &CallTerms<'_>) -> Option<Duration> {
+    let exhausted = exhausted_for(result, terms).filter(|_| result.status == Some(429));
+    result.retry_after.or(exhausted)
+}
+
+/// For how long nothing remains, as far as that is believed.
+fn exhausted_for(result: &AttemptResult, terms: &CallTerms<'_>) -> Option<Duration> {
+    let zeros = result.quota.into_iter().flat_map(|said| said.bounds().to_vec()).filter(|it| it.remaining() == 0);
+    zeros.map(|bound| bound.resets_in().min(terms.retry.retry_after_max)).max()
 }
 
 fn of_answer(status: u16, retry_after: Option<Duration>, (terms, method): (&CallTerms<'_>, &str)) -> Came {
@@ -424,7 +436,10 @@ const fn is_bad_answer(kind: ErrorKind) -> bool {
 pub(crate) fn closing(plan: &Plan, facts: &Facts, attempt: AttemptId, what: Reported) -> Option<Closing> {
     let Reported::Finished(result) = what else { return None };
     let terms = terms(plan, facts, attempt.call);
-    let Came::Throttled(wait) = of_result(&result, (&terms, "", 0)) else { return None };
+    let wait = match of_result(&result, (&terms, "", 0)) {
+        Came::Throttled(wait) => wait,
+        _ => exhausted_for(&result, &terms)?,
+    };
     let (at, quota) = (facts.reports.get(&attempt)?.steady, super::quota_of(plan, facts, attempt));
     Some(Closing { quota, attempt, at, until: after(at, wait.min(terms.retry.retry_after_max)) })
 }
@@ -449,8 +464,9 @@ fn check_closings(world: &World) -> Check {
 /// A later start knows of every closing whose answer was stored.
 fn is_known(world: &World, closing: &Closing, launch: &Launch) -> bool {
     let boot = world.facts.launches.get(&closing.attempt).map(|closed| closed.boot);
-    let is_stored =
-        world.ledger.attempt(closing.attempt).is_some_and(|stored| stored.outcome == AttemptOutcome::Throttled);
+    let reported = world.facts.decided.get(&closing.attempt).and_then(|decided| decided.ended_at);
+    let is_stored = world.ledger.attempt(closing.attempt).is_some_and(|stored| stored.ended_at.is_some());
+    let is_stored = is_stored && reported == Some(closing.at);
     boot == Some(launch.boot) || is_stored
 }
 

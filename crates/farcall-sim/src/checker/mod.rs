@@ -1,7 +1,8 @@
 //! Whether what happened is what was promised. Nothing here asks the machine what it should have done.
 //!
 //! Some checks run while the world turns (`ledger`, `caution`, `promptness`, `order`, `timings`), the others on the whole run: the upstreams' own logs of
-//! arrivals (`windows`), every call's history (`history`), callbacks (`callbacks`), paused upstreams (`pauses`).
+//! arrivals (`windows`), every call's history (`history`), callbacks (`callbacks`), paused upstreams (`pauses`), and
+//! what upstreams told of their quota (`told`).
 
 mod callbacks;
 mod caution;
@@ -14,6 +15,7 @@ mod promptness;
 mod pruned;
 mod terms;
 mod timings;
+mod told;
 mod windows;
 
 use std::fmt;
@@ -56,5 +58,6 @@ pub(crate) fn check_whole(world: &World) -> Check {
     history::check(world)?;
     callbacks::check(world)?;
     pauses::check(world)?;
+    told::check(world)?;
     world.ledger.check_final(&world.store, &world.facts)
 }

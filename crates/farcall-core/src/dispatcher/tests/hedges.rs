@@ -260,6 +260,23 @@ fn a_deadline_or_a_timeout_ends_every_attempt_of_a_try() {
 }
 
 #[test]
+fn whatever_cut_a_loser_off_it_changes_nothing_of_a_call_that_has_ended() {
+    let mut bench = Bench::new(UpstreamPolicy { timeout: Duration::from_secs(1), ..hedged(hedge(1)) });
+    bench.slow().advance(700).answer(1, 2, 200).tell(lost(1));
+    use AttemptOutcome::{Success, Unknown};
+    assert_eq!((bench.end_of(1), bench.outcomes()), (Some(State::Succeeded), vec![Success, Unknown]));
+    assert!(bench.dispatcher.is_drained() && !bench.dispatcher.is_loaded(CallId::from_bits(1)));
+    let mut bench = Bench::new(UpstreamPolicy { timeout: Duration::from_secs(1), ..hedged(hedge(1)) });
+    bench.slow().advance(700).answer(1, 2, 200).answer(1, 1, 200);
+    assert_eq!((bench.end_of(1), bench.outcomes()), (Some(State::Succeeded), vec![Success, Success]));
+    let throttled = AttemptResult { retry_after: Some(Duration::from_secs(9)), ..answered(429) };
+    let mut bench = Bench::new(hedged(hedge(1)));
+    bench.slow().answer(1, 2, 200).tell(Event::Finished { attempt: attempt(1, 1), result: throttled });
+    let closed = bench.dispatcher.upstream_standing(bench.upstream, bench.now().instant).closed_until;
+    assert!(closed.is_some(), "an upstream that asks to keep away is heard, whoever it tells");
+}
+
+#[test]
 fn a_call_that_is_to_be_cancelled_gets_no_hedge_and_ends_as_the_last_of_its_attempts_does() {
     let mut bench = Bench::new(hedged(hedge(1)));
     let spec = CallSpec { method: Method::Get, ..bench.spec(1) };

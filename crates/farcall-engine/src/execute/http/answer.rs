@@ -1,10 +1,11 @@
 //! An answer as it grows: its head, then its body.
 //!
 //! What has come is kept even when the rest does not, because users are shown it. What the head says about itself
-//! (media type, Retry-After) is read here; what follows from it is not.
+//! (media type, Retry-After, the quota that remains) is read here; what follows from it is not.
 
 use std::time::Duration;
 
+use farcall_core::remaining::Remaining;
 use farcall_core::time::Timestamp;
 use farcall_store::record::ResponseRecord;
 use http::header::CONTENT_TYPE;
@@ -12,7 +13,7 @@ use http::{HeaderMap, StatusCode, response};
 
 use super::super::Coding;
 use super::decode::Collector;
-use super::retry_after;
+use super::{quota, retry_after};
 
 /// What came of an answer so far.
 #[derive(Debug)]
@@ -44,6 +45,11 @@ impl Answer {
     /// How long the answer asks us to wait, whatever its status.
     pub(super) fn retry_after(&self, now: Timestamp) -> Option<Duration> {
         retry_after::wait(&self.headers, now)
+    }
+
+    /// What the answer says of how much more the upstream takes.
+    pub(super) fn remaining(&self, now: Timestamp) -> Option<Remaining> {
+        quota::read(&self.headers, now)
     }
 
     pub(super) fn into_record(self) -> ResponseRecord {

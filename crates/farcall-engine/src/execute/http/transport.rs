@@ -357,6 +357,7 @@ impl Progress {
         let bytes_sent = self.account.bytes_sent();
         let status = self.answer.as_ref().map(Answer::status);
         let retry_after = self.answer.as_ref().and_then(|answer| answer.retry_after(now.timestamp));
+        let quota = self.answer.as_ref().and_then(|answer| answer.remaining(now.timestamp));
         let content_ok = match &self.answer {
             Some(answer) => answer.is_of_type(wish.content_type.as_deref()),
             None => wish.content_type.is_none(),
@@ -370,8 +371,19 @@ impl Progress {
         };
         let size = response.as_ref().map_or(0, |response| response.body.len() as u64);
         let latency = now.instant.since(started);
+        let redirect = None;
         Report {
-            result: AttemptResult { status, error, retry_after, redirect: None, content_ok, bytes_sent, latency, size },
+            result: AttemptResult {
+                status,
+                error,
+                retry_after,
+                quota,
+                redirect,
+                content_ok,
+                bytes_sent,
+                latency,
+                size,
+            },
             aborted,
             first_byte_at: self.account.first_byte_at(),
             message,

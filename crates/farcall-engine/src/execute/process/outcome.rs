@@ -24,6 +24,7 @@ pub fn report(process: &ProcessReport, latency: Duration) -> Report {
         status: error.is_none().then_some(200),
         error,
         retry_after: None,
+        quota: None,
         redirect: None,
         content_ok: true,
         bytes_sent,
