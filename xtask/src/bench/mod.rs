@@ -14,6 +14,7 @@ mod idle;
 mod intake;
 mod limits;
 mod million;
+mod mixed;
 mod programs;
 mod restart;
 mod server;
@@ -66,7 +67,7 @@ struct Bench {
 
 type Scenario = fn(&Bench) -> Result<Table>;
 
-const SCENARIOS: [(&str, Scenario); 12] = [
+const SCENARIOS: [(&str, Scenario); 13] = [
     ("bulk", bulk::measure),
     ("intake", intake::measure),
     ("files", files::measure),
@@ -79,6 +80,7 @@ const SCENARIOS: [(&str, Scenario); 12] = [
     ("limits", limits::measure),
     ("gateway", gateway::measure),
     ("tail", gateway::measure_tail),
+    ("mixed", mixed::measure),
 ];
 
 /// Builds the programs, measures, prints the tables.

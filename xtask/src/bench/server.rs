@@ -104,6 +104,13 @@ impl Server {
         Process::of(self.child.id())
     }
 
+    /// Ends it as a crash would.
+    pub(super) fn kill(mut self) -> Result<()> {
+        self.child.kill()?;
+        self.child.wait()?;
+        Ok(())
+    }
+
     /// Stops it as users do.
     pub(super) fn stop(mut self) -> Result<()> {
         let id = self.child.id().to_string();
