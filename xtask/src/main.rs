@@ -14,6 +14,7 @@ mod schemathesis;
 mod sim;
 mod test;
 mod tidy;
+mod venv;
 
 use std::path::PathBuf;
 use std::process::ExitCode;

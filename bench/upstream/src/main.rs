@@ -2,7 +2,8 @@
 //!
 //! It says its address on the first line of stdout, then answers each line on stdin with a line of JSON: `tally`,
 //! `worst <microseconds>`, `within <microseconds>`, `after <microseconds>`, `reset`. It ends with its stdin. A request tells
-//! which call it is by `?n=<number>`. Every address of 127.0.0.0/8 leads here, so that it can be ten thousand origins; nobody from elsewhere is
+//! which call it is by `?n=<number>`; with `?slow=<percent>&slow_ms=<ms>&fast_ms=<ms>` the answer is made to wait,
+//! with `?fail=<percent>` it is 500. Every address of 127.0.0.0/8 leads here, so that it can be ten thousand origins; nobody from elsewhere is
 //! answered.
 #![expect(clippy::print_stdout, reason = "stdout is how it answers")]
 
@@ -12,6 +13,7 @@ use std::cell::RefCell;
 use std::convert::Infallible;
 use std::net::Ipv4Addr;
 use std::rc::Rc;
+use std::time::Duration;
 
 use anyhow::Result;
 use bench_gauge::now_us;
@@ -20,7 +22,7 @@ use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
 use hyper::header::{CONTENT_TYPE, HeaderValue};
 use hyper::service::service_fn;
-use hyper::{Request, Response};
+use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use serde_json::json;
 use tokio::io::{AsyncBufReadExt as _, BufReader};
@@ -87,19 +89,58 @@ async fn answer_all(stream: TcpStream, tally: Shared) {
 }
 
 async fn answer(request: Request<Incoming>, tally: Shared) -> Result<Response<Full<Bytes>>, Infallible> {
-    let number = request.uri().query().and_then(number);
-    tally.borrow_mut().arrived(now_us(), number);
+    let query = request.uri().query();
+    tally.borrow_mut().arrived(now_us(), query.and_then(number));
+    let wait_ms = query.and_then(|query| wait_ms(query, fastrand::f64()));
+    let fails = query.is_some_and(|query| fails(query, fastrand::f64()));
     let mut body = request.into_body();
     while let Some(frame) = body.frame().await {
         if frame.is_err() {
             break;
         }
     }
+    if let Some(wait_ms) = wait_ms {
+        tokio::time::sleep(Duration::from_millis(wait_ms)).await;
+    }
     let mut response = Response::new(Full::new(Bytes::from_static(ANSWER)));
+    if fails {
+        *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
+    }
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     Ok(response)
 }
 
 fn number(query: &str) -> Option<usize> {
-    query.split('&').find_map(|pair| pair.strip_prefix("n="))?.parse().ok()
+    value(query, "n=")?.parse().ok()
+}
+
+/// `slow_ms` of so many of a hundred requests as `slow` says, `fast_ms` of the others; `chance` is from 0 to 1.
+fn wait_ms(query: &str, chance: f64) -> Option<u64> {
+    let percent: f64 = value(query, "slow=")?.parse().ok()?;
+    let name = if chance * 100.0 < percent { "slow_ms=" } else { "fast_ms=" };
+    value(query, name)?.parse().ok()
+}
+
+/// Whether the answer is a 500: of so many of a hundred as `fail` says.
+fn fails(query: &str, chance: f64) -> bool {
+    value(query, "fail=")
+        .and_then(|percent| percent.parse::<f64>().ok())
+        .is_some_and(|percent| chance * 100.0 < percent)
+}
+
+fn value<'a>(query: &'a str, name: &str) -> Option<&'a str> {
+    query.split('&').find_map(|pair| pair.strip_prefix(name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_share_of_the_requests_waits_longer() {
+        let query = "n=7&slow=3&slow_ms=1000&fast_ms=5";
+        assert_eq!((wait_ms(query, 0.029), wait_ms(query, 0.03)), (Some(1_000), Some(5)));
+        assert_eq!((wait_ms("n=7", 0.0), number(query)), (None, Some(7)));
+        assert!(fails("fail=5", 0.049) && !fails("fail=5", 0.05) && !fails(query, 0.0));
+    }
 }

@@ -9,10 +9,12 @@ mod figures;
 mod files;
 mod flat;
 mod folder;
+mod gateway;
 mod idle;
 mod intake;
 mod limits;
 mod million;
+mod mixed;
 mod programs;
 mod restart;
 mod server;
@@ -54,6 +56,8 @@ pub(crate) struct Wish {
 
 /// What a scenario works with.
 struct Bench {
+    /// Of the repository.
+    root: PathBuf,
     programs: Programs,
     scratch: PathBuf,
     rounds: u32,
@@ -63,7 +67,7 @@ struct Bench {
 
 type Scenario = fn(&Bench) -> Result<Table>;
 
-const SCENARIOS: [(&str, Scenario); 10] = [
+const SCENARIOS: [(&str, Scenario); 13] = [
     ("bulk", bulk::measure),
     ("intake", intake::measure),
     ("files", files::measure),
@@ -74,6 +78,9 @@ const SCENARIOS: [(&str, Scenario); 10] = [
     ("million", million::measure),
     ("flat", flat::measure),
     ("limits", limits::measure),
+    ("gateway", gateway::measure),
+    ("tail", gateway::measure_tail),
+    ("mixed", mixed::measure),
 ];
 
 /// Builds the programs, measures, prints the tables.
@@ -81,7 +88,7 @@ pub(crate) fn run(root: &Path, wish: &Wish) -> Result<()> {
     let programs = Programs::build(root)?;
     let scratch = wish.scratch.clone().unwrap_or_else(|| programs.scratch());
     let &Wish { rounds, calls, upstreams, .. } = wish;
-    let bench = Bench { programs, scratch, rounds, calls, upstreams };
+    let bench = Bench { root: root.to_owned(), programs, scratch, rounds, calls, upstreams };
     let mut results = serde_json::Map::new();
     for (name, measure) in SCENARIOS {
         if wish.scenarios.is_empty() || wish.scenarios.iter().any(|wished| wished == name) {

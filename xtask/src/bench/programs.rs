@@ -10,6 +10,13 @@ use serde_json::Value;
 
 const PACKAGES: [&str; 5] = ["farcall-cli", "bench-client", "bench-engine", "bench-floor", "bench-upstream"];
 
+/// A program on one core alone; its process is the one that is started.
+pub(super) fn on_core(core: u32, program: &Path) -> Command {
+    let mut command = Command::new("taskset");
+    command.args(["--cpu-list", &core.to_string()]).arg(program);
+    command
+}
+
 /// Where the built programs are.
 #[derive(Debug)]
 pub(super) struct Programs {
@@ -44,6 +51,16 @@ impl Programs {
 
     pub(super) fn command(&self, name: &str) -> Command {
         Command::new(self.target.join("release").join(name))
+    }
+
+    /// The same, on this core alone.
+    pub(super) fn pinned(&self, core: u32, name: &str) -> Command {
+        on_core(core, &self.target.join("release").join(name))
+    }
+
+    /// Where things are kept that are installed for measuring.
+    pub(super) fn installed(&self) -> PathBuf {
+        self.target.join("bench-peers")
     }
 
     /// Runs a program to its end; its stdout is the figures.

@@ -67,10 +67,18 @@ pub(super) fn configure_many(dir: &Path, first: &str, plan: &Plan<'_>) -> Result
 impl Server {
     /// Starts it and waits until it answers.
     pub(super) fn start(programs: &Programs, dir: &Path) -> Result<Self> {
+        Self::run(programs.command("farcall"), dir)
+    }
+
+    /// The same, on this core alone.
+    pub(super) fn start_on(programs: &Programs, core: u32, dir: &Path) -> Result<Self> {
+        Self::run(programs.pinned(core, "farcall"), dir)
+    }
+
+    fn run(mut command: Command, dir: &Path) -> Result<Self> {
         let port = TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port();
         let spawned_us = now_us();
-        let child = programs
-            .command("farcall")
+        let child = command
             .args(["serve", "--listen", &format!("127.0.0.1:{port}"), "-q"])
             .arg(dir)
             .stdout(Stdio::null())
@@ -94,6 +102,13 @@ impl Server {
 
     pub(super) fn process(&self) -> Process {
         Process::of(self.child.id())
+    }
+
+    /// Ends it as a crash would.
+    pub(super) fn kill(mut self) -> Result<()> {
+        self.child.kill()?;
+        self.child.wait()?;
+        Ok(())
     }
 
     /// Stops it as users do.

@@ -3,7 +3,7 @@
 //! Each round has its own, so that its counts and its processor time are the round's alone.
 
 use std::io::{BufRead as _, BufReader, Write as _};
-use std::process::{Child, ChildStdin, ChildStdout, Stdio};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -32,12 +32,17 @@ pub(super) struct Tally {
 
 impl Upstream {
     pub(super) fn start(programs: &Programs) -> Result<Self> {
-        let mut child = programs
-            .command("bench-upstream")
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .context("cannot run the upstream")?;
+        Self::run(programs.command("bench-upstream"))
+    }
+
+    /// The same, on this core alone.
+    pub(super) fn start_on(programs: &Programs, core: u32) -> Result<Self> {
+        Self::run(programs.pinned(core, "bench-upstream"))
+    }
+
+    fn run(mut command: Command) -> Result<Self> {
+        let mut child =
+            command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().context("cannot run the upstream")?;
         let commands = child.stdin.take();
         let mut answers = BufReader::new(child.stdout.take().context("the upstream has a stdout")?);
         let mut address = String::new();

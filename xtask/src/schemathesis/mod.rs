@@ -9,7 +9,6 @@ mod server;
 mod traffic;
 mod upstream;
 
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 use std::thread;
@@ -22,6 +21,8 @@ use serde_json::Value;
 use server::Server;
 use traffic::Traffic;
 use upstream::Upstream;
+
+use crate::venv;
 
 const TOKEN: &str = "a token for schemathesis";
 /// Where everything of this is, in the repository.
@@ -52,7 +53,8 @@ impl Default for Trial {
 /// Builds the server, starts it, and lets schemathesis try it.
 pub(crate) fn run(root: &Path, trial: &Trial) -> Result<()> {
     let target = target(root)?;
-    let program = installed(root, &target)?;
+    let requirements = root.join(HOME).join("requirements.txt");
+    let program = venv::programs(&requirements, &target.join("schemathesis/venv"))?.join("schemathesis");
     let built = Command::new("cargo")
         .args(["build", "--locked", "--quiet", "--package=farcall-cli"])
         .current_dir(root)
@@ -110,27 +112,4 @@ fn target(root: &Path) -> Result<PathBuf> {
         .context("cannot run cargo")?;
     let metadata: Value = serde_json::from_slice(&metadata.stdout).context("cargo metadata wrote no JSON")?;
     Ok(metadata["target_directory"].as_str().context("cargo metadata named no target directory")?.into())
-}
-
-/// schemathesis, with every package that it needs in the version that `requirements.txt` names.
-fn installed(root: &Path, target: &Path) -> Result<PathBuf> {
-    let wanted = fs::read_to_string(root.join(HOME).join("requirements.txt"))?;
-    let venv = target.join("schemathesis/venv");
-    let (program, stamp) = (venv.join("bin/schemathesis"), venv.join("requirements.txt"));
-    if fs::read_to_string(&stamp).is_ok_and(|there| there == wanted) {
-        return Ok(program);
-    }
-    println!("installing schemathesis into {}", venv.display());
-    let run = |name: &Path, args: &[&str]| -> Result<()> {
-        let status = Command::new(name).args(args).current_dir(root.join(HOME)).status();
-        let status = status.with_context(|| format!("cannot run {}", name.display()))?;
-        ensure!(status.success(), "{} {} ended with {status}", name.display(), args.join(" "));
-        Ok(())
-    };
-    let place = venv.to_str().context("a path that is text")?;
-    run(Path::new("python3"), &["-m", "venv", "--clear", place]).context("Debian's package is python3-venv")?;
-    let install = ["install", "--quiet", "--disable-pip-version-check", "--requirement", "requirements.txt"];
-    run(&venv.join("bin/pip"), &install)?;
-    fs::write(stamp, wanted)?;
-    Ok(program)
 }
