@@ -85,15 +85,24 @@ fn name_upstreams(schemas: &mut Map<String, Value>, config: &Config) {
 
 fn described(operation: &Operation, failures: &mut Failures, generator: &mut SchemaGenerator) -> Value {
     let mut responses = failures.of(operation, generator);
-    for answer in &operation.answers {
-        let status = answer.status.map_or_else(|| "default".to_owned(), |status| status.to_string());
+    let (of_any_status, answers): (Vec<_>, Vec<_>) = operation.answers.iter().partition(|answer| answer.status.is_none());
+    for answer in answers {
+        let status = answer.status.unwrap_or_default().to_string();
         let mut response = answered(answer, generator);
         // A failure of the same status has a form of its own.
         if let Some(failure) = responses.get(&status).and_then(|reference| failures.referred(reference)) {
-            let kinds = failure["content"].as_object().into_iter().flatten();
-            kinds.for_each(|(media_type, form)| response["content"][media_type] = form.clone());
+            add_content(&mut response, failure);
         }
         responses.insert(status, response);
+    }
+    if let Some(answer) = of_any_status.first() {
+        let default = answered(answer, generator);
+        for response in responses.values_mut() {
+            let mut failure = failures.referred(response).cloned().unwrap_or_else(|| response.take());
+            add_content(&mut failure, &default);
+            *response = failure;
+        }
+        responses.insert("default".to_owned(), default);
     }
     let mut described = json!({
         "operationId": operation.id,
@@ -114,6 +123,13 @@ fn described(operation: &Operation, failures: &mut Failures, generator: &mut Sch
         described["security"] = json!([]);
     }
     described
+}
+
+/// A response may have another's content, too.
+fn add_content(response: &mut Value, other: &Value) {
+    for (media_type, form) in other["content"].as_object().into_iter().flatten() {
+        response["content"][media_type] = form.clone();
+    }
 }
 
 fn answered(answer: &Answer, generator: &mut SchemaGenerator) -> Value {
