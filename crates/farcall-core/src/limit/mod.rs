@@ -18,7 +18,7 @@ use crate::time::Instant;
 
 pub use past::{Ask, Past, PastGrant};
 pub(crate) use window::DOUBTED_WINDOW_MAX;
-use window::{FreeAt, Window};
+use window::{FreeAt, RESTART_FULL_WINDOW_MAX, Window};
 
 /// Whether an attempt may start; never a bare no.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -136,6 +136,11 @@ impl Limits {
         }
         let last = self.smooth.as_ref().map_or((now, 1), |spacing| spacing.last);
         (self.jitter, self.smooth) = (policy.jitter, Spacing::new(policy, last));
+    }
+
+    /// Whether a window reaches back over a restart: what it counts must be stored before it is used.
+    pub fn outlast_restarts(&self) -> bool {
+        self.windows.iter().any(|window| window.spec.window > RESTART_FULL_WINDOW_MAX)
     }
 
     /// No cost above what the smallest window holds: such an attempt takes the whole window.
