@@ -145,7 +145,9 @@ pub(super) struct Live {
     pub(super) is_granted: bool,
     /// When its last byte left our buffers, if that was told.
     pub(super) sent_at: Option<Instant>,
-    /// Nothing before it is launched.
+    /// Its answer is given on as it comes: no other will be.
+    pub(super) is_relayed: bool,
+    /// Nothing before it is launched, and once its answer is given on.
     pub(super) times_out_at: Option<Instant>,
     /// Why it is being cut off, if it is.
     pub(super) cut: Option<Cut>,

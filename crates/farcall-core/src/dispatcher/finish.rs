@@ -82,6 +82,9 @@ impl Dispatcher {
         }
         self.note_death(attempt.call, result);
         let verdict = self.with_terms(attempt.call, |terms| classify(terms, result));
+        if live.is_relayed {
+            return self.conclude_relayed(now, attempt, &live, verdict, result);
+        }
         self.conclude(now, attempt, &live, verdict, result.status);
     }
 
@@ -193,7 +196,7 @@ impl Dispatcher {
         Some(live)
     }
 
-    fn with_terms<T>(&self, call: CallId, decide: impl FnOnce(&Terms<'_>) -> T) -> T {
+    pub(super) fn with_terms<T>(&self, call: CallId, decide: impl FnOnce(&Terms<'_>) -> T) -> T {
         let entry = &self.calls[&call];
         let policy = &self.upstreams[entry.spec.upstream.0 as usize].policy;
         let terms = Terms::new(policy, entry.spec.overrides.as_deref(), entry.method()).of(entry.spec.durability);
@@ -207,17 +210,21 @@ impl Dispatcher {
     }
 
     fn conclude(&mut self, now: Now, attempt: AttemptId, live: &Live, verdict: Verdict, status: Option<u16>) {
-        if let Verdict::Throttled { wait } = verdict {
-            let longest = self.with_terms(attempt.call, |terms| terms.retry().retry_after_max);
-            let until = now.instant + wait.min(longest);
-            self.quota(live.quota).close_until(until);
-            self.record(self.durability_of(attempt.call), Write::Close { call: attempt.call, until });
-        }
+        self.close_if_throttled(now, attempt, live, verdict);
         let tries = self.calls[&attempt.call].tries;
         let chance = self.chance();
         let decision = self.with_terms(attempt.call, |terms| decide(terms, tries, verdict, now.instant, chance));
         let end = attempt_end(now, live, verdict.outcome(), status, verdict.error());
         self.follow(now, attempt.call, &Over { end, decision });
+    }
+
+    /// An answer that asks everybody to keep away closes the quota that the attempt was charged to.
+    pub(super) fn close_if_throttled(&mut self, now: Now, attempt: AttemptId, live: &Live, verdict: Verdict) {
+        let Verdict::Throttled { wait } = verdict else { return };
+        let longest = self.with_terms(attempt.call, |terms| terms.retry().retry_after_max);
+        let until = now.instant + wait.min(longest);
+        self.quota(live.quota).close_until(until);
+        self.record(self.durability_of(attempt.call), Write::Close { call: attempt.call, until });
     }
 
     fn conclude_cut(
@@ -251,7 +258,7 @@ impl Dispatcher {
     }
 
     /// Carries a decision out.
-    fn follow(&mut self, now: Now, call: CallId, over: &Over) {
+    pub(super) fn follow(&mut self, now: Now, call: CallId, over: &Over) {
         let entry = &self.calls[&call];
         let others_are_out = !entry.live.is_empty();
         let is_late = entry.deadline.is_some_and(|deadline| deadline <= now.instant);
@@ -290,7 +297,7 @@ impl Dispatcher {
     }
 
     /// No further attempt follows when the call is to be cancelled, or our handling of it died too often.
-    fn final_decision(&self, now: Now, call: CallId, over: &Over) -> Decision {
+    pub(super) fn final_decision(&self, now: Now, call: CallId, over: &Over) -> Decision {
         let entry = &self.calls[&call];
         if entry.spec.durability == Durability::Ephemeral {
             return self.decision_while_waited_for(now, entry, over);
@@ -429,7 +436,7 @@ impl Dispatcher {
     }
 }
 
-fn attempt_end(
+pub(super) fn attempt_end(
     now: Now,
     live: &Live,
     outcome: AttemptOutcome,

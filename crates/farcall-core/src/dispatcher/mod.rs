@@ -20,6 +20,7 @@ mod memory;
 mod pause;
 mod prune;
 mod quota;
+mod relay;
 mod restore;
 mod standing;
 mod start;
@@ -218,6 +219,7 @@ impl Dispatcher {
             Event::Launched { attempt } => self.note_launched(now, attempt),
             Event::Sent { attempt, at } => self.note_sent(attempt, at),
             Event::FirstByte { attempt, at } => self.note_first_byte(attempt, at),
+            Event::Answered { attempt, result } => self.answered(now, attempt, &result),
             Event::Finished { attempt, result } => self.finished(now, attempt, &result),
             Event::Aborted { attempt, wrote } => self.aborted(now, attempt, wrote),
             Event::Committed { seq } => self.committed(now, seq),

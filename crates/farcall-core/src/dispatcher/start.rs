@@ -215,6 +215,7 @@ impl Dispatcher {
             is_durable: !rests_on_store(durability, &quota.limits),
             is_granted,
             sent_at: None,
+            is_relayed: false,
             times_out_at: None,
             cut: None,
         });

@@ -15,6 +15,7 @@ mod grants;
 mod loads;
 mod pauses;
 mod prune;
+mod relay;
 mod restarts;
 mod timings;
 
@@ -120,6 +121,8 @@ impl Bench {
             Effect::Launch { attempt, .. } => Some((attempt.call.bits(), attempt.number)),
             Effect::Acknowledge { .. }
             | Effect::Refuse { .. }
+            | Effect::Relay { .. }
+            | Effect::Withhold { .. }
             | Effect::Abort { .. }
             | Effect::Load
             | Effect::FindStale

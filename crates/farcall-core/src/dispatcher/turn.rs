@@ -161,6 +161,10 @@ pub enum Effect {
     /// Make an attempt of a call of this upstream, at `hop` when a redirect has led the call there; from `not_after` on, the
     /// call's deadline, only report it aborted and nothing written.
     Launch { attempt: AttemptId, upstream: UpstreamId, hop: Option<UpstreamId>, not_after: Option<Instant> },
+    /// This answer is the call's: give it on as it comes.
+    Relay { attempt: AttemptId },
+    /// Another answer may follow: take this one in as a whole.
+    Withhold { attempt: AttemptId },
     /// Cut an attempt off; only its report settles it.
     Abort { attempt: AttemptId },
     /// Read what [`super::Dispatcher::wanted`] names from the store, and answer with `Event::Loaded`.

@@ -149,6 +149,8 @@ fn still_follows(effect: &Effect, refused: &Refused) -> bool {
         Effect::Acknowledge { .. }
         | Effect::Refuse { .. }
         | Effect::Launch { .. }
+        | Effect::Relay { .. }
+        | Effect::Withhold { .. }
         | Effect::Abort { .. }
         | Effect::Load
         | Effect::FindStale => false,

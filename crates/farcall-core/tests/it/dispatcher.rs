@@ -259,6 +259,8 @@ impl Bench {
                     prop_assert!(!lives || self.foreseen.contains(call), "{call}");
                 }
                 Effect::CancelNoted { .. }
+                | Effect::Relay { .. }
+                | Effect::Withhold { .. }
                 | Effect::Abort { .. }
                 | Effect::Load
                 | Effect::FindStale

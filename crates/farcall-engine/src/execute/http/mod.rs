@@ -16,6 +16,7 @@ mod http2;
 mod meter;
 mod outgoing;
 mod pool;
+mod relay;
 mod retry_after;
 mod room;
 mod tls;
