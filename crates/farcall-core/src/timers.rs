@@ -33,6 +33,8 @@ pub enum Timer {
     Prune,
     /// An attempt that is out then takes long.
     Hedge(AttemptId),
+    /// What attempts of ephemeral calls came to in the limits is to be stored.
+    GrantEnds,
 }
 
 /// The set of timers.

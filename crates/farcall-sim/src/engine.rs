@@ -286,6 +286,7 @@ impl World {
             | Event::CommitFailed { .. }
             | Event::Cancel { .. }
             | Event::Abandoned { .. }
+            | Event::Answered { .. }
             | Event::Filed { .. }
             | Event::Loaded(_)
             | Event::LoadFailed
@@ -311,6 +312,7 @@ impl World {
                 Effect::Acknowledge { call } => self.acknowledge(call)?,
                 Effect::Refuse { call } => self.refuse(call)?,
                 Effect::Launch { attempt, upstream, hop, .. } => self.launch(attempt, hop.unwrap_or(upstream))?,
+                Effect::Relay { .. } | Effect::Withhold { .. } => {}
                 Effect::Abort { attempt } => self.abort_any(attempt)?,
                 Effect::Load => self.read_soon(),
                 Effect::FindStale => self.look_for_stale(),

@@ -64,6 +64,16 @@ pub(crate) fn translate(plan: &Plan, facts: &mut Facts, clock: Clock, write: &di
             port::Write::Prune(port::Prune { call, grants_since: steady.steady(grants_since) })
         }
         dispatcher::Write::FreeKey { call } => port::Write::FreeKey(call),
+        dispatcher::Write::Grant { attempt, upstream, at, cost } => {
+            let limit_key = plan.upstreams[plan.quota(upstream.0 as usize)].key.clone();
+            port::Write::Grant(port::Grant { attempt, limit_key, granted_at: steady.steady(at.instant), cost })
+        }
+        dispatcher::Write::GrantEnd { attempt, proved_at, grants_since } => port::Write::GrantEnd(port::GrantEnd {
+            attempt,
+            proved_at: proved_at.map(|at| steady.steady(at)),
+            grants_since: steady.steady(grants_since),
+        }),
+        dispatcher::Write::GrantsLeft { proved_at } => port::Write::GrantsLeft { proved_at: steady.steady(proved_at) },
         dispatcher::Write::Upstream { upstream } => {
             let quota = plan.quota(upstream.0 as usize);
             let is_paused = facts.pauses.iter().any(|pause| pause.quota == quota && pause.until.is_none());
@@ -117,7 +127,13 @@ fn callback_insert(
 }
 
 /// A call's row with nothing that not every call has.
-fn record(id: CallId, source: Source, limit_key: &str, accepted_at: Timestamp, progress: Progress) -> CallRecord {
+pub(crate) fn record(
+    id: CallId,
+    source: Source,
+    limit_key: &str,
+    accepted_at: Timestamp,
+    progress: Progress,
+) -> CallRecord {
     CallRecord {
         id,
         source,
@@ -166,7 +182,7 @@ fn note_end(facts: &mut Facts, clock: Clock, call: CallId, end: Option<dispatche
     ended_at
 }
 
-fn progress_record(steady: SteadyClock, progress: dispatcher::Progress) -> Progress {
+pub(crate) fn progress_record(steady: SteadyClock, progress: dispatcher::Progress) -> Progress {
     let dispatcher::Progress { state, ready_at, tries, heading: _, status, error, finished_at } = progress;
     let Tries { retries, requeues, throttles, deaths, orphaned } = tries;
     let (ready_at, error) = (ready_at.map(|at| steady.steady(at)), error.map(error_record));
@@ -191,7 +207,7 @@ fn heading(plan: &Plan, home: UpstreamId, heading: Heading) -> port::Heading {
     port::Heading { limit_key: key(upstream), hop: Some(hop) }
 }
 
-fn attempt_end(steady: SteadyClock, end: dispatcher::AttemptEnd) -> port::AttemptEnd {
+pub(crate) fn attempt_end(steady: SteadyClock, end: dispatcher::AttemptEnd) -> port::AttemptEnd {
     let dispatcher::AttemptEnd { number, kind: _, took: _, outcome, status, error, proved_at, ended_at } = end;
     let proved_at = proved_at.map(|at| steady.steady(at));
     port::AttemptEnd { number, outcome, status, proved_at, ended_at, error: error.map(error_record) }

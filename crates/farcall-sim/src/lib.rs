@@ -16,6 +16,7 @@ mod engine;
 mod executor;
 mod facts;
 mod faults;
+mod guests;
 mod journal;
 mod life;
 mod log;

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 
 use crate::disk::Care;
+use crate::guests;
 use crate::world::World;
 
 /// Lines of the log that a failure shows.
@@ -67,6 +68,16 @@ pub fn replay(seed: u64, lines_max: usize) -> Result<Summary, Box<Failure>> {
 /// # Errors
 /// As [`run`].
 pub fn replay_on(care: Care, seed: u64, lines_max: usize) -> Result<Summary, Box<Failure>> {
+    if care == Care::Correct {
+        let found = match catch_unwind(|| guests::check(seed)) {
+            Ok(Ok(())) => None,
+            Ok(Err(violation)) => Some(violation.to_string()),
+            Err(panic) => Some(format!("panic: {}", message(&*panic))),
+        };
+        if let Some(what) = found {
+            return Err(Box::new(Failure { seed, what, log: Vec::new() }));
+        }
+    }
     let mut world = World::new(seed, lines_max.max(1), care);
     let found = match catch_unwind(AssertUnwindSafe(|| world.run())) {
         Ok(Ok(())) => return Ok(summary(&world)),

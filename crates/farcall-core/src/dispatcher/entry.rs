@@ -170,9 +170,13 @@ pub(super) struct Live {
     pub(super) grant: Grant,
     /// Its start is stored, or need not be.
     pub(super) is_durable: bool,
+    /// Its grant is stored apart, because its call is not.
+    pub(super) is_granted: bool,
     /// When its last byte left our buffers, if that was told.
     pub(super) sent_at: Option<Instant>,
-    /// Nothing before it is launched.
+    /// Its answer is given on as it comes: no other will be.
+    pub(super) is_relayed: bool,
+    /// Nothing before it is launched, and once its answer is given on.
     pub(super) times_out_at: Option<Instant>,
     /// Why it is being cut off, if it is.
     pub(super) cut: Option<Cut>,
@@ -185,14 +189,13 @@ pub(super) struct Live {
 }
 
 impl Live {
-    /// An attempt that is decided, and nowhere yet; whether its start is stored, or need not be, is told with its slots.
-    pub(super) fn new(
+    /// An attempt that is decided, and nowhere yet.
+    pub(super) const fn new(
         number: u32,
         kind: AttemptKind,
         (upstream, quota): (UpstreamId, QuotaId),
-        granted: (Grant, bool),
+        grant: Grant,
     ) -> Self {
-        let (grant, is_durable) = granted;
         Self {
             number,
             kind,
@@ -201,8 +204,10 @@ impl Live {
             upstream,
             quota,
             grant,
-            is_durable,
+            is_durable: false,
+            is_granted: false,
             sent_at: None,
+            is_relayed: false,
             times_out_at: None,
             cut: None,
             hedged_at: None,

@@ -22,6 +22,9 @@ pub enum Event {
     Sent { attempt: AttemptId, at: Instant },
     /// The first byte of its answer arrived.
     FirstByte { attempt: AttemptId, at: Instant },
+    /// The head of an answer is here, to a call whose answer may be given on as it comes. `Effect::Relay` or
+    /// `Effect::Withhold` says what becomes of it; the attempt goes on.
+    Answered { attempt: AttemptId, result: AttemptResult },
     /// An attempt ended by itself.
     Finished { attempt: AttemptId, result: AttemptResult },
     /// An attempt was cut off after `Effect::Abort`.

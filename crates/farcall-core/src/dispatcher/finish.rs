@@ -93,6 +93,9 @@ impl Dispatcher {
             return self.settle_loser(now, attempt, &live);
         }
         self.note_death(attempt.call, result);
+        if live.is_relayed {
+            return self.conclude_relayed(now, attempt, &live, verdict, result);
+        }
         if matches!(verdict, Verdict::Success | Verdict::Redirected { .. }) {
             self.learn(now, &live);
         }
@@ -164,8 +167,12 @@ impl Dispatcher {
     pub(super) fn cut(&mut self, call: CallId, number: Option<u32>, cut: Cut) {
         let Some(entry) = self.calls.get_mut(&call) else { return };
         for live in entry.live.iter_mut().filter(|live| number.is_none_or(|number| number == live.number)) {
-            if live.cut.is_none() {
+            let was_cut = live.cut.is_some();
+            // Of a call that has ended nothing is decided by what cut its attempt off before.
+            if !was_cut || cut == Cut::Lost {
                 live.cut = Some(cut);
+            }
+            if !was_cut {
                 // One whose start is not durable is out nowhere; it will not be launched.
                 if live.is_durable {
                     let attempt = AttemptId { call, number: live.number };
@@ -205,6 +212,9 @@ impl Dispatcher {
             BytesSent::Refused | BytesSent::Maybe => quota.limits.ended(&mut live.grant, now.instant),
         }
         self.leave(line, live.quota);
+        if live.is_granted {
+            self.note_grant_end(now, attempt, live.grant.proved_at());
+        }
         Some(live)
     }
 
@@ -305,7 +315,7 @@ impl Dispatcher {
     }
 
     /// No further attempt follows when the call is to be cancelled, or our handling of it died too often.
-    fn final_decision(&self, now: Now, call: CallId, over: &Over) -> Decision {
+    pub(super) fn final_decision(&self, now: Now, call: CallId, over: &Over) -> Decision {
         let entry = &self.calls[&call];
         if entry.spec.durability == Durability::Ephemeral {
             return self.decision_while_waited_for(now, entry, over);
@@ -445,7 +455,7 @@ impl Dispatcher {
     }
 }
 
-fn attempt_end(
+pub(super) fn attempt_end(
     now: Now,
     live: &Live,
     outcome: AttemptOutcome,

@@ -192,7 +192,9 @@ impl Dispatcher {
     fn hedge_slow(&mut self, now: Now, attempt: AttemptId) {
         let Some((policy, entry)) = self.hedged_by(attempt.call) else { return };
         let is_running = entry.place == Place::Running && !entry.is_cancel_requested;
-        let Some(live) = entry.launched(attempt.number).filter(|live| live.cut.is_none()) else { return };
+        let Some(live) = entry.launched(attempt.number).filter(|live| live.cut.is_none() && !live.is_relayed) else {
+            return;
+        };
         let launched_at = live.launched_at;
         live.hedged_at = None;
         if !is_running || self.add(now, attempt.call, policy) >= policy.extra {
@@ -235,7 +237,7 @@ impl Dispatcher {
     /// Whether an attempt may start that nobody has waited for.
     fn spare(&mut self, now: Now, (goes_to, durability): (UpstreamId, Durability), cost: u32) -> Result<(), HeldBack> {
         let may_store = self.writes.len() < self.starts_max();
-        if self.draining || (rests_on_store(durability) && !may_store) {
+        if self.draining || (rests_on_store(durability, &self.quota_of(goes_to).limits) && !may_store) {
             return Err(HeldBack::Stopped);
         }
         let upstream = &self.upstreams[goes_to.0 as usize];

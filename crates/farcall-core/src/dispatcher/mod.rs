@@ -14,12 +14,14 @@ mod explain;
 mod finish;
 mod forget;
 mod gate;
+mod grants;
 mod hedge;
 mod load;
 mod memory;
 mod pause;
 mod prune;
 mod quota;
+mod relay;
 mod remaining;
 mod restore;
 mod standing;
@@ -57,6 +59,7 @@ use crate::timers::{Timer, Timers};
 use entry::{Cut, Entry};
 use forget::Vacant;
 use gate::Gate;
+use grants::GrantEnds;
 use hedge::Late;
 use load::Loads;
 use memory::LeftNew;
@@ -122,6 +125,7 @@ pub struct Dispatcher {
     unstored: Vec<Write>,
     /// What may happen now.
     effects: Vec<Effect>,
+    grant_ends: GrantEnds,
     gate: Gate,
     storage: Storage,
     /// Some of the writes were handed over before and not made durable.
@@ -162,6 +166,7 @@ impl Dispatcher {
             effects_after: Vec::new(),
             unstored: Vec::new(),
             effects: Vec::new(),
+            grant_ends: GrantEnds::default(),
             gate: Gate::default(),
             storage: Storage::default(),
             keeps_writes: false,
@@ -221,6 +226,7 @@ impl Dispatcher {
             Event::Launched { attempt } => self.note_launched(now, attempt),
             Event::Sent { attempt, at } => self.note_sent(attempt, at),
             Event::FirstByte { attempt, at } => self.note_first_byte(attempt, at),
+            Event::Answered { attempt, result } => self.answered(now, attempt, &result),
             Event::Finished { attempt, result } => self.finished(now, attempt, &result),
             Event::Aborted { attempt, wrote } => self.aborted(now, attempt, wrote),
             Event::Committed { seq } => self.committed(now, seq),
@@ -262,7 +268,11 @@ impl Dispatcher {
 
     /// Whether everything decided has been handed over, and all of it is durable.
     pub fn is_settled(&self) -> bool {
-        self.writes.is_empty() && self.unstored.is_empty() && self.effects.is_empty() && self.gate.is_empty()
+        self.writes.is_empty()
+            && self.grant_ends.is_empty()
+            && self.unstored.is_empty()
+            && self.effects.is_empty()
+            && self.gate.is_empty()
     }
 
     /// The upstream of a live call.
@@ -365,6 +375,7 @@ impl Dispatcher {
             Timer::Commit => self.try_again(),
             Timer::Prune => self.prune_on(now),
             Timer::Hedge(attempt) => self.late.attempts.push(attempt),
+            Timer::GrantEnds => self.write_grant_ends(),
         }
     }
 
@@ -386,6 +397,7 @@ impl Dispatcher {
             (quota.is_ready, quota.is_crowded_out) = (false, false);
         }
         self.send_away(now);
+        self.write_grant_ends();
         self.timers.set(until, Timer::Drain);
     }
 

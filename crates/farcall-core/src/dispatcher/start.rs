@@ -1,7 +1,8 @@
 //! Starting attempts: quotas take turns, each starts its next call when every limit allows it.
 //!
 //! A start is a write; its launch follows when that is durable. At a quota the lines of its upstreams take turns, too; who
-//! goes next within a line is the lanes' choice. Ephemeral calls rest on no write, and go on while others wait for one.
+//! goes next within a line is the lanes' choice. Ephemeral calls rest on no write unless a limit does, and go on while others
+//! wait for one.
 
 use std::time::Duration;
 
@@ -14,6 +15,7 @@ use crate::call::{Durability, QuotaId, State, UpstreamId, WaitReason};
 use crate::id::{AttemptId, CallId};
 use crate::lane::Waiting;
 use crate::lifecycle::{self, Step};
+use crate::limit::Limits;
 use crate::time::{Instant, Now};
 use crate::timers::Timer;
 
@@ -103,7 +105,9 @@ impl Dispatcher {
             let line = upstream.line_mut(front.durability);
             line.blocked = obstacle.filter(|_| line.lanes.ready() > 0);
             match line.lanes.peek().filter(|_| line.blocked.is_none()) {
-                Some(waiting) if may_store || !rests_on_store(front.durability) => return Next::Call(front, waiting),
+                Some(waiting) if may_store || !rests_on_store(front.durability, &quota.limits) => {
+                    return Next::Call(front, waiting);
+                }
                 Some(_) => {
                     passed_over += 1;
                     quota.turns.rotate_left(1);
@@ -208,6 +212,7 @@ impl Dispatcher {
         let charged = upstream.quota;
         let quota = &mut self.quotas[charged.0 as usize];
         let grant = quota.limits.grant(now.instant, cost);
+        let is_granted = durability == Durability::Ephemeral && quota.limits.outlast_restarts();
         let durable = u32::from(durability == Durability::Durable);
         upstream.line_mut(durability).in_flight += 1;
         quota.in_flight += 1;
@@ -217,7 +222,9 @@ impl Dispatcher {
 
         entry.attempts += 1;
         let attempt = AttemptId { call, number: entry.attempts };
-        entry.live.push(Live::new(attempt.number, kind, (id, charged), (grant, !rests_on_store(durability))));
+        let is_durable = !rests_on_store(durability, &quota.limits);
+        let live = Live::new(attempt.number, kind, (id, charged), grant);
+        entry.live.push(Live { is_durable, is_granted, ..live });
         entry.place = Place::Running;
         let state = lifecycle::next(entry.state, Step::Start).expect("only calls that wait or run are started");
         debug_assert_eq!(state, State::Running, "a started call runs");
@@ -226,12 +233,19 @@ impl Dispatcher {
         let (upstream, hop, not_after) = (entry.spec.upstream, hop.map(|hop| hop.upstream), entry.deadline);
         self.census_of(durability).change(before, state);
         self.record(durability, Write::Start { attempt, kind, upstream: id, at: now, waited });
-        self.then(durability, Effect::Launch { attempt, upstream, hop, not_after });
+        let launch = Effect::Launch { attempt, upstream, hop, not_after };
+        if is_granted {
+            self.writes.push(Write::Grant { attempt, upstream: id, at: now, cost });
+            self.effects_after.push(launch);
+        } else {
+            self.then(durability, launch);
+        }
         attempt.number
     }
 }
 
-/// Whether attempts of this durability are let go only when their start is stored.
-pub(super) const fn rests_on_store(durability: Durability) -> bool {
-    matches!(durability, Durability::Durable)
+/// Whether attempts of this durability are let go only when something of them is stored: that they start, or what they take
+/// of a window that outlasts a restart.
+pub(super) fn rests_on_store(durability: Durability, limits: &Limits) -> bool {
+    durability == Durability::Durable || limits.outlast_restarts()
 }

@@ -11,10 +11,12 @@ mod ephemeral;
 mod explain;
 mod failures;
 mod forget;
+mod grants;
 mod hedges;
 mod loads;
 mod pauses;
 mod prune;
+mod relay;
 mod remaining;
 mod restarts;
 mod timings;
@@ -121,6 +123,8 @@ impl Bench {
             Effect::Launch { attempt, .. } => Some((attempt.call.bits(), attempt.number)),
             Effect::Acknowledge { .. }
             | Effect::Refuse { .. }
+            | Effect::Relay { .. }
+            | Effect::Withhold { .. }
             | Effect::Abort { .. }
             | Effect::Load
             | Effect::FindStale

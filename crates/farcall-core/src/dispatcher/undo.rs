@@ -10,7 +10,7 @@ use super::gate::Held;
 use super::upstream::LineId;
 use super::{Dispatcher, Effect, Write};
 use crate::attempt::AttemptKind;
-use crate::call::{Durability, ErrorKind, State};
+use crate::call::{ErrorKind, State};
 use crate::id::{AttemptId, CallId};
 use crate::lifecycle::{self, Step};
 use crate::time::Now;
@@ -45,7 +45,7 @@ impl Dispatcher {
         let refused = refused(&writes);
         let mut overdue = Vec::new();
         for write in writes.iter().rev() {
-            if let Write::Start { attempt, .. } = *write {
+            if let Write::Start { attempt, .. } | Write::Grant { attempt, .. } = *write {
                 overdue.extend(self.undo_start(attempt).map(|left| (attempt.call, left)));
             }
         }
@@ -78,6 +78,9 @@ impl Dispatcher {
                 Left::Stranded(cut) => self.follow_stranded(now, call, cut),
             }
         }
+        if self.draining {
+            self.send_away(now);
+        }
     }
 
     /// A start that never was: the call goes back to the head of its lane, its permits to its upstream. Says what is left
@@ -88,7 +91,7 @@ impl Dispatcher {
         let place = entry.live.iter().position(|live| live.number == attempt.number)?;
         let mut live = entry.live.swap_remove(place);
         assert!(!live.is_durable, "{attempt:?} is durable and cannot be undone");
-        let id = live.upstream;
+        let (id, durability) = (live.upstream, entry.spec.durability);
         let limits = &mut self.quotas[live.quota.0 as usize].limits;
         limits.undo(&mut live.grant);
         entry.attempts -= 1;
@@ -102,13 +105,13 @@ impl Dispatcher {
         } else if is_last {
             let step = if entry.attempts == 0 { Step::HandBack } else { Step::Wait };
             let state = lifecycle::next(entry.state, step).expect("a call whose start is undone runs");
-            self.census.change(entry.state, state);
-            entry.state = state;
+            let before = std::mem::replace(&mut entry.state, state);
             let (ready_at, lane, cost) = (entry.ready_at, entry.lane(), limits.cap(entry.spec.cost.get()));
-            self.upstreams[id.0 as usize].lanes_mut().give_back(lane, cost);
+            self.census_of(durability).change(before, state);
+            self.upstreams[id.0 as usize].line_mut(durability).lanes.give_back(lane, cost);
             self.stand(call, ready_at, None);
         }
-        self.leave(LineId { upstream: id, durability: Durability::Durable }, live.quota);
+        self.leave(LineId { upstream: id, durability }, live.quota);
         left
     }
 
@@ -151,7 +154,7 @@ impl Dispatcher {
 
 /// Whether what a write says is true whether or not it was stored. What is only wished is wished again later.
 const fn has_happened(write: &Write) -> bool {
-    !matches!(write, Write::Start { .. } | Write::Prune { .. } | Write::FreeKey { .. })
+    !matches!(write, Write::Start { .. } | Write::Grant { .. } | Write::Prune { .. } | Write::FreeKey { .. })
 }
 
 /// Whether an effect is due once what is kept of the writes is stored.
@@ -163,6 +166,8 @@ fn still_follows(effect: &Effect, refused: &Refused) -> bool {
         Effect::Acknowledge { .. }
         | Effect::Refuse { .. }
         | Effect::Launch { .. }
+        | Effect::Relay { .. }
+        | Effect::Withhold { .. }
         | Effect::Abort { .. }
         | Effect::Load
         | Effect::FindStale => false,
@@ -194,7 +199,10 @@ fn refused(writes: &[Write]) -> Refused {
             | Write::Prune { .. }
             | Write::FreeKey { .. }
             | Write::Upstream { .. }
-            | Write::Open { .. } => {}
+            | Write::Open { .. }
+            | Write::Grant { .. }
+            | Write::GrantEnd { .. }
+            | Write::GrantsLeft { .. } => {}
         }
     }
     refused

@@ -3,6 +3,7 @@
 //! An executor decides nothing: it sends once, reports once, and tells on the way when the request has left and when
 //! the answer begins. Retries, redirects and limits are the engine's.
 
+pub mod flow;
 pub mod process;
 
 use std::sync::Arc;

@@ -1,14 +1,17 @@
 //! Bodies of calls that somebody waits for: what is sent, and what is given back.
 
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
+use farcall_core::id::CallId;
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt;
 use http_body_util::combinators::UnsyncBoxBody;
 
 use super::ForwardError;
+use crate::execute::flow::{Flow, Piece};
+use crate::run::Leaving;
 
 /// Why a body broke off.
 pub type BodyError = Box<dyn std::error::Error + Send + Sync>;
@@ -33,10 +36,30 @@ pub enum ForwardBody {
 }
 
 /// What the upstream answered.
+///
+/// Dropped before its end it cancels the call, and closes the upstream's connection. A body that breaks off ends with an
+/// error.
 #[derive(Debug)]
-pub struct ForwardedBody {
-    rest: Bytes,
+pub struct ForwardedBody(Content);
+
+#[derive(Debug)]
+enum Content {
+    Whole(Bytes),
+    Flowing(Flowing),
 }
+
+/// A body that is still on its way.
+#[derive(Debug)]
+struct Flowing {
+    call: CallId,
+    leaving: Leaving,
+    flow: Flow,
+}
+
+/// The upstream's answer did not come whole, or was cut off.
+#[derive(Debug, thiserror::Error)]
+#[error("the upstream's answer broke off")]
+struct BrokenOff;
 
 impl ForwardBody {
     /// All of it.
@@ -75,7 +98,12 @@ impl std::fmt::Debug for ForwardBody {
 impl ForwardedBody {
     /// A body that is here already.
     pub(crate) const fn whole(rest: Bytes) -> Self {
-        Self { rest }
+        Self(Content::Whole(rest))
+    }
+
+    /// A body that comes.
+    pub(crate) const fn flowing(flow: Flow, call: CallId, leaving: Leaving) -> Self {
+        Self(Content::Flowing(Flowing { call, leaving, flow }))
     }
 }
 
@@ -83,16 +111,42 @@ impl Body for ForwardedBody {
     type Data = Bytes;
     type Error = BodyError;
 
-    fn poll_frame(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let rest = std::mem::take(&mut self.get_mut().rest);
-        Poll::Ready((!rest.is_empty()).then(|| Ok(Frame::data(rest))))
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        match &mut self.get_mut().0 {
+            Content::Whole(rest) => {
+                let rest = std::mem::take(rest);
+                Poll::Ready((!rest.is_empty()).then(|| Ok(Frame::data(rest))))
+            }
+            Content::Flowing(Flowing { flow, .. }) if flow.is_over() => Poll::Ready(None),
+            Content::Flowing(Flowing { flow, .. }) => Poll::Ready(match ready!(flow.poll_piece(cx)) {
+                Some(Piece::Data { bytes, .. }) => Some(Ok(Frame::data(bytes))),
+                Some(Piece::Trailers(trailers)) => Some(Ok(Frame::trailers(trailers))),
+                Some(Piece::End) => None,
+                None => Some(Err(BrokenOff.into())),
+            }),
+        }
     }
 
     fn is_end_stream(&self) -> bool {
-        self.rest.is_empty()
+        match &self.0 {
+            Content::Whole(rest) => rest.is_empty(),
+            Content::Flowing(Flowing { flow, .. }) => flow.is_over(),
+        }
     }
 
     fn size_hint(&self) -> SizeHint {
-        SizeHint::with_exact(self.rest.len() as u64)
+        match &self.0 {
+            Content::Whole(rest) => SizeHint::with_exact(rest.len() as u64),
+            Content::Flowing(Flowing { flow, .. }) => flow.left().map_or_else(SizeHint::default, SizeHint::with_exact),
+        }
+    }
+}
+
+impl Drop for Flowing {
+    fn drop(&mut self) {
+        // Of a body that has no end yet, or none that was taken, somebody may still send.
+        if !self.flow.is_over() && self.flow.left().is_none() {
+            self.leaving.abandon(self.call);
+        }
     }
 }

@@ -42,7 +42,7 @@ use crate::upstreams::{Known, Serves};
 pub(super) struct Attempt {
     pub(super) id: AttemptId,
     pub(super) around: Arc<Surroundings>,
-    abort: CancellationToken,
+    pub(super) abort: CancellationToken,
     departure: Arc<Departure>,
 }
 
@@ -158,6 +158,7 @@ impl Run {
 
     pub(super) fn reported(&mut self, now: Now, id: AttemptId, report: Box<Report>, next: Option<Next>) {
         self.pending.running.remove(&id);
+        self.forwards.withhold(id);
         if let Some(upstream) = self.dispatcher.upstream_of(id.call) {
             self.stats.note_attempt(upstream, report.result.latency);
         }
@@ -216,7 +217,7 @@ impl Attempt {
         way.transport.execute(request, Some(self.milestones(way)), self.abort.clone()).await
     }
 
-    fn milestones(&self, way: &Way) -> Arc<dyn Milestones> {
+    pub(super) fn milestones(&self, way: &Way) -> Arc<dyn Milestones> {
         match way.wants_milestones {
             true => Arc::new(Teller { id: self.id, news: Arc::clone(&self.around.news) }),
             false => Arc::<Departure>::clone(&self.departure),

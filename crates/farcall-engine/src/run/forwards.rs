@@ -3,8 +3,11 @@
 //! What the dispatcher decides of them it tells with each turn; here it is counted, told to those who follow, and the
 //! answer handed to whoever waits. What they came as is in `forward`.
 
+use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
+use farcall_core::attempt::AttemptResult;
 use farcall_core::call::{CallSpec, Durability, ErrorKind, Method, Priority, State, TenantId, UpstreamId};
 use farcall_core::dispatcher::{AttemptEnd, Event, Progress, Write};
 use farcall_core::id::{AttemptId, CallId};
@@ -20,7 +23,8 @@ use super::news::{News, Told};
 use super::{Run, writes};
 use crate::clock;
 use crate::document::UpstreamRef;
-use crate::execute::Report;
+use crate::execute::flow::{Flow, Outlet};
+use crate::execute::{HttpRequest, Report};
 use crate::forward::{AnswerMode, ForwardError, Forwarded, ForwardedBody, Offer, Place, Request};
 use crate::request;
 use crate::upstreams::Serves;
@@ -29,13 +33,40 @@ use crate::upstreams::Serves;
 #[derive(Debug, Default)]
 pub(super) struct Forwards {
     calls: IdMap<CallId, Waiting>,
+    /// Attempts that wait to hear what becomes of their answers.
+    heads: IdMap<AttemptId, oneshot::Sender<Ruling>>,
+}
+
+/// What becomes of an answer whose head is here.
+#[derive(Debug)]
+pub(super) enum Ruling {
+    /// It is given to whoever waits.
+    Relay(Recipient),
+    /// It is taken in as a whole.
+    Withhold,
+}
+
+/// Who waits for an answer.
+#[derive(Debug)]
+pub(super) struct Recipient {
+    reply: oneshot::Sender<Result<Forwarded, ForwardError>>,
+    leaving: Leaving,
+}
+
+/// The way of an attempt's answer to whoever waits.
+struct ToRecipient {
+    attempt: AttemptId,
+    news: Arc<News>,
+    patience: Duration,
+    recipient: Option<Recipient>,
 }
 
 /// Somebody who waits.
 #[derive(Debug)]
 struct Waiting {
     request: Arc<Request>,
-    reply: oneshot::Sender<Result<Forwarded, ForwardError>>,
+    /// Nothing once an answer is given on.
+    reply: Option<oneshot::Sender<Result<Forwarded, ForwardError>>>,
     attempts: u32,
     /// The last answer that was complete, given when no better one comes.
     answer: Option<ResponseRecord>,
@@ -62,7 +93,24 @@ impl Forwards {
     /// Nobody is answered any more.
     pub(super) fn clear(&mut self) {
         for (_, waiting) in self.calls.drain() {
-            drop(waiting.reply.send(Err(ForwardError::Draining)));
+            if let Some(reply) = waiting.reply {
+                drop(reply.send(Err(ForwardError::Draining)));
+            }
+        }
+    }
+
+    /// This answer goes to whoever waits.
+    pub(super) fn relay(&mut self, attempt: AttemptId, news: &Arc<News>) {
+        let Some(head) = self.heads.remove(&attempt) else { return };
+        let Some(reply) = self.calls.get_mut(&attempt.call).and_then(|waiting| waiting.reply.take()) else { return };
+        // An attempt that was cut off meanwhile gives nothing on; whoever waits is told by that.
+        drop(head.send(Ruling::Relay(Recipient { reply, leaving: Leaving(Arc::clone(news)) })));
+    }
+
+    /// This answer is taken in as a whole.
+    pub(super) fn withhold(&mut self, attempt: AttemptId) {
+        if let Some(head) = self.heads.remove(&attempt) {
+            drop(head.send(Ruling::Withhold));
         }
     }
 }
@@ -102,7 +150,7 @@ impl Run {
             callback: None,
             callback_of: None,
         };
-        let waiting = Waiting { request, reply, attempts: 0, answer: None, _place: place };
+        let waiting = Waiting { request, reply: Some(reply), attempts: 0, answer: None, _place: place };
         self.forwards.calls.insert(id, waiting);
         self.counts.metrics().accepted(source);
         self.dispatcher.handle(now, Event::Offered(Box::new(spec)));
@@ -129,7 +177,10 @@ impl Run {
                 | Write::FreeKey { .. }
                 | Write::Mark { .. }
                 | Write::Upstream { .. }
-                | Write::Open { .. } => {}
+                | Write::Open { .. }
+                | Write::Grant { .. }
+                | Write::GrantEnd { .. }
+                | Write::GrantsLeft { .. } => {}
             }
         }
     }
@@ -170,7 +221,46 @@ impl Run {
                 Err(ForwardError::Failed { id: call, kind, message, attempts })
             }
         };
-        drop(reply.send(answered));
+        if let Some(reply) = reply {
+            drop(reply.send(answered));
+        }
+    }
+
+    /// The head of an answer is here: the dispatcher says whether it is the one.
+    pub(super) fn answered(
+        &mut self,
+        now: Now,
+        attempt: AttemptId,
+        result: AttemptResult,
+        ruling: oneshot::Sender<Ruling>,
+    ) {
+        self.forwards.heads.insert(attempt, ruling);
+        self.dispatcher.handle(now, Event::Answered { attempt, result });
+    }
+}
+
+impl Outlet for ToRecipient {
+    fn ask(&mut self, result: AttemptResult) -> Pin<Box<dyn Future<Output = bool> + Send + '_>> {
+        Box::pin(async move {
+            let (ruling, ruled) = oneshot::channel();
+            self.news.tell(Told::Answered { attempt: self.attempt, result, ruling });
+            if let Ok(Ruling::Relay(recipient)) = ruled.await {
+                self.recipient = Some(recipient);
+            }
+            self.recipient.is_some()
+        })
+    }
+
+    fn begin(&mut self, status: StatusCode, headers: HeaderMap, body: Flow) {
+        let Some(Recipient { reply, leaving }) = self.recipient.take() else { return };
+        let AttemptId { call: id, number: attempts } = self.attempt;
+        let body = ForwardedBody::flowing(body, id, leaving);
+        // Whoever has gone takes the call along: the body is dropped.
+        drop(reply.send(Ok(Forwarded { id, attempts, status, headers, body })));
+    }
+
+    fn patience(&self) -> Duration {
+        self.patience
     }
 }
 
@@ -179,6 +269,7 @@ impl Attempt {
     pub(super) async fn forward(&self, request: &Request, way: &Way) -> Report {
         let prepared = request::forward::build(self.id, request, &way.settings, &self.around.directory);
         let mut report = match prepared {
+            Ok(prepared) if request.answer == AnswerMode::Streamed => self.relay(prepared, way).await,
             Ok(prepared) => self.send(prepared, way).await,
             Err(error) => return unsent(ErrorKind::Secret, error.to_string()),
         };
@@ -187,6 +278,16 @@ impl Attempt {
             report.result.content_ok = serde_json::from_slice::<serde::de::IgnoredAny>(&response.body).is_ok();
         }
         report
+    }
+}
+
+impl Attempt {
+    async fn relay(&self, request: HttpRequest, way: &Way) -> Report {
+        let (attempt, news) = (self.id, Arc::clone(&self.around.news));
+        let patience = way.settings.policy.timeout;
+        let mut outlet = ToRecipient { attempt, news, patience, recipient: None };
+        let milestones = Some(self.milestones(way));
+        way.transport.relay(request, milestones, self.abort.clone(), &mut outlet).await
     }
 }
 

@@ -210,6 +210,7 @@ impl Run {
         match told {
             Told::Sent { attempt, at } => self.dispatcher.handle(now, Event::Sent { attempt, at }),
             Told::FirstByte { attempt, at } => self.dispatcher.handle(now, Event::FirstByte { attempt, at }),
+            Told::Answered { attempt, result, ruling } => self.answered(now, attempt, result, ruling),
             Told::Abandoned { call } => self.dispatcher.handle(now, Event::Abandoned { call }),
             Told::Reported { attempt, report, next, runner } => {
                 self.runners.put(runner);
@@ -376,6 +377,8 @@ impl Run {
                 Effect::Launch { attempt, upstream, hop, not_after } => {
                     self.launch(attempt, (upstream, hop), not_after);
                 }
+                Effect::Relay { attempt } => self.forwards.relay(attempt, &self.around.news),
+                Effect::Withhold { attempt } => self.forwards.withhold(attempt),
                 Effect::Abort { attempt } => self.abort(attempt),
                 Effect::Load => self.load(),
                 Effect::FindStale => self.find_stale(),

@@ -8,9 +8,12 @@ use std::future::poll_fn;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::{Poll, Waker};
 
+use farcall_core::attempt::AttemptResult;
 use farcall_core::id::{AttemptId, CallId};
 use farcall_core::time::Instant;
+use tokio::sync::oneshot;
 
+use super::forwards::Ruling;
 use super::runners::Runner;
 use crate::execute::Report;
 use crate::journal::Writing;
@@ -46,6 +49,12 @@ pub(super) enum Told {
     FirstByte {
         attempt: AttemptId,
         at: Instant,
+    },
+    /// The head of an answer is here that may be given on.
+    Answered {
+        attempt: AttemptId,
+        result: AttemptResult,
+        ruling: oneshot::Sender<Ruling>,
     },
     /// Nobody waits for this call any more.
     Abandoned {

@@ -20,10 +20,14 @@ use crate::upstream::{Step, Upstream, bounded, ok};
 
 /// An engine with one upstream, called `shop`; `policy` are further keys of it.
 fn engine(dir: &Path, upstream: &Upstream, policy: &str) -> Result<Engine, Box<dyn std::error::Error>> {
+    configure(dir, upstream, policy)?;
+    start(dir, MemoryStore::new())
+}
+
+fn configure(dir: &Path, upstream: &Upstream, policy: &str) -> std::io::Result<()> {
     let base_url = upstream.url("/v1");
     let text = format!("upstreams:\n  shop: {{ base_url: \"{base_url}\", {policy} }}\n");
-    std::fs::write(dir.join("farcall.yml"), text)?;
-    start(dir, MemoryStore::new())
+    std::fs::write(dir.join("farcall.yml"), text)
 }
 
 fn get(target: &str) -> Forward {
@@ -138,6 +142,141 @@ async fn waiting_at_shop(engine: &Engine) -> Option<()> {
     overview.upstreams.iter().any(|upstream| upstream.waiting == 1).then_some(())
 }
 
+fn streamed(target: &str) -> Forward {
+    Forward { answer: AnswerMode::Streamed, ..get(target) }
+}
+
+/// The next piece of a body; nothing at its end.
+async fn piece(forwarded: &mut Forwarded) -> Option<Result<Bytes, String>> {
+    let frame = bounded(forwarded.body.frame()).await?;
+    Some(frame.map(|frame| frame.into_data().unwrap_or_default()).map_err(|error| error.to_string()))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_body_is_given_on_as_it_comes() -> Outcome {
+    let dir = tempfile::tempdir()?;
+    let gate = Arc::new(Semaphore::new(0));
+    let head = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n".to_vec();
+    let chunk = |text: &str| Step::Send(format!("{:x}\r\n{text}\r\n", text.len()).into_bytes());
+    let end = Step::Send(b"0\r\nx-sum: 3\r\n\r\n".to_vec());
+    let wait = || Step::Gate(Arc::clone(&gate));
+    let script = vec![
+        Step::Request,
+        Step::Send(head),
+        wait(),
+        chunk("one"),
+        wait(),
+        chunk("two"),
+        wait(),
+        end,
+        Step::Serve(ok("next")),
+    ];
+    let upstream = Upstream::always(script).await;
+    let engine = engine(dir.path(), &upstream, "")?;
+    let mut answer = bounded(engine.handle().forward(streamed("/events"))).await?;
+    assert_eq!(answer.headers["content-type"], "text/event-stream");
+    for expected in ["one", "two"] {
+        gate.add_permits(1);
+        assert_eq!(piece(&mut answer).await, Some(Ok(Bytes::from(expected))));
+    }
+    gate.add_permits(1);
+    let trailers = bounded(answer.body.frame()).await.expect("trailers").map_err(|error| error.to_string())?;
+    assert_eq!(trailers.trailers_ref().map(|trailers| &trailers["x-sum"]), Some(&HeaderValue::from_static("3")));
+    assert!(bounded(answer.body.frame()).await.is_none());
+    drop(answer);
+    until("its end", || async { metric(&engine, "farcall_calls_finished_total", "succeeded", 1).await }).await;
+    let again = bounded(engine.handle().forward(streamed("/again"))).await?;
+    assert_eq!((text(again).await?.as_str(), upstream.connections()), ("next", 1), "the connection is used again");
+    stop(engine).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_body_of_any_size_takes_as_much_memory_as_its_reader_leaves() -> Outcome {
+    const BYTES: usize = 64 << 20;
+    let dir = tempfile::tempdir()?;
+    let mut large = format!("HTTP/1.1 200 OK\r\ncontent-length: {BYTES}\r\n\r\n").into_bytes();
+    large.resize(large.len() + BYTES, b'x');
+    let upstream = Upstream::always(vec![Step::Request, Step::Send(large)]).await;
+    let engine = engine(dir.path(), &upstream, "max_response: 1MiB")?;
+    let mut answer = bounded(engine.handle().forward(streamed("/large"))).await?;
+    let (mut bytes, mut largest) = (0, 0);
+    while let Some(piece) = piece(&mut answer).await {
+        let piece = piece?.len();
+        (bytes, largest) = (bytes + piece, largest.max(piece));
+    }
+    assert_eq!(bytes, BYTES);
+    assert!(largest <= 128 << 10, "{largest}");
+    stop(engine).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_body_that_breaks_off_is_no_whole_one() -> Outcome {
+    let dir = tempfile::tempdir()?;
+    let gate = Arc::new(Semaphore::new(0));
+    let half = b"HTTP/1.1 200 OK\r\ncontent-length: 8\r\n\r\nhalf".to_vec();
+    let script = vec![Step::Request, Step::Send(half), Step::Gate(Arc::clone(&gate)), Step::Reset];
+    let upstream = Upstream::always(script).await;
+    let engine = engine(dir.path(), &upstream, "retry: 3")?;
+    let mut answer = bounded(engine.handle().forward(streamed("/"))).await?;
+    assert_eq!(piece(&mut answer).await, Some(Ok(Bytes::from_static(b"half"))));
+    gate.add_permits(1);
+    assert!(matches!(piece(&mut answer).await, Some(Err(_))));
+    until("its end", || async { metric(&engine, "farcall_calls_finished_total", "failed", 1).await }).await;
+    assert_eq!(upstream.arrivals().len(), 1);
+    stop(engine).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_drops_a_body_closes_the_upstreams_connection() -> Outcome {
+    let dir = tempfile::tempdir()?;
+    let head = b"HTTP/1.1 200 OK\r\ncontent-length: 1000000000\r\n\r\n".to_vec();
+    let endless = vec![Step::Request, Step::Send(head), Step::SendForever(vec![b'x'; 10_000])];
+    let upstream = Upstream::always(endless).await;
+    let engine = engine(dir.path(), &upstream, "")?;
+    let mut answer = bounded(engine.handle().forward(streamed("/"))).await?;
+    assert!(piece(&mut answer).await.is_some_and(|piece| piece.is_ok()));
+    drop(answer);
+    upstream.until(|seen| seen.closed == 1).await;
+    until("its end", || async { metric(&engine, "farcall_calls_finished_total", "cancelled", 1).await }).await;
+    stop(engine).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_answer_that_is_tried_again_is_not_given_on() -> Outcome {
+    let dir = tempfile::tempdir()?;
+    let busy = b"HTTP/1.1 503 No\r\ncontent-length: 4\r\n\r\nbusy".to_vec();
+    let upstream = Upstream::start(move |connection| match connection {
+        0 => vec![Step::Request, Step::Send(busy.clone())],
+        _ => vec![Step::Serve(ok("done"))],
+    })
+    .await;
+    let engine = engine(dir.path(), &upstream, "retry: { max: 1, base: 1ms }")?;
+    let answer = bounded(engine.handle().forward(streamed("/"))).await?;
+    assert_eq!((answer.status.as_u16(), answer.attempts), (200, 2));
+    assert_eq!(text(answer).await?, "done");
+    stop(engine).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_deadline_cuts_a_body_off_and_so_does_a_silent_upstream() -> Outcome {
+    let dir = tempfile::tempdir()?;
+    let half = b"HTTP/1.1 200 OK\r\ncontent-length: 8\r\n\r\nhalf".to_vec();
+    let upstream = Upstream::always(vec![Step::Request, Step::Send(half), Step::AwaitClose]).await;
+    let engine = engine(dir.path(), &upstream, "timeout: 100ms")?;
+    let timeout = Some(Duration::from_millis(50));
+    let mut bound = bounded(engine.handle().forward(Forward { timeout, ..streamed("/bound") })).await?;
+    let mut silent = bounded(engine.handle().forward(streamed("/silent"))).await?;
+    for answer in [&mut bound, &mut silent] {
+        assert_eq!(piece(answer).await, Some(Ok(Bytes::from_static(b"half"))));
+        assert!(matches!(piece(answer).await, Some(Err(_))));
+    }
+    for state in ["expired", "failed"] {
+        until(state, || async { metric(&engine, "farcall_calls_finished_total", state, 1).await }).await;
+    }
+    upstream.until(|seen| seen.closed == 2).await;
+    stop(engine).await
+}
+
 /// Something once a counter of `shop` stands so.
 async fn metric(engine: &Engine, name: &str, state: &str, count: u32) -> Option<()> {
     let wanted = format!("{name}{{upstream=\"shop\",state=\"{state}\"}} {count}");
@@ -157,6 +296,26 @@ async fn the_timeout_binds_waiting_and_sending() -> Outcome {
     assert!(matches!(second, Err(ForwardError::Expired { .. })), "{second:?}");
     upstream.until(|seen| seen.closed == seen.connections).await;
     stop(engine).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_restart_remembers_what_windows_over_a_second_have_counted() -> Outcome {
+    let dir = tempfile::tempdir()?;
+    let upstream = Upstream::always(vec![Step::Serve(ok("hi"))]).await;
+    let store = MemoryStore::new();
+    let policy = "limits: [\"2/1h\"]";
+    configure(dir.path(), &upstream, policy)?;
+    let first = start(dir.path(), store.attach())?;
+    for _ in 0..2 {
+        assert_eq!(bounded(first.handle().forward(get("/"))).await?.status, 200);
+    }
+    stop(first).await?;
+    let second = start(dir.path(), store.attach())?;
+    let timeout = Some(Duration::from_millis(50));
+    let third = bounded(second.handle().forward(Forward { timeout, ..get("/") })).await;
+    assert!(matches!(third, Err(ForwardError::Expired { attempts: 0, .. })), "{third:?}");
+    assert_eq!(upstream.arrivals().len(), 2);
+    stop(second).await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -85,7 +85,8 @@ fn name_upstreams(schemas: &mut Map<String, Value>, config: &Config) {
 
 fn described(operation: &Operation, failures: &mut Failures, generator: &mut SchemaGenerator) -> Value {
     let mut responses = failures.of(operation, generator);
-    let (of_any_status, answers): (Vec<_>, Vec<_>) = operation.answers.iter().partition(|answer| answer.status.is_none());
+    let (of_any_status, answers): (Vec<_>, Vec<_>) =
+        operation.answers.iter().partition(|answer| answer.status.is_none());
     for answer in answers {
         let status = answer.status.unwrap_or_default().to_string();
         let mut response = answered(answer, generator);

@@ -150,6 +150,17 @@ fn who_goes_takes_the_call_along() {
     assert_eq!(bench.dispatcher.ephemeral_census().sum(), 0);
 }
 
+/// Found by the simulator.
+#[test]
+fn who_goes_when_the_deadline_has_passed_has_gone() {
+    let mut bench = Bench::new(UpstreamPolicy::default());
+    let spec = CallSpec { deadline: Some(Instant::from_micros(1_000)), ..bench.waited_for(1) };
+    bench.offer(spec).advance(1);
+    assert_eq!(bench.aborts_of_calls(), [(1, 1)]);
+    bench.tell(Event::Abandoned { call: CallId::from_bits(1) }).aborted(1, 1, BytesSent::Maybe);
+    assert_eq!((bench.told_end_of(1), bench.aborts_of_calls()), (Some(State::Cancelled), vec![(1, 1)]));
+}
+
 #[test]
 fn a_durable_call_is_abandoned_by_nobody() {
     let mut bench = Bench::new(UpstreamPolicy::default());

@@ -52,6 +52,10 @@ impl Answer {
         quota::read(&self.headers, now)
     }
 
+    pub(super) fn into_head(self) -> (StatusCode, HeaderMap) {
+        (self.status, self.headers)
+    }
+
     pub(super) fn into_record(self) -> ResponseRecord {
         let decoded = self.body.has_decoded();
         // Copied, because a value as it came keeps hyper's whole read buffer in memory.

@@ -11,7 +11,7 @@ use std::task::{Context, Poll, Waker};
 
 use farcall_core::call::ErrorKind;
 use http::Response;
-use http_body::Body as _;
+use http_body::{Body as _, Frame};
 use http_body_util::BodyExt;
 use hyper::body::{Bytes, Incoming};
 use hyper::client::conn::http1;
@@ -104,20 +104,25 @@ impl Connection {
         answer.map_err(|refused| Failure::of_head(&refused.into_error(), &self.meter))
     }
 
-    /// The next piece of an answer's body; nothing at its end.
+    /// The next piece of an answer's body; nothing at its end. Trailers are no part of what we keep.
     pub(super) async fn next_piece(&mut self, body: &mut Incoming) -> Option<Result<Bytes, Failure>> {
-        // A short body is here with its head, and what it has come to needs no driving to be found out.
-        while !body.is_end_stream() {
-            match self.driver.until(body.frame()).await? {
-                // Trailers are no part of what we keep.
-                Ok(frame) => match frame.into_data() {
-                    Ok(piece) => return Some(Ok(piece)),
-                    Err(_trailers) => {}
-                },
-                Err(error) => return Some(Err(Failure::of_body(&error))),
+        loop {
+            match self.next_frame(body).await?.map(Frame::into_data) {
+                Ok(Ok(piece)) => return Some(Ok(piece)),
+                Ok(Err(_trailers)) => {}
+                Err(failure) => return Some(Err(failure)),
             }
         }
-        None
+    }
+
+    /// The same with the trailers.
+    pub(super) async fn next_frame(&mut self, body: &mut Incoming) -> Option<Result<Frame<Bytes>, Failure>> {
+        // A short body is here with its head, and what it has come to needs no driving to be found out.
+        if body.is_end_stream() {
+            return None;
+        }
+        let frame = self.driver.until(body.frame()).await?;
+        Some(frame.map_err(|error| Failure::of_body(&error)))
     }
 
     /// After an answer was read to its end: whether the connection can carry another request.

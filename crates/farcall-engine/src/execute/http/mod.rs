@@ -18,6 +18,7 @@ mod meter;
 mod outgoing;
 mod pool;
 mod quota;
+mod relay;
 mod retry_after;
 mod room;
 mod tls;

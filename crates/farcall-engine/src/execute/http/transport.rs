@@ -9,22 +9,25 @@ use std::time::Duration;
 
 use farcall_core::attempt::{AttemptResult, BytesSent};
 use farcall_core::call::ErrorKind;
-use farcall_core::time::Instant;
+use farcall_core::time::{Instant, Now};
 use http::StatusCode;
 use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
 use http_body::Body;
 use tokio_util::sync::CancellationToken;
 
+use super::super::flow::Outlet;
 use super::super::{Coding, HttpRequest, Milestones, Report};
 use super::answer::Answer;
 use super::classify::Failure;
 use super::connect::{self, Terms};
 use super::connection::Connection;
+use super::decode::Collector;
 use super::dns::Resolver;
 use super::http2;
 use super::meter::Meter;
 use super::outgoing::{Outgoing, Route};
 use super::pool::{Found, Line, Opening, Pool};
+use super::relay::{self, Alone, Frames};
 use super::room::Room;
 use super::tls::{CaError, Offer, Trust};
 use crate::clock;
@@ -77,10 +80,19 @@ pub enum TransportError {
 }
 
 /// What one attempt has come to, readable at any moment.
-#[derive(Debug, Default)]
-struct Progress {
+struct Progress<'o> {
+    started: Instant,
     account: Account,
     answer: Option<Answer>,
+    /// Where the answer may go as it comes.
+    outlet: Option<&'o mut dyn Outlet>,
+    relayed: Option<Box<Relayed>>,
+}
+
+/// An answer that was given on: what its head says, and how much of its body has come.
+struct Relayed {
+    judged: AttemptResult,
+    size: u64,
 }
 
 /// What went out and came in for a request.
@@ -145,20 +157,41 @@ impl Transport {
     /// ```
     pub async fn execute(
         &self,
+        request: HttpRequest,
+        milestones: Option<Arc<dyn Milestones>>,
+        abort: CancellationToken,
+    ) -> Report {
+        self.run(request, milestones, abort, None).await
+    }
+
+    /// The same, but that the answer may be given on as it comes; it stands not in the report then.
+    pub async fn relay(
+        &self,
+        request: HttpRequest,
+        milestones: Option<Arc<dyn Milestones>>,
+        abort: CancellationToken,
+        outlet: &mut dyn Outlet,
+    ) -> Report {
+        self.run(request, milestones, abort, Some(outlet)).await
+    }
+
+    async fn run(
+        &self,
         mut request: HttpRequest,
         milestones: Option<Arc<dyn Milestones>>,
         abort: CancellationToken,
+        outlet: Option<&mut dyn Outlet>,
     ) -> Report {
         let started = clock::instant();
         let content_type = request.content_type.take();
         let wish = Wish { content_type, coding: request.coding, body_bytes_max: request.max_response };
-        let mut progress = Progress::default();
+        let mut progress = Progress { started, account: Account::None, answer: None, outlet, relayed: None };
         let end = tokio::select! {
             biased;
             () = abort.cancelled_owned() => End::Aborted,
             end = self.attempt(request, &wish, milestones, &mut progress) => end,
         };
-        progress.report(end, &wish, started)
+        progress.report(end, &wish)
     }
 
     /// Closes connections that have been idle too long. Otherwise that waits for the next request.
@@ -175,7 +208,7 @@ impl Transport {
         request: HttpRequest,
         wish: &Wish,
         milestones: Option<Arc<dyn Milestones>>,
-        progress: &mut Progress,
+        progress: &mut Progress<'_>,
     ) -> End {
         match self.send_once(request, wish, milestones, progress).await {
             Ok(()) => End::Complete,
@@ -188,7 +221,7 @@ impl Transport {
         request: HttpRequest,
         wish: &Wish,
         milestones: Option<Arc<dyn Milestones>>,
-        progress: &mut Progress,
+        progress: &mut Progress<'_>,
     ) -> Result<(), Failure> {
         let allowed = request.addresses;
         let outgoing = Outgoing::prepare(request)?;
@@ -261,7 +294,7 @@ impl Transport {
         outgoing: &Outgoing,
         wish: &Wish,
         milestones: Option<Arc<dyn Milestones>>,
-        progress: &mut Progress,
+        progress: &mut Progress<'_>,
     ) -> Result<(), Failure> {
         progress.account = Account::Open(Arc::clone(connection.meter()));
         let (head, mut body) = connection.send(outgoing, milestones).await?.into_parts();
@@ -272,13 +305,20 @@ impl Transport {
         if switches_protocols {
             return Err(Failure::new(ErrorKind::Protocol, "the answer switches protocols, which nobody asked for"));
         }
-        if body.size_hint().exact().is_some_and(|announced| answer.body.refuses(announced)) {
-            return Err(answer.body.too_large());
+        let is_too_large = body.size_hint().exact().is_some_and(|announced| answer.body.refuses(announced));
+        if is_too_large && progress.outlet.is_none() {
+            return Err(progress.body().too_large());
         }
-        while let Some(piece) = connection.next_piece(&mut body).await {
-            answer.body.push(&piece?).await?;
+        if progress.outlet.is_some() && Box::pin(progress.is_given_on(wish)).await {
+            // On the heap, so that attempts whose answer is kept do not carry it with them.
+            Box::pin(progress.give_on(&mut Alone { connection: &mut connection, body }, wish)).await?;
+        } else {
+            let body_so_far = progress.body();
+            while let Some(piece) = connection.next_piece(&mut body).await {
+                body_so_far.push(&piece?).await?;
+            }
+            body_so_far.finish()?;
         }
-        answer.body.finish()?;
         if connection.settle() && !is_ambiguous {
             progress.account.close();
             self.pool.put(connection);
@@ -293,7 +333,7 @@ impl Transport {
         outgoing: &Outgoing,
         wish: &Wish,
         milestones: Option<Arc<dyn Milestones>>,
-        progress: &mut Progress,
+        progress: &mut Progress<'_>,
     ) -> Result<(), Failure> {
         let meter = Arc::<Meter>::default();
         progress.account = Account::Open(Arc::clone(&meter));
@@ -302,13 +342,18 @@ impl Transport {
         let route = &outgoing.route;
         let (head, announced) = exchange.head(|allowed| self.pool.use_http1(route, allowed)).await?;
         let answer = progress.answer.insert(Answer::new(head, wish.coding, wish.body_bytes_max));
-        if announced.is_some_and(|announced| answer.body.refuses(announced)) {
-            return Err(answer.body.too_large());
+        let is_too_large = announced.is_some_and(|announced| answer.body.refuses(announced));
+        if is_too_large && progress.outlet.is_none() {
+            return Err(progress.body().too_large());
         }
+        if progress.outlet.is_some() && Box::pin(progress.is_given_on(wish)).await {
+            return Box::pin(progress.give_on(&mut exchange, wish)).await;
+        }
+        let body_so_far = progress.body();
         while let Some(piece) = exchange.next_piece().await {
-            answer.body.push(&piece?).await?;
+            body_so_far.push(&piece?).await?;
         }
-        answer.body.finish()
+        body_so_far.finish()
     }
 }
 
@@ -351,10 +396,35 @@ impl Account {
     }
 }
 
-impl Progress {
-    fn report(self, end: End, wish: &Wish, started: Instant) -> Report {
-        let now = clock::now();
+impl Progress<'_> {
+    fn body(&mut self) -> &mut Collector {
+        &mut self.answer.as_mut().expect("the head is here").body
+    }
+
+    /// Whether the answer whose head is here goes on as it comes.
+    async fn is_given_on(&mut self, wish: &Wish) -> bool {
+        let judged = self.judged(wish, clock::now());
+        match &mut self.outlet {
+            Some(outlet) => outlet.ask(judged).await,
+            None => false,
+        }
+    }
+
+    async fn give_on(&mut self, frames: &mut impl Frames, wish: &Wish) -> Result<(), Failure> {
+        let judged = self.judged(wish, clock::now());
+        let head = self.answer.take().expect("the head is here").into_head();
+        let relayed = self.relayed.insert(Box::new(Relayed { judged, size: 0 }));
+        let outlet = self.outlet.take().expect("it was asked");
+        relay::give_on(frames, head, outlet, &mut relayed.size).await
+    }
+
+    /// What it comes to if no more is said of it than what is known now.
+    fn judged(&self, wish: &Wish, now: Now) -> AttemptResult {
+        let latency = now.instant.since(self.started);
         let bytes_sent = self.account.bytes_sent();
+        if let Some(relayed) = &self.relayed {
+            return AttemptResult { bytes_sent, latency, size: relayed.size, ..relayed.judged };
+        }
         let status = self.answer.as_ref().map(Answer::status);
         let retry_after = self.answer.as_ref().and_then(|answer| answer.retry_after(now.timestamp));
         let quota = self.answer.as_ref().and_then(|answer| answer.remaining(now.timestamp));
@@ -362,34 +432,25 @@ impl Progress {
             Some(answer) => answer.is_of_type(wish.content_type.as_deref()),
             None => wish.content_type.is_none(),
         };
+        let (error, redirect, size) = (None, None, 0);
+        AttemptResult { status, error, retry_after, quota, redirect, content_ok, bytes_sent, latency, size }
+    }
+
+    fn report(self, end: End, wish: &Wish) -> Report {
+        let result = self.judged(wish, clock::now());
+        let is_relayed = self.relayed.is_some();
+        let first_byte_at = self.account.first_byte_at();
         let response = self.answer.map(Answer::into_record);
         let aborted = matches!(end, End::Aborted);
         let (error, message) = match end {
             End::Failed(failure) => (Some(failure.kind), Some(failure.message)),
-            End::Complete => (None, wish.content_type.as_deref().filter(|_| !content_ok).map(of_another_type)),
+            End::Complete => (None, wish.content_type.as_deref().filter(|_| !result.content_ok).map(of_another_type)),
             End::Aborted => (None, None),
         };
-        let size = response.as_ref().map_or(0, |response| response.body.len() as u64);
-        let latency = now.instant.since(started);
-        let redirect = None;
-        Report {
-            result: AttemptResult {
-                status,
-                error,
-                retry_after,
-                quota,
-                redirect,
-                content_ok,
-                bytes_sent,
-                latency,
-                size,
-            },
-            aborted,
-            first_byte_at: self.account.first_byte_at(),
-            message,
-            response,
-            trace: None,
-        }
+        let size =
+            if is_relayed { result.size } else { response.as_ref().map_or(0, |response| response.body.len() as u64) };
+        let result = AttemptResult { error, size, ..result };
+        Report { result, aborted, first_byte_at, message, response, trace: None }
     }
 }
 

@@ -254,7 +254,7 @@ async fn abort(script: Vec<Step>, request: fn(&Upstream) -> HttpRequest, reached
         upstream.until(|seen| seen.connections == 1 && reached(seen.arrivals.len())).await;
         abort.cancel();
     };
-    let (report, ()) = bounded(async { tokio::join!(attempt, give_up) }).await;
+    let (report, ()) = bounded(Box::pin(async { tokio::join!(attempt, give_up) })).await;
     upstream.until(|seen| seen.closed == 1).await;
     report
 }
@@ -299,7 +299,7 @@ async fn giving_up_within_a_body_keeps_what_came() {
         recorder.until(|told| !told.first_byte.is_empty()).await;
         abort.cancel();
     };
-    let (report, ()) = bounded(async { tokio::join!(attempt, give_up) }).await;
+    let (report, ()) = bounded(Box::pin(async { tokio::join!(attempt, give_up) })).await;
     assert_eq!(aborted(&report), (true, None, Maybe, Some(200)));
     assert_eq!(report.response.expect("the head was there").body, "abc");
     upstream.until(|seen| seen.closed == 1).await;

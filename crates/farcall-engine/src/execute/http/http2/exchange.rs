@@ -12,10 +12,12 @@ use h2::client::ResponseFuture;
 use h2::{Error, RecvStream, SendStream};
 use http::header::CONTENT_LENGTH;
 use http::{HeaderMap, Response, response};
+use http_body::Frame;
 
 use super::super::classify::Failure;
 use super::super::meter::{INTERIM_ANSWERS_MAX, Meter};
 use super::super::outgoing::Outgoing;
+use super::super::relay::Frames;
 use super::connection::Place;
 use super::{classify, request};
 use crate::clock;
@@ -170,6 +172,26 @@ impl Exchange {
             Some(cause) => Failure { message: format!("{} ({cause})", failure.message), ..failure },
             None => failure,
         }
+    }
+}
+
+impl Frames for Exchange {
+    async fn next(&mut self) -> Option<Result<Frame<Bytes>, Failure>> {
+        if self.is_over {
+            return None;
+        }
+        if let Some(piece) = self.next_piece().await {
+            return Some(piece.map(Frame::data));
+        }
+        let Incoming::Body(body) = &mut self.answer else { return None };
+        match body.trailers().await {
+            Ok(trailers) => trailers.map(|trailers| Ok(Frame::trailers(trailers))),
+            Err(error) => Some(Err(self.explained(classify::of_body(&error)))),
+        }
+    }
+
+    fn is_over(&self) -> bool {
+        self.is_over || matches!(&self.answer, Incoming::Body(body) if body.is_end_stream())
     }
 }
 

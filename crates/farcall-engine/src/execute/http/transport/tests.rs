@@ -47,14 +47,15 @@ async fn whoever_takes_the_connection_next_changes_nothing_in_the_report() -> Re
     };
     let route = Outgoing::prepare(request.clone()).map_err(|failure| failure.message)?.route;
     let wish = Wish { content_type: None, coding: Coding::Removed, body_bytes_max: 100 };
-    let (mut progress, started) = (Progress::default(), clock::instant());
+    let started = clock::instant();
+    let mut progress = Progress { started, account: Account::None, answer: None, outlet: None, relayed: None };
     let end = transport.attempt(request, &wish, None, &mut progress).await;
     // The next request on the connection begins before this one has reported.
     let Some(Line::Http1(next)) = transport.pool.reuse(&route, Addresses::Any) else {
         panic!("no connection was kept")
     };
     next.meter().begin(Carrying::HeadOnly, None);
-    let report = progress.report(end, &wish, started);
+    let report = progress.report(end, &wish);
     assert_eq!(report.result.status, Some(503));
     assert_eq!(report.result.bytes_sent, BytesSent::Maybe);
     assert!(report.first_byte_at.is_some());

@@ -184,7 +184,7 @@ async fn give_up(transport: &Transport, upstream: &Peers, arrivals: usize) -> Re
         upstream.until(|seen| seen.arrivals.len() == arrivals).await;
         abort.cancel();
     };
-    bounded(async { tokio::join!(attempt, give_up) }).await.0
+    bounded(Box::pin(async { tokio::join!(attempt, give_up) })).await.0
 }
 
 #[tokio::test]
