@@ -26,6 +26,7 @@ impl Dispatcher {
         let quota = self.quota(charged);
         quota.is_paused = false;
         quota.limits.forget_told();
+        quota.stored_closing = None;
         if quota.closed_until.take().is_some_and(|until| until > now.instant) {
             self.writes.push(Write::Open { upstream: id });
             self.wake_throttled(now, charged);
@@ -59,7 +60,7 @@ impl Dispatcher {
         for (_, call) in told {
             self.leave_lane(call);
             let ready_at = self.end_of_line(now);
-            self.writes.push(Write::Release { call, ready_at });
+            self.record(self.durability_of(call), Write::Release { call, ready_at });
             self.stand(call, ready_at, None);
         }
     }

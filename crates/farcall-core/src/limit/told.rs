@@ -132,8 +132,9 @@ impl Told {
         let covered = said.bounds().iter().map(|bound| now + bound.resets_in().min(longest)).max().unwrap_or(now);
         let is_covered = |heard: &Heard| heard.until <= covered + SAME_RESET;
         self.heard.retain(|heard| heard.until > now && !(heard.at < sent && is_covered(heard)));
-        // What holds for longer may not count the attempt.
-        let own = if self.heard.iter().all(is_covered) { 0 } else { u64::from(cost) };
+        // What holds for longer, or comes and does, may not count the attempt.
+        let is_cut = said.bounds().iter().any(|bound| bound.resets_in() > longest);
+        let own = if !is_cut && self.heard.iter().all(is_covered) { 0 } else { u64::from(cost) };
         if own == 0 {
             self.settle(counted, cost);
         }
@@ -314,7 +315,9 @@ mod tests {
         let mut bench = Bench::default();
         for place in 0..90 {
             let now = i64::try_from(place).expect("small") * 10;
-            bench.take(1).answer(place, now, now + 5, 99 - u64::try_from(place).expect("small"), 30 * 86_400_000);
+            bench.take(1);
+            bench.told.end(&mut bench.out[place], 1, at(now + 5));
+            bench.answer(place, now, now + 5, 99 - u64::try_from(place).expect("small"), 30 * 86_400_000);
         }
         assert_eq!(bench.left(900), Some(10), "though nothing is believed for longer than a day");
     }

@@ -29,6 +29,7 @@ use crate::document::{Routing, UpstreamRef};
 use crate::execute::http::Transport;
 use crate::execute::process::{Command, Spawner};
 use crate::execute::{HttpRequest, Milestones, Report};
+use crate::forward::Request;
 use crate::reads::Reads;
 use crate::redirect::{Asked, Next};
 use crate::request;
@@ -61,6 +62,11 @@ pub(super) enum Target {
     /// Without its document, it reads that itself.
     Http {
         kept: Option<Arc<Kept>>,
+        way: Way,
+    },
+    /// Of a call that somebody waits for.
+    Forward {
+        request: Arc<Request>,
         way: Way,
     },
     /// To where redirects have led the call.
@@ -117,6 +123,9 @@ impl Run {
             return;
         }
         self.dispatcher.handle(now, Event::Launched { attempt: id });
+        if self.permits.holds(id.call) {
+            return self.lend(now, id);
+        }
         let runner = self.runners.take(&self.tasks);
         let (abort, departure) = (runner.abort().clone(), Arc::clone(runner.departure()));
         let running = Running { abort: abort.clone(), departure: Arc::clone(&departure) };
@@ -133,6 +142,9 @@ impl Run {
             return Target::Command { spawner: Arc::clone(&self.spawner) };
         };
         let way = Way::to(known);
+        if let Some(request) = self.forwards.request(call) {
+            return Target::Forward { request, way };
+        }
         match hop.map(|hop| self.upstreams.get(hop).expect("a redirect leads to an upstream that is known")) {
             Some(there) => Target::Hop { home: way, there: Way::to(there) },
             None if known.serves == Serves::Webhooks => Target::Webhook { way },
@@ -141,6 +153,9 @@ impl Run {
     }
 
     pub(super) fn abort(&mut self, id: AttemptId) {
+        if self.cut_lease(id) {
+            return;
+        }
         // One that has reported meanwhile needs no cutting off.
         if let Some(running) = self.pending.running.get(&id) {
             running.abort.cancel();
@@ -188,6 +203,7 @@ impl Attempt {
                 }
                 Err(report) => (*report).into(),
             },
+            Target::Forward { request, way } => self.forward(&request, &way).await.into(),
             // Rarer, and on the heap, so that a runner is not as large as they are.
             Target::Hop { home, there } => Box::pin(self.hop(&home, &there)).await,
             Target::Webhook { way } => Box::pin(self.tell(&way)).await.into(),

@@ -15,12 +15,15 @@ use tokio::sync::oneshot;
 use super::batches::Answers;
 use super::explain::{ReadLane, StoredCall};
 use super::load::Found;
+use super::seen::Sight;
 use super::watchers::CancelAnswer;
 use crate::config::Config;
 use crate::document::UpstreamRef;
+use crate::forward::Offer;
 use crate::handle::{ControlError, Explained, Overview, Setting, Submission, UpstreamView};
 use crate::journal::FailedCommit;
 use crate::metrics::Measured;
+use crate::permit::{PermitOffer, Release};
 use crate::upstreams::{Serves, UpstreamError};
 
 /// A call of which it is asked why it waits.
@@ -37,7 +40,20 @@ pub(crate) enum Message {
     /// From a handle.
     Submit {
         submissions: Vec<Submission>,
+        /// Whoever wants to see the first of them once it is durable.
+        viewer: Option<oneshot::Sender<Sight>>,
         reply: oneshot::Sender<Answers>,
+    },
+    /// A call that somebody waits for.
+    Forward(Box<Offer>),
+    /// Somebody wants to make a request himself.
+    Permit(Box<PermitOffer>),
+    /// Somebody has made one, or will not; whether that permit was lent.
+    Release {
+        upstream: String,
+        id: CallId,
+        release: Box<Release>,
+        reply: oneshot::Sender<bool>,
     },
     /// Why calls wait, in their order.
     Standings {

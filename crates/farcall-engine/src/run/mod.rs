@@ -16,15 +16,18 @@ mod departure;
 mod documents;
 mod events;
 mod explain;
+mod forwards;
 mod hops;
 mod load;
 mod loading;
 mod message;
 mod news;
 mod pending;
+mod permits;
 mod prune;
 mod recover;
 mod runners;
+mod seen;
 mod start_up;
 mod stats;
 mod storage;
@@ -50,8 +53,10 @@ use tokio_util::task::TaskTracker;
 
 pub(crate) use casualty::survived;
 pub(crate) use explain::{ReadLane, StoredCall};
+pub(crate) use forwards::Leaving;
 pub(crate) use load::next_reference;
 pub(crate) use message::{Message, StandingAsk};
+pub(crate) use seen::Sight;
 pub(crate) use watchers::CancelAnswer;
 
 use crate::clock;
@@ -71,8 +76,10 @@ use control::Control;
 use counts::Counts;
 use damage::DamagedCalls;
 use documents::Documents;
+use forwards::Forwards;
 use news::Told;
 use pending::Pending;
+use permits::Permits;
 use runners::Runners;
 use stats::Stats;
 use storage::Storage;
@@ -132,6 +139,8 @@ pub(crate) struct Run {
     documents: Documents,
     own_callbacks: OwnCallbacks,
     pending: Pending,
+    forwards: Forwards,
+    permits: Permits,
     /// Ended calls whose files are not in place yet.
     unfiled: u64,
     /// Free bytes of the store, and when that was asked.
@@ -204,6 +213,7 @@ impl Run {
         match told {
             Told::Sent { attempt, at } => self.dispatcher.handle(now, Event::Sent { attempt, at }),
             Told::FirstByte { attempt, at } => self.dispatcher.handle(now, Event::FirstByte { attempt, at }),
+            Told::Abandoned { call } => self.dispatcher.handle(now, Event::Abandoned { call }),
             Told::Reported { attempt, report, next, runner } => {
                 self.runners.put(runner);
                 self.reported(now, attempt, report, next);
@@ -266,6 +276,8 @@ impl Run {
             if is_failed { SubmitError::StoreFailed } else { SubmitError::Draining }
         });
         let overview = self.overview();
+        self.forwards.clear();
+        self.permits.clear();
         self.last_overview.set(overview).expect("a loop stops once");
         for running in self.pending.running.values() {
             running.abort.cancel();
@@ -291,7 +303,12 @@ impl Run {
     fn receive(&mut self, message: Message) {
         let now = clock::now();
         match message {
-            Message::Submit { submissions, reply } => self.submit(submissions, reply),
+            Message::Submit { submissions, viewer, reply } => self.submit(submissions, viewer, reply),
+            Message::Forward(offer) => self.forward(*offer),
+            Message::Permit(offer) => self.permit(*offer),
+            Message::Release { upstream, id, release, reply } => {
+                let _ = reply.send(self.release(&upstream, id, &release));
+            }
             Message::Standings { asked, reply } => {
                 let _ = reply.send(asked.into_iter().map(|asked| self.standing(now, asked)).collect());
             }
@@ -324,6 +341,7 @@ impl Run {
         self.prune(now.instant);
         let turn = self.dispatcher.turn(now);
         self.count_unfiled(&turn.effects);
+        self.take_unstored(&turn.unstored, now);
         if std::mem::take(&mut self.is_unpublished) {
             self.publish();
         }
@@ -356,6 +374,7 @@ impl Run {
             match effect {
                 Effect::Acknowledge { call } => {
                     crash::reach(Point::Acknowledging);
+                    self.show(call);
                     self.pending.acknowledge(call);
                 }
                 Effect::Refuse { call } => self.refuse(call),

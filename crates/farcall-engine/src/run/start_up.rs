@@ -19,8 +19,10 @@ use super::attempts::Surroundings;
 use super::counts::Counts;
 use super::damage::DamagedCalls;
 use super::documents::Documents;
+use super::forwards::{Forwards, Leaving};
 use super::news::News;
 use super::pending::Pending;
+use super::permits::Permits;
 use super::recover::{self, Clocks, Rebuilt};
 use super::runners::Runners;
 use super::storage::Storage;
@@ -30,6 +32,7 @@ use crate::clock;
 use crate::config::{Config, Live};
 use crate::execute::process::Spawner;
 use crate::filing::FilingQueue;
+use crate::forward::Places;
 use crate::handle::{Handle, Snapshot};
 use crate::journal::Journal;
 use crate::keeper::{Keeper, Keeping};
@@ -153,6 +156,8 @@ fn start_with(mut store: Box<dyn Store>, options: Options, files: CallFiles) -> 
         documents: Documents::default(),
         own_callbacks,
         pending: Pending::default(),
+        forwards: Forwards::default(),
+        permits: Permits::default(),
         free_bytes: None,
         space_announcer: SpaceAnnouncer::default(),
         pruned_at: now.instant,
@@ -179,6 +184,8 @@ fn handle_to(run: &Run) -> Handle {
         last_overview: Arc::clone(&run.last_overview),
         metrics: Arc::clone(run.counts.metrics()),
         inbox: None,
+        places: Places::default(),
+        leaving: Leaving(Arc::clone(&run.around.news)),
         inbox_waker: None,
     }
 }

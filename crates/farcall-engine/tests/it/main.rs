@@ -3,8 +3,10 @@
 mod config;
 mod engine;
 mod forgotten;
+mod forward;
 mod hostile;
 mod http;
+mod permits;
 mod scale;
 mod storage;
 mod told;
