@@ -31,6 +31,8 @@ pub enum Timer {
     Commit,
     /// Calls that ended long ago may be forgotten.
     Prune,
+    /// What attempts of ephemeral calls came to in the limits is to be stored.
+    GrantEnds,
 }
 
 /// The set of timers.

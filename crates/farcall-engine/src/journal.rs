@@ -292,8 +292,10 @@ fn boundaries(write: &Write) -> (Point, Point) {
     match write {
         Write::Insert(insert) if insert.call.callback_of.is_some() => (Point::CallbackBegun, Point::CallbackDurable),
         Write::Insert(_) => (Point::InsertBegun, Point::InsertDurable),
-        Write::Start(_) => (Point::StartBegun, Point::StartDurable),
-        Write::Settle(_) | Write::Mark { .. } => (Point::SettleBegun, Point::SettleDurable),
+        Write::Start(_) | Write::Grant(_) => (Point::StartBegun, Point::StartDurable),
+        Write::Settle(_) | Write::Mark { .. } | Write::GrantEnd(_) | Write::GrantsLeft { .. } => {
+            (Point::SettleBegun, Point::SettleDurable)
+        }
         Write::Close { .. } | Write::Upstream(_) | Write::Open { .. } => (Point::CloseBegun, Point::CloseDurable),
         // A callback is let go by the commit that says its parent is filed.
         Write::Release { .. } | Write::Filed(_) => (Point::FiledBegun, Point::FiledDurable),

@@ -64,6 +64,16 @@ pub(crate) fn translate(plan: &Plan, facts: &mut Facts, clock: Clock, write: &di
             port::Write::Prune(port::Prune { call, grants_since: steady.steady(grants_since) })
         }
         dispatcher::Write::FreeKey { call } => port::Write::FreeKey(call),
+        dispatcher::Write::Grant { attempt, upstream, at, cost } => {
+            let limit_key = plan.upstreams[plan.quota(upstream.0 as usize)].key.clone();
+            port::Write::Grant(port::Grant { attempt, limit_key, granted_at: steady.steady(at.instant), cost })
+        }
+        dispatcher::Write::GrantEnd { attempt, proved_at, grants_since } => port::Write::GrantEnd(port::GrantEnd {
+            attempt,
+            proved_at: proved_at.map(|at| steady.steady(at)),
+            grants_since: steady.steady(grants_since),
+        }),
+        dispatcher::Write::GrantsLeft { proved_at } => port::Write::GrantsLeft { proved_at: steady.steady(proved_at) },
         dispatcher::Write::Upstream { upstream } => {
             let quota = plan.quota(upstream.0 as usize);
             let is_paused = facts.pauses.iter().any(|pause| pause.quota == quota && pause.until.is_none());

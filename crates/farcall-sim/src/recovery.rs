@@ -50,6 +50,9 @@ pub(crate) fn boot(world: &mut World, seed: u64) -> Result<(Dispatcher, Recovery
         let recovered = Recovered { hop: hop(plan, record), ..recovered(record, steady, spec, open) };
         dispatcher.restore(now, recovered);
     }
+    if recovery.open_grants > 0 {
+        dispatcher.restore_grants(now);
+    }
     if let Some(retention) = plan.retention {
         dispatcher.set_retention(now.instant, Retention { certain_since: steady.certain_since(), ..retention });
     }

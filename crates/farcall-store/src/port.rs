@@ -11,7 +11,7 @@ use bytes::Bytes;
 use farcall_core::attempt::{AttemptKind, AttemptOutcome};
 use farcall_core::call::{Source, State};
 pub use farcall_core::dispatcher::Mark;
-use farcall_core::id::CallId;
+use farcall_core::id::{AttemptId, CallId};
 use farcall_core::steady::{KeptClock, Steady};
 use farcall_core::time::Timestamp;
 
@@ -47,6 +47,13 @@ pub enum Write {
     Upstream(Box<UpstreamRecord>),
     /// The upstream of this limit key asks nobody to keep away any more.
     Open { limit_key: String },
+    /// An attempt of a call that is not stored is about to be made. It was not granted before.
+    Grant(Grant),
+    /// An attempt of a call that is not stored ended. It was granted, and has not ended before.
+    GrantEnd(GrantEnd),
+    /// Whatever was granted to calls that are not stored, and is open, was out when its engine died: it is taken as proved
+    /// then.
+    GrantsLeft { proved_at: Steady },
 }
 
 impl Write {
@@ -58,7 +65,10 @@ impl Write {
             Self::Settle(settle) => Some(settle.at),
             // It goes on at once.
             Self::Release { ready_at, .. } => Some(*ready_at),
-            Self::Close { .. }
+            Self::Grant(grant) => Some(grant.granted_at),
+            Self::GrantEnd(_)
+            | Self::GrantsLeft { .. }
+            | Self::Close { .. }
             | Self::Filed(_)
             | Self::Prune(_)
             | Self::FreeKey(_)
@@ -80,9 +90,31 @@ impl Write {
             | Self::Filed(call)
             | Self::FreeKey(call)
             | Self::Mark { call, .. } => Some(*call),
-            Self::Upstream(_) | Self::Open { .. } => None,
+            Self::Grant(grant) => Some(grant.attempt.call),
+            Self::GrantEnd(end) => Some(end.attempt.call),
+            Self::Upstream(_) | Self::Open { .. } | Self::GrantsLeft { .. } => None,
         }
     }
+}
+
+/// Slots that an attempt takes whose call is not stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Grant {
+    pub attempt: AttemptId,
+    /// What it is counted by.
+    pub limit_key: String,
+    pub granted_at: Steady,
+    pub cost: u32,
+}
+
+/// The end of such an attempt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct GrantEnd {
+    pub attempt: AttemptId,
+    /// From when its slots cool; nothing when it sent nothing.
+    pub proved_at: Option<Steady>,
+    /// Of what was counted before that some may go.
+    pub grants_since: Steady,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -193,7 +225,7 @@ pub enum GrantsAsk {
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Granted {
     /// For each that was asked for, in order, the attempts that hold slots: those that are still open, the latest grant
-    /// leading, then those that were proved, by the later of grant and proof. One that ended without proof sent nothing
+    /// leading and those of calls that are not stored behind the others, then those that were proved, by the later of grant and proof. One that ended without proof sent nothing
     /// and is left out. A store may round moments up to the next whole second, and those that are an hour old or of calls
     /// that were pruned to the next whole ten seconds.
     pub grants: Vec<Vec<GrantRecord>>,

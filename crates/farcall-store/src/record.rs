@@ -289,6 +289,8 @@ pub struct Recovery {
     pub open_attempts: Vec<(CallId, AttemptRecord)>,
     /// Ended calls whose files are not in place yet, in the order of acceptance.
     pub unfiled: Vec<CallRecord>,
+    /// Attempts of calls that are not stored, still granted: the engine died while they were out.
+    pub open_grants: u64,
     /// Upstreams at which something was set, in the order of their limit keys.
     pub upstreams: Vec<UpstreamRecord>,
     /// What of all these does not read back, and stands in none of the lists.

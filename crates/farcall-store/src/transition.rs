@@ -31,6 +31,9 @@ pub(crate) struct HeldBy {
 /// from the end of its time, so that nothing is taken to have been earlier than it was.
 pub(crate) const KEPT_STEP_US: i64 = 10_000_000;
 
+/// The same of what attempts of calls that are not stored count, once they have ended.
+pub(crate) const GRANT_STEP_US: i64 = 1_000_000;
+
 /// Why a write is refused: words that go before "of call_...".
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Refusal(&'static str);
@@ -43,6 +46,10 @@ pub(crate) const KEY_TAKEN: Refusal = Refusal("insert under a taken idempotency 
 pub(crate) const UNKNOWN_CALL: Refusal = Refusal("change before the insert");
 /// The attempt is not stored, or ended before.
 pub(crate) const UNMATCHED_END: Refusal = Refusal("end without its running attempt");
+/// The attempt of a call that is not stored was granted already.
+pub(crate) const SECOND_GRANT: Refusal = Refusal("second grant");
+/// The attempt of a call that is not stored was not granted, or ended before.
+pub(crate) const UNGRANTED_END: Refusal = Refusal("end without its grant");
 /// The call is not stored as its last write left it.
 pub(crate) const CHANGED_MEANWHILE: Refusal = Refusal("write on what somebody else has changed");
 /// Another engine has taken over, or this one never has.

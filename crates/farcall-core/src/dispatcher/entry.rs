@@ -141,6 +141,8 @@ pub(super) struct Live {
     pub(super) grant: Grant,
     /// Its start is stored, or need not be.
     pub(super) is_durable: bool,
+    /// Its grant is stored apart, because its call is not.
+    pub(super) is_granted: bool,
     /// When its last byte left our buffers, if that was told.
     pub(super) sent_at: Option<Instant>,
     /// Nothing before it is launched.

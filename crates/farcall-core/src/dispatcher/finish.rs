@@ -188,6 +188,9 @@ impl Dispatcher {
             BytesSent::Refused | BytesSent::Maybe => quota.limits.ended(&mut live.grant, now.instant),
         }
         self.leave(line, live.quota);
+        if live.is_granted {
+            self.note_grant_end(now, attempt, live.grant.proved_at());
+        }
         Some(live)
     }
 

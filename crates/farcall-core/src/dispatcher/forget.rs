@@ -110,7 +110,10 @@ fn named(write: &Write) -> Vec<UpstreamId> {
         Write::Insert { callback, .. } => {
             callback.iter().flat_map(|callback| [callback.upstream, callback.parent_upstream]).collect()
         }
-        Write::Start { upstream, .. } | Write::Upstream { upstream } | Write::Open { upstream } => vec![*upstream],
+        Write::Start { upstream, .. }
+        | Write::Grant { upstream, .. }
+        | Write::Upstream { upstream }
+        | Write::Open { upstream } => vec![*upstream],
         Write::Settle { upstream, progress, .. } => {
             let hop = progress.and_then(|progress| progress.heading).and_then(|heading| match heading {
                 Heading::Hop(hop) => Some(hop.upstream),
@@ -123,6 +126,8 @@ fn named(write: &Write) -> Vec<UpstreamId> {
         | Write::Filed { .. }
         | Write::Prune { .. }
         | Write::FreeKey { .. }
+        | Write::GrantEnd { .. }
+        | Write::GrantsLeft { .. }
         | Write::Mark { .. } => Vec::new(),
     }
 }

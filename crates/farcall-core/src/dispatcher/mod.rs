@@ -14,6 +14,7 @@ mod explain;
 mod finish;
 mod forget;
 mod gate;
+mod grants;
 mod load;
 mod memory;
 mod pause;
@@ -55,6 +56,7 @@ use crate::timers::{Timer, Timers};
 use entry::{Cut, Entry};
 use forget::Vacant;
 use gate::Gate;
+use grants::GrantEnds;
 use load::Loads;
 use memory::LeftNew;
 use prune::Pruning;
@@ -117,6 +119,7 @@ pub struct Dispatcher {
     unstored: Vec<Write>,
     /// What may happen now.
     effects: Vec<Effect>,
+    grant_ends: GrantEnds,
     gate: Gate,
     storage: Storage,
     /// Some of the writes were handed over before and not made durable.
@@ -156,6 +159,7 @@ impl Dispatcher {
             effects_after: Vec::new(),
             unstored: Vec::new(),
             effects: Vec::new(),
+            grant_ends: GrantEnds::default(),
             gate: Gate::default(),
             storage: Storage::default(),
             keeps_writes: false,
@@ -255,7 +259,11 @@ impl Dispatcher {
 
     /// Whether everything decided has been handed over, and all of it is durable.
     pub fn is_settled(&self) -> bool {
-        self.writes.is_empty() && self.unstored.is_empty() && self.effects.is_empty() && self.gate.is_empty()
+        self.writes.is_empty()
+            && self.grant_ends.is_empty()
+            && self.unstored.is_empty()
+            && self.effects.is_empty()
+            && self.gate.is_empty()
     }
 
     /// The upstream of a live call.
@@ -351,6 +359,7 @@ impl Dispatcher {
             Timer::Drain => self.cut_all(Cut::Drain),
             Timer::Commit => self.try_again(),
             Timer::Prune => self.prune_on(now),
+            Timer::GrantEnds => self.write_grant_ends(),
         }
     }
 
@@ -372,6 +381,7 @@ impl Dispatcher {
             (quota.is_ready, quota.is_crowded_out) = (false, false);
         }
         self.send_away(now);
+        self.write_grant_ends();
         self.timers.set(until, Timer::Drain);
     }
 

@@ -198,6 +198,11 @@ impl Dispatcher {
         self.stale_unread(now);
     }
 
+    /// From when on what attempts count in limits is kept.
+    pub(super) fn grants_since(&self, now: Instant) -> Instant {
+        self.pruning.retention.map_or(Instant::MIN, |retention| retention.grants_since(now))
+    }
+
     fn prune_found(&mut self, now: Now, of: Stale, found: &[StaleCall]) {
         let Some(retention) = self.pruning.retention else { return };
         let grants_since = retention.grants_since(now.instant);

@@ -1,7 +1,8 @@
 //! Starting attempts: quotas take turns, each starts its next call when every limit allows it.
 //!
 //! A start is a write; its launch follows when that is durable. At a quota the lines of its upstreams take turns, too; who
-//! goes next within a line is the lanes' choice. Ephemeral calls rest on no write, and go on while others wait for one.
+//! goes next within a line is the lanes' choice. Ephemeral calls rest on no write unless a limit does, and go on while others
+//! wait for one.
 
 use super::entry::{Live, Place};
 use super::restore::waited;
@@ -11,6 +12,7 @@ use crate::call::{Durability, QuotaId, State, UpstreamId, WaitReason};
 use crate::id::{AttemptId, CallId};
 use crate::lane::Waiting;
 use crate::lifecycle::{self, Step};
+use crate::limit::Limits;
 use crate::time::{Instant, Now};
 use crate::timers::Timer;
 
@@ -100,7 +102,9 @@ impl Dispatcher {
             let line = upstream.line_mut(front.durability);
             line.blocked = obstacle.filter(|_| line.lanes.ready() > 0);
             match line.lanes.peek().filter(|_| line.blocked.is_none()) {
-                Some(waiting) if may_store || !rests_on_store(front.durability) => return Next::Call(front, waiting),
+                Some(waiting) if may_store || !rests_on_store(front.durability, &quota.limits) => {
+                    return Next::Call(front, waiting);
+                }
                 Some(_) => {
                     passed_over += 1;
                     quota.turns.rotate_left(1);
@@ -189,6 +193,7 @@ impl Dispatcher {
         let charged = upstream.quota;
         let quota = &mut self.quotas[charged.0 as usize];
         let grant = quota.limits.grant(now.instant, cost);
+        let is_granted = durability == Durability::Ephemeral && quota.limits.outlast_restarts();
         let durable = u32::from(durability == Durability::Durable);
         upstream.line_mut(durability).in_flight += 1;
         quota.in_flight += 1;
@@ -207,7 +212,8 @@ impl Dispatcher {
             upstream: id,
             quota: charged,
             grant,
-            is_durable: !rests_on_store(durability),
+            is_durable: !rests_on_store(durability, &quota.limits),
+            is_granted,
             sent_at: None,
             times_out_at: None,
             cut: None,
@@ -221,11 +227,18 @@ impl Dispatcher {
         let (upstream, hop, not_after) = (entry.spec.upstream, hop.map(|hop| hop.upstream), entry.deadline);
         self.census_of(durability).change(before, state);
         self.record(durability, Write::Start { attempt, kind, upstream: id, at: now, waited });
-        self.then(durability, Effect::Launch { attempt, upstream, hop, not_after });
+        let launch = Effect::Launch { attempt, upstream, hop, not_after };
+        if is_granted {
+            self.writes.push(Write::Grant { attempt, upstream: id, at: now, cost });
+            self.effects_after.push(launch);
+        } else {
+            self.then(durability, launch);
+        }
     }
 }
 
-/// Whether attempts of this durability are let go only when their start is stored.
-const fn rests_on_store(durability: Durability) -> bool {
-    matches!(durability, Durability::Durable)
+/// Whether attempts of this durability are let go only when something of them is stored: that they start, or what they take
+/// of a window that outlasts a restart.
+fn rests_on_store(durability: Durability, limits: &Limits) -> bool {
+    durability == Durability::Durable || limits.outlast_restarts()
 }

@@ -70,6 +70,7 @@ impl Dispatcher {
         let seq = self.seq;
         let effects = std::mem::take(&mut self.effects);
         let unstored = std::mem::take(&mut self.unstored);
+        self.take_grant_ends_along();
         if !self.may_write() || self.writes.is_empty() {
             return Turn { seq, writes: Vec::new(), unstored, effects };
         }

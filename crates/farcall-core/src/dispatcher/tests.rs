@@ -11,6 +11,7 @@ mod ephemeral;
 mod explain;
 mod failures;
 mod forget;
+mod grants;
 mod loads;
 mod pauses;
 mod prune;

@@ -64,6 +64,13 @@ pub enum Write {
     Upstream { upstream: UpstreamId },
     /// This upstream asks nobody to keep away any more.
     Open { upstream: UpstreamId },
+    /// An attempt of an ephemeral call takes slots of a window that outlasts a restart.
+    Grant { attempt: AttemptId, upstream: UpstreamId, at: Now, cost: u32 },
+    /// Such an attempt has ended: from when its slots cool; nothing when it sent nothing. What was counted before
+    /// `grants_since` may go.
+    GrantEnd { attempt: AttemptId, proved_at: Option<Instant>, grants_since: Instant },
+    /// Such attempts that an earlier process left behind are taken as proved then.
+    GrantsLeft { proved_at: Instant },
 }
 
 /// What is remembered of a call that runs, beside its attempts.
@@ -87,8 +94,10 @@ impl Write {
             | Self::Mark { call, .. }
             | Self::Prune { call, .. }
             | Self::FreeKey { call } => Some(call),
-            Self::Start { attempt, .. } => Some(attempt.call),
-            Self::Upstream { .. } | Self::Open { .. } => None,
+            Self::Start { attempt, .. } | Self::Grant { attempt, .. } | Self::GrantEnd { attempt, .. } => {
+                Some(attempt.call)
+            }
+            Self::Upstream { .. } | Self::Open { .. } | Self::GrantsLeft { .. } => None,
         }
     }
 }

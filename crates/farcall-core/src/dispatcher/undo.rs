@@ -9,7 +9,7 @@ use super::entry::{Cut, Place};
 use super::gate::Held;
 use super::upstream::LineId;
 use super::{Dispatcher, Effect, Write};
-use crate::call::{Durability, ErrorKind, State};
+use crate::call::{ErrorKind, State};
 use crate::id::{AttemptId, CallId};
 use crate::lifecycle::{self, Step};
 use crate::time::Now;
@@ -36,7 +36,7 @@ impl Dispatcher {
         let refused = refused(&writes);
         let mut overdue = Vec::new();
         for write in writes.iter().rev() {
-            if let Write::Start { attempt, .. } = *write {
+            if let Write::Start { attempt, .. } | Write::Grant { attempt, .. } = *write {
                 overdue.extend(self.undo_start(attempt).map(|cut| (attempt.call, cut)));
             }
         }
@@ -66,6 +66,9 @@ impl Dispatcher {
         for (call, cut) in overdue.into_iter().rev() {
             self.end_overdue(now, call, cut);
         }
+        if self.draining {
+            self.send_away(now);
+        }
     }
 
     /// A start that never was: the call goes back to the head of its lane, its permits to its upstream. Says why the
@@ -76,7 +79,7 @@ impl Dispatcher {
         let place = entry.live.iter().position(|live| live.number == attempt.number)?;
         let mut live = entry.live.swap_remove(place);
         assert!(!live.is_durable, "{attempt:?} is durable and cannot be undone");
-        let id = live.upstream;
+        let (id, durability) = (live.upstream, entry.spec.durability);
         let limits = &mut self.quotas[live.quota.0 as usize].limits;
         limits.undo(&mut live.grant);
         entry.attempts -= 1;
@@ -85,13 +88,13 @@ impl Dispatcher {
         } else if entry.live.is_empty() {
             let step = if entry.attempts == 0 { Step::HandBack } else { Step::Wait };
             let state = lifecycle::next(entry.state, step).expect("a call whose start is undone runs");
-            self.census.change(entry.state, state);
-            entry.state = state;
+            let before = std::mem::replace(&mut entry.state, state);
             let (ready_at, lane, cost) = (entry.ready_at, entry.lane(), limits.cap(entry.spec.cost.get()));
-            self.upstreams[id.0 as usize].lanes_mut().give_back(lane, cost);
+            self.census_of(durability).change(before, state);
+            self.upstreams[id.0 as usize].line_mut(durability).lanes.give_back(lane, cost);
             self.stand(call, ready_at, None);
         }
-        self.leave(LineId { upstream: id, durability: Durability::Durable }, live.quota);
+        self.leave(LineId { upstream: id, durability }, live.quota);
         live.cut
     }
 
@@ -134,7 +137,7 @@ impl Dispatcher {
 
 /// Whether what a write says is true whether or not it was stored. What is only wished is wished again later.
 const fn has_happened(write: &Write) -> bool {
-    !matches!(write, Write::Start { .. } | Write::Prune { .. } | Write::FreeKey { .. })
+    !matches!(write, Write::Start { .. } | Write::Grant { .. } | Write::Prune { .. } | Write::FreeKey { .. })
 }
 
 /// Whether an effect is due once what is kept of the writes is stored.
@@ -177,7 +180,10 @@ fn refused(writes: &[Write]) -> Refused {
             | Write::Prune { .. }
             | Write::FreeKey { .. }
             | Write::Upstream { .. }
-            | Write::Open { .. } => {}
+            | Write::Open { .. }
+            | Write::Grant { .. }
+            | Write::GrantEnd { .. }
+            | Write::GrantsLeft { .. } => {}
         }
     }
     refused

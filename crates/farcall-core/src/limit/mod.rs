@@ -21,7 +21,7 @@ use crate::time::Instant;
 pub use past::{Ask, Past, PastGrant};
 use told::{Counted, Told};
 pub(crate) use window::DOUBTED_WINDOW_MAX;
-use window::{FreeAt, Window};
+use window::{FreeAt, RESTART_FULL_WINDOW_MAX, Window};
 
 /// Whether an attempt may start; never a bare no.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -145,6 +145,11 @@ impl Limits {
         }
         let last = self.smooth.as_ref().map_or((now, 1), |spacing| spacing.last);
         (self.jitter, self.strict, self.smooth) = (policy.jitter, policy.strict, Spacing::new(policy, last));
+    }
+
+    /// Whether a window reaches back over a restart: what it counts must be stored before it is used.
+    pub fn outlast_restarts(&self) -> bool {
+        self.windows.iter().any(|window| window.spec.window > RESTART_FULL_WINDOW_MAX)
     }
 
     /// No cost above what the smallest window holds: such an attempt takes the whole window.

@@ -19,7 +19,7 @@ const STEPS: u32 = 256;
 /// Windows up to this length may cool from `jitter` after the last byte was sent.
 const SENT_PROOF_WINDOW_MAX: Duration = Duration::from_secs(60);
 /// Windows up to this length are taken as full at start.
-const RESTART_FULL_WINDOW_MAX: Duration = Duration::from_secs(1);
+pub(super) const RESTART_FULL_WINDOW_MAX: Duration = Duration::from_secs(1);
 /// Windows up to this length count what another boot proved from the beginning of this one.
 pub(crate) const DOUBTED_WINDOW_MAX: Duration = Duration::from_secs(60);
 

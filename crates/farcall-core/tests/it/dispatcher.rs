@@ -226,7 +226,10 @@ impl Journal {
             | Write::Prune { .. }
             | Write::FreeKey { .. }
             | Write::Upstream { .. }
-            | Write::Open { .. } => {}
+            | Write::Open { .. }
+            | Write::Grant { .. }
+            | Write::GrantEnd { .. }
+            | Write::GrantsLeft { .. } => {}
             Write::Mark { call, .. } => prop_assert!(self.inserted.contains(&call) && !self.ended.contains(&call)),
         }
         Ok(())

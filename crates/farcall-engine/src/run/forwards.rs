@@ -136,7 +136,10 @@ impl Run {
                 | Write::FreeKey { .. }
                 | Write::Mark { .. }
                 | Write::Upstream { .. }
-                | Write::Open { .. } => {}
+                | Write::Open { .. }
+                | Write::Grant { .. }
+                | Write::GrantEnd { .. }
+                | Write::GrantsLeft { .. } => {}
             }
         }
     }

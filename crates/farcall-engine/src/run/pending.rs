@@ -111,7 +111,10 @@ impl Pending {
                 | Write::Prune(_)
                 | Write::FreeKey(_)
                 | Write::Upstream(_)
-                | Write::Open { .. } => {}
+                | Write::Open { .. }
+                | Write::Grant(_)
+                | Write::GrantEnd(_)
+                | Write::GrantsLeft { .. } => {}
             }
         }
     }

@@ -76,6 +76,9 @@ pub(super) fn rebuild(
     rebuild.restore_settings(&recovery.upstreams, &changed)?;
     rebuild.restore(recovery)?;
     let Rebuild { mut dispatcher, upstreams, own_callbacks, .. } = rebuild;
+    if recovery.open_grants > 0 {
+        dispatcher.restore_grants(clocks.now);
+    }
     dispatcher.set_retention(clocks.now.instant, prune::retention(&config, &clocks.steady));
     crash::reach(Point::Rebuilt);
     Ok(Rebuilt { dispatcher, upstreams, own_callbacks, config, control })

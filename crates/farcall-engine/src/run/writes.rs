@@ -61,6 +61,18 @@ impl Run {
                 port::Write::Prune(port::Prune { call, grants_since: self.steady.steady(grants_since) })
             }
             Write::FreeKey { call } => port::Write::FreeKey(call),
+            Write::Grant { attempt, upstream, at, cost } => {
+                let known = self.upstreams.get(upstream).expect("calls that somebody waits for go to known upstreams");
+                let limit_key = limit_key(&known.reference).to_owned();
+                let granted_at = self.steady.steady(at.instant);
+                port::Write::Grant(port::Grant { attempt, limit_key, granted_at, cost })
+            }
+            Write::GrantEnd { attempt, proved_at, grants_since } => port::Write::GrantEnd(port::GrantEnd {
+                attempt,
+                proved_at: proved_at.map(|at| self.steady.steady(at)),
+                grants_since: self.steady.steady(grants_since),
+            }),
+            Write::GrantsLeft { proved_at } => port::Write::GrantsLeft { proved_at: self.steady.steady(proved_at) },
             Write::Upstream { upstream } => port::Write::Upstream(Box::new(self.upstream_record(upstream))),
             Write::Open { upstream } => port::Write::Open { limit_key: self.upstream_record(upstream).limit_key },
         }

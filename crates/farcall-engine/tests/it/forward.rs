@@ -20,10 +20,14 @@ use crate::upstream::{Step, Upstream, bounded, ok};
 
 /// An engine with one upstream, called `shop`; `policy` are further keys of it.
 fn engine(dir: &Path, upstream: &Upstream, policy: &str) -> Result<Engine, Box<dyn std::error::Error>> {
+    configure(dir, upstream, policy)?;
+    start(dir, MemoryStore::new())
+}
+
+fn configure(dir: &Path, upstream: &Upstream, policy: &str) -> std::io::Result<()> {
     let base_url = upstream.url("/v1");
     let text = format!("upstreams:\n  shop: {{ base_url: \"{base_url}\", {policy} }}\n");
-    std::fs::write(dir.join("farcall.yml"), text)?;
-    start(dir, MemoryStore::new())
+    std::fs::write(dir.join("farcall.yml"), text)
 }
 
 fn get(target: &str) -> Forward {
@@ -157,6 +161,26 @@ async fn the_timeout_binds_waiting_and_sending() -> Outcome {
     assert!(matches!(second, Err(ForwardError::Expired { .. })), "{second:?}");
     upstream.until(|seen| seen.closed == seen.connections).await;
     stop(engine).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_restart_remembers_what_windows_over_a_second_have_counted() -> Outcome {
+    let dir = tempfile::tempdir()?;
+    let upstream = Upstream::always(vec![Step::Serve(ok("hi"))]).await;
+    let store = MemoryStore::new();
+    let policy = "limits: [\"2/1h\"]";
+    configure(dir.path(), &upstream, policy)?;
+    let first = start(dir.path(), store.attach())?;
+    for _ in 0..2 {
+        assert_eq!(bounded(first.handle().forward(get("/"))).await?.status, 200);
+    }
+    stop(first).await?;
+    let second = start(dir.path(), store.attach())?;
+    let timeout = Some(Duration::from_millis(50));
+    let third = bounded(second.handle().forward(Forward { timeout, ..get("/") })).await;
+    assert!(matches!(third, Err(ForwardError::Expired { attempts: 0, .. })), "{third:?}");
+    assert_eq!(upstream.arrivals().len(), 2);
+    stop(second).await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

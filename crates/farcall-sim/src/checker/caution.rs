@@ -42,6 +42,7 @@ pub(crate) fn check_caution(world: &World, process: &Process, lost: &[Write]) ->
 fn cost_of_lost_starts(world: &World, place: usize, lost: &[Write]) -> u32 {
     let starts = lost.iter().filter_map(|write| match write {
         Write::Start(start) => Some(AttemptId { call: start.call, number: start.number }),
+        Write::Grant(grant) => Some(grant.attempt),
         Write::Insert(_)
         | Write::Settle(_)
         | Write::Close { .. }
@@ -51,7 +52,9 @@ fn cost_of_lost_starts(world: &World, place: usize, lost: &[Write]) -> u32 {
         | Write::Prune(_)
         | Write::FreeKey(_)
         | Write::Upstream(_)
-        | Write::Open { .. } => None,
+        | Write::Open { .. }
+        | Write::GrantEnd(_)
+        | Write::GrantsLeft { .. } => None,
     });
     starts
         .filter(|&attempt| super::quota_of(&world.plan, &world.facts, attempt) == place)

@@ -146,6 +146,9 @@ impl Order {
                 | Write::FreeKey(_)
                 | Write::Upstream(_)
                 | Write::Open { .. }
+                | Write::Grant(_)
+                | Write::GrantEnd(_)
+                | Write::GrantsLeft { .. }
                 | Write::Mark { .. } => {}
             }
         }

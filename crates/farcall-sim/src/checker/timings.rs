@@ -56,7 +56,10 @@ impl Timings {
                 | Write::FreeKey { .. }
                 | Write::Mark { .. }
                 | Write::Upstream { .. }
-                | Write::Open { .. } => {}
+                | Write::Open { .. }
+                | Write::Grant { .. }
+                | Write::GrantEnd { .. }
+                | Write::GrantsLeft { .. } => {}
             }
         }
         Ok(())

@@ -15,7 +15,9 @@ use farcall_core::id::{AttemptId, CallId};
 use farcall_core::steady::{KeptClock, Steady};
 
 use super::prune::{self, Kept};
-use crate::port::{AttemptEnd, CommitError, GrantsAsk, Insert, LaneRange, ListAsk, Listed, Mark, Settle, Start, Write};
+use crate::port::{
+    AttemptEnd, CommitError, Grant, GrantsAsk, Insert, LaneRange, ListAsk, Listed, Mark, Settle, Start, Write,
+};
 use crate::record::{
     AttemptRecord, CallRecord, FileIdentity, GrantRecord, LaneName, LaneRecord, Recovery, ResponseRecord, Totals,
     UpstreamRecord,
@@ -34,8 +36,10 @@ pub(super) struct Content {
     closings: BTreeMap<String, Steady>,
     /// By limit key.
     upstreams: BTreeMap<String, UpstreamRecord>,
-    /// Of calls that were pruned.
+    /// Of calls that were pruned, and of those that are not stored.
     kept: Kept,
+    /// Of calls that are not stored.
+    open_grants: BTreeMap<AttemptId, Grant>,
     clock: Option<KeptClock>,
     latest: Option<Steady>,
 }
@@ -91,6 +95,7 @@ impl Content {
             lanes: self.lanes(),
             open_attempts: rows.iter().flat_map(|row| row.open_attempts()).collect(),
             unfiled: calls(|call| call.progress.state.is_end() && !call.filed),
+            open_grants: u64::try_from(self.open_grants.len()).unwrap_or(u64::MAX),
             upstreams: self.upstreams.values().cloned().collect(),
             damaged: Vec::new(),
             totals: self.totals(),
@@ -112,6 +117,7 @@ impl Content {
             let id = AttemptId { call: row.call.id, number: attempt.number };
             GrantRecord { open: Some(id), latest_at: None, cost: row.call.cost }
         });
+        let open = open.chain(self.open_grants(limit_key));
         let proved = ended.into_iter().filter(|(_, attempt)| attempt.proved_at.is_some());
         let mut proved: Vec<_> = proved.map(|(row, attempt)| (latest_at(attempt), row.call.cost)).collect();
         proved.extend(self.kept_grants(limit_key));
@@ -185,7 +191,7 @@ impl Content {
     /// All writes in order, or none.
     pub(super) fn apply(&mut self, writes: &[Write]) -> Result<(), CommitError> {
         let (accepted, pruned) = (self.accepted, self.pruned);
-        let (closings, kept) = (self.closings.clone(), self.kept.clone());
+        let (closings, kept, grants) = (self.closings.clone(), self.kept.clone(), self.open_grants.clone());
         let upstreams = self.upstreams.clone();
         let mut before = Before::new();
         for write in writes {
@@ -201,11 +207,14 @@ impl Content {
                 Write::FreeKey(call) => self.free_key(*call, &mut before),
                 Write::Upstream(record) => self.set_upstream(record),
                 Write::Open { limit_key } => self.open(limit_key),
+                Write::Grant(grant) => self.grant(grant),
+                Write::GrantEnd(end) => self.end_grant(end),
+                Write::GrantsLeft { proved_at } => self.leave_grants(*proved_at),
             };
             if let Err(refusal) = applied {
                 self.undo(before);
                 (self.accepted, self.pruned, self.closings, self.kept) = (accepted, pruned, closings, kept);
-                self.upstreams = upstreams;
+                (self.upstreams, self.open_grants) = (upstreams, grants);
                 return Err(refusal.of(first_call(std::slice::from_ref(write))));
             }
         }
@@ -295,6 +304,18 @@ impl Content {
 
     pub(super) const fn kept_mut(&mut self) -> &mut Kept {
         &mut self.kept
+    }
+
+    pub(super) const fn granted_mut(&mut self) -> &mut BTreeMap<AttemptId, Grant> {
+        &mut self.open_grants
+    }
+
+    /// Those of calls that are not stored, the latest leading.
+    fn open_grants(&self, limit_key: &str) -> impl Iterator<Item = GrantRecord> {
+        let mut open: Vec<&Grant> = self.open_grants.values().filter(|grant| grant.limit_key == limit_key).collect();
+        open.sort_by_key(|grant| Reverse((grant.granted_at, grant.attempt)));
+        let record = |grant: &Grant| GrantRecord { open: Some(grant.attempt), latest_at: None, cost: grant.cost };
+        open.into_iter().map(record).collect::<Vec<_>>().into_iter()
     }
 
     pub(super) fn insert_row(&mut self, row: Arc<Row>) {

@@ -6,6 +6,7 @@
 //! order that depends on hashing.
 
 mod content;
+mod grants;
 mod prune;
 mod trouble;
 

@@ -9,10 +9,10 @@ use farcall_core::id::AttemptId;
 use farcall_core::steady::Steady;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
-use super::row::Columns;
-use crate::port::{Granted, GrantsAsk, Prune};
+use super::row::{Columns, blob};
+use crate::port::{CommitError, Grant, GrantEnd, Granted, GrantsAsk, Prune};
 use crate::record::GrantRecord;
-use crate::transition::KEPT_STEP_US;
+use crate::transition::{GRANT_STEP_US, KEPT_STEP_US, SECOND_GRANT, UNGRANTED_END};
 
 /// Attempts that are summed up together. Each question reads as many one by one.
 const TOGETHER: i64 = 4_096;
@@ -25,6 +25,9 @@ const FINE_US: i64 = 3_600_000_000;
 
 /// Fine sums that are summed up again at a time: as many as may have come.
 const COARSER_TOGETHER: i64 = TOGETHER;
+
+/// Attempts of calls that are not stored and have ended, after which old sums are summed up again.
+const ENDS_TOGETHER: usize = 4_096;
 
 /// Sums that one pruned call lets go at most: more than it leaves, so that old ones do not gather.
 const OLD_PER_CALL: usize = 4;
@@ -59,6 +62,11 @@ pub(super) fn sum_up(connection: &Connection, account: &mut Option<Account>) -> 
     connection.prepare_cached(SUM_UP)?.execute(params![*summed, FINE_STEP_US])?;
     *summed = *next - 1;
     connection.prepare_cached("UPDATE meta SET summed = ?1")?.execute([*summed])?;
+    coarsen(connection)
+}
+
+/// Sums up what is old once more.
+fn coarsen(connection: &Connection) -> rusqlite::Result<()> {
     let latest: Option<i64> = connection.prepare_cached(LATEST_SUM)?.query_row([], |row| row.get(0))?;
     let Some(before) = latest.map(|latest| latest - FINE_US) else { return Ok(()) };
     let last: Option<i64> =
@@ -74,6 +82,51 @@ pub(super) fn keep(connection: &Connection, seq: i64, prune: &Prune) -> rusqlite
     connection.prepare_cached(KEEP)?.execute(values).map(drop)
 }
 
+/// Keeps what an attempt of a call that is not stored takes.
+pub(super) fn open(connection: &Connection, grant: &Grant) -> Result<(), CommitError> {
+    let Grant { attempt, limit_key, granted_at, cost } = grant;
+    let values = params![blob(attempt.call), attempt.number, limit_key, granted_at.as_micros(), cost];
+    match connection.prepare_cached(OPEN_GRANT)?.execute(values)? {
+        1 => Ok(()),
+        _ => Err(SECOND_GRANT.of(attempt.call)),
+    }
+}
+
+/// Such an attempt has ended: what it counts is in the sums from now on.
+pub(super) fn end(connection: &Connection, end: &GrantEnd) -> Result<(), CommitError> {
+    let GrantEnd { attempt, proved_at, .. } = end;
+    let key = params![blob(attempt.call), attempt.number];
+    let taken = |row: &Row<'_>| Ok((row.get::<_, String>(0)?, row.get::<_, i64>(1)?, row.get::<_, u32>(2)?));
+    let taken = connection.prepare_cached(END_GRANT)?.query_row(key, taken).optional()?;
+    let (limit_key, granted_at, cost) = taken.ok_or_else(|| UNGRANTED_END.of(attempt.call))?;
+    if let Some(proved_at) = proved_at {
+        let latest_at = proved_at.as_micros().max(granted_at);
+        connection.prepare_cached(ADD)?.execute(params![limit_key, latest_at, cost, GRANT_STEP_US])?;
+    }
+    Ok(())
+}
+
+/// All that are kept were out when their engine died.
+pub(super) fn leave(connection: &Connection, proved_at: Steady) -> rusqlite::Result<()> {
+    connection.prepare_cached(ADD_LEFT)?.execute(params![proved_at.as_micros(), GRANT_STEP_US])?;
+    connection.prepare_cached("DELETE FROM open_grants")?.execute([]).map(drop)
+}
+
+/// So many more have ended; what is old is summed up once more when that is many.
+pub(super) fn note_ends(connection: &Connection, ended: &mut usize, more: usize) -> rusqlite::Result<()> {
+    *ended += more;
+    if *ended < ENDS_TOGETHER {
+        return Ok(());
+    }
+    *ended = 0;
+    coarsen(connection)
+}
+
+/// Attempts of calls that are not stored and are still out, as an engine left them.
+pub(super) fn left(connection: &Connection) -> rusqlite::Result<u64> {
+    connection.query_row("SELECT count(*) FROM open_grants", [], |row| row.get::<_, i64>(0)).map(i64::cast_unsigned)
+}
+
 /// Lets some of the sums go that no limit asks for any more.
 pub(super) fn forget(connection: &Connection, before: Steady, calls: usize) -> rusqlite::Result<()> {
     let most = i64::try_from(calls * OLD_PER_CALL).unwrap_or(i64::MAX);
@@ -87,7 +140,14 @@ pub(super) fn granted(connection: &mut Connection, limit_key: &str, asked: &[Gra
     let closed_until = snapshot.prepare_cached(CLOSED_UNTIL)?.query_row([limit_key], until).optional()?;
     let open = match asked {
         [] => Vec::new(),
-        _ => snapshot.prepare_cached(OPEN)?.query_map([limit_key], open_grant)?.collect::<Result<_, _>>()?,
+        _ => {
+            let mut open: Vec<GrantRecord> =
+                snapshot.prepare_cached(OPEN)?.query_map([limit_key], open_grant)?.collect::<Result<_, _>>()?;
+            for unstored in snapshot.prepare_cached(OPEN_UNSTORED)?.query_map([limit_key], open_grant)? {
+                open.push(unstored?);
+            }
+            open
+        }
     };
     let mut grants = Vec::with_capacity(asked.len());
     for ask in asked {
@@ -152,6 +212,21 @@ const CLOSED_UNTIL: &str = "SELECT until FROM closings WHERE limit_key = ?1";
 
 const OPEN: &str = "SELECT (SELECT id FROM calls WHERE seq = call), number, cost \
     FROM open_attempts WHERE limit_key = ?1 ORDER BY granted_at DESC, call DESC, number DESC";
+
+const OPEN_UNSTORED: &str = "SELECT call, number, cost \
+    FROM open_grants WHERE limit_key = ?1 ORDER BY granted_at DESC, call DESC, number DESC";
+
+const OPEN_GRANT: &str = "INSERT OR IGNORE INTO open_grants (call, number, limit_key, granted_at, cost) \
+    VALUES (?1, ?2, ?3, ?4, ?5)";
+
+const END_GRANT: &str = "DELETE FROM open_grants WHERE call = ?1 AND number = ?2 RETURNING limit_key, granted_at, cost";
+
+const ADD: &str = "INSERT INTO grants (limit_key, latest_at, cost) VALUES (?1, ?2 / ?4 * ?4 + ?4 - 1, ?3) \
+    ON CONFLICT (limit_key, latest_at) DO UPDATE SET cost = cost + excluded.cost";
+
+const ADD_LEFT: &str = "INSERT INTO grants (limit_key, latest_at, cost) \
+    SELECT limit_key, max(granted_at, ?1) / ?2 * ?2 + ?2 - 1, sum(cost) FROM open_grants WHERE true GROUP BY 1, 2 \
+    ON CONFLICT (limit_key, latest_at) DO UPDATE SET cost = cost + excluded.cost";
 
 /// Of attempts, and the sums of those before.
 const LATEST: &str = "SELECT max(granted_at, proved_at) AS at, cost, call, number FROM attempts \

@@ -68,6 +68,8 @@ pub(super) struct Known {
     limit_key: Option<Arc<str>>,
     /// How far the attempts that have ended are numbered and summed up.
     pub(super) account: Option<Account>,
+    /// Attempts of calls that are not stored, which have ended since old sums were last summed up again.
+    pub(super) grant_ends: usize,
 }
 
 impl Known {

@@ -10,9 +10,9 @@ use farcall_crash::{self as crash, Point};
 use rusqlite::{Connection, OptionalExtension, Row, TransactionBehavior, params};
 
 use super::bodies::{Bodies, Part};
-use super::legible;
 use super::row::{self, Columns, blob, open_attempt_columns};
 use super::upstreams;
+use super::{grants, legible};
 use crate::port::Legible;
 use crate::record::{AttemptRecord, Damaged, LaneName, LaneRecord, Recovery, Totals};
 
@@ -30,6 +30,7 @@ pub(super) fn take_over(connection: &mut Connection) -> rusqlite::Result<(i64, R
         lanes: lanes.found,
         open_attempts: open_attempts.found,
         unfiled: unfiled.found,
+        open_grants: grants::left(&tx)?,
         upstreams: upstreams.found,
         damaged: damaged.concat(),
         totals: totals(&tx)?,

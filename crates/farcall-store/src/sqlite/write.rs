@@ -21,7 +21,7 @@ use super::statements::{
     LIVE_PROGRESS, LIVE_RELEASE, LIVE_START, LIVE_SURVIVED, MAY_BE_FILED, Statements, error_columns, micros, steady,
 };
 use super::{grants, prune, sum, upstreams};
-use crate::port::{AttemptEnd, CommitError, Heading, Insert, Mark, Prune, Settle, Start, Write};
+use crate::port::{AttemptEnd, CommitError, Grant, GrantEnd, Heading, Insert, Mark, Prune, Settle, Start, Write};
 use crate::record::{CallRecord, Progress, UpstreamRecord};
 use crate::transition::{
     CHANGED_MEANWHILE, KEY_TAKEN, SECOND_INSERT, SUPERSEDED, Settlement, Standing, UNKNOWN_CALL, UNMATCHED_END,
@@ -38,6 +38,8 @@ pub(super) struct Batch<'c> {
     accepted: i64,
     moves: [i64; State::ALL.len()],
     pruned: usize,
+    /// Attempts of calls that are not stored, which have ended.
+    grant_ends: usize,
     /// What pruned calls count in limits is kept from then on.
     grants_since: Option<Steady>,
     /// When the latest of it was decided.
@@ -66,6 +68,9 @@ enum Step<'w> {
     FreeKey(CallId),
     Upstream(&'w UpstreamRecord),
     Open { limit_key: &'w str },
+    Grant(&'w Grant),
+    GrantEnd(&'w GrantEnd),
+    GrantsLeft { proved_at: Steady },
 }
 
 impl<'c> Batch<'c> {
@@ -81,6 +86,7 @@ impl<'c> Batch<'c> {
             accepted: 0,
             moves: [0; State::ALL.len()],
             pruned: 0,
+            grant_ends: 0,
             grants_since: None,
             latest: None,
         })
@@ -102,6 +108,9 @@ impl<'c> Batch<'c> {
                 Step::FreeKey(call) => self.free_key(call)?,
                 Step::Upstream(record) => upstreams::set(self.connection, record)?,
                 Step::Open { limit_key } => upstreams::open(self.connection, limit_key)?,
+                Step::Grant(grant) => grants::open(self.connection, grant)?,
+                Step::GrantEnd(end) => self.end_grant(end)?,
+                Step::GrantsLeft { proved_at } => grants::leave(self.connection, proved_at)?,
             }
         }
         Ok(())
@@ -113,8 +122,9 @@ impl<'c> Batch<'c> {
             self.bodies.sync()?;
         }
         if let Some(since) = self.grants_since {
-            grants::forget(self.connection, since, self.pruned)?;
+            grants::forget(self.connection, since, self.pruned + self.grant_ends)?;
         }
+        grants::note_ends(self.connection, &mut self.known.grant_ends, self.grant_ends)?;
         grants::sum_up(self.connection, &mut self.known.account)?;
         let counts = [epoch, self.accepted].into_iter().chain(self.moves).map(Some);
         let pruned = i64::try_from(self.pruned).unwrap_or(i64::MAX);
@@ -366,6 +376,12 @@ impl<'c> Batch<'c> {
         Ok(())
     }
 
+    fn end_grant(&mut self, end: &GrantEnd) -> Result<(), CommitError> {
+        self.grant_ends += 1;
+        self.grants_since = self.grants_since.max(Some(end.grants_since));
+        grants::end(self.connection, end)
+    }
+
     fn free_key(&mut self, call: CallId) -> Result<(), CommitError> {
         let Stored { seq, standing, .. } = self.stored(call)?;
         let has_key = self.connection.prepare_cached(HAS_KEY)?.query_row([seq], |row| row.get(0))?;
@@ -418,6 +434,9 @@ fn plan(writes: &[Write]) -> Vec<Step<'_>> {
             Write::FreeKey(call) => steps.push(Step::FreeKey(*call)),
             Write::Upstream(record) => steps.push(Step::Upstream(record)),
             Write::Open { limit_key } => steps.push(Step::Open { limit_key }),
+            Write::Grant(grant) => steps.push(Step::Grant(grant)),
+            Write::GrantEnd(end) => steps.push(Step::GrantEnd(end)),
+            Write::GrantsLeft { proved_at } => steps.push(Step::GrantsLeft { proved_at: *proved_at }),
         }
     }
     steps

@@ -8,6 +8,7 @@ mod commits;
 mod conflicts;
 mod damage;
 mod grants;
+mod grants_unstored;
 mod lab;
 mod list;
 mod memory;
