@@ -59,7 +59,11 @@ pub(super) enum Counted {
 
 impl Told {
     /// An attempt takes so many slots.
-    pub(super) const fn take(&mut self, cost: u32) -> Counted {
+    pub(super) fn take(&mut self, cost: u32) -> Counted {
+        // Whatever is heard from now on counts all that was.
+        if self.out == 0 && self.heard.is_empty() {
+            self.arrived.clear();
+        }
         self.out += 1;
         self.under_way += cost as u64;
         Counted::UnderWay
@@ -88,10 +92,6 @@ impl Told {
     pub(super) fn end(&mut self, counted: &mut Counted, cost: u32, by: Instant) {
         self.arrive(counted, cost, by);
         self.out -= 1;
-        // Whatever is heard from now on counts all that was.
-        if self.out == 0 && self.heard.is_empty() {
-            self.arrived.clear();
-        }
     }
 
     /// It has ended, and sent nothing.
@@ -281,8 +281,9 @@ mod tests {
         let mut bench = Bench::default();
         bench.take(2);
         bench.told.end(&mut bench.out[1], 1, at(100));
+        bench.told.end(&mut bench.out[0], 1, at(150));
         bench.answer(0, 50, 150, 5, 60_000);
-        assert_eq!(bench.left(150), Some(4), "it may have come after the request that is answered");
+        assert_eq!(bench.left(150), Some(4), "it may have come after the request that is answered, the last one out");
     }
 
     #[test]
