@@ -26,6 +26,7 @@ mod nearest;
 mod one_host;
 pub mod operations;
 pub mod outcome;
+pub mod permit;
 pub mod proxy;
 pub mod quantity;
 mod reads;

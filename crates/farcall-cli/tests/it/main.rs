@@ -24,6 +24,7 @@ mod monitoring;
 mod multiplexed;
 mod order;
 mod outage;
+mod permits;
 mod power;
 mod problems;
 mod quota;

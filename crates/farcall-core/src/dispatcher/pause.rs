@@ -26,6 +26,7 @@ impl Dispatcher {
         let quota = self.quota(charged);
         quota.is_paused = false;
         quota.limits.forget_told();
+        quota.stored_closing = None;
         if quota.closed_until.take().is_some_and(|until| until > now.instant) {
             self.writes.push(Write::Open { upstream: id });
             self.wake_throttled(now, charged);

@@ -25,6 +25,8 @@ pub(super) struct Quota {
     pub(super) is_paused: bool,
     /// It asked everybody to wait until then.
     pub(super) closed_until: Option<Instant>,
+    /// Until when the store has it closed, as far as that was written by this process.
+    pub(super) stored_closing: Option<Instant>,
     /// Lines that may have something to start, the one whose turn it is in front. Each stands here at most once.
     pub(super) turns: VecDeque<LineId>,
     /// Why the next call does not start, and until when where that is known.
@@ -47,6 +49,7 @@ impl Quota {
             in_flight_durable: 0,
             is_paused: false,
             closed_until: None,
+            stored_closing: None,
             turns: VecDeque::new(),
             blocked: None,
             is_ready: false,

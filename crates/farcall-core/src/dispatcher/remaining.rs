@@ -7,7 +7,7 @@
 use super::Dispatcher;
 use super::entry::Live;
 use crate::attempt::AttemptResult;
-use crate::call::QuotaId;
+use crate::call::{Durability, QuotaId};
 use crate::dispatcher::Write;
 use crate::id::CallId;
 use crate::time::{Instant, Now};
@@ -29,10 +29,15 @@ impl Dispatcher {
 
     /// Nobody starts anything there until then. An answer to this call says so.
     pub(super) fn keep_away(&mut self, call: CallId, charged: QuotaId, until: Instant) {
+        let durability = self.durability_of(call);
         let quota = self.quota(charged);
-        if quota.closed_until.is_none_or(|closed| closed < until) {
-            quota.close_until(until);
-            self.record(self.durability_of(call), Write::Close { call, until });
+        quota.close_until(until);
+        // A closing that an ephemeral call was told of is not stored.
+        if durability == Durability::Ephemeral || quota.stored_closing.is_none_or(|stored| stored < until) {
+            if durability == Durability::Durable {
+                quota.stored_closing = Some(until);
+            }
+            self.record(durability, Write::Close { call, until });
         }
     }
 }

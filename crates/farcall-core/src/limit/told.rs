@@ -59,7 +59,11 @@ pub(super) enum Counted {
 
 impl Told {
     /// An attempt takes so many slots.
-    pub(super) const fn take(&mut self, cost: u32) -> Counted {
+    pub(super) fn take(&mut self, cost: u32) -> Counted {
+        // Whatever is heard from now on counts all that was.
+        if self.out == 0 && self.heard.is_empty() {
+            self.arrived.clear();
+        }
         self.out += 1;
         self.under_way += cost as u64;
         Counted::UnderWay
@@ -88,10 +92,6 @@ impl Told {
     pub(super) fn end(&mut self, counted: &mut Counted, cost: u32, by: Instant) {
         self.arrive(counted, cost, by);
         self.out -= 1;
-        // Whatever is heard from now on counts all that was.
-        if self.out == 0 && self.heard.is_empty() {
-            self.arrived.clear();
-        }
     }
 
     /// It has ended, and sent nothing.
@@ -132,8 +132,9 @@ impl Told {
         let covered = said.bounds().iter().map(|bound| now + bound.resets_in().min(longest)).max().unwrap_or(now);
         let is_covered = |heard: &Heard| heard.until <= covered + SAME_RESET;
         self.heard.retain(|heard| heard.until > now && !(heard.at < sent && is_covered(heard)));
-        // What holds for longer may not count the attempt.
-        let own = if self.heard.iter().all(is_covered) { 0 } else { u64::from(cost) };
+        // What holds for longer, or comes and does, may not count the attempt.
+        let is_cut = said.bounds().iter().any(|bound| bound.resets_in() > longest);
+        let own = if !is_cut && self.heard.iter().all(is_covered) { 0 } else { u64::from(cost) };
         if own == 0 {
             self.settle(counted, cost);
         }
@@ -280,8 +281,9 @@ mod tests {
         let mut bench = Bench::default();
         bench.take(2);
         bench.told.end(&mut bench.out[1], 1, at(100));
+        bench.told.end(&mut bench.out[0], 1, at(150));
         bench.answer(0, 50, 150, 5, 60_000);
-        assert_eq!(bench.left(150), Some(4), "it may have come after the request that is answered");
+        assert_eq!(bench.left(150), Some(4), "it may have come after the request that is answered, the last one out");
     }
 
     #[test]
@@ -314,7 +316,9 @@ mod tests {
         let mut bench = Bench::default();
         for place in 0..90 {
             let now = i64::try_from(place).expect("small") * 10;
-            bench.take(1).answer(place, now, now + 5, 99 - u64::try_from(place).expect("small"), 30 * 86_400_000);
+            bench.take(1);
+            bench.told.end(&mut bench.out[place], 1, at(now + 5));
+            bench.answer(place, now, now + 5, 99 - u64::try_from(place).expect("small"), 30 * 86_400_000);
         }
         assert_eq!(bench.left(900), Some(10), "though nothing is believed for longer than a day");
     }

@@ -123,6 +123,9 @@ impl Run {
             return;
         }
         self.dispatcher.handle(now, Event::Launched { attempt: id });
+        if self.permits.holds(id.call) {
+            return self.lend(now, id);
+        }
         let runner = self.runners.take(&self.tasks);
         let (abort, departure) = (runner.abort().clone(), Arc::clone(runner.departure()));
         let running = Running { abort: abort.clone(), departure: Arc::clone(&departure) };
@@ -150,6 +153,9 @@ impl Run {
     }
 
     pub(super) fn abort(&mut self, id: AttemptId) {
+        if self.cut_lease(id) {
+            return;
+        }
         // One that has reported meanwhile needs no cutting off.
         if let Some(running) = self.pending.running.get(&id) {
             running.abort.cancel();

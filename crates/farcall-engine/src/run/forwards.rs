@@ -161,6 +161,13 @@ impl Run {
         for write in unstored {
             self.counts.note_unstored(write, &self.upstreams);
             match *write {
+                Write::Settle { call, upstream, progress, .. } if self.permits.holds(call) => {
+                    if let Some(progress) = progress.filter(|progress| progress.state.is_end()) {
+                        self.stats.note_end(upstream, progress.state);
+                        self.watchers.ended(call);
+                        self.permits.ended(call, self.drains_until.is_some());
+                    }
+                }
                 Write::Settle { call, upstream, attempt, progress } => {
                     self.settle_unstored(now, (call, upstream), attempt, progress);
                 }

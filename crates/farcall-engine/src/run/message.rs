@@ -23,6 +23,7 @@ use crate::forward::Offer;
 use crate::handle::{ControlError, Explained, Overview, Setting, Submission, UpstreamView};
 use crate::journal::FailedCommit;
 use crate::metrics::Measured;
+use crate::permit::{PermitOffer, Release};
 use crate::upstreams::{Serves, UpstreamError};
 
 /// A call of which it is asked why it waits.
@@ -45,6 +46,15 @@ pub(crate) enum Message {
     },
     /// A call that somebody waits for.
     Forward(Box<Offer>),
+    /// Somebody wants to make a request himself.
+    Permit(Box<PermitOffer>),
+    /// Somebody has made one, or will not; whether that permit was lent.
+    Release {
+        upstream: String,
+        id: CallId,
+        release: Box<Release>,
+        reply: oneshot::Sender<bool>,
+    },
     /// Why calls wait, in their order.
     Standings {
         asked: Vec<StandingAsk>,

@@ -23,6 +23,7 @@ mod loading;
 mod message;
 mod news;
 mod pending;
+mod permits;
 mod prune;
 mod recover;
 mod runners;
@@ -78,6 +79,7 @@ use documents::Documents;
 use forwards::Forwards;
 use news::Told;
 use pending::Pending;
+use permits::Permits;
 use runners::Runners;
 use stats::Stats;
 use storage::Storage;
@@ -138,6 +140,7 @@ pub(crate) struct Run {
     own_callbacks: OwnCallbacks,
     pending: Pending,
     forwards: Forwards,
+    permits: Permits,
     /// Ended calls whose files are not in place yet.
     unfiled: u64,
     /// Free bytes of the store, and when that was asked.
@@ -275,6 +278,7 @@ impl Run {
         });
         let overview = self.overview();
         self.forwards.clear();
+        self.permits.clear();
         self.last_overview.set(overview).expect("a loop stops once");
         for running in self.pending.running.values() {
             running.abort.cancel();
@@ -302,6 +306,10 @@ impl Run {
         match message {
             Message::Submit { submissions, viewer, reply } => self.submit(submissions, viewer, reply),
             Message::Forward(offer) => self.forward(*offer),
+            Message::Permit(offer) => self.permit(*offer),
+            Message::Release { upstream, id, release, reply } => {
+                let _ = reply.send(self.release(&upstream, id, &release));
+            }
             Message::Standings { asked, reply } => {
                 let _ = reply.send(asked.into_iter().map(|asked| self.standing(now, asked)).collect());
             }

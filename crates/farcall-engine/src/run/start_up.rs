@@ -22,6 +22,7 @@ use super::documents::Documents;
 use super::forwards::{Forwards, Leaving};
 use super::news::News;
 use super::pending::Pending;
+use super::permits::Permits;
 use super::recover::{self, Clocks, Rebuilt};
 use super::runners::Runners;
 use super::storage::Storage;
@@ -156,6 +157,7 @@ fn start_with(mut store: Box<dyn Store>, options: Options, files: CallFiles) -> 
         own_callbacks,
         pending: Pending::default(),
         forwards: Forwards::default(),
+        permits: Permits::default(),
         free_bytes: None,
         space_announcer: SpaceAnnouncer::default(),
         pruned_at: now.instant,

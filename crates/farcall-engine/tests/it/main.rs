@@ -6,6 +6,7 @@ mod forgotten;
 mod forward;
 mod hostile;
 mod http;
+mod permits;
 mod scale;
 mod storage;
 mod told;

@@ -118,7 +118,8 @@ fn described(operation: &Operation, failures: &mut Failures, generator: &mut Sch
         described["parameters"] = operation.parameters.iter().map(|parameter| parameter.0.clone()).collect();
     }
     if let Some(body) = &operation.body {
-        described["requestBody"] = json!({ "required": true, "content": content(body, generator) });
+        described["requestBody"] =
+            json!({ "required": !operation.is_body_optional, "content": content(body, generator) });
     }
     if operation.is_open {
         described["security"] = json!([]);

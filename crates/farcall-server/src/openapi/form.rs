@@ -41,6 +41,59 @@ impl JsonSchema for OperationOrder {
     }
 }
 
+/// What is asked for with a permit.
+#[derive(Debug)]
+pub(crate) struct PermitOrder;
+
+impl JsonSchema for PermitOrder {
+    fn schema_name() -> Cow<'static, str> {
+        "PermitOrder".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        let lease = json!([{ "type": "number", "exclusiveMinimum": 0.001, "maximum": 3600 }, { "type": "string", "examples": ["1m30s"] }]);
+        let order = json!({
+            "title": "A wish for a permit",
+            "type": "object",
+            "properties": {
+                "cost": { "type": ["integer", "null"], "minimum": 1, "maximum": u32::MAX, "default": 1,
+                          "description": "Slots of every window." },
+                "priority": { "type": ["integer", "null"], "minimum": 1, "maximum": 5, "default": 3,
+                              "description": "1 goes first." },
+                "lease": { "anyOf": lease, "default": 30, "description": "For how long it is lent." },
+            },
+            "additionalProperties": false,
+        });
+        Schema::try_from(order).expect("it is an object")
+    }
+}
+
+/// What is told when a permit is given back.
+#[derive(Debug)]
+pub(crate) struct ReleaseOrder;
+
+impl JsonSchema for ReleaseOrder {
+    fn schema_name() -> Cow<'static, str> {
+        "ReleaseOrder".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        let order = json!({
+            "title": "What became of a permit",
+            "type": "object",
+            "properties": {
+                "sent": { "type": ["boolean", "null"], "default": true, "description": "Without: its slots are free at once." },
+                "status": { "type": ["integer", "null"], "minimum": 100, "maximum": 599, "description": "The answer's." },
+                "headers": { "type": "object", "description": "The answer's; those about limits are heard.",
+                             "propertyNames": { "pattern": "^[A-Za-z0-9-]+$" },
+                             "additionalProperties": { "type": "string", "pattern": "^[ -~]*$" } },
+            },
+            "additionalProperties": false,
+        });
+        Schema::try_from(order).expect("it is an object")
+    }
+}
+
 impl Parameter {
     /// The filters of a list, and what is about its pages.
     pub(crate) fn of_lists() -> Vec<Self> {

@@ -12,7 +12,7 @@ mod form;
 mod operation;
 
 pub(crate) use document::document;
-pub(crate) use form::OperationOrder;
+pub(crate) use form::{OperationOrder, PermitOrder, ReleaseOrder};
 pub(crate) use operation::{Answer, Content, Operation, Parameter};
 
 /// Where the document and its page are.

@@ -30,6 +30,8 @@ pub(crate) struct Operation {
     pub(super) answers: Vec<Answer>,
     pub(super) failures: Vec<What>,
     pub(super) is_open: bool,
+    /// Its body may be left out.
+    pub(super) is_body_optional: bool,
 }
 
 /// A parameter in the path, the query or a header.
@@ -81,6 +83,7 @@ impl Operation {
             answers: Vec::new(),
             failures: Vec::new(),
             is_open: false,
+            is_body_optional: false,
         }
     }
 
@@ -139,6 +142,12 @@ impl Operation {
             Code::RequestTimeout,
             Code::Busy,
         ])
+    }
+
+    /// Its body may be left out.
+    pub(crate) const fn without_a_body_too(mut self) -> Self {
+        self.is_body_optional = true;
+        self
     }
 
     /// It makes a call durable, and answers with it or, if the client wants to wait, with its outcome.
@@ -202,6 +211,12 @@ impl Parameter {
         let schema = json!({ "type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[!-~]([ -~]*[!-~])?$" });
         let about = "The same key with the same content is the same call; a request under it can safely be repeated";
         Self::new("header", "Idempotency-Key", about, schema)
+    }
+
+    pub(crate) fn prefer_wait_for_permit() -> Self {
+        let schema = json!({ "type": "string", "examples": ["wait=10"] });
+        let about = "`wait=SECONDS`: wait for so long, 600 at most; without it for as long as it takes";
+        Self::new("header", "Prefer", about, schema)
     }
 
     fn prefer_wait() -> Self {

@@ -24,6 +24,7 @@ pub(crate) enum Code {
     NotRetryable,
     InvalidFilter,
     InvalidOperation,
+    InvalidPermit,
     InvalidIdempotencyKey,
     IdempotencyKeyReused,
     Internal,
@@ -67,6 +68,7 @@ impl Code {
             Self::NotRetryable => (S::CONFLICT, "not_retryable", "The call cannot be made again"),
             Self::InvalidFilter => (S::UNPROCESSABLE_ENTITY, "invalid_filter", "The filter is not valid"),
             Self::InvalidOperation => (S::UNPROCESSABLE_ENTITY, "invalid_operation", "The operation is not valid"),
+            Self::InvalidPermit => (S::UNPROCESSABLE_ENTITY, "invalid_permit", "The permit is not valid"),
             Self::InvalidIdempotencyKey => {
                 (S::UNPROCESSABLE_ENTITY, "invalid_idempotency_key", "The idempotency key cannot be used")
             }
@@ -105,6 +107,7 @@ impl Code {
             | Self::NotRetryable
             | Self::InvalidFilter
             | Self::InvalidOperation
+            | Self::InvalidPermit
             | Self::InvalidIdempotencyKey
             | Self::IdempotencyKeyReused
             | Self::Internal

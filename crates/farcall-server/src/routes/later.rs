@@ -14,9 +14,8 @@ use crate::problem::{Code, Problem};
 const GET: MethodFilter = MethodFilter::GET;
 const POST: MethodFilter = MethodFilter::POST;
 
-const PATHS: [(&str, MethodFilter); 15] = [
+const PATHS: [(&str, MethodFilter); 14] = [
     ("/v1/calls/{id}/log", GET),
-    ("/v1/upstreams/{name}/permits", POST),
     ("/ui", GET),
     ("/ui/", GET),
     ("/ui/{*page}", GET),

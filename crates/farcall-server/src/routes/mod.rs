@@ -17,6 +17,7 @@ mod health;
 mod later;
 mod metrics;
 mod operations;
+mod permits;
 mod problems;
 mod response;
 mod retry;
@@ -125,6 +126,8 @@ fn routes() -> Routes {
         .on("/v1/upstreams/{name}", upstream::methods(), [upstream::show_operation, upstream::patch_operation])
         .on("/v1/upstreams/{name}/pause", post(upstream::pause), [upstream::pause_operation])
         .on("/v1/upstreams/{name}/resume", post(upstream::resume), [upstream::resume_operation])
+        .on("/v1/upstreams/{name}/permits", post(permits::lend), [permits::lend_operation])
+        .on("/v1/upstreams/{name}/permits/{id}/release", post(permits::release), [permits::release_operation])
         .on(openapi::PATH, get(description::show), [description::operation])
         .on("/schema", get(description::show), [description::schema_operation])
         .on("/docs", get(docs::page), [docs::operation])

@@ -21,7 +21,7 @@ use crate::problem::{Code, Problem};
 use crate::wire::Upstream;
 
 /// The upstream that a path names.
-pub(super) struct UpstreamInPath(String);
+pub(super) struct UpstreamInPath(pub(super) String);
 
 pub(super) fn methods() -> MethodRouter<Arc<Face>> {
     get(show).patch(patch)
@@ -62,7 +62,7 @@ async fn set(face: &Face, name: &str, setting: Setting) -> Result<Response, Prob
     Ok(json(StatusCode::OK, &Upstream::of(&view)))
 }
 
-fn unknown_upstream() -> Problem {
+pub(super) fn unknown_upstream() -> Problem {
     Problem::new(Code::NotFound, "there is no upstream of this name")
 }
 

@@ -9,6 +9,7 @@ mod event;
 mod explain;
 mod health;
 mod operation;
+mod permit;
 mod upstream;
 
 pub(crate) use attempt::Attempts;
@@ -19,4 +20,5 @@ pub(crate) use explain::Explanation;
 pub(crate) use farcall_engine::outcome::Call;
 pub(crate) use health::Health;
 pub(crate) use operation::Operation;
+pub(crate) use permit::{Permit, Released};
 pub(crate) use upstream::{Upstream, Upstreams};

@@ -132,14 +132,7 @@ async fn other_methods_are_refused_with_those_there_are() {
 #[tokio::test]
 async fn what_later_versions_bring_is_refused_as_such() {
     let farcall = Farcall::start().await;
-    for line in [
-        "GET /v1/calls/x/log",
-        "POST /v1/upstreams/x/permits",
-        "GET /ui/",
-        "GET /",
-        "GET /function/list/data",
-        "POST /terminate/task/x",
-    ] {
+    for line in ["GET /v1/calls/x/log", "GET /ui/", "GET /", "GET /function/list/data", "POST /terminate/task/x"] {
         let reply = farcall.exchange(&format!("{line} HTTP/1.1\nHost: localhost\nContent-Length: 0\n\n")).await;
         check(&reply, 501, "not_available_yet", None);
     }

@@ -27,7 +27,18 @@ mod tunnel;
 mod ways;
 mod wire;
 
+use std::time::Duration;
+
+use farcall_core::remaining::Remaining;
+use farcall_core::time::Timestamp;
+use http::HeaderMap;
+
 pub use dns::Resolver;
 pub use room::{Room, RoomSize};
 pub use tls::CaError;
 pub use transport::{Transport, TransportError, TransportSettings};
+
+/// What an answer's headers say of when to come back, and of how much more its upstream takes.
+pub(crate) fn told(headers: &HeaderMap, now: Timestamp) -> (Option<Duration>, Option<Remaining>) {
+    (retry_after::wait(headers, now), quota::read(headers, now))
+}
