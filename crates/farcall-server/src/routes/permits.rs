@@ -64,7 +64,7 @@ pub(super) async fn lend(
         Some(wait) => tokio::time::timeout(wait, lending).await.map_err(|_| none_in_time(wait))?,
     };
     let permit = Permit::of(&lent.map_err(|error| face.advised(refused(error)))?);
-    let location = HeaderValue::try_from(permit.path()).expect("a percent-encoded name and an id can stand in a path");
+    let location = HeaderValue::try_from(permit.path()).expect("the name of an upstream and an id can stand in a path");
     Ok(([(LOCATION, location)], json(StatusCode::CREATED, &permit)).into_response())
 }
 
