@@ -15,9 +15,18 @@ use crate::engine::{Outcome, drop_file, response, start, until};
 use crate::upstream::{Step, Upstream, bounded, ok};
 
 fn engine(dir: &Path, base_url: &str, policy: &str) -> Result<Engine, Box<dyn std::error::Error>> {
+    engine_on(dir, base_url, policy, MemoryStore::new())
+}
+
+fn engine_on(
+    dir: &Path,
+    base_url: &str,
+    policy: &str,
+    store: MemoryStore,
+) -> Result<Engine, Box<dyn std::error::Error>> {
     let text = format!("upstreams:\n  shop: {{ base_url: \"{base_url}\", {policy} }}\n");
     std::fs::write(dir.join("farcall.yml"), text)?;
-    start(dir, MemoryStore::new())
+    start(dir, store)
 }
 
 fn wish() -> PermitWish {
@@ -160,4 +169,26 @@ async fn there_are_none_for_upstreams_that_are_not_declared_nor_while_farcall_st
     bounded(engine.join()).await?;
     assert!(matches!(bounded(handle.permit(wish())).await, Err(PermitError::Draining)));
     Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_lent_counts_over_a_restart() -> Outcome {
+    let dir = tempfile::tempdir()?;
+    let store = MemoryStore::new();
+    let first = engine_on(dir.path(), "http://127.0.0.1:9", "limits: [\"3/1h\"]", store.attach())?;
+    let given_back = bounded(first.handle().permit(wish())).await?;
+    let unsent = bounded(first.handle().permit(wish())).await?;
+    bounded(first.handle().permit(PermitWish { lease: Duration::from_secs(1), ..wish() })).await?;
+    assert!(first.handle().release("shop", given_back.id, Release::default()).await);
+    assert!(first.handle().release("shop", unsent.id, Release { unsent: true, ..Release::default() }).await);
+    stop(first).await?;
+    let second = engine_on(dir.path(), "http://127.0.0.1:9", "limits: [\"3/1h\"]", store.attach())?;
+    assert_eq!(shop(second.handle()).await.limits[0].used, 2, "one was given back, one was out");
+    assert!(!second.handle().release("shop", given_back.id, Release::default()).await);
+    let third = bounded(second.handle().permit(wish())).await?;
+    let fourth = waiting(second.handle());
+    until_waiting(second.handle(), 1).await;
+    fourth.abort();
+    assert!(second.handle().release("shop", third.id, Release::default()).await);
+    stop(second).await
 }

@@ -47,16 +47,16 @@ async fn pause_after(headers: &str) -> Result<Duration, Box<dyn std::error::Erro
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_remains_is_kept_in_every_form() -> Outcome {
-    // Thirty years apart from our clock.
-    let date = "date: Sun, 06 Nov 1994 08:49:37 GMT";
+    // Years apart from our clock.
+    let date = "date: Sun, 06 Nov 2011 08:49:37 GMT";
     for headers in [
         "ratelimit: \"default\";r=0;t=1".to_owned(),
         "ratelimit-remaining: 0\r\nratelimit-reset: 1".to_owned(),
-        format!("{date}\r\nx-ratelimit-remaining: 0\r\nx-ratelimit-reset: 784111778"),
-        format!("{date}\r\nx-ratelimit-remaining: 0\r\nx-ratelimit-reset: 784111778000"),
-        format!("{date}\r\nx-ratelimit-remaining: 0\r\nx-ratelimit-reset: Sun, 06 Nov 1994 08:49:38 GMT"),
+        format!("{date}\r\nx-ratelimit-remaining: 0\r\nx-ratelimit-reset: 1320569378"),
+        format!("{date}\r\nx-ratelimit-remaining: 0\r\nx-ratelimit-reset: 1320569378000"),
+        format!("{date}\r\nx-ratelimit-remaining: 0\r\nx-ratelimit-reset: Sun, 06 Nov 2011 08:49:38 GMT"),
         format!(
-            "{date}\r\nanthropic-ratelimit-requests-remaining: 0\r\nanthropic-ratelimit-requests-reset: 1994-11-06T08:49:38Z"
+            "{date}\r\nanthropic-ratelimit-requests-remaining: 0\r\nanthropic-ratelimit-requests-reset: 2011-11-06T08:49:38Z"
         ),
         "x-ratelimit-remaining-requests: 0\r\nx-ratelimit-reset-requests: 1000ms".to_owned(),
         "x-shopify-shop-api-call-limit: 40/40".to_owned(),
@@ -73,7 +73,7 @@ async fn what_makes_no_sense_holds_nobody_up() -> Outcome {
         "x-ratelimit-limit: 0\r\nx-ratelimit-remaining: 0\r\nx-ratelimit-reset: 3600",
         "x-ratelimit-remaining: -1\r\nx-ratelimit-reset: 3600",
         "x-ratelimit-remaining: unlimited\r\nx-ratelimit-reset: 3600",
-        "date: Sun, 06 Nov 1994 08:49:37 GMT\r\nx-ratelimit-remaining: 0\r\nx-ratelimit-reset: 784111000",
+        "date: Sun, 06 Nov 2011 08:49:37 GMT\r\nx-ratelimit-remaining: 0\r\nx-ratelimit-reset: 1320568600",
         "age: 60\r\nratelimit: \"default\";r=0;t=3600",
         "ratelimit: \"default\";r=1;t=3600",
     ] {

@@ -6,7 +6,6 @@ use farcall_core::id::CallId;
 use farcall_engine::outcome::rfc3339;
 use farcall_engine::permit::Lease;
 use farcall_engine::schema::Time;
-use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 
 #[derive(Debug, serde::Serialize, schemars::JsonSchema)]
 pub(crate) struct Permit {
@@ -43,7 +42,7 @@ impl Permit {
     }
 
     pub(crate) fn path(&self) -> String {
-        format!("/v1/upstreams/{}/permits/{}", utf8_percent_encode(&self.upstream, NON_ALPHANUMERIC), self.id)
+        format!("/v1/upstreams/{}/permits/{}", self.upstream, self.id)
     }
 }
 

@@ -17,6 +17,7 @@ mod metrics;
 mod monitoring;
 mod openapi;
 mod operations;
+mod permits;
 mod steering;
 mod stopping;
 mod unreadable;
