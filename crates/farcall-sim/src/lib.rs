@@ -15,6 +15,7 @@ mod engine;
 mod executor;
 mod facts;
 mod faults;
+mod hedging;
 mod journal;
 mod life;
 mod log;
