@@ -15,6 +15,7 @@ use tokio::sync::oneshot;
 use super::batches::Answers;
 use super::explain::{ReadLane, StoredCall};
 use super::load::Found;
+use super::seen::Sight;
 use super::watchers::CancelAnswer;
 use crate::config::Config;
 use crate::document::UpstreamRef;
@@ -37,6 +38,8 @@ pub(crate) enum Message {
     /// From a handle.
     Submit {
         submissions: Vec<Submission>,
+        /// Whoever wants to see the first of them once it is durable.
+        viewer: Option<oneshot::Sender<Sight>>,
         reply: oneshot::Sender<Answers>,
     },
     /// Why calls wait, in their order.

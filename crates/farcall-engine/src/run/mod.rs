@@ -25,6 +25,7 @@ mod pending;
 mod prune;
 mod recover;
 mod runners;
+mod seen;
 mod start_up;
 mod stats;
 mod storage;
@@ -52,6 +53,7 @@ pub(crate) use casualty::survived;
 pub(crate) use explain::{ReadLane, StoredCall};
 pub(crate) use load::next_reference;
 pub(crate) use message::{Message, StandingAsk};
+pub(crate) use seen::Sight;
 pub(crate) use watchers::CancelAnswer;
 
 use crate::clock;
@@ -291,7 +293,7 @@ impl Run {
     fn receive(&mut self, message: Message) {
         let now = clock::now();
         match message {
-            Message::Submit { submissions, reply } => self.submit(submissions, reply),
+            Message::Submit { submissions, viewer, reply } => self.submit(submissions, viewer, reply),
             Message::Standings { asked, reply } => {
                 let _ = reply.send(asked.into_iter().map(|asked| self.standing(now, asked)).collect());
             }
@@ -359,6 +361,7 @@ impl Run {
             match effect {
                 Effect::Acknowledge { call } => {
                     crash::reach(Point::Acknowledging);
+                    self.show(call);
                     self.pending.acknowledge(call);
                 }
                 Effect::Refuse { call } => self.refuse(call),

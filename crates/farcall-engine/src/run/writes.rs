@@ -30,15 +30,20 @@ impl Run {
                     }
                 };
                 insert.call.progress = record::Progress::waiting(state, ready_at.map(|at| self.steady.steady(at)));
+                self.see_insert(&insert);
                 port::Write::Insert(insert)
             }
-            Write::Start { attempt, kind, at, .. } => port::Write::Start(port::Start {
-                call: attempt.call,
-                number: attempt.number,
-                kind,
-                started_at: at.timestamp,
-                granted_at: self.steady.steady(at.instant),
-            }),
+            Write::Start { attempt, kind, at, .. } => {
+                let start = port::Start {
+                    call: attempt.call,
+                    number: attempt.number,
+                    kind,
+                    started_at: at.timestamp,
+                    granted_at: self.steady.steady(at.instant),
+                };
+                self.see_start(&start);
+                port::Write::Start(start)
+            }
             Write::Settle { call, upstream, attempt, progress } => {
                 if let Some(kept) = self.pending.kept.remove(&(call, attempt.map(|end| end.number))) {
                     return port::Write::Settle(kept);
