@@ -103,6 +103,7 @@ impl World {
             Outcome::Unknown { is_kept } => {
                 process.journal.is_broken = true;
                 process.order.end();
+                process.hedges.end();
                 self.facts.commits_failed += 1;
                 self.note(Line::Broken { seq });
                 let opened_at = self.now + self.plan.faults.reopen_time(&mut self.dice);
@@ -162,6 +163,7 @@ impl World {
         let Some(process) = &mut self.process else { return };
         let failed = process.journal.take();
         process.order.end();
+        process.hedges.end();
         let Some(seq) = failed.first().map(|batch| batch.seq) else { return };
         for write in failed.into_iter().flat_map(|batch| batch.writes) {
             if let Write::Settle(settle) = &write {

@@ -12,7 +12,7 @@ use farcall_core::id::{AttemptId, CallId};
 use farcall_core::time::{Instant, Now};
 use farcall_store::port::{Store, Write};
 
-use crate::checker::{self, Check, Order, Timings, ensure, violation};
+use crate::checker::{self, Check, Hedges, Order, Timings, check_losers, ensure, violation};
 use crate::disk::{Batch, Journal};
 use crate::facts::{Drain, Origin, Report, Reported, Times};
 use crate::journal;
@@ -58,6 +58,7 @@ pub(crate) struct Process {
     pub(crate) unanswered: BTreeSet<CallId>,
     pub(crate) order: Order,
     pub(crate) timings: Timings,
+    pub(crate) hedges: Hedges,
 }
 
 /// A window that began to count while the process ran. What had just ended and was not stored yet counts longer in it
@@ -89,6 +90,7 @@ impl Process {
             unanswered: BTreeSet::new(),
             order: Order::default(),
             timings: Timings::default(),
+            hedges: Hedges::default(),
         }
     }
 
@@ -233,6 +235,7 @@ impl World {
         }
         if !turn.writes.is_empty() {
             self.follow_timings(&turn.writes)?;
+            self.follow_hedges(&turn.writes)?;
             let clock = journal::Clock { now, steady: self.clocks.process() };
             let Some(process) = &mut self.process else { return Ok(()) };
             let mut translate = |write| match process.journal.take_kept(write) {
@@ -243,7 +246,18 @@ impl World {
             self.follow_order(&writes)?;
             self.hand_over(Batch { seq: turn.seq, writes });
         }
-        self.carry_out(&turn.effects)
+        self.carry_out(&turn.effects)?;
+        check_losers(self, &turn.writes)
+    }
+
+    fn follow_hedges(&mut self, writes: &[dispatcher::Write]) -> Check {
+        let Some(process) = &mut self.process else { return Ok(()) };
+        let mut hedges = std::mem::take(&mut process.hedges);
+        let checked = hedges.follow(self, writes);
+        if let Some(process) = &mut self.process {
+            process.hedges = hedges;
+        }
+        checked
     }
 
     fn follow_timings(&mut self, writes: &[dispatcher::Write]) -> Check {
@@ -297,7 +311,9 @@ impl World {
         };
         if let Some((attempt, what)) = reported {
             let steady = self.clocks.steady(now.instant);
-            self.facts.reports.insert(attempt, Report { at: now, steady, what });
+            self.facts.ends += 1;
+            let nth_end = self.facts.ends;
+            self.facts.reports.insert(attempt, Report { at: now, steady, what, nth_end });
             let closing = checker::closing(&self.plan, &self.facts, attempt, what);
             self.facts.closings.extend(closing);
             process.out.remove(&attempt);

@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use farcall_core::attempt::{AttemptResult, BytesSent};
+use farcall_core::attempt::{AttemptKind, AttemptResult, BytesSent};
 use farcall_core::call::UpstreamId;
 use farcall_core::dispatcher::Event;
 use farcall_core::id::AttemptId;
@@ -12,7 +12,7 @@ use farcall_core::policy::UpstreamPolicy;
 use farcall_core::time::Instant;
 
 use crate::account::Counted;
-use crate::checker::{Check, cost_of, ensure, quota_of, terms, violation};
+use crate::checker::{Check, cost_of, ensure, quota_of, terms, violation, wins};
 use crate::engine::Process;
 use crate::facts::{Arrival, Cut, Launch, Statement};
 use crate::log::Line;
@@ -29,9 +29,18 @@ pub(crate) struct Flight {
     /// Its executor reports nothing more by itself: it was cut off, or is over.
     is_closed: bool,
     pub(crate) cut: Option<Cut>,
+    /// Somebody wanted it cut off, whether or not its own end comes first.
+    is_aborted: bool,
     wrote: BytesSent,
     /// What its upstream made of it, and when.
     counted: Option<(Instant, Counted)>,
+}
+
+impl Flight {
+    /// It is out in this start, and nobody wants it cut off.
+    pub(crate) fn is_out(&self, boot: usize) -> bool {
+        self.boot == boot && !self.is_closed && !self.is_aborted
+    }
 }
 
 impl World {
@@ -62,11 +71,24 @@ impl World {
             course,
             is_closed: false,
             cut: None,
+            is_aborted: false,
             wrote: BytesSent::No,
             counted: None,
         };
         self.flights.insert(attempt, flight);
+        self.earn_hedges(attempt, method);
         Ok(())
+    }
+
+    /// First attempts earn their upstream's hedges.
+    fn earn_hedges(&mut self, attempt: AttemptId, method: &str) {
+        let is_first = self.ledger.running(attempt).is_some_and(|stored| stored.kind == AttemptKind::First);
+        let terms = terms(&self.plan, &self.facts, attempt.call);
+        let share = terms.hedge(method).and_then(|hedge| hedge.budget).map(|budget| budget.permille());
+        let home = terms.upstream;
+        if let Some(process) = self.process.as_mut().filter(|_| is_first) {
+            process.hedges.earn(home, share);
+        }
     }
 
     /// Cuts an attempt off; its report comes a little later, and its own end may come first.
@@ -77,6 +99,10 @@ impl World {
             return Ok(());
         }
         let cut = self.reason_to_cut(attempt)?;
+        if let Some(flight) = self.flights.get_mut(&attempt) {
+            flight.is_aborted = true;
+        }
+        let Some(flight) = self.flights.get(&attempt) else { return Ok(()) };
         let network = &self.networks[flight.upstream.0 as usize];
         let reported_at = now + self.dice.up_to(network.abort_max);
         let ends_first = flight.course.finish.is_some_and(|(at, _)| at <= reported_at);
@@ -280,8 +306,19 @@ impl World {
         ensure(out <= most, || format!("{out} attempts are out in all at {upstream:?}, {most} are allowed"))
     }
 
-    /// Whatever is due to cut it off, by the clock: its timeout, counted from its launch, its deadline, or a drain.
+    /// Whether another attempt of the same try has brought an answer that decides.
+    fn has_lost(&self, attempt: AttemptId) -> bool {
+        let others = AttemptId { call: attempt.call, number: 0 }..=AttemptId { call: attempt.call, number: u32::MAX };
+        // Whatever loses is told so in the same turn.
+        let mut reports = self.flights.range(others).filter_map(|(id, _)| self.facts.reports.get(id));
+        reports.any(|report| report.at.instant == self.now && wins(&self.plan, &self.facts, attempt.call, report.what))
+    }
+
+    /// Whatever is due to cut it off: another attempt that won, or by the clock its timeout, counted from its launch, its deadline, or a drain.
     pub(crate) fn reason_to_cut(&self, attempt: AttemptId) -> Result<Cut, crate::checker::Violation> {
+        if self.has_lost(attempt) {
+            return Ok(Cut::Lost);
+        }
         let timeout: Duration = terms(&self.plan, &self.facts, attempt.call).timeout;
         let launch = self.facts.launches.get(&attempt).map(|launch| (launch.at + timeout, Cut::Timeout));
         let deadline = self.ledger.deadline(attempt.call).map(|at| (self.clocks.instant(at), Cut::Deadline));

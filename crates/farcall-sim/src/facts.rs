@@ -40,6 +40,10 @@ pub(crate) struct Facts {
     pub(crate) pauses: Vec<Pause>,
     pub(crate) openings: Vec<Opening>,
     pub(crate) commits_failed: u64,
+    /// Hedges that turns decided, by call; those whose commits were lost included.
+    pub(crate) hedges: BTreeMap<CallId, u32>,
+    /// How many ends of attempts were heard of, or decided without that.
+    pub(crate) ends: u64,
     pub(crate) stalls: u64,
 }
 
@@ -110,6 +114,8 @@ pub(crate) struct Decided {
     pub(crate) granted_at: Instant,
     pub(crate) proved_at: Option<Instant>,
     pub(crate) ended_at: Option<Steady>,
+    /// Which end of all it was, when nobody reported it.
+    pub(crate) nth_end: u64,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -137,6 +143,8 @@ pub(crate) struct Report {
     pub(crate) at: Now,
     pub(crate) steady: Steady,
     pub(crate) what: Reported,
+    /// Which end of all it was.
+    pub(crate) nth_end: u64,
 }
 
 /// An upstream asked everybody to wait, and the engine knew from `at` on.
@@ -187,10 +195,12 @@ impl Reported {
     }
 }
 
-/// Why an attempt was cut off, by the clock alone.
+/// Why an attempt was cut off, by the clock and by what others of its call came to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Cut {
     Timeout,
     Deadline,
     Drain,
+    /// Another attempt of its call had won.
+    Lost,
 }

@@ -3,6 +3,7 @@
 //! Bytes and words are made up; they decide nothing.
 
 use bytes::Bytes;
+use farcall_core::attempt::AttemptKind;
 use farcall_core::call::{ErrorKind, Source, TenantId, UpstreamId, Via};
 use farcall_core::dispatcher::{self, Callback};
 use farcall_core::hop::{Heading, Hop};
@@ -38,7 +39,8 @@ pub(crate) fn translate(plan: &Plan, facts: &mut Facts, clock: Clock, write: &di
         dispatcher::Write::Start { attempt, kind, upstream, at, waited: _ } => {
             let era = facts.eras.len() - 1;
             let place = upstream.0 as usize;
-            let decided = Decided { place, era, granted_at: at.instant, proved_at: None, ended_at: None };
+            *facts.hedges.entry(attempt.call).or_default() += u32::from(kind == AttemptKind::Hedge);
+            let decided = Decided { place, era, granted_at: at.instant, proved_at: None, ended_at: None, nth_end: 0 };
             facts.decided.insert(attempt, decided);
             let (started_at, granted_at) = (at.timestamp, steady.steady(at.instant));
             port::Write::Start(Start { call: attempt.call, number: attempt.number, kind, started_at, granted_at })
@@ -176,8 +178,9 @@ fn note_end(facts: &mut Facts, clock: Clock, call: CallId, end: Option<dispatche
     // A report tells when it was taken in. One whose process died before this end was decided tells nothing.
     let died = end.error == Some(ErrorKind::Unknown);
     let ended_at = facts.reports.get(&id).filter(|_| !died).map_or(now, |report| report.steady);
+    facts.ends += 1;
     if let Some(decided) = facts.decided.get_mut(&id) {
-        (decided.proved_at, decided.ended_at) = (end.proved_at, Some(ended_at));
+        (decided.proved_at, decided.ended_at, decided.nth_end) = (end.proved_at, Some(ended_at), facts.ends);
     }
     ended_at
 }

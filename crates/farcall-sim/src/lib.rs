@@ -17,6 +17,7 @@ mod executor;
 mod facts;
 mod faults;
 mod guests;
+mod hedging;
 mod journal;
 mod life;
 mod log;

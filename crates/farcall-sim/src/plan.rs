@@ -12,6 +12,7 @@ use farcall_core::time::Instant;
 use crate::account::Account;
 use crate::dice::Dice;
 use crate::faults::Faults;
+use crate::hedging;
 use crate::policies::{self, Forms};
 use crate::pruning;
 use crate::upstream::Network;
@@ -91,6 +92,8 @@ impl Plan {
             }
             _ => {}
         }
+        let of_calls = 1..=count as usize;
+        hedging::lay_over(dice, &mut upstreams[of_calls], &mut calls);
         let start = Instant::from_micros(0) + dice.up_to(Duration::from_secs(1_000_000));
         let wall_ahead = Duration::from_secs(1_700_000_000) + dice.up_to(Duration::from_secs(100_000_000));
         if dice.percent(35) {

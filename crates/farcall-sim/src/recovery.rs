@@ -53,6 +53,11 @@ pub(crate) fn boot(world: &mut World, seed: u64) -> Result<(Dispatcher, Recovery
     if recovery.open_grants > 0 {
         dispatcher.restore_grants(now);
     }
+    for (call, attempts) in open {
+        let Some(record) = reader.call(call)? else { continue };
+        let upstream = upstream_of(plan, &record.limit_key, record.callback_of.is_some());
+        attempts.into_iter().for_each(|attempt| dispatcher.restore_loser(now, call, upstream, attempt));
+    }
     if let Some(retention) = plan.retention {
         dispatcher.set_retention(now.instant, Retention { certain_since: steady.certain_since(), ..retention });
     }

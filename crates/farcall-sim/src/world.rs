@@ -239,7 +239,8 @@ impl World {
     }
 
     fn is_done(&self) -> bool {
-        let is_idle = self.process.as_ref().is_some_and(Process::is_idle);
+        // What lost reports when its call has ended.
+        let is_idle = self.process.as_ref().is_some_and(|process| process.is_idle() && process.dispatcher.is_drained());
         self.healed && is_idle && self.parked.is_empty() && self.ledger.is_finished(self.plan.calls.len())
     }
 

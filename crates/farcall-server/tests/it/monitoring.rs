@@ -92,6 +92,8 @@ impl Known {
         for (label, value) in scrape.labels() {
             known.values.entry(label).or_default().insert(value);
         }
+        // Shown once there is one.
+        known.values.entry("kind".to_owned()).or_default().insert("hedge".to_owned());
         known
     }
 

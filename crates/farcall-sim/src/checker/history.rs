@@ -6,21 +6,22 @@ use std::time::Duration;
 use farcall_core::attempt::{AttemptKind, AttemptOutcome, AttemptResult, BytesSent};
 use farcall_core::call::{ErrorKind, Method, State};
 use farcall_core::hop::Redirect;
-use farcall_core::id::AttemptId;
+use farcall_core::id::{AttemptId, CallId};
 use farcall_core::retry::{Backoff, Jitter, MethodSet, RetryPolicy};
 use farcall_core::steady::Steady;
 use farcall_store::record::{AttemptRecord, CallRecord};
 
+use super::round::{self, Round};
 use super::terms::{CallTerms, terms};
 use super::{Check, Violation, ensure, violation};
-use crate::facts::{Closing, Cut, Facts, Launch, Reported};
+use crate::facts::{Cut, Facts, Reported};
 use crate::plan::Plan;
 use crate::workload::METHODS;
 use crate::world::World;
 
 /// What an attempt came to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Came {
+pub(super) enum Came {
     Success,
     /// Sent on to the upstream at this place, by a request of this method.
     Redirected(usize, &'static str),
@@ -35,6 +36,8 @@ enum Came {
     /// We cut it off, and nothing had been sent.
     HandedBack,
     OutOfTime,
+    /// Another attempt of the same try had won.
+    Lost,
 }
 
 /// What may follow.
@@ -62,10 +65,14 @@ pub(super) fn check(world: &World) -> Check {
         })?;
         check_silence(world, call, attempts)?;
     }
-    check_closings(world)
+    Ok(())
 }
 
 fn check_call(world: &World, call: &CallRecord, attempts: &[AttemptRecord]) -> Check {
+    // A hedge that was decided and is not stored may have left its call to be tried again.
+    if has_lost_hedges(world, call, attempts) {
+        return Ok(());
+    }
     let terms = terms(&world.plan, &world.facts, call.id);
     let mut counts = Counts::default();
     let mut counts_before = counts;
@@ -73,22 +80,27 @@ fn check_call(world: &World, call: &CallRecord, attempts: &[AttemptRecord]) -> C
     let mut last = None;
     let mut next = Next::Attempt(Steady::from_micros(i64::MIN));
     let mut trail = Trail::new(&terms);
-    for attempt in attempts {
-        trail.check(world, id(call, attempt), attempt)?;
+    let mut rest = attempts;
+    while let Some((round, later)) = round::split(rest) {
+        rest = later;
+        let (attempt, number) = (&round[0], round[round.len() - 1].number);
+        trail.check(world, id(call, attempt), attempt, trail.kind())?;
         let is_allowed = matches!(next, Next::Attempt(earliest) if attempt.granted_at >= earliest);
         ensure(is_allowed, || format!("attempt {} of {} came when {next:?}", attempt.number, call.id))?;
-        let (came, at) = what_came(world, call, attempt, (&terms, &trail))?;
+        let judged = round::judge(world, call, round, (&terms, &trail))?;
+        let Round { came, at, .. } = judged;
         counts_before = counts;
         next = counts.follow(came, at, (&terms, trail.method));
         if let (Came::Throttled(_), Next::Attempt(earliest)) = (came, next) {
             next = Next::Attempt(opened_between(world, at, earliest).unwrap_or(earliest));
         }
         trail.follow(came, &terms);
-        deaths.count(world, id(call, attempt), attempt);
-        if deaths.is_certain() && matches!(next, Next::Attempt(_)) && !is_to_be_cancelled(call, attempt) {
+        deaths.count_round(world, call, round);
+        let is_to_be_cancelled = call.cancel_requested && number == call.attempts;
+        if deaths.is_certain() && matches!(next, Next::Attempt(_)) && !is_to_be_cancelled {
             next = Next::End(State::Poisoned);
         }
-        last = Some((attempt.granted_at, at, came));
+        last = Some((attempt.granted_at, judged));
     }
     let end = call.progress.state;
     let expires_rightly =
@@ -117,20 +129,19 @@ fn opened_between(world: &World, from: Steady, until: Steady) -> Option<Steady> 
 
 /// Whether a call that was not to be tried again ended as somebody's wish to cancel it allows: `cancelled` when nothing
 /// of its last attempt can have been sent without an answer, else as that attempt did.
-fn is_cancelled_rightly(world: &World, call: &CallRecord, last: Option<(Steady, Steady, Came)>) -> bool {
-    let Some((granted_at, ended_at, came)) = last else {
+fn is_cancelled_rightly(world: &World, call: &CallRecord, last: Option<(Steady, Round)>) -> bool {
+    let Some((granted_at, Round { came, at: ended_at, decider, left_unknown })) = last else {
         return call.progress.state == State::Cancelled && cancels(world, call).next().is_some();
     };
     // A reboot may set the clock that the wish was noted by back behind it; what was stored is certain.
     let was_out = call.cancel_requested || cancels(world, call).any(|at| granted_at <= at && at <= ended_at);
     let waited = cancels(world, call).any(|at| at >= ended_at);
-    let attempt = AttemptId { call: call.id, number: call.attempts };
     let sent_nothing = came == Came::HandedBack
-        || world.facts.reports.get(&attempt).is_some_and(|report| report.what.wrote() != BytesSent::Maybe);
+        || world.facts.reports.get(&decider).is_some_and(|report| report.what.wrote() != BytesSent::Maybe);
     match call.progress.state {
-        State::Cancelled => waited || (was_out && sent_nothing),
-        State::Failed => was_out && matches!(came, Came::Again | Came::Throttled(_)),
-        State::Unknown => was_out && matches!(came, Came::Unknown | Came::Interrupted),
+        State::Cancelled => waited || (was_out && sent_nothing && !left_unknown),
+        State::Failed => was_out && matches!(came, Came::Again | Came::Throttled(_) | Came::Redirected(..)),
+        State::Unknown => was_out && (left_unknown || matches!(came, Came::Unknown | Came::Interrupted)),
         _ => false,
     }
 }
@@ -139,9 +150,10 @@ fn cancels<'a>(world: &'a World, call: &CallRecord) -> impl Iterator<Item = Stea
     world.facts.cancels.get(&call.id).into_iter().flatten().copied()
 }
 
-/// A wish to cancel it was stored when this attempt, its last one, ended.
-fn is_to_be_cancelled(call: &CallRecord, attempt: &AttemptRecord) -> bool {
-    call.cancel_requested && attempt.number == call.attempts
+/// Whether hedges of a call were decided that the store does not have.
+fn has_lost_hedges(world: &World, call: &CallRecord, attempts: &[AttemptRecord]) -> bool {
+    let stored = attempts.iter().filter(|attempt| attempt.kind == AttemptKind::Hedge).count();
+    world.facts.hedges.get(&call.id).is_some_and(|&decided| decided as usize > stored)
 }
 
 /// Attempts that died under our hands, and deaths of the process with an attempt out.
@@ -154,6 +166,20 @@ struct Deaths {
 }
 
 impl Deaths {
+    /// A process dies once, however many attempts of a try are out.
+    fn count_round(&mut self, world: &World, call: &CallRecord, round: &[AttemptRecord]) {
+        let died = round.iter().filter(|attempt| round::has_died(attempt));
+        let ended = round.iter().filter(|attempt| !round::has_died(attempt));
+        let (_, possible) = self.orphaned;
+        ended.clone().for_each(|attempt| self.count(world, id(call, attempt), attempt));
+        let Some(first) = died.into_iter().next() else { return };
+        if ended.count() > 0 {
+            // Whether its counter was stored with what ended before is not told.
+            self.orphaned = (0, possible);
+        }
+        self.count(world, id(call, first), first);
+    }
+
     fn count(&mut self, world: &World, id: AttemptId, attempt: &AttemptRecord) {
         let kind = attempt.error.as_ref().map(|error| error.kind);
         if kind != Some(ErrorKind::Unknown) {
@@ -183,9 +209,9 @@ fn was_out_for_long(world: &World, attempt: AttemptId) -> bool {
 
 /// Where a call goes next, worked out anew.
 #[derive(Debug, Clone, Copy)]
-struct Trail {
+pub(super) struct Trail {
     place: usize,
-    method: &'static str,
+    pub(super) method: &'static str,
     redirects: u32,
     /// No try has ended yet.
     is_first: bool,
@@ -196,9 +222,15 @@ impl Trail {
         Self { place: terms.upstream, method: terms.method, redirects: 0, is_first: true }
     }
 
-    fn check(&self, world: &World, id: AttemptId, attempt: &AttemptRecord) -> Check {
-        let kind = if self.is_first { AttemptKind::First } else { AttemptKind::Retry };
-        ensure(attempt.kind == kind, || format!("{id:?} is called {}, and is a {kind}", attempt.kind))?;
+    const fn kind(&self) -> AttemptKind {
+        if self.is_first { AttemptKind::First } else { AttemptKind::Retry }
+    }
+
+    pub(super) fn check(&self, world: &World, id: AttemptId, attempt: &AttemptRecord, kind: AttemptKind) -> Check {
+        // That those before a hop were hedges may be forgotten.
+        let is_forgotten = self.redirects > 0 && world.facts.hedges.contains_key(&id.call);
+        let is_excused = is_forgotten && attempt.kind == AttemptKind::Retry;
+        ensure(attempt.kind == kind || is_excused, || format!("{id:?} is called {}, and is a {kind}", attempt.kind))?;
         let Some(launch) = world.facts.launches.get(&id) else { return Ok(()) };
         let is_right = (launch.place, launch.method) == (self.place, self.method);
         ensure(is_right, || format!("{id:?} went elsewhere than it should: {launch:?}, {self:?}"))
@@ -224,7 +256,7 @@ impl Counts {
             Came::Success => Next::End(State::Succeeded),
             Came::Failure => Next::End(State::Failed),
             Came::OutOfTime => Next::End(State::Expired),
-            Came::HandedBack => Next::Attempt(at),
+            Came::HandedBack | Came::Lost => Next::Attempt(at),
             Came::Unknown | Came::Interrupted if !terms.repeats_unknown(method) => Next::End(State::Unknown),
             Came::Interrupted => Next::Attempt(at),
             Came::Throttled(wait) => self.throttle(wait, at, terms.retry),
@@ -269,7 +301,8 @@ fn least_delay(retry: &RetryPolicy, n: u32) -> Duration {
     exact.saturating_sub(Duration::from_micros(1))
 }
 
-fn what_came(
+/// What an attempt came to by itself, whatever others of its try did.
+pub(super) fn what_came(
     world: &World,
     call: &CallRecord,
     attempt: &AttemptRecord,
@@ -305,7 +338,6 @@ fn what_came(
         }
         Reported::Aborted { wrote, cut } => of_cut(wrote, cut),
     };
-    check_outcome(attempt, came).map_err(|found| violation(format!("{id:?}: {found}")))?;
     Ok((came, ended_at))
 }
 
@@ -321,7 +353,8 @@ fn unlaunched(
     let granted_at = attempt.granted_at;
     let is_cancelled = cancels(world, call).any(|at| granted_at <= at && at <= ended_at);
     let came = if is_late && !is_cancelled { Came::OutOfTime } else { Came::HandedBack };
-    ensure(is_late || is_drained || is_cancelled, || {
+    let may_have_lost = attempt.kind == AttemptKind::Hedge;
+    ensure(is_late || is_drained || is_cancelled || may_have_lost, || {
         format!("attempt {} of {} was never launched", attempt.number, call.id)
     })?;
     let is_told = attempt.outcome == AttemptOutcome::Cancelled;
@@ -332,7 +365,7 @@ fn unlaunched(
 }
 
 /// `redirects` are those that may be followed still.
-fn of_result(result: &AttemptResult, (terms, method, redirects): (&CallTerms<'_>, &str, u32)) -> Came {
+pub(super) fn of_result(result: &AttemptResult, (terms, method, redirects): (&CallTerms<'_>, &str, u32)) -> Came {
     match (result.error, result.status) {
         (None, Some(_)) if redirects > 0 && result.redirect.is_some() => of_redirect(result.redirect),
         (Some(ErrorKind::TooLarge | ErrorKind::Decode), _) => Came::Failure,
@@ -357,7 +390,7 @@ fn told_to_wait(result: &AttemptResult, terms: &CallTerms<'_>) -> Option<Duratio
 }
 
 /// For how long nothing remains, as far as that is believed.
-fn exhausted_for(result: &AttemptResult, terms: &CallTerms<'_>) -> Option<Duration> {
+pub(super) fn exhausted_for(result: &AttemptResult, terms: &CallTerms<'_>) -> Option<Duration> {
     let zeros = result.quota.into_iter().flat_map(|said| said.bounds().to_vec()).filter(|it| it.remaining() == 0);
     zeros.map(|bound| bound.resets_in().min(terms.retry.retry_after_max)).max()
 }
@@ -384,18 +417,19 @@ const fn of_cut(wrote: BytesSent, cut: Cut) -> Came {
         (Cut::Deadline, _) => Came::OutOfTime,
         (Cut::Drain, BytesSent::No | BytesSent::Refused) => Came::HandedBack,
         (Cut::Drain, BytesSent::Maybe) => Came::Interrupted,
+        (Cut::Lost, _) => Came::Lost,
     }
 }
 
 /// What is stored of an attempt says the same.
-fn check_outcome(attempt: &AttemptRecord, came: Came) -> Check {
+pub(super) fn check_outcome(attempt: &AttemptRecord, came: Came) -> Check {
     let expected: &[AttemptOutcome] = match came {
         Came::Success | Came::Redirected(..) => &[AttemptOutcome::Success],
         Came::Failure => &[AttemptOutcome::Failure],
         Came::Throttled(_) => &[AttemptOutcome::Throttled],
         Came::Again => &[AttemptOutcome::Retryable],
         Came::Unknown | Came::Interrupted => &[AttemptOutcome::Unknown],
-        Came::HandedBack => &[AttemptOutcome::Cancelled],
+        Came::HandedBack | Came::Lost => &[AttemptOutcome::Cancelled],
         Came::OutOfTime => &[AttemptOutcome::Unknown, AttemptOutcome::Cancelled],
     };
     ensure(expected.contains(&attempt.outcome), || format!("stored as {}, was {came:?}", attempt.outcome))
@@ -432,48 +466,17 @@ const fn is_bad_answer(kind: ErrorKind) -> bool {
     matches!(kind, ErrorKind::TooLarge | ErrorKind::Decode)
 }
 
-/// The closing that a report means, if it means one.
-pub(crate) fn closing(plan: &Plan, facts: &Facts, attempt: AttemptId, what: Reported) -> Option<Closing> {
-    let Reported::Finished(result) = what else { return None };
-    let terms = terms(plan, facts, attempt.call);
-    let wait = match of_result(&result, (&terms, "", 0)) {
-        Came::Throttled(wait) => wait,
-        _ => exhausted_for(&result, &terms)?,
-    };
-    let (at, quota) = (facts.reports.get(&attempt)?.steady, super::quota_of(plan, facts, attempt));
-    Some(Closing { quota, attempt, at, until: after(at, wait.min(terms.retry.retry_after_max)) })
+/// Whether an answer decides about its call, whatever else is out: a success, or a redirect that may be followed.
+pub(crate) fn wins(plan: &Plan, facts: &Facts, call: CallId, what: Reported) -> bool {
+    let Reported::Finished(result) = what else { return false };
+    let terms = terms(plan, facts, call);
+    matches!(of_result(&result, (&terms, "", terms.redirects)), Came::Success | Came::Redirected(..))
 }
 
-/// Nothing starts at an upstream that has asked everybody to wait, from the moment we knew until it ends.
-fn check_closings(world: &World) -> Check {
-    for (&attempt, launch) in &world.facts.launches {
-        let quota = super::quota_of(&world.plan, &world.facts, attempt);
-        let Some(stored) = world.ledger.attempt(attempt) else { continue };
-        let started_at = stored.granted_at;
-        let is_inside =
-            |closing: &&Closing| closing.quota == quota && closing.at < started_at && started_at < closing.until;
-        let mut known =
-            world.facts.closings.iter().filter(is_inside).filter(|closing| is_known(world, closing, launch));
-        if let Some(closing) = known.next() {
-            return Err(violation(format!("{attempt:?} started while its upstream was closed: {closing:?}")));
-        }
-    }
-    Ok(())
-}
-
-/// A later start knows of every closing whose answer was stored.
-fn is_known(world: &World, closing: &Closing, launch: &Launch) -> bool {
-    let boot = world.facts.launches.get(&closing.attempt).map(|closed| closed.boot);
-    let reported = world.facts.decided.get(&closing.attempt).and_then(|decided| decided.ended_at);
-    let is_stored = world.ledger.attempt(closing.attempt).is_some_and(|stored| stored.ended_at.is_some());
-    let is_stored = is_stored && reported == Some(closing.at);
-    boot == Some(launch.boot) || is_stored
-}
-
-fn after(at: Steady, wait: Duration) -> Steady {
+pub(super) fn after(at: Steady, wait: Duration) -> Steady {
     Steady::from_micros(at.as_micros().saturating_add(i64::try_from(wait.as_micros()).unwrap_or(i64::MAX)))
 }
 
-const fn id(call: &CallRecord, attempt: &AttemptRecord) -> AttemptId {
+pub(super) const fn id(call: &CallRecord, attempt: &AttemptRecord) -> AttemptId {
     AttemptId { call: call.id, number: attempt.number }
 }

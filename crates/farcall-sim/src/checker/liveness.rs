@@ -7,6 +7,7 @@ use std::time::Duration;
 use farcall_core::policy::UpstreamPolicy;
 
 use super::cost_of;
+use crate::hedging;
 use crate::world::World;
 
 /// From the moment of healing on.
@@ -45,13 +46,20 @@ fn time_of_upstream(world: &World, place: usize, policy: &UpstreamPolicy, step: 
         .filter(|&&call| is_here(super::terms(&world.plan, &world.facts, call).upstream))
         .map(|&call| cost_of(&world.plan, &world.facts, policy, call))
         .sum::<u32>()
-        .max(count * 12);
+        .max(count * 12)
+        // Each attempt may be hedged.
+        * if policies_hedge(world) { 1 + hedging::EXTRA_MAX } else { 1 };
     let mut time = once * count;
     for limit in &policy.limits {
         let fillings = costs / limit.count * 2 + 2;
         time += (limit.window * 2 + once) * fillings;
     }
     time
+}
+
+fn policies_hedge(world: &World) -> bool {
+    let own = world.plan.calls.iter().filter_map(|call| call.overrides.as_ref());
+    world.policies.iter().any(|policy| policy.hedge.is_some()) || own.into_iter().any(|own| own.hedge.is_some())
 }
 
 /// What a call may still be told to wait by answers that were under way, and by its own wishes.

@@ -1,11 +1,13 @@
 //! Whether what happened is what was promised. Nothing here asks the machine what it should have done.
 //!
-//! Some checks run while the world turns (`ledger`, `caution`, `promptness`, `order`, `timings`), the others on the whole run: the upstreams' own logs of
-//! arrivals (`windows`), every call's history (`history`), callbacks (`callbacks`), paused upstreams (`pauses`), and
-//! what upstreams told of their quota (`told`).
+//! Some checks run while the world turns (`ledger`, `caution`, `promptness`, `order`, `timings`, `hedges`), the others on the whole run: the upstreams' own logs of
+//! arrivals (`windows`), every call's history (`history`, `round`), upstreams that ask to wait
+//! (`closings`), callbacks (`callbacks`), paused upstreams (`pauses`), and what upstreams told of their quota (`told`).
 
 mod callbacks;
 mod caution;
+mod closings;
+mod hedges;
 mod history;
 mod ledger;
 mod liveness;
@@ -13,6 +15,7 @@ mod order;
 mod pauses;
 mod promptness;
 mod pruned;
+mod round;
 mod terms;
 mod timings;
 mod told;
@@ -21,7 +24,9 @@ mod windows;
 use std::fmt;
 
 pub(crate) use caution::check_caution;
-pub(crate) use history::closing;
+pub(crate) use closings::closing;
+pub(crate) use hedges::{Hedges, check_losers};
+pub(crate) use history::wins;
 pub(crate) use ledger::Ledger;
 pub(crate) use liveness::time_to_end;
 pub(crate) use order::Order;
@@ -56,6 +61,7 @@ impl fmt::Display for Violation {
 pub(crate) fn check_whole(world: &World) -> Check {
     windows::check(world)?;
     history::check(world)?;
+    closings::check(world)?;
     callbacks::check(world)?;
     pauses::check(world)?;
     told::check(world)?;

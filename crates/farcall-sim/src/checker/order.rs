@@ -7,12 +7,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use farcall_core::attempt::AttemptKind;
 use farcall_core::id::CallId;
 use farcall_core::steady::Steady;
 use farcall_store::port::Write;
 use farcall_store::record::CallRecord;
 
-use super::{Check, cost_of, ensure};
+use super::{Check, cost_of, ensure, terms};
 use crate::recovery;
 use crate::world::World;
 
@@ -90,13 +91,16 @@ impl Order {
             return Ok(());
         }
         let starts = self.take_in(world, writes);
+        self.check_hedges(world, writes)?;
         let now = world.clocks.steady(world.now);
         let within = |from: Steady, until: Steady| {
             let is_within = move |standing: &&Standing| standing.ready_at.is_some_and(|at| from < at && at <= until);
             self.calls.values().filter(is_within).filter(|standing| is_loaded(standing.call)).copied().collect()
         };
-        let waiting: Vec<Standing> = within(Steady::from_micros(i64::MIN), now);
-        let nudged: Vec<Standing> = within(now, world.clocks.steady(world.now + NUDGED_MAX));
+        let late = late(world, writes);
+        let mut waiting: Vec<Standing> = within(Steady::from_micros(i64::MIN), now);
+        let mut nudged: Vec<Standing> = within(now, world.clocks.steady(world.now + NUDGED_MAX));
+        nudged.extend(waiting.extract_if(.., |standing| late.contains(&standing.call)));
         let places: BTreeSet<usize> =
             starts.iter().map(|start| start.place).chain(self.lines.keys().copied()).collect();
         for place in places {
@@ -114,6 +118,24 @@ impl Order {
         Ok(())
     }
 
+    /// Nothing is added to what is out while a call waits that might go on at the same quota, wherever it is kept.
+    fn check_hedges(&self, world: &World, writes: &[Write]) -> Check {
+        let now = world.clocks.steady(world.now);
+        let quotas = writes.iter().filter_map(|write| match write {
+            Write::Start(start) if start.kind == AttemptKind::Hedge => self.calls.get(&start.call),
+            _ => None,
+        });
+        for hedged in quotas {
+            let quota = world.plan.quota(hedged.place);
+            let waits = |other: &&Standing| {
+                world.plan.quota(other.place) == quota && other.ready_at.is_some_and(|at| at <= now)
+            };
+            let waiting = self.calls.values().find(waits);
+            ensure(waiting.is_none(), || format!("{hedged:?} is hedged while {waiting:?} waits"))?;
+        }
+        Ok(())
+    }
+
     /// What was decided to start, in order.
     fn take_in(&mut self, world: &World, writes: &[Write]) -> Vec<Standing> {
         let mut starts = Vec::new();
@@ -124,6 +146,8 @@ impl Order {
             }
             let Some(standing) = write.call().and_then(|call| self.calls.get_mut(&call)) else { continue };
             match write {
+                // Nobody waited for a hedge.
+                Write::Start(start) if start.kind == AttemptKind::Hedge => {}
                 Write::Start(_) => {
                     standing.ready_at = None;
                     starts.push(*standing);
@@ -154,6 +178,15 @@ impl Order {
         }
         starts
     }
+}
+
+/// Calls that came to wait when everybody else had had a turn: it was looked first whether they are hedged.
+fn late(world: &World, writes: &[Write]) -> BTreeSet<CallId> {
+    let settled = writes.iter().filter_map(|write| match write {
+        Write::Settle(settle) if settle.progress.is_some() => Some(settle.call),
+        _ => None,
+    });
+    settled.filter(|&call| terms(&world.plan, &world.facts, call).hedges_failures()).collect()
 }
 
 impl Standing {

@@ -5,6 +5,7 @@
 use std::time::Duration;
 
 use farcall_core::call::UpstreamId;
+use farcall_core::hedge::{HedgePolicy, Hedging};
 use farcall_core::id::{AttemptId, CallId};
 use farcall_core::policy::UpstreamPolicy;
 use farcall_core::retry::{OnUnknown, RetryPolicy, StatusSet};
@@ -21,6 +22,9 @@ pub(crate) struct CallTerms<'a> {
     /// What somebody has said on the matter; else the method decides.
     repeats_unknown: Option<bool>,
     pub(crate) redirects: u32,
+    hedge: Option<HedgePolicy>,
+    /// What somebody has said on whether requests may be made twice.
+    is_idempotent: Option<bool>,
     pub(crate) success: &'a StatusSet,
     pub(crate) method: &'static str,
     pub(crate) upstream: usize,
@@ -39,6 +43,12 @@ pub(crate) fn terms<'a>(plan: &'a Plan, facts: &Facts, call: CallId) -> CallTerm
         retry: own.and_then(|own| own.retry.as_ref()).unwrap_or(&policy.retry),
         repeats_unknown: repeats_unknown(policy, wish),
         redirects: policy.redirects,
+        hedge: match own.and_then(|own| own.hedge) {
+            Some(Hedging::Never) => None,
+            Some(Hedging::By(hedge)) => Some(hedge),
+            None => policy.hedge,
+        },
+        is_idempotent: own.and_then(|own| own.idempotent).or(policy.idempotent.then_some(true)),
         success: own.and_then(|own| own.success_statuses.as_ref()).unwrap_or(&policy.success_statuses),
         method: wish.map_or(if plan.is_webhook(upstream) { "POST" } else { "" }, |wish| wish.method),
         upstream,
@@ -95,6 +105,18 @@ fn repeats_unknown(policy: &UpstreamPolicy, wish: Option<&CallPlan>) -> Option<b
 }
 
 impl CallTerms<'_> {
+    /// Whether a try that has failed may be hedged.
+    pub(crate) fn hedges_failures(&self) -> bool {
+        self.hedge.is_some_and(|hedge| hedge.on_failure)
+    }
+
+    /// How requests of this method are hedged: safe ones, and those of which somebody says that they may be made twice,
+    /// but none that ends when nobody knows what became of it.
+    pub(crate) fn hedge(&self, method: &str) -> Option<HedgePolicy> {
+        let is_safe = ["GET", "HEAD", "OPTIONS", "TRACE"].contains(&method);
+        self.hedge.filter(|_| self.is_idempotent.unwrap_or(is_safe) && self.repeats_unknown(method))
+    }
+
     /// Whether a request of this method may be sent again when nobody knows what became of it.
     pub(crate) fn repeats_unknown(&self, method: &str) -> bool {
         let is_idempotent = ["GET", "HEAD", "PUT", "DELETE", "OPTIONS", "TRACE"].contains(&method);
