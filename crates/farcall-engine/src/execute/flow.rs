@@ -66,13 +66,15 @@ impl Flow {
         self.is_over
     }
 
-    /// The bytes that are left, when all of them are here.
+    /// The bytes that are left, when all of them are here. Of a body that has broken off that is never known: what came of it
+    /// must not look like all there is.
     pub fn left(&self) -> Option<u64> {
         let bytes = |piece: &Piece| match piece {
             Piece::Data { bytes, .. } => bytes.len() as u64,
             Piece::Trailers(_) | Piece::End => 0,
         };
-        self.rest.is_none().then(|| self.here.iter().map(bytes).sum())
+        let is_whole = self.is_over || self.here.back().is_some_and(Piece::is_last);
+        is_whole.then(|| self.here.iter().map(bytes).sum())
     }
 
     /// The next piece; nothing when the body broke off before its end.
@@ -84,5 +86,21 @@ impl Flow {
         };
         self.is_over |= piece.as_ref().is_some_and(Piece::is_last);
         Poll::Ready(piece)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_of_a_whole_body_it_is_known_how_much_is_left() {
+        let left = |pieces: Vec<Piece>| Flow::new(pieces.into(), None).left();
+        let data = |is_last| Piece::Data { bytes: Bytes::from_static(b"some"), is_last };
+        assert_eq!(left(vec![data(false), data(true)]), Some(8));
+        assert_eq!(left(vec![data(false), Piece::End]), Some(4));
+        assert_eq!(left(vec![Piece::End]), Some(0));
+        assert_eq!(left(vec![data(false)]), None, "it has broken off");
+        assert_eq!(left(Vec::new()), None);
     }
 }

@@ -22,6 +22,7 @@ const TIMEOUT: &str = "farcall-timeout";
 /// An answer's body as its client gets it.
 struct Answered {
     body: ForwardedBody,
+    has_trailers: bool,
     /// It has broken off, and what came before it may have to go out first.
     broken: Option<<ForwardedBody as http_body::Body>::Error>,
     _attending: Attending,
@@ -57,9 +58,9 @@ pub(super) async fn of_request(face: &Face, headers: &HeaderMap, body: Body) -> 
     Ok(ForwardBody::Whole(held.bytes))
 }
 
-/// The body of an answer.
-pub(super) fn of_answer(body: ForwardedBody, attending: Attending) -> Body {
-    Body::new(Answered { body, broken: None, _attending: attending })
+/// The body of an answer, in chunks when trailers may follow it.
+pub(super) fn of_answer(body: ForwardedBody, has_trailers: bool, attending: Attending) -> Body {
+    Body::new(Answered { body, has_trailers, broken: None, _attending: attending })
 }
 
 impl http_body::Body for Answered {
@@ -89,7 +90,8 @@ impl http_body::Body for Answered {
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+        // Behind a body of a known length there is no room for trailers.
+        if self.has_trailers { SizeHint::default() } else { self.body.size_hint() }
     }
 }
 

@@ -9,15 +9,25 @@ use farcall_engine::clock;
 use farcall_engine::config::{Config, Upstream};
 use farcall_engine::forward::{AnswerMode, Forward, Forwarded};
 use farcall_engine::trace::{TRACEPARENT, TRACESTATE, TraceContext};
-use http::header::{ACCEPT, CONTENT_SECURITY_POLICY, HOST};
+use http::header::{ACCEPT, CONTENT_LENGTH, CONTENT_SECURITY_POLICY, HOST, TRAILER};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method};
+use http_body::Body as _;
 
 use super::fields::{self, Asker};
 use super::{Asked, Passed, carry, refusal};
+use crate::attended::Attending;
 use crate::connection::Visitor;
 use crate::problem::{Code, Problem};
 use crate::routes::{CALL_ID, Face, call_id_value};
+
+/// What of the request matters for its answer.
+#[derive(Debug, Clone, Copy)]
+struct WayBack {
+    /// The length in the head is that of a body that does not come.
+    is_to_head: bool,
+    is_a_page: bool,
+}
 
 pub(super) async fn answer(
     face: &Face,
@@ -46,8 +56,12 @@ pub(super) async fn answer(
     }
     let body = carry::of_request(face, &parts.headers, body).await?;
     let attending = visitor.attention.pay();
-    let waited = clock::instant().since(since);
     let via = parts.extensions.get().copied().unwrap_or(Via::Tcp);
+    let waited = clock::instant().since(since);
+    let way_back = WayBack {
+        is_to_head: parts.method == Method::HEAD,
+        is_a_page: via == Via::Tcp && config.server.tokens.is_empty() && is_a_page(&parts.headers),
+    };
     let forward = Forward {
         source: if asked.route.is_some() { Source::Route } else { Source::Proxy },
         overrides: asked.overrides(),
@@ -62,8 +76,7 @@ pub(super) async fn answer(
         via,
     };
     let forwarded = face.handle.forward(forward).await;
-    let is_a_page = via == Via::Tcp && config.server.tokens.is_empty() && is_a_page(&parts.headers);
-    Ok(forwarded.map_or_else(refusal::answer, |forwarded| passed(forwarded, attending, is_a_page)))
+    Ok(forwarded.map_or_else(refusal::answer, |forwarded| passed(forwarded, attending, &way_back)))
 }
 
 /// CONNECT asks for no answer, and TRACE for what was sent: the upstream's own headers are nobody's to see.
@@ -75,16 +88,21 @@ fn check_method(method: &Method, upstream: &Upstream) -> Result<(), Problem> {
     Err(Problem::new(Code::MethodNotAllowed, format!("{method} is not passed on to this upstream")))
 }
 
-fn passed(forwarded: Forwarded, attending: crate::attended::Attending, is_a_page: bool) -> Response {
+fn passed(forwarded: Forwarded, attending: Attending, way_back: &WayBack) -> Response {
     let Forwarded { id, status, headers, body, .. } = forwarded;
-    let mut response = Response::new(carry::of_answer(body, attending));
-    *response.status_mut() = status;
-    *response.headers_mut() = fields::of_answer(&headers);
-    response.headers_mut().insert(CALL_ID, call_id_value(id));
-    if is_a_page {
-        // Another's page is shown at farcall's own address, and must not act as one of farcall's.
-        response.headers_mut().append(CONTENT_SECURITY_POLICY, HeaderValue::from_static("sandbox"));
+    let mut headers = fields::of_answer(&headers);
+    if !way_back.is_to_head && body.size_hint().exact() == Some(0) {
+        // That of a 304 is another answer's, and hyper holds a length against the body.
+        headers.remove(CONTENT_LENGTH);
     }
+    headers.insert(CALL_ID, call_id_value(id));
+    if way_back.is_a_page {
+        // Another's page is shown at farcall's own address, and must not act as one of farcall's.
+        headers.append(CONTENT_SECURITY_POLICY, HeaderValue::from_static("sandbox"));
+    }
+    let mut response = Response::new(carry::of_answer(body, headers.contains_key(TRAILER), attending));
+    *response.status_mut() = status;
+    *response.headers_mut() = headers;
     response.extensions_mut().insert(Passed);
     response
 }

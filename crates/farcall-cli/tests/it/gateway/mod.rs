@@ -9,3 +9,4 @@ mod rig;
 mod routes;
 mod sharing;
 mod smart;
+mod streams;

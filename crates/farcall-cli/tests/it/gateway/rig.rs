@@ -143,6 +143,17 @@ impl Connection {
         Ok(Some(self.read.drain(..length + 2).take(length).collect()))
     }
 
+    /// All that comes until the connection ends, and whether it ended in order.
+    pub(super) fn rest(mut self) -> (Vec<u8>, bool) {
+        let ended = self.stream.read_to_end(&mut self.read).is_ok();
+        (self.read, ended)
+    }
+
+    /// How many bytes of the next body have come with what was read before.
+    pub(super) fn buffered(&self) -> usize {
+        self.read.len()
+    }
+
     /// Nothing more will be sent or read.
     pub(super) fn hang_up(self) {
         let _ = self.stream.shutdown(Shutdown::Both);
