@@ -92,6 +92,12 @@ impl Problem {
         self
     }
 
+    /// The same as a problem of another kind.
+    pub(crate) const fn with_code(mut self, code: Code) -> Self {
+        self.what = What::Code(code);
+        self
+    }
+
     /// As a document.
     pub(crate) fn json(&self) -> Vec<u8> {
         let (status, code, title) = self.what.facts();
