@@ -247,6 +247,20 @@ mod tests {
     }
 
     #[test]
+    fn paragraphs_of_help_are_broken_where_the_terminal_ends_alone() {
+        fn check(command: &clap::Command) {
+            let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            for (line, next) in help.lines().zip(help.lines().skip(1)) {
+                let is_text = |line: &str| !line.is_empty() && !line.starts_with(' ');
+                let is_whole = line.ends_with(['.', ':']);
+                assert!(is_whole || !is_text(line) || !is_text(next), "{}: {line}\n{next}", command.get_name());
+            }
+            command.get_subcommands().for_each(check);
+        }
+        check(&command_line());
+    }
+
+    #[test]
     fn under_the_name_kofaf_the_directory_stands_alone() {
         for line in ["kofaf d", "/usr/bin/kofaf d"] {
             let invocation = parse(line).expect("it is valid");

@@ -8,12 +8,17 @@ pub(crate) mod records;
 use std::borrow::Cow;
 use std::fmt::Display;
 use std::io::{self, IsTerminal, Write};
+use std::sync::OnceLock;
 
 use clap::ValueEnum;
 use comfy_table::{Attribute, Cell, CellAlignment, Color, ContentArrangement, Table, presets};
 use serde_json::Value;
 
+use crate::exit::Failure;
 use crate::settings::Environment;
+
+/// Why a result did not reach stdout, if one did not: the first reason but that nobody reads it.
+static LOST: OnceLock<String> = OnceLock::new();
 
 /// The form of results.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -64,14 +69,26 @@ impl Screen {
         self.stderr_is_terminal && !self.no_color
     }
 
-    /// Prints a line of results.
+    /// Prints a line of results; [`Screen::delivered`] says whether it could.
     pub(crate) fn result(&self, line: impl Display) {
-        let _ = writeln!(io::stdout(), "{line}");
+        note(writeln!(io::stdout(), "{line}"));
     }
 
     /// Prints a part of a result, which has no end of its own.
     pub(crate) fn part(&self, text: impl Display) {
-        let _ = write!(io::stdout(), "{text}");
+        note(write!(io::stdout(), "{text}"));
+    }
+
+    /// Whether all results that were printed are where stdout leads, or nobody reads them.
+    ///
+    /// # Errors
+    /// When one could not be written, because the disk is full for example.
+    pub(crate) fn delivered(&self) -> Result<(), Failure> {
+        note(io::stdout().flush());
+        match LOST.get() {
+            None => Ok(()),
+            Some(reason) => Err(Failure::usage(format_args!("results cannot be written: {reason}"))),
+        }
     }
 
     /// Tells a person something.
@@ -130,6 +147,15 @@ impl Screen {
             Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error),
             _ => Ok(()),
         }
+    }
+}
+
+/// Remembers why a result was lost.
+fn note(written: io::Result<()>) {
+    if let Err(error) = written
+        && error.kind() != io::ErrorKind::BrokenPipe
+    {
+        let _ = LOST.set(error.to_string());
     }
 }
 

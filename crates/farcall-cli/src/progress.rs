@@ -86,6 +86,10 @@ impl Progress {
         let ended = count.succeeded + count.failed;
         self.rate.note(now.instant, ended);
         let Some(bars) = &self.shown else { return };
+        // A bar of nothing at all would look like one of all.
+        if ended + count.left == 0 {
+            return;
+        }
         bars.done.set_length(ended + count.left);
         bars.done.set_position(ended);
         bars.done.set_message(done_line(count, &self.rate));

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use farcall_core::policy::LimitSpec;
 use farcall_engine::config::parse_limit;
 
-use super::client::{ServerArgs, Token};
+use super::client::{ServerArgs, Token, at_least_one};
 
 pub(crate) const BATCH_HELP: &str = "\
 Examples:
@@ -22,14 +22,14 @@ A line is a call, as in a call file:
   {\"url\": \"https://api.example.com/orders\", \"body\": {\"order_id\": 123}}
 Its result is what a response file holds, and `line`. A line that is no valid call has `state: rejected`.
 
-Killed or interrupted, the same command goes on: every line is called once, no result is missing or doubled. What that
+Killed or interrupted, the same command goes on: every line is called once, no result is missing or doubled. What that \
 takes lies beside the output in results.ndjson.farcall (without --out beside the input, with --dir in DIR/.farcall).
 
-When a server runs in --dir, or --server names one, the calls are made there, within its limits, and go on there when
+When a server runs in --dir, or --server names one, the calls are made there, within its limits, and go on there when \
 this command ends before.
 
-Exit status: 0 all succeeded, 1 some failed or were rejected, 2 usage, 4 the input or the output is not that of the batch
-that was begun (--restart begins anew), 6 the server cannot be reached, 7 the directory is in use or the output cannot
+Exit status: 0 all succeeded, 1 some failed or were rejected, 2 usage, 4 the input or the output is not that of the batch \
+that was begun (--restart begins anew), 6 the server cannot be reached, 7 the directory is in use or the output cannot \
 be written, 130 interrupted.";
 
 #[derive(Debug, Clone, clap::Args)]
@@ -50,7 +50,7 @@ pub(crate) struct BatchArgs {
     #[arg(long = "rate", value_name = "N/WINDOW", value_parser = rate)]
     pub(crate) rates: Vec<LimitSpec>,
     /// At most N attempts at the same time. Of --upstream, else of every upstream
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = at_least_one::<NonZeroU32>)]
     pub(crate) concurrency: Option<NonZeroU32>,
     /// Forget what was done, empty the output, and begin anew
     #[arg(long)]

@@ -17,13 +17,13 @@ Examples:
   farcall call http://localhost:8080/search -Q 'text=blue shoes' -Q page=2 --timeout 10s --retry 3
   farcall call shop/orders/7 --dir calls -o order.json
 
-Without a server the call is made here and now, with the limits, headers, secrets and retries that DIR/farcall.yml
-gives the upstream; without --dir that is ~/.farcall. It is tried once unless --retry or the file says otherwise. When a
+Without a server the call is made here and now, with the limits, headers, secrets and retries that DIR/farcall.yml \
+gives the upstream; without --dir that is ~/.farcall. It is tried once unless --retry or the file says otherwise. When a \
 server runs in --dir, or --server names one, the call is made there, as durable as any, and waited for.
 
 The answer's body goes to stdout as it came, everything else to stderr.
 
-Exit status: 0 succeeded, 1 failed, 2 usage or configuration, 5 timed out, 6 the other side, or the server, cannot be
+Exit status: 0 succeeded, 1 failed, 2 usage or configuration, 5 timed out, 6 the other side, or the server, cannot be \
 reached, 130 interrupted.";
 
 #[derive(Debug, Clone, clap::Args)]

@@ -64,7 +64,7 @@ pub(crate) struct ListArgs {
     #[command(flatten)]
     pub(crate) filters: Filters,
     /// How many calls at most, newest first
-    #[arg(long, value_name = "N", default_value = "50")]
+    #[arg(long, value_name = "N", default_value = "50", value_parser = at_least_one::<NonZeroU64>)]
     pub(crate) limit: NonZeroU64,
     /// Every call that fits
     #[arg(long, conflicts_with = "limit")]
@@ -118,7 +118,7 @@ pub(crate) enum Moment {
   farcall wait ID --timeout 30s         at most so long, then exit status 5
   farcall wait ID -q && echo delivered
 
-Calls are printed as they end. Exit status: 0 all succeeded or were cancelled, 1 one ended otherwise,
+Calls are printed as they end. Exit status: 0 all succeeded or were cancelled, 1 one ended otherwise, \
 3 no such call, 5 timed out, 6 no server.")]
 pub(crate) struct WaitArgs {
     /// Ids of calls, with or without `call_`
@@ -139,7 +139,8 @@ Examples:
   farcall cancel --tag nightly --dry-run                      how many that would be
 
 A call of which bytes may be out says `cancel_requested`, and ends as it really ends; `farcall wait` tells how.
-Exit status: 0 cancelled or asked for, 3 no such call, 4 it had ended already, 6 no server. With several calls it is
+
+Exit status: 0 cancelled or asked for, 3 no such call, 4 it had ended already, 6 no server. With several calls it is \
 that of the first one refused; the others are cancelled. With filters: 1 when one could not be.";
 
 /// What `retry` says below its flags.
@@ -150,7 +151,7 @@ Examples:
   farcall retry --state failed --since 1h                   the server does it to all that fit
   farcall retry --upstream etsy --dry-run                   how many that would be
 
-Exit status: 0 made anew, 3 no such call, 4 it has not ended, 6 no server. With several calls it is that of the
+Exit status: 0 made anew, 3 no such call, 4 it has not ended, 6 no server. With several calls it is that of the \
 first one refused; the others are made anew. With filters: 1 when one could not be.";
 
 /// Calls that something is done to: named, or found by filters.
@@ -231,8 +232,8 @@ pub(crate) enum UpstreamAction {
   farcall upstreams set etsy 'limits=[\"5/1s\", \"200/1h\"]'
   farcall upstreams set etsy 'retry={\"max\": 2, \"base\": \"500ms\"}'
 
-Keys are those of an upstream in farcall.yml: limits rate_* concurrency smooth strict jitter retry wait on_unknown
-hedge breaker timeout deadline success. A value is JSON, or else text; null takes a
+Keys are those of an upstream in farcall.yml: limits rate_* concurrency smooth strict jitter retry wait on_unknown \
+hedge breaker timeout deadline success. A value is JSON, or else text; null takes a \
 change back. It holds until what the file says of that key changes.")]
     Set {
         /// The upstream's name
@@ -280,11 +281,12 @@ pub(crate) struct CompletionsArgs {
 #[command(after_help = "Examples:
   farcall man > farcall.1              the page of the program; `man -l farcall.1` shows it
   farcall man list > farcall-list.1    the page of a command
+  farcall man upstreams set > farcall-upstreams-set.1
   farcall man --out man1               all of them, as packages install them")]
 pub(crate) struct ManArgs {
     /// The page of this command
     #[arg(conflicts_with = "out")]
-    pub(crate) command: Option<String>,
+    pub(crate) command: Vec<String>,
     /// Write all pages into this directory
     #[arg(long, value_name = "DIR")]
     pub(crate) out: Option<PathBuf>,
@@ -344,6 +346,11 @@ pub(crate) fn length(text: &str) -> Result<Duration, duration::DurationError> {
         Ok(seconds) => duration::from_seconds(seconds),
         Err(_) => duration::from_text(text),
     }
+}
+
+/// A number of things, of which there is to be one.
+pub(crate) fn at_least_one<N: FromStr>(text: &str) -> Result<N, &'static str> {
+    text.parse().map_err(|_| "it must be a whole number, 1 at least")
 }
 
 #[cfg(test)]

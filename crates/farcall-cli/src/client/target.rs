@@ -69,7 +69,10 @@ impl Target {
         let token = args.token.as_ref().or(environment.token.as_ref());
         Remote::new(url, token).map(|remote| Some(Self::Url(remote))).map_err(|error| {
             let failure = Failure::new(Exit::Usage, error.context(format!("{origin} cannot be used: {url}")));
-            failure.with_hint("a server is named like http://127.0.0.1:8888 or https://calls.example.com")
+            failure.with_hint(match url.contains("://") {
+                true => "a server is named like http://127.0.0.1:8888 or https://calls.example.com".to_owned(),
+                false => format!("a server is named by its URL: http://{url} or https://{url}"),
+            })
         })
     }
 

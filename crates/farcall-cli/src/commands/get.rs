@@ -24,7 +24,7 @@ pub(crate) fn run(context: &Context, args: &GetArgs) -> Result<Exit, Failure> {
             let page: Page = client.ask(Request::get(&["v1", "calls", &id, "attempts"])).await?.document()?;
             let mut listing = Listing::new(context, &ATTEMPT);
             listing.print(&page.data)?;
-            listing.end();
+            listing.end_or_tell("no attempts yet");
         } else {
             single(context, "id", &client.ask(Request::get(&["v1", "calls", &id])).await?.document::<Box<_>>()?)?;
         }

@@ -37,7 +37,7 @@ pub(crate) fn run(context: &Context, args: &ListArgs) -> Result<Exit, Failure> {
                 break;
             }
         }
-        listing.end();
+        listing.end_or_tell("no calls");
         if let Some(cursor) = cursor.filter(|_| !context.global.quiet) {
             context.screen.tell(format_args!("there are more: --all, a higher --limit, or --cursor {cursor}"));
         }

@@ -21,7 +21,7 @@ pub(crate) fn run(context: &Context, args: &ManArgs) -> Result<Exit, Failure> {
         }
         return Ok(Exit::Ok);
     }
-    let wanted = args.command.as_ref().map_or_else(|| "farcall".to_owned(), |command| format!("farcall-{command}"));
+    let wanted = args.command.iter().fold("farcall".to_owned(), |name, word| format!("{name}-{word}"));
     let Some((_, page)) = pages.iter().find(|(name, _)| *name == wanted) else {
         let failure = Failure::new(Exit::NotFound, anyhow::anyhow!("there is no page {wanted}"));
         return Err(failure.with_hint("`farcall help` lists the commands"));
@@ -30,14 +30,21 @@ pub(crate) fn run(context: &Context, args: &ManArgs) -> Result<Exit, Failure> {
     printed.map_err(|error| Failure::new(Exit::Usage, error)).map(|()| Exit::Ok)
 }
 
-/// All pages by their names, as `farcall-get`.
+/// All pages by their names, as `farcall-upstreams-set`.
 fn pages() -> Vec<(String, Vec<u8>)> {
     let mut all = command_line().disable_help_subcommand(true);
     all.build();
-    let mut pages = vec![page("farcall".to_owned(), all.clone())];
-    let commands = all.get_subcommands().filter(|command| !command.is_hide_set());
-    pages.extend(commands.map(|command| page(format!("farcall-{}", command.get_name()), command.clone())));
+    let mut pages = Vec::new();
+    add("farcall", &all, &mut pages);
     pages
+}
+
+/// Adds the pages of a command and of those within it.
+fn add(name: &str, command: &clap::Command, pages: &mut Vec<(String, Vec<u8>)>) {
+    pages.push(page(name.to_owned(), command.clone()));
+    for within in command.get_subcommands().filter(|within| !within.is_hide_set()) {
+        add(&format!("{name}-{}", within.get_name()), within, pages);
+    }
 }
 
 fn page(name: String, command: clap::Command) -> (String, Vec<u8>) {

@@ -45,7 +45,8 @@ pub(crate) fn run(words: &[OsString]) -> Exit {
     let screen = Screen::of(environment.as_ref().unwrap_or(&Environment::default()));
     let done = environment.and_then(|environment| {
         let Invocation { global, command, is_kofaf } = invocation;
-        perform(&Context { global, environment, screen, is_kofaf }, command)
+        let exit = perform(&Context { global, environment, screen, is_kofaf }, command)?;
+        screen.delivered().map(|()| exit)
     });
     done.unwrap_or_else(|failure| {
         match log_format {

@@ -57,7 +57,7 @@ fn list(context: &Context, server: &ServerArgs) -> Result<Exit, Failure> {
         let page: Page = client.ask(Request::get(&["v1", "upstreams"])).await?.document()?;
         let mut listing = Listing::new(context, &UPSTREAM);
         listing.print(&page.data)?;
-        listing.end();
+        listing.end_or_tell("no upstreams");
         Ok(Exit::Ok)
     })
 }

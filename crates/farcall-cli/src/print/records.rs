@@ -58,7 +58,7 @@ impl<'a> Listing<'a> {
     /// Prints some more.
     ///
     /// # Errors
-    /// When they are no records.
+    /// When they are no records, or cannot be written.
     pub(crate) fn print(&mut self, records: &[Box<RawValue>]) -> Result<(), Failure> {
         match self.shape {
             Shape::Ids => {
@@ -82,7 +82,7 @@ impl<'a> Listing<'a> {
             }
         }
         self.count += u64::try_from(records.len()).unwrap_or(u64::MAX);
-        Ok(())
+        self.screen.delivered()
     }
 
     /// Prints what comes after the last one.
@@ -90,6 +90,14 @@ impl<'a> Listing<'a> {
         if self.shape == Shape::As(Output::Json) {
             self.screen.result(if self.count == 0 { "[]" } else { "\n]" });
         }
+    }
+
+    /// The same; when there was none, people are told so in these words.
+    pub(crate) fn end_or_tell(self, none: &str) {
+        if self.shape == Shape::As(Output::Table) && self.count == 0 {
+            self.screen.tell(none);
+        }
+        self.end();
     }
 }
 

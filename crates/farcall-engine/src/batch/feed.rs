@@ -134,13 +134,14 @@ impl<C: Carrier> Feed<C> {
     async fn submit(&mut self, lines: Lines, is_keyed: bool, doubt: Option<Doubt>) -> Result<(), BatchError> {
         let Lines { mut offers, mut exceptions, mark } = lines;
         self.journal.submitting(&mark, is_keyed)?;
+        // Before anybody is asked where they stand: one that ends meanwhile is heard of, and not told again.
+        self.shared.lock().begin_offer(offers.iter().map(|ready| ready.line));
         if let Some(doubt) = doubt {
             let known = self.known(&offers, doubt).await?;
             let lines: HashSet<u32> = known.iter().map(|(line, ..)| *line).collect();
             offers.retain(|ready| !lines.contains(&ready.line));
             self.take_up(&known);
         }
-        self.shared.lock().begin_offer(offers.iter().map(|ready| ready.line));
         let older = self.offer(offers, &mut exceptions).await?;
         self.calls.sync()?;
         self.journal.submitted(exceptions.clone(), mark.clone())?;
@@ -181,9 +182,12 @@ impl<C: Carrier> Feed<C> {
     }
 
     fn take_up(&self, known: &[Known]) {
+        let own = self.calls.own();
+        let given = known.iter().filter(|(line, id, _)| own.id(*line) != *id);
+        let given: Vec<(u32, CallId)> = given.map(|&(line, id, _)| (line, id)).collect();
         let mut lines = self.shared.lock();
+        lines.give(&given, self.order);
         for &(line, id, state) in known {
-            lines.take_up(line, id, self.calls.own());
             // What is known no more has ended, too.
             if state.is_none_or(State::is_end) {
                 lines.end(line, id, self.order);
@@ -289,7 +293,80 @@ fn with_upstream(text: &Bytes, name: &str) -> Option<Bytes> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::carrier::{Ends, News, Told};
+    use super::super::journal::Past;
+    use super::super::line_ids::LineIds;
     use super::*;
+
+    /// Everything runs while it is asked for, and has ended before the answer is there.
+    struct Hasty {
+        shared: Arc<Shared>,
+        own: LineIds,
+    }
+
+    struct Silence;
+
+    impl Ends for Silence {
+        async fn next(&mut self) -> News {
+            News::Gone
+        }
+    }
+
+    impl Carrier for Hasty {
+        type Ends = Silence;
+
+        fn ends(&self) -> Result<Silence, BatchError> {
+            Ok(Silence)
+        }
+
+        async fn offer(&self, offers: Vec<Offer>) -> Result<Vec<Answer>, BatchError> {
+            Ok(offers.into_iter().map(|offer| Answer::Accepted(offer.id)).collect())
+        }
+
+        async fn states(&self, calls: Vec<CallId>) -> Result<Vec<Option<State>>, BatchError> {
+            let mut lines = self.shared.lock();
+            calls.iter().for_each(|&call| lines.heard(call, self.own, Order::Completion));
+            Ok(vec![Some(State::Running); calls.len()])
+        }
+
+        async fn outcomes(&self, _: Vec<(u32, CallId)>, _: usize) -> Result<Vec<Option<Told>>, BatchError> {
+            Ok(Vec::new())
+        }
+    }
+
+    #[tokio::test]
+    async fn a_call_that_ends_while_its_state_is_asked_for_is_not_waited_for() -> Result<(), Box<dyn std::error::Error>>
+    {
+        for is_keyed in [false, true] {
+            let folder = tempfile::tempdir()?;
+            let (own, shared) = (LineIds::of_new_batch(), Arc::new(Shared::default()));
+            let calls = CallIds::open(own, &folder.path().join("ids"))?;
+            if is_keyed {
+                calls.give(&[(1, LineIds::of_new_batch().id(7))])?;
+            }
+            let (ids, order, mark) = (own, Order::Completion, Mark { lines: 1, is_end: true, ..Mark::default() });
+            let (in_doubt, exceptions) = (None, Default::default());
+            let past = Past { ids, order, server: None, mark, in_doubt, exceptions, finished: None, written_at: None };
+            let line = Line { number: 1, text: Some(Bytes::from_static(b"{}")) };
+            let first =
+                First { chunk: Chunk { lines: vec![line], mark: past.mark.clone() }, doubt: Some(Doubt { is_keyed }) };
+            let feed = Feed {
+                carrier: Arc::new(Hasty { shared: Arc::clone(&shared), own }),
+                shared: Arc::clone(&shared),
+                calls: Arc::new(calls),
+                order,
+                journal: Journal::begin(&folder.path().join("journal"), &past)?,
+                input: None,
+                first: Some(first),
+                writing: Writing { default_upstream: None, is_keyed },
+            };
+            feed.run().await?;
+            let lines = shared.lock();
+            assert!(lines.live.is_empty(), "line 1 is waited for for ever (with keys: {is_keyed})");
+            assert_eq!(lines.ready, [1], "with keys: {is_keyed}");
+        }
+        Ok(())
+    }
 
     #[test]
     fn a_line_that_says_where_it_goes_is_left_alone() {

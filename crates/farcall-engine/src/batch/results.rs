@@ -106,7 +106,7 @@ impl<C: Carrier> Results<C> {
         let mut lines = self.shared.lock();
         let items = match self.order {
             Order::Input => in_order(&mut lines, &mut self.done, &self.written),
-            Order::Completion => as_completed(&mut lines),
+            Order::Completion => as_completed(&mut lines, &self.written),
         };
         if !items.is_empty() {
             Step::Write(items)
@@ -230,10 +230,18 @@ fn in_order(lines: &mut Lines, done: &mut u32, written: &LineSet) -> Vec<(u32, I
     items
 }
 
-fn as_completed(lines: &mut Lines) -> Vec<(u32, Item)> {
-    let count = lines.ready.len().min(RESULTS_MAX);
-    let ready: Vec<u32> = lines.ready.drain(..count).collect();
-    ready.into_iter().map(|line| (line, Item::of(lines, line))).collect()
+fn as_completed(lines: &mut Lines, written: &LineSet) -> Vec<(u32, Item)> {
+    let mut items = Vec::new();
+    while items.len() < RESULTS_MAX
+        && let Some(line) = lines.ready.pop_front()
+    {
+        let item = Item::of(lines, line);
+        // An earlier process may have written it before its journal said that the line was submitted.
+        if !written.contains(line) {
+            items.push((line, item));
+        }
+    }
+    items
 }
 
 /// Writes on a thread of its own: a pipe may be full for long.
@@ -244,4 +252,20 @@ async fn write(output: Option<Output>, text: Vec<u8>) -> Result<Output, BatchErr
     }
     let writing = tokio::task::spawn_blocking(move || output.write(&text).map(|()| output));
     writing.await.map_err(|_| BatchError::Interrupted)?.map_err(BatchError::Output)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_an_earlier_process_wrote_is_not_written_again() {
+        let (mut lines, mut written) = (Lines::default(), LineSet::default());
+        assert!(written.insert(2));
+        lines.ready.extend([3, 2, 1]);
+        lines.exceptions.insert(2, Exception::Blank);
+        let items: Vec<u32> = as_completed(&mut lines, &written).into_iter().map(|(line, _)| line).collect();
+        assert_eq!(items, [3, 1]);
+        assert!(lines.ready.is_empty() && lines.exceptions.is_empty());
+    }
 }

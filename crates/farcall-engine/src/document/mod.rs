@@ -33,7 +33,7 @@ use crate::trace::TraceContext;
 pub(crate) use address::hides_dot_segments;
 
 pub use crate::retry_override::{DelayOverride, RetryOverride};
-pub use parse::{callback_of, parse, with_idempotency_key};
+pub use parse::{callback_of, check_object, parse, with_idempotency_key};
 pub use schema::DocumentSchema;
 
 /// The longest tenant and the longest tag, in bytes.

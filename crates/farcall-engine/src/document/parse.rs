@@ -53,6 +53,29 @@ pub fn parse(document: &Bytes, routing: &Routing<'_>) -> Result<Document, Reject
     read(document, text, routing).map_err(|fault| fault.in_text(text))
 }
 
+/// Checks a document of another kind as strictly: it is one JSON object, in which no key stands twice at any depth.
+/// `subject` is what it should be: `an operation`.
+///
+/// # Errors
+/// The first mistake found, with its place; of the kind `Invalid` when it is JSON all the same.
+///
+/// # Example
+/// ```
+/// # use farcall_engine::document::check_object;
+/// assert!(check_object(br#"{"action": "cancel"}"#, "an operation").is_ok());
+/// let twice = check_object(br#"{"action": "cancel", "action": "retry"}"#, "an operation");
+/// assert_eq!(twice.map_err(|rejection| rejection.message), Err("duplicate key `action`".to_owned()));
+/// ```
+pub fn check_object(document: &[u8], subject: &str) -> Result<(), Rejection> {
+    let text = std::str::from_utf8(document).map_err(|error| not_utf8(document, error.valid_up_to()))?;
+    let (whole, _) = json::scan(text, 0).map_err(|flaw| Fault::from(flaw).in_text(text))?;
+    if whole.shape() == json::Shape::Object {
+        return Ok(());
+    }
+    let message = format!("{subject} is one JSON object");
+    Err(Fault { kind: RejectionKind::Syntax, message, key: None, at: whole.at() }.in_text(text))
+}
+
 /// The callback that a document asks for, whether or not the rest of it is a call under the present configuration.
 pub fn callback_of(document: &[u8], routing: &Routing<'_>) -> Option<OwnCallback> {
     let (keys, _) = call_keys(std::str::from_utf8(document).ok()?).ok()?;
@@ -167,6 +190,9 @@ fn tags(keys: &CallKeys<'_>) -> Result<Vec<String>, Fault> {
     let elements = field.elements()?;
     if elements.len() > TAGS_MAX {
         return Err(field.wrong(format_args!("must be at most {TAGS_MAX} tags")));
+    }
+    if let Some(element) = elements.iter().find(|element| element.value.shape() != json::Shape::String) {
+        return Err(element.wrong("must be an array of strings"));
     }
     elements.iter().map(|element| element.label(LABEL_BYTES_MAX)).collect()
 }

@@ -97,6 +97,12 @@ impl Problem {
         Self { retry_after: Some(retry_after), ..self }
     }
 
+    /// The same as a problem of another kind.
+    pub(crate) const fn with_code(mut self, code: Code) -> Self {
+        self.what = What::Code(code);
+        self
+    }
+
     /// As a document.
     pub(crate) fn json(&self) -> Vec<u8> {
         let (status, code, title) = self.what.facts();

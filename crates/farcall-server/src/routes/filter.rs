@@ -11,6 +11,9 @@ use crate::problem::{Code, Problem};
 /// Calls of a page when the client does not say.
 const LIMIT_DEFAULT: u32 = 50;
 
+/// The filters of lists and operations.
+pub(super) const NAMES: [&str; 7] = ["state", "upstream", "function", "source", "tag", "since", "until"];
+
 /// What a list is asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Asked {
@@ -68,14 +71,14 @@ pub(super) fn set(filter: &mut CallFilter, key: &str, value: &str) -> Result<(),
         "tag" => filter.tag = Some(value.to_owned()),
         "since" => filter.since = Some(time(key, value)?),
         "until" => filter.until = Some(time(key, value)?),
-        _ => {
-            return Err(wrong(
-                key,
-                "is no filter; there are state, upstream, function, source, tag, since, until, limit and cursor",
-            ));
-        }
+        _ => return Err(unknown(key)),
     }
     Ok(())
+}
+
+/// What is said of a key that is no filter.
+pub(super) fn unknown(key: &str) -> Problem {
+    wrong(key, &format!("is no filter; there are {}, limit and cursor", NAMES.join(", ")))
 }
 
 fn time(key: &str, value: &str) -> Result<Timestamp, Problem> {

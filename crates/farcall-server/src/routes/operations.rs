@@ -7,7 +7,7 @@ use axum::body::Body;
 use axum::extract::{Path, Request, State};
 use axum::response::{IntoResponse, Response};
 use farcall_core::id::CallId;
-use farcall_engine::document::{Rejection, RejectionKind};
+use farcall_engine::document::{Rejection, RejectionKind, check_object};
 use farcall_engine::listing::CallFilter;
 use farcall_engine::operations::{Action, RUNNING_MAX, Spec, TooMany};
 use farcall_engine::steer::RetryAs;
@@ -46,6 +46,10 @@ fn busy(error: TooMany) -> Problem {
 }
 
 fn understand(bytes: &[u8], caller: Caller) -> Result<Spec, Problem> {
+    check_object(bytes, "an operation").map_err(|rejection| match rejection.kind {
+        RejectionKind::Syntax => Problem::from(rejection),
+        _ => Problem::from(rejection).with_code(Code::InvalidOperation),
+    })?;
     let malformed = |error: serde_json::Error| {
         let line = u32::try_from(error.line()).unwrap_or(u32::MAX);
         let column = u32::try_from(error.column()).ok();
@@ -93,7 +97,8 @@ fn of_object(object: &Map<String, Value>) -> Result<CallFilter, Problem> {
             }
             ("limit" | "cursor", _) => return Err(wrong(key, "does not belong to an operation, which has no pages")),
             (_, Value::String(text)) => filter::set(&mut filter, key, text)?,
-            _ => return Err(wrong(key, "must be a text")),
+            _ if filter::NAMES.contains(&key.as_str()) => return Err(wrong(key, "must be a text")),
+            _ => return Err(filter::unknown(key)),
         }
     }
     Ok(filter)

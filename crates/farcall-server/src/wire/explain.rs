@@ -100,7 +100,9 @@ impl Explanation {
         Self {
             id: record.id.to_string(),
             state: explained.map_or(record.progress.state, |explained| explained.state).as_str(),
-            upstream: explained.and_then(|explained| Some(explained.upstream.as_ref()?.name.clone())),
+            upstream: explained
+                .map_or(record.upstream.as_ref(), |explained| Some(&explained.upstream.as_ref()?.name))
+                .cloned(),
             wait_reason: wait_reason.map(WaitReason::as_str),
             next_at: explained.and_then(|explained| explained.next_at).map(rfc3339),
             explanation: sentence(view, explained),
@@ -185,7 +187,10 @@ fn sentence(view: &CallView, explained: Option<&Explained>) -> String {
 fn why(view: &CallView, explained: &Explained, reason: WaitReason, name: &str) -> String {
     let until = explained.next_at.map_or(String::new(), |at| format!(" until {}", rfc3339(at)));
     match reason {
-        WaitReason::NotBefore => format!("It is not to start before its time{until}."),
+        WaitReason::NotBefore => match explained.next_at {
+            Some(at) => format!("It is not to start before {}.", rfc3339(at)),
+            None => "It is not to start before its time.".to_owned(),
+        },
         WaitReason::Backoff => {
             format!("Its last attempt failed; attempt {} waits{until}.", view.record.attempts + 1)
         }
@@ -197,6 +202,7 @@ fn why(view: &CallView, explained: &Explained, reason: WaitReason, name: &str) -
             format!("The {limits} of {name} {are} used up{until}.")
         }
         WaitReason::Concurrency => match explained.concurrency {
+            (1, 1) => format!("An attempt for {name} is out, and no more than one may be."),
             (used, capacity) if used >= capacity => {
                 format!("{used} attempts for {name} are out, and no more than {capacity} may be.")
             }

@@ -71,6 +71,7 @@ async fn calls_behind_a_limit_know_it_their_place_and_when_they_start() {
         (&json!("succeeded"), &Value::Null, &Value::Null)
     );
     assert_eq!(ended["explanation"], "It has ended (succeeded): nothing holds it.");
+    assert_eq!(ended["upstream"], "local");
 }
 
 #[tokio::test]
@@ -81,6 +82,8 @@ async fn every_gate_is_told() {
     let scheduled = explained_as(&farcall, &scheduled, "not_before").await;
     assert_eq!(scheduled["gate"]["not_before"], scheduled["next_at"]);
     assert_eq!(scheduled["estimated_start_at"], scheduled["next_at"]);
+    let at = scheduled["next_at"].as_str().expect("a time");
+    assert_eq!(scheduled["explanation"], format!("It is not to start before {at}. It goes next."));
     let failed = post(&farcall, "").await;
     let failed = explained_as(&farcall, &failed, "backoff").await;
     let gate = &failed["gate"];

@@ -100,6 +100,7 @@ async fn an_operation_that_cannot_be_says_what_is_wrong() {
         (json!({"action": "cancel", "where": {}}), "invalid_operation", "where"),
         (json!({"action": "cancel", "where": {"limit": "5"}}), "invalid_operation", "limit"),
         (json!({"action": "cancel", "where": {"tag": 5}}), "invalid_operation", "tag"),
+        (json!({"action": "cancel", "where": {"colour": 5}}), "invalid_filter", "colour"),
         (json!({"action": "cancel", "where": {"state": ["gone"]}}), "invalid_filter", "state"),
         (json!({"action": "cancel", "where": filter, "dry_run": 1}), "invalid_operation", "dry_run"),
         (json!({"action": "cancel", "where": filter, "colour": 1}), "invalid_operation", "colour"),
@@ -108,8 +109,21 @@ async fn an_operation_that_cannot_be_says_what_is_wrong() {
         let problem = reply.json();
         assert_eq!((reply.status, &problem["code"], &problem["key"]), (422, &json!(code), &json!(key)), "{operation}");
     }
+    // Which of the two would be meant? One of them is more than the client wanted.
+    for (operation, key) in [
+        (r#"{"action": "cancel", "action": "retry", "where": {"tag": "x"}}"#, "action"),
+        (r#"{"action": "cancel", "where": {"tag": "x", "tag": "y"}}"#, "tag"),
+        (r#"{"action": "cancel", "where": {"tag": "x"}, "dry_run": true, "dry_run": false}"#, "dry_run"),
+    ] {
+        let reply = farcall.send("POST", "/v1/operations", operation).await;
+        let problem = reply.json();
+        let told = (reply.status, &problem["code"], &problem["key"], &problem["line"]);
+        assert_eq!(told, (422, &json!("invalid_operation"), &json!(key), &json!(1)), "{operation}");
+    }
     let reply = begin(&farcall, &json!([1])).await;
-    assert_eq!((reply.status, &reply.json()["code"]), (400, &json!("malformed_document")));
+    let problem = reply.json();
+    assert_eq!((reply.status, &problem["code"]), (400, &json!("malformed_document")));
+    assert_eq!((&problem["detail"], &problem["column"]), (&json!("an operation is one JSON object"), &json!(1)));
     for path in ["/v1/operations/x", "/v1/operations/op_01902e3c-741e-7a0b-acfc-fc17f4c48c39"] {
         assert_eq!(farcall.get(path).await.status, 404, "{path}");
     }

@@ -25,6 +25,7 @@ use crate::client::Target;
 use crate::context::Context;
 use crate::directory;
 use crate::exit::{Exit, Failure};
+use crate::print::Output;
 use crate::session::{self, Opened, Session};
 use crate::signals::Signals;
 
@@ -34,6 +35,9 @@ const BATCH_AGAIN: &str = "the same command goes on when that is mended";
 const RESTART: &str = "--restart forgets it and begins anew; calls that were made are made again";
 
 pub(crate) fn run(context: &Context, args: &BatchArgs) -> Result<Exit, Failure> {
+    if matches!(context.global.output, Some(Output::Table | Output::Json)) {
+        return Err(Failure::usage("the results of a batch are a line each: --output ndjson, or none"));
+    }
     let report = Report::new(context, args);
     // How each call ended is in its result.
     context.start_logging_but(Some(CALLS_ENDED), Level::WARN, report.bars())?;

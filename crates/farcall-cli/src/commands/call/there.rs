@@ -42,8 +42,13 @@ pub(super) fn call(context: &Context, target: Target, document: Bytes) -> Result
         ended = Some(outcome(&mut client, document, &mut accepted).await?);
         Ok(Exit::Ok)
     });
-    if let (None, Some(id), false) = (&ended, &accepted, context.global.quiet) {
-        context.screen.tell(format_args!("{id} goes on there; `farcall wait {id}` waits for it"));
+    match (&ended, &accepted) {
+        _ if context.global.quiet => {}
+        (None, Some(id)) => context.screen.tell(format_args!("{id} goes on there; `farcall wait {id}` waits for it")),
+        (None, None) if exit.is_ok() => {
+            context.screen.tell("what the server has taken goes on there; `farcall list --source api` shows it");
+        }
+        _ => {}
     }
     exit.map(|_| ended)
 }

@@ -36,7 +36,15 @@ fn a_full_disk_ends_it_with_7_and_nothing_is_sent_twice() -> Outcome {
 fn what_cannot_be_opened_is_a_usage_error_and_nothing_is_sent() -> Outcome {
     let upstream = Recorder::start(|_, _| Reply::new(200))?;
     let desk = Desk::with_posts(&upstream, 2)?;
-    for words in ["--out @/nowhere/results.ndjson", "--out @", "--rate fast", "--rate 0/1s", "--concurrency 0"] {
+    for words in [
+        "--out @/nowhere/results.ndjson",
+        "--out @",
+        "--rate fast",
+        "--rate 0/1s",
+        "--concurrency 0",
+        "--output json",
+        "--output table",
+    ] {
         let finished = desk.start(words)?.finish()?;
         assert_eq!(finished.code, Some(2), "{words}: {}", finished.stderr);
     }

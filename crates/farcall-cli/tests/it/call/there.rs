@@ -1,6 +1,6 @@
 //! With a server: a durable call there, through the socket of a directory or a URL.
 
-use std::fs;
+use std::fs::{self, File};
 use std::net::TcpListener;
 use std::path::Path;
 use std::time::Duration;
@@ -80,10 +80,13 @@ fn a_call_that_takes_long_is_waited_for_and_goes_on_there_when_nobody_waits() ->
     let program = Program::serve(folder.path())?;
     let output = call(folder.path(), &["shop/x", "--dir", "."])?;
     assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
-    let mut child = command(folder.path(), &["shop/x", "--dir", "."]).spawn()?;
+    let told = File::create(folder.path().join("told"))?;
+    let mut child = command(folder.path(), &["shop/x", "--dir", "."]).stderr(told).spawn()?;
     until("the request", || (upstream.arrivals().len() == 2).then_some(()));
     kill_process(Pid::from_child(&child), Signal::INT)?;
     assert_eq!(until("its end", || child.try_wait().transpose())?.code(), Some(130));
+    let told = fs::read_to_string(folder.path().join("told"))?;
+    assert!(told.contains("goes on there") && told.contains("farcall list"), "{told}");
     assert_eq!(program.health()?["calls"]["running"], 1);
     Ok(())
 }

@@ -1,6 +1,8 @@
 //! Looking at calls of the real server and waiting for them: forms of output, exit codes.
 
+use std::fs::File;
 use std::path::Path;
+use std::process::Command;
 use std::time::Duration;
 
 use rustix::process::Signal;
@@ -173,5 +175,51 @@ fn ctrl_c_ends_a_wait_with_130() -> Outcome {
     let waiting = waiting(dir.path(), &upstream, 3_600)?;
     waiting.signal(Signal::INT)?;
     assert_eq!(waiting.finish()?.code, Some(130));
+    Ok(())
+}
+
+#[test]
+fn what_cannot_be_printed_is_no_success() -> Outcome {
+    let upstream = Recorder::start(|_, _| Reply::new(200))?;
+    let dir = tempfile::tempdir()?;
+    let _program = Program::serve(dir.path())?;
+    let id = ended(dir.path(), &upstream)?;
+    for line in [
+        "list",
+        "list -q",
+        "list --output json",
+        "list --output table",
+        "get ID",
+        "get ID --response",
+        "get ID --attempts",
+        "wait ID",
+        "explain ID",
+        "upstreams",
+    ] {
+        let line = line.replace("ID", &id);
+        let mut command = Command::new(env!("CARGO_BIN_EXE_farcall"));
+        command.args(line.split(' ')).args(["--dir", text(dir.path())]).env_clear();
+        let finished = command.stdout(File::options().write(true).open("/dev/full")?).output()?;
+        let stderr = String::from_utf8(finished.stderr)?;
+        assert_eq!(finished.status.code(), Some(2), "{line}: {stderr}");
+        assert!(stderr.contains("cannot be written: No space left on device"), "{line}: {stderr}");
+    }
+    Ok(())
+}
+
+#[test]
+fn people_are_told_that_there_is_nothing() -> Outcome {
+    let dir = tempfile::tempdir()?;
+    let _program = Program::serve(dir.path())?;
+    let waits = accepted(dir.path(), &json!({"url": "http://127.0.0.1:9", "delay": "1h"}))?;
+    for (line, none) in
+        [("list --state poisoned", "no calls\n"), (&format!("get {waits} --attempts"), "no attempts yet\n")]
+    {
+        for (flags, told) in [("--output table", none), ("--output ndjson", ""), ("-q", "")] {
+            let finished = client(&format!("{line} {flags}"), &["--dir", text(dir.path())])?;
+            let seen = (finished.code, finished.stdout.as_str(), finished.stderr.as_str());
+            assert_eq!(seen, (Some(0), "", told), "{line} {flags}");
+        }
+    }
     Ok(())
 }

@@ -94,7 +94,8 @@ fn a_token_is_shown_where_it_is_asked_for() -> Outcome {
 #[test]
 fn what_names_no_server_is_a_usage_error() -> Outcome {
     for (server, part) in [
-        (&["--server", "localhost:8888"][..], "http://127.0.0.1:8888"),
+        (&["--server", "localhost:8888"][..], "http://localhost:8888"),
+        (&["--server", "ftp://localhost"], "http://127.0.0.1:8888"),
         (&["--server", "http://me:hush@localhost"], "--token"),
         (&["--server", "http://localhost", "--dir", "."], "cannot be used with"),
         (&["--token", "hush"], "--server"),
@@ -189,5 +190,15 @@ fn https_servers_are_believed_as_the_platform_believes_them() -> Outcome {
     let refused = get(&others)?;
     assert_eq!((refused.code, refused.stdout.as_str()), (Some(6), ""), "{}", refused.stderr);
     assert!(refused.stderr.contains(&url) && refused.stderr.contains("certificate"), "{}", refused.stderr);
+    Ok(())
+}
+
+#[test]
+fn a_server_without_its_scheme_is_told_how_to_write_it() -> Outcome {
+    for named in ["127.0.0.1:8888", "localhost:8888", "calls.example.com"] {
+        let finished = client("list", &["--server", named])?;
+        assert_eq!(finished.code, Some(2), "{named}: {}", finished.stderr);
+        assert!(finished.stderr.contains(&format!("http://{named}")), "{named}: {}", finished.stderr);
+    }
     Ok(())
 }

@@ -76,5 +76,22 @@ fn there_is_a_page_for_every_command() -> Outcome {
     assert_eq!(std::fs::read_to_string(out.join("farcall.1"))?, page);
     assert!(page.starts_with(".ie \\n(.g .ds Aq \\(aq\n") && page.contains(".TH farcall 1"), "{page}");
     assert_eq!(farcall(["man", "lsit"])?.code, Some(3));
+    assert!(farcall(["man", "upstreams", "set"])?.stdout.contains(".TH farcall-upstreams-set 1"));
+    Ok(())
+}
+
+#[test]
+fn every_page_that_a_page_names_is_there() -> Outcome {
+    let out = tempfile::tempdir()?;
+    assert_eq!(farcall(["man", "--out", out.path().to_str().expect("it is text")])?.code, Some(0));
+    let mut named = 0;
+    for entry in std::fs::read_dir(out.path())? {
+        let page = std::fs::read_to_string(entry?.path())?.replace('\\', "");
+        for name in page.split_whitespace().filter_map(|word| word.strip_suffix("(1)")) {
+            assert!(out.path().join(format!("{name}.1")).exists(), "{name}");
+            named += 1;
+        }
+    }
+    assert!(named > COMMANDS.len(), "{named}");
     Ok(())
 }

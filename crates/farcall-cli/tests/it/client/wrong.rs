@@ -31,7 +31,7 @@ const COMMANDS: [(&str, i32, &str); 61] = [
     ("list --state done", WRONG, "key state"),
     ("list --source nowhere", WRONG, "key source"),
     ("list --since yesterday", WRONG, "key since"),
-    ("list --limit 0", WRONG, "--limit"),
+    ("list --limit 0", WRONG, "1 at least"),
     ("list --limit many", WRONG, "--limit"),
     ("list --cursor x", WRONG, "key cursor"),
     ("list --colour red", WRONG, "--colour"),

@@ -136,7 +136,7 @@ fn mistakes_name_their_key_and_place() {
     check(r#""idempotency_key":"""#, "idempotency_key", "1 to 255 bytes");
     check(r#""idempotent":1"#, "idempotent", "true or false");
     check(r#""tags":"a""#, "tags", "must be an array");
-    check(r#""tags":[1]"#, "tags", "must be a string");
+    check(r#""tags":[1]"#, "tags", "must be an array of strings");
     check(r#""delay":-1"#, "delay", "must be a duration");
     check(r#""delay":"soon""#, "delay", "must be a duration");
     check(r#""delay":1e400"#, "delay", "100 years");
