@@ -70,11 +70,11 @@ fn turned_away(tells: bool) -> Outcome<(u32, usize)> {
 #[test]
 fn a_quota_that_somebody_else_uses_too_is_kept_when_the_upstream_tells_what_remains() -> Outcome {
     let ((untold, of_untold), (told, of_told)) = (turned_away(false)?, turned_away(true)?);
-    println!("turned away: {untold} of {of_untold} without, {told} of {of_told} with what the upstream says");
+    let counted = format!("turned away: {untold} of {of_untold} without, {told} of {of_told} with what it says");
     // Right after a reset nobody has said anything: four may be out. A busy machine may miss a window's end.
     let windows = u32::try_from(CALLS)?.div_ceil(COUNT - OTHERS);
-    assert!(told <= windows * 4, "{told} were turned away of {of_told}");
-    assert!(untold >= told * 3 && untold >= windows * 4, "{untold} without, {told} with");
+    assert!(told <= windows * 4, "{counted}");
+    assert!(untold >= told * 3 && untold >= windows * 4, "{counted}");
     Ok(())
 }
 
