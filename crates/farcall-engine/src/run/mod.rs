@@ -31,6 +31,7 @@ mod start_up;
 mod stats;
 mod storage;
 mod submit;
+mod unstored;
 mod watchers;
 mod webhooks;
 mod writes;
@@ -56,6 +57,7 @@ pub(crate) use forwards::Leaving;
 pub(crate) use load::next_reference;
 pub(crate) use message::{Message, StandingAsk};
 pub(crate) use seen::Sight;
+pub(crate) use unstored::Guest;
 pub(crate) use watchers::CancelAnswer;
 
 use crate::clock;
@@ -302,6 +304,8 @@ impl Run {
         match message {
             Message::Submit { submissions, viewer, reply } => self.submit(submissions, viewer, reply),
             Message::Forward(offer) => self.forward(*offer),
+            Message::Guest { call, reply } => drop(reply.send(self.guest(call))),
+            Message::Guests { reply } => drop(reply.send(self.guests())),
             Message::Standings { asked, reply } => {
                 let _ = reply.send(asked.into_iter().map(|asked| self.standing(now, asked)).collect());
             }
