@@ -25,7 +25,7 @@ use crate::intake::{Status, Waker};
 use crate::metrics::Metrics;
 use crate::operations::Operations;
 use crate::reads::{Own, Reads};
-use crate::run::{Leaving, Message, Sight, StandingAsk, next_reference};
+use crate::run::{Guest, Leaving, Message, Sight, StandingAsk, next_reference};
 use crate::trace::TraceContext;
 use crate::upstreams::UpstreamError;
 use crate::watch::CallEvent;
@@ -290,9 +290,29 @@ impl Handle {
     /// # Errors
     /// When the store cannot be read.
     pub async fn call(&self, id: CallId) -> Result<Option<CallView>, ReadError> {
-        let Some(mut view) = self.reads.call_view(id).await? else { return Ok(None) };
+        let Some(mut view) = self.reads.call_view(id).await? else { return Ok(self.guest(id).await) };
         self.add_standings(std::slice::from_mut(&mut view)).await;
         Ok(Some(view))
+    }
+
+    /// A call that somebody waits for, while it has not ended.
+    async fn guest(&self, call: CallId) -> Option<CallView> {
+        let (reply, guest) = oneshot::channel();
+        // An engine that is gone has none.
+        let _ = self.messages.send(Message::Guest { call, reply }).await;
+        guest.await.ok().flatten().map(|guest| self.view_of(guest))
+    }
+
+    /// All such calls, the newest first.
+    pub(crate) async fn guests(&self) -> Vec<CallView> {
+        let (reply, guests) = oneshot::channel();
+        let _ = self.messages.send(Message::Guests { reply }).await;
+        guests.await.unwrap_or_default().into_iter().map(|guest| self.view_of(guest)).collect()
+    }
+
+    fn view_of(&self, (record, request, standing): Guest) -> CallView {
+        let own = Own::of_request(&request.headers, request.trace.clone());
+        self.reads.new_call(record, standing, own)
     }
 
     /// Why calls wait, of the running engine's own knowledge; an engine that is gone has none.

@@ -63,13 +63,23 @@ impl Handle {
         Ok((listed.calls.iter().map(|call| call.id).collect(), listed.next.map(Cursor)))
     }
 
-    /// At most `count` calls (and never more than [`PAGE_MAX`]) that the filter lets through, newest first.
+    /// At most `count` calls (and never more than [`PAGE_MAX`]) that the filter lets through, newest first; those that
+    /// somebody waits for lead the first page.
     ///
     /// # Errors
     /// When the store cannot be read.
     pub async fn list(&self, filter: &CallFilter, from: Option<Cursor>, count: u32) -> Result<Page, ReadError> {
         let count = count.clamp(1, PAGE_MAX);
         let mut page = Page { calls: Vec::new(), next: from };
+        if from.is_none() {
+            // They are no part of what is kept, so a cursor never leads back to them.
+            let admitted = self.guests().await.into_iter().filter(|guest| filter.admits(&guest.record));
+            page.calls.extend(admitted.take(count as usize));
+        }
+        if page.calls.len() >= count as usize {
+            page.next = Some(Cursor(u64::MAX >> 1));
+            return Ok(page);
+        }
         let mut examined = 0;
         loop {
             let found = u32::try_from(page.calls.len()).unwrap_or(u32::MAX);

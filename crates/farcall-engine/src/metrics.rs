@@ -68,6 +68,8 @@ struct Standing {
 #[derive(Debug)]
 pub(crate) struct Measured {
     pub(crate) census: Census,
+    /// Of the calls that somebody waits for.
+    pub(crate) ephemeral: Census,
     pub(crate) waiting: BTreeMap<WaitReason, u64>,
     pub(crate) oldest_age: Duration,
     pub(crate) upstreams: Vec<UpstreamView>,
@@ -137,7 +139,11 @@ impl Metrics {
 
 impl Standing {
     fn register(&self, registry: &mut Registry) {
-        registry.register("calls", "Calls in the store, by state", self.calls.clone());
+        registry.register(
+            "calls",
+            "Calls in the store and calls that somebody waits for, by state",
+            self.calls.clone(),
+        );
         registry.register("calls_waiting", "Calls that wait, by reason", self.waiting.clone());
         let help = "How long the call that waits longest for its turn has waited since it might have gone on";
         registry.register("queue_oldest_age_seconds", help, self.oldest_age.clone());
@@ -159,7 +165,8 @@ impl Standing {
 
     fn put(&self, measured: &Measured) {
         for &state in State::ALL {
-            self.calls.get_or_create(&label("state", state.as_str())).set(level(measured.census.calls(state)));
+            let count = measured.census.calls(state) + measured.ephemeral.calls(state);
+            self.calls.get_or_create(&label("state", state.as_str())).set(level(count));
         }
         for &reason in WaitReason::ALL {
             let count = measured.waiting.get(&reason).copied().unwrap_or_default();

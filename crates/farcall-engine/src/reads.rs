@@ -43,6 +43,14 @@ struct Lent {
     _permit: OwnedSemaphorePermit,
 }
 
+impl Own {
+    /// Of a request as a client sent it.
+    pub(crate) fn of_request(headers: &http::HeaderMap, trace: Option<TraceContext>) -> Self {
+        let headers = headers.iter().map(|(name, value)| shown(name, value)).collect();
+        Self { headers, trace }
+    }
+}
+
 impl std::fmt::Debug for Reads {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Reads").field("free", &self.free.available_permits()).finish_non_exhaustive()
@@ -213,14 +221,12 @@ fn stored_headers(config: &Config, request: &Bytes) -> Vec<(String, String)> {
 
 /// The call's own headers as users may read them back: values that carry rights are masked.
 fn masked(document: &Document) -> Vec<(String, String)> {
-    document
-        .headers
-        .iter()
-        .map(|(name, value)| {
-            let text = String::from_utf8_lossy(value.as_bytes()).into_owned();
-            (name.as_str().to_owned(), if is_secret(name.as_str()) { "***".to_owned() } else { text })
-        })
-        .collect()
+    document.headers.iter().map(|(name, value)| shown(name, value)).collect()
+}
+
+fn shown(name: &http::HeaderName, value: &http::HeaderValue) -> (String, String) {
+    let text = String::from_utf8_lossy(value.as_bytes()).into_owned();
+    (name.as_str().to_owned(), if is_secret(name.as_str()) { "***".to_owned() } else { text })
 }
 
 /// authorization, cookie, and whatever ends in -key or -token, but for the idempotency key.

@@ -134,6 +134,7 @@ impl Run {
         let waiters = self.dispatcher.waiters(now);
         Measured {
             census: self.dispatcher.durable_census(),
+            ephemeral: self.dispatcher.ephemeral_census(),
             waiting: waiters.by_reason,
             oldest_age: waiters.oldest_age,
             upstreams: self.view_upstreams(),

@@ -39,6 +39,12 @@ impl Events {
         self.followers.receiver_count() > 0
     }
 
+    /// This has happened, and rests on nothing that is to be stored.
+    pub(super) fn tell(&self, event: CallEvent) {
+        // Whoever followed may have gone.
+        let _ = self.followers.send(event);
+    }
+
     pub(super) fn hold(&mut self, seq: Seq, events: Vec<CallEvent>) {
         if !events.is_empty() {
             self.held.push_back((seq, events));

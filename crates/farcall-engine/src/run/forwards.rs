@@ -8,11 +8,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use farcall_core::attempt::AttemptResult;
-use farcall_core::call::{CallSpec, Durability, ErrorKind, Method, Priority, State, TenantId, UpstreamId};
+use farcall_core::call::{CallSpec, Durability, ErrorKind, Method, Priority, Source, State, TenantId, UpstreamId};
 use farcall_core::dispatcher::{AttemptEnd, Event, Progress, Write};
 use farcall_core::id::{AttemptId, CallId};
 use farcall_core::id_map::IdMap;
-use farcall_core::time::Now;
+use farcall_core::time::{Now, Timestamp};
 use farcall_store::record::ResponseRecord;
 use http::header::{CONTENT_ENCODING, CONTENT_LENGTH};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
@@ -20,6 +20,7 @@ use tokio::sync::oneshot;
 
 use super::attempts::{Attempt, Way, unsent};
 use super::news::{News, Told};
+use super::unstored::Known;
 use super::{Run, writes};
 use crate::clock;
 use crate::document::UpstreamRef;
@@ -65,6 +66,9 @@ struct ToRecipient {
 #[derive(Debug)]
 struct Waiting {
     request: Arc<Request>,
+    source: Source,
+    accepted_at: Timestamp,
+    started_at: Option<Timestamp>,
     /// Nothing once an answer is given on.
     reply: Option<oneshot::Sender<Result<Forwarded, ForwardError>>>,
     attempts: u32,
@@ -88,6 +92,15 @@ impl Forwards {
     /// What an attempt of this call is made of.
     pub(super) fn request(&self, call: CallId) -> Option<Arc<Request>> {
         self.calls.get(&call).map(|waiting| Arc::clone(&waiting.request))
+    }
+
+    pub(super) fn known(&self, call: CallId) -> Option<Known> {
+        let Waiting { request, source, accepted_at, started_at, attempts, .. } = self.calls.get(&call)?;
+        Some((Arc::clone(request), *source, *accepted_at, *started_at, *attempts))
+    }
+
+    pub(super) fn ids(&self) -> impl Iterator<Item = CallId> {
+        self.calls.keys().copied()
     }
 
     /// Nobody is answered any more.
@@ -150,7 +163,17 @@ impl Run {
             callback: None,
             callback_of: None,
         };
-        let waiting = Waiting { request, reply: Some(reply), attempts: 0, answer: None, _place: place };
+        let accepted_at = now.timestamp;
+        let waiting = Waiting {
+            request,
+            source,
+            accepted_at,
+            started_at: None,
+            reply: Some(reply),
+            attempts: 0,
+            answer: None,
+            _place: place,
+        };
         self.forwards.calls.insert(id, waiting);
         self.counts.metrics().accepted(source);
         self.dispatcher.handle(now, Event::Offered(Box::new(spec)));
@@ -160,6 +183,7 @@ impl Run {
     pub(super) fn take_unstored(&mut self, unstored: &[Write], now: Now) {
         for write in unstored {
             self.counts.note_unstored(write, &self.upstreams);
+            self.follow_unstored(write, now);
             match *write {
                 Write::Settle { call, upstream, progress, .. } if self.permits.holds(call) => {
                     if let Some(progress) = progress.filter(|progress| progress.state.is_end()) {
@@ -169,11 +193,12 @@ impl Run {
                     }
                 }
                 Write::Settle { call, upstream, attempt, progress } => {
-                    self.settle_unstored(now, (call, upstream), attempt, progress);
+                    self.settle_unstored((call, upstream), attempt, progress);
                 }
-                Write::Start { attempt, .. } => {
+                Write::Start { attempt, at, .. } => {
                     if let Some(waiting) = self.forwards.calls.get_mut(&attempt.call) {
                         waiting.attempts = attempt.number;
+                        waiting.started_at.get_or_insert(at.timestamp);
                     }
                 }
                 Write::Insert { .. }
@@ -194,12 +219,10 @@ impl Run {
 
     fn settle_unstored(
         &mut self,
-        now: Now,
         (call, upstream): (CallId, UpstreamId),
         attempt: Option<AttemptEnd>,
         progress: Option<Progress>,
     ) {
-        let _ = now;
         let report = attempt.and_then(|end| self.pending.reports.remove(&AttemptId { call, number: end.number }));
         let mut message = None;
         if let Some(report) = report

@@ -16,6 +16,7 @@ use super::batches::Answers;
 use super::explain::{ReadLane, StoredCall};
 use super::load::Found;
 use super::seen::Sight;
+use super::unstored::Guest;
 use super::watchers::CancelAnswer;
 use crate::config::Config;
 use crate::document::UpstreamRef;
@@ -54,6 +55,15 @@ pub(crate) enum Message {
         id: CallId,
         release: Box<Release>,
         reply: oneshot::Sender<bool>,
+    },
+    /// A call that somebody waits for, while it has not ended.
+    Guest {
+        call: CallId,
+        reply: oneshot::Sender<Option<Guest>>,
+    },
+    /// All of them, the newest first.
+    Guests {
+        reply: oneshot::Sender<Vec<Guest>>,
     },
     /// Why calls wait, in their order.
     Standings {

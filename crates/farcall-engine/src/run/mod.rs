@@ -32,6 +32,7 @@ mod start_up;
 mod stats;
 mod storage;
 mod submit;
+mod unstored;
 mod watchers;
 mod webhooks;
 mod writes;
@@ -57,6 +58,7 @@ pub(crate) use forwards::Leaving;
 pub(crate) use load::next_reference;
 pub(crate) use message::{Message, StandingAsk};
 pub(crate) use seen::Sight;
+pub(crate) use unstored::Guest;
 pub(crate) use watchers::CancelAnswer;
 
 use crate::clock;
@@ -310,6 +312,8 @@ impl Run {
             Message::Release { upstream, id, release, reply } => {
                 let _ = reply.send(self.release(&upstream, id, &release));
             }
+            Message::Guest { call, reply } => drop(reply.send(self.guest(call))),
+            Message::Guests { reply } => drop(reply.send(self.guests())),
             Message::Standings { asked, reply } => {
                 let _ = reply.send(asked.into_iter().map(|asked| self.standing(now, asked)).collect());
             }
