@@ -63,7 +63,7 @@ pub(super) async fn lend(
         None => lending.await,
         Some(wait) => tokio::time::timeout(wait, lending).await.map_err(|_| none_in_time(wait))?,
     };
-    let permit = Permit::of(&lent.map_err(|error| face.advised(refused(error)))?);
+    let permit = Permit::of(&lent.map_err(|error| face.advised(refused(&error)))?);
     let location = HeaderValue::try_from(permit.path()).expect("the name of an upstream and an id can stand in a path");
     Ok(([(LOCATION, location)], json(StatusCode::CREATED, &permit)).into_response())
 }
@@ -148,7 +148,7 @@ fn none_in_time(wait: Duration) -> Problem {
     Problem::new(Code::Busy, format!("the limits allowed no attempt within {} s", wait.as_secs()))
 }
 
-fn refused(error: PermitError) -> Problem {
+fn refused(error: &PermitError) -> Problem {
     match error {
         PermitError::UnknownUpstream { .. } => unknown_upstream(),
         PermitError::Draining => Problem::new(Code::Draining, error.to_string()),
