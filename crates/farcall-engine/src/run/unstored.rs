@@ -58,7 +58,7 @@ impl Run {
             upstream: Some(request.upstream.clone()),
             limit_key: request.upstream.clone(),
             method: request.method.as_str().to_owned(),
-            url: request.url.as_str().to_owned(),
+            url: request.target.url.as_str().to_owned(),
             tags: Vec::new(),
             priority: farcall_core::call::Priority::default().level(),
             tenant: None,
