@@ -1,4 +1,6 @@
 //! Where a client's target leads: a path and query below an upstream's `base_url`, and nowhere else.
+//!
+//! The rules are those of call documents (`document/address`), for a text that a client wrote on a request line.
 
 use url::Url;
 
