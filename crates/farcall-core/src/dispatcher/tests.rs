@@ -121,17 +121,7 @@ impl Bench {
     fn launches(&self) -> Vec<(u128, u32)> {
         let launched = |effect: &Effect| match effect {
             Effect::Launch { attempt, .. } => Some((attempt.call.bits(), attempt.number)),
-            Effect::Acknowledge { .. }
-            | Effect::Refuse { .. }
-            | Effect::Relay { .. }
-            | Effect::Withhold { .. }
-            | Effect::Abort { .. }
-            | Effect::Load
-            | Effect::FindStale
-            | Effect::CancelNoted { .. }
-            | Effect::CancelMissed { .. }
-            | Effect::UpstreamStored { .. }
-            | Effect::Ended { .. } => None,
+            _ => None,
         };
         self.effects.iter().filter_map(launched).collect()
     }

@@ -1,4 +1,6 @@
 //! Bodies of calls that somebody waits for: what is sent, and what is given back.
+//!
+//! How the pieces of an answer come here is the matter of `execute/flow`.
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};

@@ -1,4 +1,6 @@
 //! Places for those who wait for an answer: there are only so many, and whoever finds none is told when to come back.
+//!
+//! When that is likely to be is an estimate of the core (`turnover`).
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;

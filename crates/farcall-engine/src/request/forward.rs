@@ -1,4 +1,6 @@
 //! The request of a call that somebody waits for: the client's, with what we add, and the upstream's headers over both.
+//!
+//! Secrets are resolved here, at the time of sending.
 
 use std::borrow::Cow;
 use std::path::Path;

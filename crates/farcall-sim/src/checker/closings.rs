@@ -1,4 +1,6 @@
 //! Upstreams that ask everybody to keep away: nothing starts there until then, whoever was told.
+//!
+//! By a status with Retry-After, or because it said that nothing remains of its quota.
 
 use farcall_core::id::AttemptId;
 

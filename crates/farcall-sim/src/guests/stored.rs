@@ -1,4 +1,6 @@
 //! What the small world stores: durable calls with nothing that not every call has, and what the others take of limits.
+//!
+//! Bytes and words are made up; they decide nothing.
 
 use farcall_core::dispatcher;
 use farcall_core::steady::SteadyClock;

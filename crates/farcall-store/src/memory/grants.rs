@@ -1,4 +1,6 @@
 //! What attempts of calls that are not stored count in limits: while they are out one by one, then in sums.
+//!
+//! Who is granted anything is not decided here; what contradicts what is kept is refused.
 
 use std::num::NonZeroI64;
 

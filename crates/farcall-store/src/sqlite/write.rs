@@ -38,15 +38,12 @@ pub(super) struct Batch<'c> {
     accepted: i64,
     moves: [i64; State::ALL.len()],
     pruned: usize,
-    /// Attempts of calls that are not stored, which have ended.
     grant_ends: usize,
     /// What pruned calls count in limits is kept from then on.
     grants_since: Option<Steady>,
-    /// When the latest of it was decided.
     latest: Option<Steady>,
 }
 
-/// Files of bodies that a batch is about.
 #[derive(Debug, Default)]
 pub(super) struct Files {
     /// They were written, and nobody needs them when it is rolled back.
