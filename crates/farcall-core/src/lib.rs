@@ -4,6 +4,7 @@
 //! virtual clock and replayed from a seed. Bodies, headers and URLs never come here.
 
 pub mod attempt;
+pub mod breaker;
 pub mod call;
 pub mod classify;
 pub mod dispatcher;
@@ -17,6 +18,7 @@ pub mod policy;
 pub mod retention;
 pub mod retry;
 pub mod settle;
+pub mod share;
 pub mod steady;
 pub mod time;
 pub mod timers;

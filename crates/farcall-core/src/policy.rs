@@ -5,6 +5,7 @@
 use std::num::NonZeroU32;
 use std::time::Duration;
 
+use crate::breaker::BreakerPolicy;
 use crate::call::{Method, Overrides, UpstreamId};
 use crate::retry::{OnUnknown, RetryPolicy, StatusSet};
 
@@ -38,6 +39,8 @@ pub struct UpstreamPolicy {
     /// The longest one attempt may take.
     pub timeout: Duration,
     pub retry: RetryPolicy,
+    /// Leaves the upstream alone while it fails; it holds for all that share its quota.
+    pub breaker: Option<BreakerPolicy>,
     pub on_unknown: Option<OnUnknown>,
     pub idempotent: bool,
     pub success_statuses: StatusSet,
@@ -61,6 +64,7 @@ impl Default for UpstreamPolicy {
             concurrency: None,
             timeout: Duration::from_secs(30),
             retry: RetryPolicy::durable(),
+            breaker: None,
             on_unknown: None,
             idempotent: false,
             success_statuses: StatusSet::success(),

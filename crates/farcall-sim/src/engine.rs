@@ -313,6 +313,7 @@ impl World {
                 Effect::CancelMissed { call } => self.cancel_missed(call)?,
                 Effect::UpstreamStored { ticket } => self.upstream_stored(ticket),
                 Effect::Ended { call, has_file } => self.ended(call, has_file)?,
+                Effect::BreakerTurned { upstream, state } => self.breaker_turned(upstream, state),
             }
         }
         Ok(())

@@ -88,16 +88,10 @@ impl Plan {
             }
             _ => {}
         }
-        Self {
-            start: Instant::from_micros(0) + dice.up_to(Duration::from_secs(1_000_000)),
-            wall_ahead: Duration::from_secs(1_700_000_000) + dice.up_to(Duration::from_secs(100_000_000)),
-            forms,
-            upstreams,
-            calls,
-            faults,
-            memory,
-            retention,
-        }
+        let start = Instant::from_micros(0) + dice.up_to(Duration::from_secs(1_000_000));
+        let wall_ahead = Duration::from_secs(1_700_000_000) + dice.up_to(Duration::from_secs(100_000_000));
+        draw_breakers(dice, &mut upstreams);
+        Self { start, wall_ahead, forms, upstreams, calls, faults, memory, retention }
     }
 
     /// The place of the upstream whose limits hold for what goes to this one.
@@ -120,6 +114,17 @@ impl Plan {
     /// Whether callbacks to this upstream go to a URL.
     pub(crate) fn is_webhook(&self, place: usize) -> bool {
         self.upstreams[place].shares.is_some()
+    }
+}
+
+/// Last of all, so that whatever else a seed decides does not change with them.
+fn draw_breakers(dice: &mut Dice, upstreams: &mut [UpstreamPlan]) {
+    if !dice.percent(40) {
+        return;
+    }
+    let calls = upstreams.iter_mut().skip(1).filter(|upstream| upstream.shares.is_none());
+    for upstream in calls {
+        upstream.policy.breaker = dice.percent(60).then(|| policies::breaker(dice));
     }
 }
 

@@ -5,6 +5,7 @@
 use std::time::Duration;
 
 use crate::attempt::AttemptKind;
+use crate::breaker::Pass;
 use crate::call::{CallSpec, Method, QuotaId, State, UpstreamId, WaitReason};
 use crate::hop::{Heading, Hop};
 use crate::lane::{LaneId, Position};
@@ -133,6 +134,8 @@ pub(super) struct Live {
     /// What it is charged to, and its slots there.
     pub(super) quota: QuotaId,
     pub(super) grant: Grant,
+    /// What the breaker there, if there is one, let it through with.
+    pub(super) pass: Option<Pass>,
     /// Its start is stored.
     pub(super) is_durable: bool,
     /// When its last byte left our buffers, if that was told.

@@ -8,6 +8,7 @@ use std::time::Duration;
 use super::entry::{Cut, Entry, Live, Place};
 use super::{AskedBy, AttemptEnd, Callback, Dispatcher, Effect, Mark, Progress, Write};
 use crate::attempt::{AttemptOutcome, AttemptResult, BytesSent};
+use crate::breaker::{Evidence, evidence};
 use crate::call::{CallSpec, CallbackOf, ErrorKind, Method, Priority, Source, State, TenantId, UpstreamId};
 use crate::classify::{Verdict, classify};
 use crate::hop::{Heading, Hop};
@@ -211,6 +212,7 @@ impl Dispatcher {
         let tries = self.calls[&attempt.call].tries;
         let chance = self.chance();
         let decision = self.with_terms(attempt.call, |terms| decide(terms, tries, verdict, now.instant, chance));
+        self.tell_breaker(now, live, evidence(verdict, status));
         let end = attempt_end(now, live, verdict.outcome(), status, verdict.error());
         self.follow(now, attempt.call, &Over { end, decision });
     }
@@ -228,11 +230,13 @@ impl Dispatcher {
             BytesSent::No | BytesSent::Refused => AttemptOutcome::Cancelled,
             BytesSent::Maybe => AttemptOutcome::Unknown,
         };
+        self.tell_breaker(now, live, Evidence::Nothing);
         let end = attempt_end(now, live, outcome, None, Some(kind));
         self.follow(now, attempt.call, &Over { end, decision });
     }
 
     fn settle_loser(&mut self, now: Now, attempt: AttemptId, live: &Live) {
+        self.tell_breaker(now, live, Evidence::Nothing);
         let end = attempt_end(now, live, AttemptOutcome::Cancelled, None, None);
         self.push_settle(attempt.call, Some(end), None);
         if self.calls.get(&attempt.call).is_some_and(|entry| entry.live.is_empty()) {

@@ -4,6 +4,7 @@
 //! be asked again ([`Dispatcher::next_wakeup`]). It knows no clock and no I/O: time comes in, writes and effects go
 //! out. The engine commits a turn's writes and says so; the effects that rest on them come with a later turn (`gate`).
 
+mod breaker;
 mod cancel;
 mod census;
 mod change;
@@ -37,7 +38,7 @@ pub use load::{LaneLoad, Loaded, Wanted};
 pub use memory::Memory;
 pub use prune::{Stale, StaleAsk, StaleCall};
 pub use restore::{OpenAttempt, Recovered};
-pub use standing::{Standing, UpstreamStanding, Waiters};
+pub use standing::{BreakerStanding, Standing, UpstreamStanding, Waiters};
 pub use storage::TURNS_IN_FLIGHT_MAX;
 pub use turn::{AskedBy, AttemptEnd, Callback, Effect, Mark, Progress, Seq, Turn, Write};
 
@@ -169,15 +170,13 @@ impl Dispatcher {
     /// Adds an upstream to which nothing was sent before.
     pub fn declare(&mut self, policy: UpstreamPolicy) -> UpstreamId {
         let limits = Limits::new(&policy);
-        let quota = self.add_quota(&policy, limits);
-        self.add_upstream(policy, quota)
+        self.declare_with(policy, limits)
     }
 
     /// Adds an upstream as an earlier process left its limits.
     pub fn declare_restored(&mut self, policy: UpstreamPolicy, past: &Past, now: Now) -> UpstreamId {
         let limits = Limits::restore(&policy, past, now.instant);
-        let quota = self.add_quota(&policy, limits);
-        self.add_upstream(policy, quota)
+        self.declare_with(policy, limits)
     }
 
     /// Adds an upstream that shares the quota of another: the limits of `with` hold for both together. Of the policy's
@@ -256,8 +255,16 @@ impl Dispatcher {
         self.in_flight == 0
     }
 
+    fn declare_with(&mut self, policy: UpstreamPolicy, limits: Limits) -> UpstreamId {
+        let quota = self.add_quota(&policy, limits);
+        let id = self.add_upstream(policy, quota);
+        self.quota(quota).owner = id;
+        id
+    }
+
+    /// Nobody owns it yet.
     fn add_quota(&mut self, policy: &UpstreamPolicy, limits: Limits) -> QuotaId {
-        let quota = Quota::new(limits, policy.concurrency);
+        let quota = Quota::new(self.commands, limits, policy);
         if let Some(id) = self.vacant.quotas.pop() {
             *self.quota(id) = quota;
             return id;

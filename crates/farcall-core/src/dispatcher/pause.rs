@@ -17,7 +17,7 @@ impl Dispatcher {
         self.note_upstream(id, ticket);
     }
 
-    /// Starts again what was kept back by a pause, or because the upstream asked everybody to keep away. The calls that
+    /// Starts again what was kept back by a pause, by an open breaker, or because the upstream asked everybody to keep away. The calls that
     /// it told so themselves go on too, as far as they are in memory. `Effect::UpstreamStored` tells under this ticket
     /// when that is durable.
     pub fn resume(&mut self, now: Now, id: UpstreamId, ticket: u64) {
@@ -28,6 +28,7 @@ impl Dispatcher {
             self.writes.push(Write::Open { upstream: id });
             self.wake_throttled(now, charged);
         }
+        self.close_breaker(charged);
         self.note_upstream(id, ticket);
         self.wake(charged);
     }

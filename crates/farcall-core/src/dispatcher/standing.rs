@@ -8,6 +8,7 @@ use std::time::Duration;
 use super::entry::{Entry, Place};
 use super::restore::waited;
 use super::{Census, Dispatcher};
+use crate::breaker::{Breaker, BreakerState};
 use crate::call::{State, UpstreamId, WaitReason};
 use crate::id::{AttemptId, CallId};
 use crate::lane::Beyond;
@@ -42,9 +43,25 @@ pub struct UpstreamStanding {
     pub is_withdrawn: bool,
     /// It asked everybody to keep away until then.
     pub closed_until: Option<Instant>,
+    /// Where one is configured.
+    pub breaker: Option<BreakerStanding>,
     pub limits: Vec<Usage>,
     /// With `smooth`: when the next attempt may be, and how far apart they are.
     pub spacing: Option<Spacing>,
+}
+
+/// How a breaker stands just now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BreakerStanding {
+    pub state: BreakerState,
+    /// Until when nothing starts, while it is open.
+    pub open_until: Option<Instant>,
+}
+
+impl BreakerStanding {
+    fn of(breaker: &Breaker, now: Instant) -> Self {
+        Self { state: breaker.state(now), open_until: breaker.open_until(now) }
+    }
 }
 
 /// How many calls wait, by reason, and the earliest moment at which one may go on.
@@ -118,6 +135,7 @@ impl Dispatcher {
             is_paused: upstream.is_withdrawn || quota.is_paused,
             is_withdrawn: upstream.is_withdrawn,
             closed_until: quota.closed_until.filter(|&until| until > now),
+            breaker: quota.breaker.as_ref().map(|breaker| BreakerStanding::of(breaker, now)),
             limits: quota.limits.usage(now),
             spacing: quota.limits.spacing(),
         }

@@ -7,6 +7,8 @@ use super::entry::{Live, Place};
 use super::restore::waited;
 use super::upstream::Block;
 use super::{ATTEMPTS_MAX, Dispatcher, Effect, Write};
+use crate::attempt::AttemptKind;
+use crate::breaker::Pass;
 use crate::call::{QuotaId, State, UpstreamId, WaitReason};
 use crate::id::{AttemptId, CallId};
 use crate::lane::Waiting;
@@ -127,13 +129,16 @@ impl Dispatcher {
         let charged = upstream.quota;
         let quota = &mut self.quotas[charged.0 as usize];
         let grant = quota.limits.grant(now.instant, cost);
+        let pass = quota.breaker.as_mut().map(|breaker| breaker.enter(now.instant));
         upstream.in_flight += 1;
         quota.in_flight += 1;
         self.in_flight += 1;
 
         entry.attempts += 1;
         let attempt = AttemptId { call, number: entry.attempts };
-        let (number, kind, is_durable) = (attempt.number, entry.kind_of(attempt.number), false);
+        let is_probe = pass.is_some_and(Pass::is_probe);
+        let kind = if is_probe { AttemptKind::Probe } else { entry.kind_of(attempt.number) };
+        let (number, is_durable) = (attempt.number, false);
         entry.live.push(Live {
             number,
             kind,
@@ -142,6 +147,7 @@ impl Dispatcher {
             upstream: id,
             quota: charged,
             grant,
+            pass,
             is_durable,
             sent_at: None,
             times_out_at: None,

@@ -1,5 +1,6 @@
 //! The dispatcher by hand: one situation a test, on a clock that only moves when told.
 
+mod breaker;
 mod quotas;
 mod redirects;
 
@@ -121,6 +122,7 @@ impl Bench {
             | Effect::CancelNoted { .. }
             | Effect::CancelMissed { .. }
             | Effect::UpstreamStored { .. }
+            | Effect::BreakerTurned { .. }
             | Effect::Ended { .. } => None,
         };
         self.effects.iter().filter_map(launched).collect()

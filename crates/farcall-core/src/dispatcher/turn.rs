@@ -5,6 +5,7 @@
 use std::time::Duration;
 
 use crate::attempt::{AttemptKind, AttemptOutcome};
+use crate::breaker::BreakerState;
 use crate::call::{ErrorKind, State, UpstreamId};
 use crate::hop::Heading;
 use crate::id::{AttemptId, CallId};
@@ -164,4 +165,6 @@ pub enum Effect {
     UpstreamStored { ticket: u64 },
     /// The call has ended, durably.
     Ended { call: CallId, has_file: bool },
+    /// The breaker of this upstream has opened or closed. It is not stored, so this rests on nothing.
+    BreakerTurned { upstream: UpstreamId, state: BreakerState },
 }

@@ -76,7 +76,9 @@ impl Dispatcher {
         let live = entry.live.swap_remove(place);
         assert!(!live.is_durable, "{attempt:?} is durable and cannot be undone");
         let id = live.upstream;
-        let limits = &mut self.quotas[live.quota.0 as usize].limits;
+        let quota = &mut self.quotas[live.quota.0 as usize];
+        quota.undo_pass(live.pass);
+        let limits = &mut quota.limits;
         limits.undo(&live.grant);
         entry.attempts -= 1;
         if entry.live.is_empty() && entry.place == Place::Ended {
@@ -148,7 +150,7 @@ fn still_follows(effect: &Effect, refused: &Refused) -> bool {
         | Effect::Abort { .. }
         | Effect::Load
         | Effect::FindStale => false,
-        Effect::UpstreamStored { .. } => true,
+        Effect::UpstreamStored { .. } | Effect::BreakerTurned { .. } => true,
     }
 }
 

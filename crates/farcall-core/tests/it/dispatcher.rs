@@ -258,6 +258,7 @@ impl Bench {
                 | Effect::Abort { .. }
                 | Effect::Load
                 | Effect::FindStale
+                | Effect::BreakerTurned { .. }
                 | Effect::UpstreamStored { .. } => {}
             }
         }

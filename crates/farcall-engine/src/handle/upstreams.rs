@@ -5,6 +5,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use farcall_core::breaker::BreakerState;
 use farcall_core::call::WaitReason;
 use farcall_core::dispatcher::UpstreamStanding;
 use farcall_core::limit::Admission;
@@ -38,6 +39,8 @@ pub struct UpstreamView {
     pub is_paused: bool,
     /// It asked everybody to keep away until then.
     pub closed_until: Option<Timestamp>,
+    /// How its breaker stands, where it has one, and until when nothing starts while it is open.
+    pub breaker: Option<(BreakerState, Option<Timestamp>)>,
     /// Calls that wait for it.
     pub waiting: u64,
     /// Attempts of its calls that are out, and how many may be.
@@ -66,7 +69,7 @@ pub struct LimitView {
 pub enum Setting {
     /// Starts nothing there, also after a restart.
     Pause,
-    /// Starts again, also what the upstream itself asked to wait.
+    /// Starts again, also what the upstream itself asked to wait, or what its breaker kept back.
     Resume,
     Patch(PatchDocument),
 }
@@ -99,6 +102,7 @@ impl UpstreamView {
             patched: Vec::new(),
             is_paused: false,
             closed_until: standing.closed_until.map(time),
+            breaker: standing.breaker.map(|breaker| (breaker.state, breaker.open_until.map(time))),
             waiting: standing.waiting,
             in_flight: standing.in_flight,
             concurrency: standing.concurrency,

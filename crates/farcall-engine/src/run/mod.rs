@@ -369,6 +369,7 @@ impl Run {
                 Effect::CancelMissed { call } => self.watchers.tell(call, CancelAnswer::Missed),
                 Effect::UpstreamStored { ticket } => self.upstream_stored(ticket),
                 Effect::Ended { call, has_file } => self.ended(call, has_file),
+                Effect::BreakerTurned { upstream, state } => self.breaker_turned(upstream, state),
             }
         }
         self.load_unread();

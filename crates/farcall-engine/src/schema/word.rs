@@ -6,6 +6,7 @@ use std::borrow::Cow;
 use std::marker::PhantomData;
 
 use farcall_core::attempt::{AttemptKind, AttemptOutcome};
+use farcall_core::breaker::BreakerState;
 use farcall_core::call::{ErrorKind, Source, State, WaitReason};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 
@@ -50,6 +51,7 @@ macro_rules! words {
 words! {
     State, "CallState", "Where a call stands: it waits (`scheduled`, `queued`, `retrying`), runs, or has ended.";
     Source, "CallSource", "Where a call came in.";
+    BreakerState, "BreakerState", "How a breaker stands: everything may start, one attempt as a probe, or nothing.";
     WaitReason, "WaitReason", "Why a call that has not ended does not run.";
     ErrorKind, "ErrorKind", "What went wrong.";
     AttemptKind, "AttemptKind", "Why an attempt was made.";

@@ -12,7 +12,7 @@ use farcall_core::steady::Steady;
 use farcall_store::record::{AttemptRecord, CallRecord};
 
 use super::terms::{CallTerms, terms};
-use super::{Check, Violation, ensure, violation};
+use super::{Check, Violation, breakers, ensure, violation};
 use crate::facts::{Closing, Cut, Facts, Launch, Reported};
 use crate::plan::Plan;
 use crate::workload::METHODS;
@@ -198,7 +198,10 @@ impl Trail {
 
     fn check(&self, world: &World, id: AttemptId, attempt: &AttemptRecord) -> Check {
         let kind = if self.is_first { AttemptKind::First } else { AttemptKind::Retry };
-        ensure(attempt.kind == kind, || format!("{id:?} is called {}, and is a {kind}", attempt.kind))?;
+        let granted_at = world.facts.decided.get(&id).map(|decided| decided.granted_at);
+        let is_probe = attempt.kind == AttemptKind::Probe
+            && granted_at.is_some_and(|granted_at| breakers::may_be_probe(world, id, granted_at));
+        ensure(is_probe || attempt.kind == kind, || format!("{id:?} is called {}, and is a {kind}", attempt.kind))?;
         let Some(launch) = world.facts.launches.get(&id) else { return Ok(()) };
         let is_right = (launch.place, launch.method) == (self.place, self.method);
         ensure(is_right, || format!("{id:?} went elsewhere than it should: {launch:?}, {self:?}"))

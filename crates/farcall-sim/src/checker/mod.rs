@@ -1,8 +1,9 @@
 //! Whether what happened is what was promised. Nothing here asks the machine what it should have done.
 //!
 //! Some checks run while the world turns (`ledger`, `caution`, `promptness`, `order`, `timings`), the others on the whole run: the upstreams' own logs of
-//! arrivals (`windows`), every call's history (`history`), callbacks (`callbacks`), paused upstreams (`pauses`).
+//! arrivals (`windows`), every call's history (`history`), callbacks (`callbacks`), paused upstreams (`pauses`), breakers (`breakers`).
 
+mod breakers;
 mod callbacks;
 mod caution;
 mod history;
@@ -56,5 +57,6 @@ pub(crate) fn check_whole(world: &World) -> Check {
     history::check(world)?;
     callbacks::check(world)?;
     pauses::check(world)?;
+    breakers::check(world)?;
     world.ledger.check_final(&world.store, &world.facts)
 }
