@@ -59,6 +59,16 @@ words! {
 }
 
 words! {
+    /// What is kept of a call.
+    Durability {
+        /// It is stored before it is acknowledged, and outlives the engine.
+        Durable = "durable",
+        /// Somebody waits for it on a connection: nothing of it is stored, and it ends with whoever waits.
+        Ephemeral = "ephemeral",
+    }
+}
+
+words! {
     /// Where a call stands. The last six are ends.
     State {
         /// Not before a time, and never tried.
@@ -226,6 +236,7 @@ pub struct CallSpec {
     pub id: CallId,
     pub upstream: UpstreamId,
     pub source: Source,
+    pub durability: Durability,
     pub method: Method,
     pub priority: Priority,
     pub tenant: TenantId,

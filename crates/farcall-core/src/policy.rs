@@ -6,7 +6,7 @@ use std::num::NonZeroU32;
 use std::time::Duration;
 
 use crate::breaker::BreakerPolicy;
-use crate::call::{Method, Overrides, UpstreamId};
+use crate::call::{Durability, Method, Overrides, UpstreamId};
 use crate::retry::{OnUnknown, RetryPolicy, StatusSet};
 
 /// At most `count` arrivals in any window of this length.
@@ -34,11 +34,15 @@ pub struct UpstreamPolicy {
     pub strict: bool,
     /// How much the network's delay may vary.
     pub jitter: Duration,
-    /// Bounds all attempts together; unset, durable ones have [`UpstreamPolicy::DURABLE_CONCURRENCY`].
+    /// Bounds all attempts together; unset, durable ones have [`UpstreamPolicy::DURABLE_CONCURRENCY`], and ephemeral ones
+    /// beside them [`UpstreamPolicy::EPHEMERAL_CONCURRENCY`].
     pub concurrency: Option<NonZeroU32>,
     /// The longest one attempt may take.
     pub timeout: Duration,
+    /// Of durable calls.
     pub retry: RetryPolicy,
+    /// Of calls that somebody waits for.
+    pub retry_ephemeral: RetryPolicy,
     /// Leaves the upstream alone while it fails; it holds for all that share its quota.
     pub breaker: Option<BreakerPolicy>,
     pub on_unknown: Option<OnUnknown>,
@@ -52,6 +56,16 @@ pub struct UpstreamPolicy {
 impl UpstreamPolicy {
     /// Durable attempts at once when `concurrency` is not set.
     pub const DURABLE_CONCURRENCY: u32 = 16;
+    /// The same of ephemeral attempts.
+    pub const EPHEMERAL_CONCURRENCY: u32 = 1_024;
+
+    /// Attempts of this durability at once when `concurrency` is not set.
+    pub const fn concurrency_of(durability: Durability) -> u32 {
+        match durability {
+            Durability::Durable => Self::DURABLE_CONCURRENCY,
+            Durability::Ephemeral => Self::EPHEMERAL_CONCURRENCY,
+        }
+    }
 }
 
 impl Default for UpstreamPolicy {
@@ -64,6 +78,7 @@ impl Default for UpstreamPolicy {
             concurrency: None,
             timeout: Duration::from_secs(30),
             retry: RetryPolicy::durable(),
+            retry_ephemeral: RetryPolicy::none(),
             breaker: None,
             on_unknown: None,
             idempotent: false,
@@ -80,19 +95,31 @@ pub struct Terms<'a> {
     policy: &'a UpstreamPolicy,
     overrides: Option<&'a Overrides>,
     method: Method,
+    durability: Durability,
     /// Redirects that may be followed still.
     redirects: u32,
 }
 
 impl<'a> Terms<'a> {
+    /// The terms of a durable call.
     pub const fn new(policy: &'a UpstreamPolicy, overrides: Option<&'a Overrides>, method: Method) -> Self {
-        Self { policy, overrides, method, redirects: policy.redirects }
+        Self { policy, overrides, method, durability: Durability::Durable, redirects: policy.redirects }
+    }
+
+    /// The same for a call of this durability. Of one that somebody waits for redirects are not followed: they are its
+    /// answer.
+    #[must_use]
+    pub const fn of(self, durability: Durability) -> Self {
+        match durability {
+            Durability::Durable => Self { durability, ..self },
+            Durability::Ephemeral => Self { durability, redirects: 0, ..self },
+        }
     }
 
     /// The same after so many redirects were followed.
     #[must_use]
     pub const fn after_redirects(self, count: u32) -> Self {
-        Self { redirects: self.policy.redirects.saturating_sub(count), ..self }
+        Self { redirects: self.redirects.saturating_sub(count), ..self }
     }
 
     /// The same for a call that goes on nowhere.
@@ -116,7 +143,11 @@ impl<'a> Terms<'a> {
     }
 
     pub fn retry(&self) -> &'a RetryPolicy {
-        self.overrides.and_then(|own| own.retry.as_ref()).unwrap_or(&self.policy.retry)
+        let by_policy = match self.durability {
+            Durability::Durable => &self.policy.retry,
+            Durability::Ephemeral => &self.policy.retry_ephemeral,
+        };
+        self.overrides.and_then(|own| own.retry.as_ref()).unwrap_or(by_policy)
     }
 
     pub fn success_statuses(&self) -> &'a StatusSet {

@@ -20,11 +20,12 @@ use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use crate::clock;
 use crate::config::{Config, Live};
 use crate::document::{Document, Rejection};
+use crate::forward::Places;
 use crate::intake::{Status, Waker};
 use crate::metrics::Metrics;
 use crate::operations::Operations;
-use crate::reads::Reads;
-use crate::run::{Message, StandingAsk, next_reference};
+use crate::reads::{Own, Reads};
+use crate::run::{Leaving, Message, Sight, StandingAsk, next_reference};
 use crate::trace::TraceContext;
 use crate::upstreams::UpstreamError;
 use crate::watch::News;
@@ -105,7 +106,7 @@ pub struct CallView {
 
 impl CallView {
     /// The store tells the state, but that the time of a scheduled call has come is not written: the engine knows.
-    fn stand(&mut self, standing: Option<Standing>) {
+    pub(crate) fn stand(&mut self, standing: Option<Standing>) {
         let Some(standing) = standing else { return };
         let progress = &mut self.record.progress;
         if standing.state == State::Queued && progress.state == State::Scheduled {
@@ -214,6 +215,9 @@ pub struct Handle {
     pub(crate) metrics: Arc<Metrics>,
     /// How the inbox stands, for an engine that watches one.
     pub(crate) inbox: Option<watch::Receiver<Status>>,
+    /// For calls that somebody waits for.
+    pub(crate) places: Places,
+    pub(crate) leaving: Leaving,
     /// Its settings may have changed.
     pub(crate) inbox_waker: Option<Waker>,
 }
@@ -251,6 +255,20 @@ impl Handle {
     /// When the call is not accepted; nothing of it is kept then.
     pub async fn submit(&self, submission: Submission) -> Result<Accepted, SubmitError> {
         self.submit_some(vec![submission]).await.pop().unwrap_or(Err(SubmitError::StoreFailed))
+    }
+
+    /// The same, with the call as it was when it became durable; nothing of that for a replay, nor of a call that waits
+    /// behind so many others that only the store holds it: [`Handle::call`] reads those.
+    ///
+    /// # Errors
+    /// As [`Handle::submit`].
+    pub async fn submit_seen(&self, submission: Submission) -> Result<(Accepted, Option<CallView>), SubmitError> {
+        let own = Own::from(&*submission.document);
+        let (viewer, mut sight) = oneshot::channel();
+        let accepted = self.hand_over(vec![submission], Some(viewer)).await.pop();
+        let accepted = accepted.unwrap_or(Err(SubmitError::StoreFailed))?;
+        let seen = sight.try_recv().ok().map(|(record, standing)| self.reads.new_call(record, standing, own));
+        Ok((accepted, seen))
     }
 
     /// Hands many calls to the engine and waits until all that are accepted are durable: for each, in their order, what
@@ -359,10 +377,18 @@ impl Handle {
     }
 
     async fn submit_some(&self, submissions: Vec<Submission>) -> Vec<Result<Accepted, SubmitError>> {
+        self.hand_over(submissions, None).await
+    }
+
+    async fn hand_over(
+        &self,
+        submissions: Vec<Submission>,
+        viewer: Option<oneshot::Sender<Sight>>,
+    ) -> Vec<Result<Accepted, SubmitError>> {
         let count = submissions.len();
         let refused = |error: fn() -> SubmitError| std::iter::repeat_with(|| Err(error())).take(count).collect();
         let (reply, answers) = oneshot::channel();
-        if self.messages.send(Message::Submit { submissions, reply }).await.is_err() {
+        if self.messages.send(Message::Submit { submissions, viewer, reply }).await.is_err() {
             return refused(|| SubmitError::Draining);
         }
         answers.await.unwrap_or_else(|_| refused(|| SubmitError::StoreFailed))

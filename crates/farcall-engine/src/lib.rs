@@ -13,6 +13,7 @@ pub mod document;
 mod engine;
 pub mod execute;
 mod filing;
+pub mod forward;
 mod handle;
 mod inbox;
 pub mod intake;

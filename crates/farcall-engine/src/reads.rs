@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use farcall_core::call::State;
+use farcall_core::dispatcher::Standing;
 use farcall_core::id::CallId;
 use farcall_core::steady::SteadyClock;
 use farcall_store::port::{Legible, ListAsk, Listed, ReadError, Reader};
@@ -15,7 +16,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::clock;
 use crate::config::{Config, Live};
-use crate::document::{self, Routing};
+use crate::document::{self, Document, Routing};
 use crate::handle::CallView;
 use crate::trace::TraceContext;
 
@@ -25,6 +26,13 @@ pub(crate) struct Reads {
     free: Arc<Semaphore>,
     config: Live,
     steady: SteadyClock,
+}
+
+/// What a call's record does not tell of it.
+#[derive(Debug)]
+pub(crate) struct Own {
+    headers: Vec<(String, String)>,
+    trace: Option<TraceContext>,
 }
 
 /// A reader on loan. It goes back even when whoever asked has gone away meanwhile, or the read panics.
@@ -78,9 +86,16 @@ impl Reads {
             let trace = stored.as_ref().and_then(|stored| TraceContext::from_text(stored.trace.as_deref()?));
             let request = stored.map(|stored| stored.document).unwrap_or_default();
             let response = if record.progress.state.is_end() { reader.response(id)? } else { None };
-            Ok(Some(CallView { trace, ..view(&config, steady, record, &request, response) }))
+            Ok(Some(CallView { trace, ..view(steady, record, stored_headers(&config, &request), response) }))
         })
         .await
+    }
+
+    /// A call that has just become durable, as [`Reads::call_view`] would tell of it then.
+    pub(crate) fn new_call(&self, record: CallRecord, standing: Standing, own: Own) -> CallView {
+        let mut view = CallView { trace: own.trace, ..view(self.steady, record, own.headers, None) };
+        view.stand(Some(standing));
+        view
     }
 
     /// A page of calls without their answers and why they wait, and where the next one begins.
@@ -92,7 +107,7 @@ impl Reads {
             let requests = reader.requests(&ids)?.found.into_iter();
             let views = calls.into_iter().zip(requests).map(|(record, request)| {
                 let request = request.map(|stored| stored.document).unwrap_or_default();
-                view(&config, steady, record, &request, None)
+                view(steady, record, stored_headers(&config, &request), None)
             });
             Ok((views.collect(), next))
         })
@@ -162,6 +177,12 @@ impl Reads {
     }
 }
 
+impl From<&Document> for Own {
+    fn from(document: &Document) -> Self {
+        Self { headers: masked(document), trace: document.trace.as_deref().cloned() }
+    }
+}
+
 impl Drop for Lent {
     fn drop(&mut self) {
         self.reads.lock().extend(self.reader.take());
@@ -169,10 +190,9 @@ impl Drop for Lent {
 }
 
 fn view(
-    config: &Config,
     steady: SteadyClock,
     record: CallRecord,
-    request: &Bytes,
+    request_headers: Vec<(String, String)>,
     response: Option<ResponseRecord>,
 ) -> CallView {
     let now = clock::now();
@@ -180,16 +200,19 @@ fn view(
     CallView {
         wait_reason: None,
         next_at: next_at.map(|at| now.timestamp_of(at)),
-        request_headers: masked_headers(config, request),
+        request_headers,
         record,
         response,
         trace: None,
     }
 }
 
+fn stored_headers(config: &Config, request: &Bytes) -> Vec<(String, String)> {
+    document::parse(request, &Routing::from(config)).map_or_else(|_| Vec::new(), |document| masked(&document))
+}
+
 /// The call's own headers as users may read them back: values that carry rights are masked.
-fn masked_headers(config: &Config, request: &Bytes) -> Vec<(String, String)> {
-    let Ok(document) = document::parse(request, &Routing::from(config)) else { return Vec::new() };
+fn masked(document: &Document) -> Vec<(String, String)> {
     document
         .headers
         .iter()

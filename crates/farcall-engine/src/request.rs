@@ -3,6 +3,7 @@
 //! Secrets are resolved here and nowhere else; what comes out is never stored or logged. The order of precedence: what
 //! we add, then the upstream's headers, then the call's own.
 
+pub(crate) mod forward;
 pub(crate) mod hop;
 
 use std::borrow::Cow;
@@ -17,7 +18,7 @@ use url::Url;
 
 use crate::config::Upstream;
 use crate::document::{Body, Document};
-use crate::execute::HttpRequest;
+use crate::execute::{Coding, HttpRequest};
 use crate::proxy::{Proxy, ProxyError};
 use crate::secret::SecretError;
 use crate::trace::{TRACEPARENT, TRACESTATE, TraceContext};
@@ -64,6 +65,7 @@ pub(crate) fn build(
         url: document.url.clone(),
         headers,
         body,
+        coding: Coding::Removed,
         content_type: document.success.content_type.clone().unwrap_or_else(|| upstream.success.content_type.clone()),
         max_response: document.max_response.unwrap_or(upstream.max_response),
         addresses: upstream.addresses_for(via),

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use farcall_core::call::{CallSpec, Method, Priority, TenantId, UpstreamId};
+use farcall_core::call::{CallSpec, Durability, Method, Priority, TenantId, UpstreamId};
 use farcall_core::dispatcher::{self, Dispatcher, Effect, Event};
 use farcall_core::id::{AttemptId, CallId};
 use farcall_core::time::{Instant, Now};
@@ -160,6 +160,7 @@ impl World {
             id: call,
             upstream: UpstreamId(wish.upstream),
             source: wish.source,
+            durability: Durability::Durable,
             method: Method::of(wish.method),
             priority: Priority::new(wish.priority).expect("drawn from 1 to 5"),
             tenant: TenantId(wish.tenant),
@@ -281,6 +282,7 @@ impl World {
             | Event::Committed { .. }
             | Event::CommitFailed { .. }
             | Event::Cancel { .. }
+            | Event::Abandoned { .. }
             | Event::Filed { .. }
             | Event::Loaded(_)
             | Event::LoadFailed

@@ -51,6 +51,7 @@ pub(crate) fn draw(dice: &mut Dice, forms: Forms, targets: &[u32]) -> UpstreamPo
         concurrency: if forms.concurrency { NonZeroU32::new(dice.count(1, 20)) } else { None },
         timeout: dice.spread(Duration::from_millis(200), Duration::from_secs(90)),
         retry: retry(dice, forms.requeue),
+        retry_ephemeral: RetryPolicy::none(),
         breaker: None,
         on_unknown: *dice.pick(&[None, None, Some(OnUnknown::Retry), Some(OnUnknown::Stop)]),
         idempotent: dice.percent(20),

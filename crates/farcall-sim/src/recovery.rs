@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::num::{NonZeroI64, NonZeroU32};
 
-use farcall_core::call::{CallSpec, CallbackOf, Method, Priority, UpstreamId};
+use farcall_core::call::{CallSpec, CallbackOf, Durability, Method, Priority, UpstreamId};
 use farcall_core::dispatcher::{Census, Dispatcher, LaneLoad, Loaded, OpenAttempt, Recovered, Wanted};
 use farcall_core::hop::Hop;
 use farcall_core::id::CallId;
@@ -220,6 +220,7 @@ fn spec(
         id: record.id,
         upstream: upstream_of(plan, record.home_key(), record.callback_of.is_some()),
         source: record.source,
+        durability: Durability::Durable,
         method: Method::of(&record.method),
         priority: Priority::new(record.priority).expect("stored as it was accepted"),
         tenant: record.tenant_id,

@@ -16,6 +16,7 @@ use crate::time::Now;
 impl Dispatcher {
     pub(super) fn cancel(&mut self, now: Now, call: CallId) {
         let Some(entry) = self.calls.get_mut(&call) else { return self.cancel_stored(call) };
+        let durability = entry.spec.durability;
         match entry.place {
             Place::Ended => self.push_after_all(Effect::CancelMissed { call }),
             Place::Running => {
@@ -27,7 +28,7 @@ impl Dispatcher {
                     self.cut(call, Some(number), Cut::Cancel);
                 }
                 if is_news {
-                    self.writes.push(Write::Mark { call, mark: Mark::CancelRequested });
+                    self.record(durability, Write::Mark { call, mark: Mark::CancelRequested });
                 }
                 if may_be_out {
                     self.push_after_all(Effect::CancelNoted { call });

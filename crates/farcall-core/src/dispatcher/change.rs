@@ -89,13 +89,8 @@ impl Dispatcher {
 
     /// Whatever kept its calls from starting may not any more.
     fn reconsider(&mut self, id: UpstreamId) {
-        let upstream = self.upstream(id);
-        upstream.blocked = None;
-        let charged = upstream.quota;
-        if !upstream.takes_turns && upstream.lanes.ready() > 0 {
-            upstream.takes_turns = true;
-            self.quota(charged).turns.push_back(id);
-        }
+        self.unblock(id);
+        let charged = self.upstream(id).quota;
         self.wake(charged);
     }
 }

@@ -4,6 +4,7 @@
 
 use std::time::Duration;
 
+use super::upstream::LineId;
 use crate::attempt::AttemptKind;
 use crate::breaker::Pass;
 use crate::call::{CallSpec, Method, QuotaId, State, UpstreamId, WaitReason};
@@ -73,6 +74,11 @@ impl Entry {
         self.hop.map_or(self.spec.upstream, |hop| hop.upstream)
     }
 
+    /// The line in which it waits, or among whose attempts its own are.
+    pub(super) fn line(&self) -> LineId {
+        LineId { upstream: self.upstream(), durability: self.spec.durability }
+    }
+
     /// That of its next attempt.
     pub(super) fn method(&self) -> Method {
         self.hop.map_or(self.spec.method, |hop| hop.method)
@@ -136,7 +142,7 @@ pub(super) struct Live {
     pub(super) grant: Grant,
     /// What the breaker there, if there is one, let it through with.
     pub(super) pass: Option<Pass>,
-    /// Its start is stored.
+    /// Its start is stored, or need not be.
     pub(super) is_durable: bool,
     /// When its last byte left our buffers, if that was told.
     pub(super) sent_at: Option<Instant>,
@@ -147,7 +153,7 @@ pub(super) struct Live {
 }
 
 impl Entry {
-    /// The attempt of this number, if it is out and its start durable: of any other nobody can tell anything.
+    /// The attempt of this number, if it is out and may have been let go: of any other nobody can tell anything.
     pub(super) fn launched(&mut self, number: u32) -> Option<&mut Live> {
         self.live.iter_mut().find(|live| live.number == number && live.is_durable)
     }

@@ -13,7 +13,8 @@ use crate::time::Instant;
 /// Something that happened outside.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Event {
-    /// A new call. Whoever offers it waits for `Effect::Acknowledge` or `Effect::Refuse`.
+    /// A new call. Whoever offers a durable one waits for `Effect::Acknowledge` or `Effect::Refuse`; an ephemeral one is
+    /// taken.
     Offered(Box<CallSpec>),
     /// An attempt is being made: its timeout counts from now, however long its write took.
     Launched { attempt: AttemptId },
@@ -31,6 +32,8 @@ pub enum Event {
     CommitFailed { seq: Seq },
     /// Somebody wants the call to end. It ends `cancelled` if nothing of it will be sent any more, else as it really ends.
     Cancel { call: CallId },
+    /// Nobody waits for this ephemeral call any more: it ends at once, and what is out of it is cut off.
+    Abandoned { call: CallId },
     /// The response file and the request file of a call are in place.
     Filed { call: CallId },
     /// What `Effect::Load` asked for.

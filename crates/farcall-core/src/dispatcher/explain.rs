@@ -8,8 +8,9 @@ use std::time::Duration;
 
 use super::entry::Place;
 use super::storage::Storage;
+use super::upstream::LineId;
 use super::{Dispatcher, Standing};
-use crate::call::{State, UpstreamId};
+use crate::call::{Durability, State, UpstreamId};
 use crate::id::CallId;
 use crate::lane::{Ahead, Asked, LaneId, POSITIONS_MAX, Position, StoredLane};
 use crate::time::{Instant, Now};
@@ -53,10 +54,10 @@ impl Dispatcher {
     pub fn explain(&mut self, now: Now, call: CallId, stored: &[StoredLane], latency: Duration) -> Option<Explanation> {
         let standing = self.standing(call)?;
         let entry = &self.calls[&call];
-        let upstream = entry.upstream();
+        let line = entry.line();
         let asked = Asked { lane: entry.lane(), position: entry.position(), cost: entry.spec.cost.get() };
         let waits = matches!(entry.place, Place::Lane | Place::Asleep { .. });
-        Some(self.explained(now, (standing, upstream), waits.then_some(asked), stored, latency))
+        Some(self.explained(now, (standing, line), waits.then_some(asked), stored, latency))
     }
 
     /// The same of a call that only the store holds.
@@ -69,13 +70,14 @@ impl Dispatcher {
     ) -> Explanation {
         let StoredPlace { upstream, lane, position, cost, state } = place;
         let standing = self.stored_standing(now, upstream, state, position.ready_at);
-        self.explained(now, (standing, upstream), Some(Asked { lane, position, cost }), stored, latency)
+        let line = LineId { upstream, durability: Durability::Durable };
+        self.explained(now, (standing, line), Some(Asked { lane, position, cost }), stored, latency)
     }
 
     fn explained(
         &mut self,
         now: Now,
-        (standing, upstream): (Standing, UpstreamId),
+        (standing, line): (Standing, LineId),
         asked: Option<Asked>,
         stored: &[StoredLane],
         latency: Duration,
@@ -85,21 +87,23 @@ impl Dispatcher {
             Storage::Waits { .. } => Some(Held::Storage),
             Storage::Works | Storage::Tries { .. } => None,
         };
-        let ahead = asked.map(|asked| self.ahead(upstream, asked, stored, now.instant));
+        let ahead = asked.map(|asked| self.ahead(line, asked, stored, now.instant));
         let known = asked.zip(ahead.as_ref()).filter(|(_, ahead)| ahead.is_exact && held.is_none());
-        let starts_at = known.and_then(|(asked, ahead)| self.starts_at(now.instant, upstream, asked, ahead, latency));
-        Explanation { standing, upstream, ahead, starts_at, held }
+        let starts_at = known.and_then(|(asked, ahead)| self.starts_at(now.instant, line, asked, ahead, latency));
+        Explanation { standing, upstream: line.upstream, ahead, starts_at, held }
     }
 
-    /// Who goes before a call at its quota: of its own upstream, and of those that take turns with that.
-    fn ahead(&self, id: UpstreamId, asked: Asked, stored: &[StoredLane], now: Instant) -> Ahead {
-        let upstream = &self.upstreams[id.0 as usize];
+    /// Who goes before a call at its quota: of its own line, and of those that take turns with that.
+    fn ahead(&self, id: LineId, asked: Asked, stored: &[StoredLane], now: Instant) -> Ahead {
+        let upstream = &self.upstreams[id.upstream.0 as usize];
         let quota = &self.quotas[upstream.quota.0 as usize];
-        let mut ahead = upstream.lanes.ahead(asked, stored, now);
+        let mut ahead = upstream.line(id.durability).lanes.ahead(asked, stored, now);
         let own = quota.turns.iter().position(|&turn| turn == id).unwrap_or(quota.turns.len());
         for (place, turn) in quota.turns.iter().enumerate().filter(|(_, turn)| **turn != id) {
             let turns = ahead.calls + usize::from(place < own);
-            let waiting = usize::try_from(self.upstreams[turn.0 as usize].lanes.waiting()).unwrap_or(usize::MAX);
+            let waiting =
+                usize::try_from(self.upstreams[turn.upstream.0 as usize].line(turn.durability).lanes.waiting())
+                    .unwrap_or(usize::MAX);
             let before = waiting.min(turns);
             ahead.calls += before;
             ahead.cost += before as u64;
@@ -113,12 +117,12 @@ impl Dispatcher {
     fn starts_at(
         &mut self,
         now: Instant,
-        id: UpstreamId,
+        id: LineId,
         asked: Asked,
         ahead: &Ahead,
         latency: Duration,
     ) -> Option<Instant> {
-        let upstream = &self.upstreams[id.0 as usize];
+        let upstream = &self.upstreams[id.upstream.0 as usize];
         let quota = &mut self.quotas[upstream.quota.0 as usize];
         if upstream.is_withdrawn || quota.is_paused {
             return None;
@@ -127,7 +131,8 @@ impl Dispatcher {
         let begins = quota.closed_until.into_iter().chain(open_until).fold(now, Instant::max);
         let cost = ahead.cost + u64::from(quota.limits.cap(asked.cost));
         let by_limits = quota.limits.forecast(begins, cost, latency);
-        let by_slots = begins + wait_for_slot(upstream.concurrency(), upstream.in_flight, ahead.calls, latency);
+        let in_flight = upstream.line(id.durability).in_flight;
+        let by_slots = begins + wait_for_slot(upstream.concurrency(id.durability), in_flight, ahead.calls, latency);
         Some(by_limits.max(by_slots).max(asked.position.ready_at))
     }
 }

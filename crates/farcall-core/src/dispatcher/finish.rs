@@ -6,10 +6,11 @@
 use std::time::Duration;
 
 use super::entry::{Cut, Entry, Live, Place};
+use super::upstream::LineId;
 use super::{AskedBy, AttemptEnd, Callback, Dispatcher, Effect, Mark, Progress, Write};
 use crate::attempt::{AttemptOutcome, AttemptResult, BytesSent};
 use crate::breaker::{Evidence, evidence};
-use crate::call::{CallSpec, CallbackOf, ErrorKind, Method, Priority, Source, State, TenantId, UpstreamId};
+use crate::call::{CallSpec, CallbackOf, Durability, ErrorKind, Method, Priority, Source, State, TenantId, UpstreamId};
 use crate::classify::{Verdict, classify};
 use crate::hop::{Heading, Hop};
 use crate::id::{AttemptId, CallId};
@@ -175,6 +176,7 @@ impl Dispatcher {
         // Nobody can report of one that was never let go.
         let place = entry.live.iter().position(|live| live.number == attempt.number && live.is_durable)?;
         let mut live = entry.live.swap_remove(place);
+        let line = LineId { upstream: live.upstream, durability: entry.spec.durability };
         entry.tries.orphaned = 0;
         if let Some(at) = live.times_out_at {
             self.timers.cancel(at, Timer::Timeout(attempt));
@@ -185,14 +187,14 @@ impl Dispatcher {
             // What was refused has arrived all the same.
             BytesSent::Refused | BytesSent::Maybe => quota.limits.ended(&mut live.grant, now.instant),
         }
-        self.leave(live.upstream, live.quota);
+        self.leave(line, live.quota);
         Some(live)
     }
 
     fn with_terms<T>(&self, call: CallId, decide: impl FnOnce(&Terms<'_>) -> T) -> T {
         let entry = &self.calls[&call];
         let policy = &self.upstreams[entry.spec.upstream.0 as usize].policy;
-        let terms = Terms::new(policy, entry.spec.overrides.as_deref(), entry.method());
+        let terms = Terms::new(policy, entry.spec.overrides.as_deref(), entry.method()).of(entry.spec.durability);
         // What is to be cancelled goes on nowhere.
         let terms = if entry.is_cancel_requested {
             terms.without_redirects()
@@ -207,7 +209,7 @@ impl Dispatcher {
             let longest = self.with_terms(attempt.call, |terms| terms.retry().retry_after_max);
             let until = now.instant + wait.min(longest);
             self.quota(live.quota).close_until(until);
-            self.writes.push(Write::Close { call: attempt.call, until });
+            self.record(self.durability_of(attempt.call), Write::Close { call: attempt.call, until });
         }
         let tries = self.calls[&attempt.call].tries;
         let chance = self.chance();
@@ -245,8 +247,8 @@ impl Dispatcher {
     }
 
     fn push_settle(&mut self, call: CallId, attempt: Option<AttemptEnd>, progress: Option<Progress>) {
-        let upstream = self.calls[&call].spec.upstream;
-        self.writes.push(Write::Settle { call, upstream, attempt, progress });
+        let CallSpec { upstream, durability, .. } = self.calls[&call].spec;
+        self.record(durability, Write::Settle { call, upstream, attempt, progress });
     }
 
     /// Carries a decision out.
@@ -255,7 +257,7 @@ impl Dispatcher {
         let others_are_out = !entry.live.is_empty();
         let is_late = entry.deadline.is_some_and(|deadline| deadline <= now.instant);
         let status = over.end.status;
-        match self.final_decision(call, over) {
+        match self.final_decision(now, call, over) {
             Decision::End { state: State::Succeeded, error } => {
                 self.end(now, call, State::Succeeded, error, status, Some(over.end));
             }
@@ -289,8 +291,11 @@ impl Dispatcher {
     }
 
     /// No further attempt follows when the call is to be cancelled, or our handling of it died too often.
-    fn final_decision(&self, call: CallId, over: &Over) -> Decision {
+    fn final_decision(&self, now: Now, call: CallId, over: &Over) -> Decision {
         let entry = &self.calls[&call];
+        if entry.spec.durability == Durability::Ephemeral {
+            return self.decision_while_waited_for(now, entry, over);
+        }
         match over.decision {
             Decision::Wait { .. } | Decision::Requeue { .. } | Decision::HandBack | Decision::Hop { .. }
                 if entry.tries.deaths >= DEATHS_MAX =>
@@ -336,9 +341,10 @@ impl Dispatcher {
         let entry = self.calls.get_mut(&call).expect("a call that waits is known");
         let heading = head(entry);
         let state = lifecycle::next(entry.state, Step::Wait).expect("only a running call comes to wait");
-        self.census.change(entry.state, state);
-        entry.state = state;
+        let before = std::mem::replace(&mut entry.state, state);
         entry.tries = tries;
+        let durability = entry.spec.durability;
+        self.census_of(durability).change(before, state);
         let (status, error, ready_at) = (end.status, end.error, Some(ready_at));
         Progress { state, ready_at, tries, heading, status, error, finished_at: None }
     }
@@ -356,8 +362,7 @@ impl Dispatcher {
         self.cut(call, None, Cut::Lost);
         let entry = self.calls.get_mut(&call).expect("a call that ends is known");
         let state = lifecycle::next(entry.state, Step::End(end)).expect("the table allows this end");
-        self.census.change(entry.state, state);
-        entry.state = state;
+        let before = std::mem::replace(&mut entry.state, state);
         entry.place = Place::Ended;
         if let Some(deadline) = entry.deadline.take() {
             self.timers.cancel(deadline, Timer::Deadline(call));
@@ -369,9 +374,16 @@ impl Dispatcher {
         if entry.live.is_empty() {
             self.forget(call);
         }
-        self.writes.push(Write::Settle { call, upstream: spec.upstream, attempt, progress: Some(progress) });
-        self.effects_after.push(Effect::Ended { call, has_file: spec.has_file });
-        self.insert_callbacks(now, &spec, state);
+        let CallSpec { upstream, durability, has_file, .. } = spec;
+        self.census_of(durability).change(before, state);
+        self.record(durability, Write::Settle { call, upstream, attempt, progress: Some(progress) });
+        match durability {
+            Durability::Durable => {
+                self.effects_after.push(Effect::Ended { call, has_file });
+                self.insert_callbacks(now, &spec, state);
+            }
+            Durability::Ephemeral => self.ephemeral_census.prune(state),
+        }
     }
 
     /// A call is not in memory any more.
@@ -401,6 +413,7 @@ impl Dispatcher {
             id: CallId::new(now.timestamp, self.rng.u128(..)),
             upstream: callback.upstream,
             source: Source::Callback,
+            durability: Durability::Durable,
             method: if callback.upstream == self.commands { Method::Other } else { Method::Post },
             priority: Priority::default(),
             tenant: TenantId::default(),

@@ -35,7 +35,8 @@ impl Dispatcher {
         let (mut staying, mut asked) = (HashSet::new(), HashSet::new());
         for id in self.numbers().filter(|id| !vacant.contains(id)) {
             let upstream = &self.upstreams[id.0 as usize];
-            let rests = upstream.lanes.is_vacant() && upstream.in_flight == 0 && !upstream.is_withdrawn;
+            let is_vacant = upstream.lines().iter().all(|line| line.lanes.is_vacant() && line.in_flight == 0);
+            let rests = is_vacant && !upstream.is_withdrawn;
             if idle.contains(&id) && rests && !needed.contains(&id) {
                 asked.insert(upstream.quota);
             } else {
@@ -101,7 +102,7 @@ impl Quota {
         let is_open = self.breaker.as_ref().is_some_and(|breaker| breaker.open_until(now).is_some());
         let is_shut = self.is_paused || is_open || self.closed_until.is_some_and(|until| until > now);
         let is_used = self.limits.usage(now).iter().any(|usage| usage.used > 0);
-        self.in_flight == 0 && !self.is_ready && !is_shut && !is_used
+        self.in_flight == 0 && !self.is_ready && !self.is_crowded_out && !is_shut && !is_used
     }
 }
 

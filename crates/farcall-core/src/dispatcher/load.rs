@@ -110,7 +110,7 @@ impl Dispatcher {
     /// Takes over a lane of which the store holds this many calls.
     pub fn restore_lane(&mut self, id: UpstreamId, lane: LaneId, waiting: u64) {
         if waiting > 0 {
-            self.upstream(id).lanes.leave_out(lane, Position::FIRST, waiting);
+            self.upstream(id).lanes_mut().leave_out(lane, Position::FIRST, waiting);
             self.loads.deadlines_due = true;
             self.want_more(id, lane);
         }
@@ -119,7 +119,7 @@ impl Dispatcher {
     /// Asks for more of a lane when little of it is in memory.
     pub(super) fn want_more(&mut self, id: UpstreamId, lane: LaneId) {
         let low = self.memory.lane_min / 2 + self.share_of_lane() / 2;
-        if self.upstream(id).lanes.want_if_low(lane, low) {
+        if self.upstream(id).lanes_mut().want_if_low(lane, low) {
             self.loads.lanes.push_back((id, lane));
         }
     }
@@ -191,7 +191,7 @@ impl Dispatcher {
     pub(super) fn cancel_load(&mut self) {
         let Some(wanted) = self.loads.under_way.take() else { return };
         for LaneLoad { upstream, lane, from, .. } in wanted.lanes {
-            self.upstream(upstream).lanes.end_load(lane, Some(from));
+            self.upstream(upstream).lanes_mut().end_load(lane, Some(from));
             self.want_more(upstream, lane);
         }
         self.loads.deadlines_due |= wanted.deadlines > 0;
@@ -204,7 +204,7 @@ impl Dispatcher {
         while asked.len() < LANES_MAX && calls < CALLS_MAX {
             let Some((upstream, lane)) = self.loads.lanes.pop_front() else { break };
             let count = self.memory.lane_min.max(share).max(1);
-            let Some(from) = self.upstream(upstream).lanes.begin_load(lane) else { continue };
+            let Some(from) = self.upstream(upstream).lanes_mut().begin_load(lane) else { continue };
             calls += count;
             let count = u32::try_from(count).unwrap_or(u32::MAX);
             asked.push(LaneLoad { upstream, lane, from, count });
@@ -222,20 +222,20 @@ impl Dispatcher {
         let &LaneLoad { upstream, lane, count, .. } = asked;
         let is_cut = found.len() >= usize::try_from(count).unwrap_or(usize::MAX);
         let reached = if is_cut { found.last().map(|last| last.position().next()) } else { None };
-        let Some(until) = self.upstream(upstream).lanes.end_load(lane, reached) else { return };
+        let Some(until) = self.upstream(upstream).lanes_mut().end_load(lane, reached) else { return };
         for recovered in found {
             if until.is_some_and(|until| until <= recovered.position()) {
                 break;
             }
             if self.is_news(&recovered) {
-                self.upstream(upstream).lanes.forget_one_beyond(lane);
+                self.upstream(upstream).lanes_mut().forget_one_beyond(lane);
                 self.let_in_again(now, recovered);
             }
         }
         if until.is_none() {
-            let is_counted = self.upstream(upstream).lanes.is_beyond(lane, Position::LAST);
+            let is_counted = self.upstream(upstream).lanes_mut().is_beyond(lane, Position::LAST);
             debug_assert!(has_gaps || !is_counted, "a waiting call is lost");
-            self.upstream(upstream).lanes.forget_all_beyond(lane);
+            self.upstream(upstream).lanes_mut().forget_all_beyond(lane);
         }
         self.want_more(upstream, lane);
     }
@@ -289,7 +289,7 @@ impl Dispatcher {
 
     /// A call that is not in memory is to be cancelled, if the store holds it and it waits.
     pub(super) fn cancel_stored(&mut self, call: CallId) {
-        if self.upstreams.iter().any(|upstream| upstream.lanes.beyond() > 0) {
+        if self.upstreams.iter().any(|upstream| upstream.lanes().beyond() > 0) {
             self.loads.cancels.insert(call);
         } else {
             self.push_after_all(Effect::CancelMissed { call });
@@ -313,11 +313,11 @@ impl Dispatcher {
     fn fetch(&mut self, now: Now, recovered: Recovered) -> Option<CallId> {
         let (upstream, lane) = (recovered.upstream(), recovered.lane());
         let waits = recovered.ready_at.is_some() && !recovered.state.is_end();
-        let is_beyond = waits && self.upstream(upstream).lanes.is_beyond(lane, recovered.position());
+        let is_beyond = waits && self.upstream(upstream).lanes_mut().is_beyond(lane, recovered.position());
         if !is_beyond || !self.is_news(&recovered) {
             return None;
         }
-        self.upstream(upstream).lanes.forget_one_beyond(lane);
+        self.upstream(upstream).lanes_mut().forget_one_beyond(lane);
         let Recovered { spec, hop, state, tries, attempts, ready_at, .. } = recovered;
         let call = spec.id;
         let entry = Entry::new(spec, state, tries, attempts, ready_at.unwrap_or(now.instant));

@@ -4,8 +4,9 @@
 //! left to the store from the back of the lane that grew. How more of a lane comes in is in `load`.
 
 use super::entry::{Entry, Place};
+use super::upstream::LineId;
 use super::{Dispatcher, Timer, Write};
-use crate::call::{State, UpstreamId, WaitReason};
+use crate::call::{Durability, State, UpstreamId, WaitReason};
 use crate::id::CallId;
 use crate::lane::LaneId;
 use crate::lifecycle::{self, Step};
@@ -72,7 +73,7 @@ impl Dispatcher {
         if held_by.is_some() {
             entry.place = Place::Held;
         }
-        let lanes = &self.upstreams[entry.upstream().0 as usize].lanes;
+        let lanes = &self.upstreams[entry.upstream().0 as usize].line(entry.spec.durability).lanes;
         if held_by.is_none() && lanes.is_beyond(entry.lane(), entry.position()) {
             // It never comes into memory.
             assert!(!self.calls.contains_key(&call), "call {call} was offered twice");
@@ -94,12 +95,15 @@ impl Dispatcher {
         let Some(entry) = self.calls.get_mut(&call) else { return };
         entry.ready_at = ready_at;
         let (id, lane, position) = (entry.upstream(), entry.lane(), entry.position());
-        if !self.upstream(id).lanes.is_beyond(lane, position) {
+        if entry.spec.durability == Durability::Ephemeral {
+            return self.let_in(call, asleep);
+        }
+        if !self.upstream(id).lanes().is_beyond(lane, position) {
             self.let_in(call, asleep);
         } else {
             return self.leave_out(call);
         }
-        let last = self.upstream(id).lanes.last(lane).map(|last| last.call);
+        let last = self.upstream(id).lanes().last(lane).map(|last| last.call);
         if let Some(last) = last.filter(|_| self.is_too_much(id, lane)) {
             self.leave_out(last);
         }
@@ -111,50 +115,62 @@ impl Dispatcher {
         let Some(entry) = self.calls.get_mut(&call) else { return };
         entry.place = asleep.map_or(Place::Lane, |reason| Place::Asleep { reason });
         let (id, lane, position) = (entry.upstream(), entry.lane(), entry.position());
+        let durability = entry.spec.durability;
         let cost = self.quotas[self.upstreams[id.0 as usize].quota.0 as usize].limits.cap(entry.spec.cost.get());
-        let upstream = &mut self.upstreams[id.0 as usize];
-        self.loaded += 1;
+        let lanes = &mut self.upstreams[id.0 as usize].line_mut(durability).lanes;
+        self.loaded += usize::from(durability == Durability::Durable);
         if asleep.is_some() {
-            upstream.lanes.put_asleep(lane, position, cost);
+            lanes.put_asleep(lane, position, cost);
             self.timers.set(position.ready_at, Timer::Wake(call));
         } else {
-            upstream.lanes.put_ready(lane, position, cost);
-            self.wake_for(id, call);
+            lanes.put_ready(lane, position, cost);
+            self.wake_for(LineId { upstream: id, durability }, call);
         }
     }
 
     /// The time of a sleeper has come.
     pub(super) fn wake_call(&mut self, call: CallId) {
         let Some(entry) = self.calls.get_mut(&call) else { return };
-        if let Some(state) = lifecycle::next(entry.state, Step::Due) {
-            self.census.change(entry.state, state);
+        let before = entry.state;
+        if let Some(state) = lifecycle::next(before, Step::Due) {
             entry.state = state;
             entry.is_stored_as_scheduled = true;
         }
         entry.place = Place::Lane;
-        let (id, lane, position) = (entry.upstream(), entry.lane(), entry.position());
-        self.upstream(id).lanes.wake(lane, position);
-        self.wake_for(id, call);
+        let (line, state, lane, position) = (entry.line(), entry.state, entry.lane(), entry.position());
+        if state != before {
+            self.census_of(line.durability).change(before, state);
+        }
+        self.upstream(line.upstream).line_mut(line.durability).lanes.wake(lane, position);
+        self.wake_for(line, call);
     }
 
     /// Takes a call that ends out of its lane.
     pub(super) fn leave_lane(&mut self, call: CallId) {
         let Some(entry) = self.calls.get(&call) else { return };
-        let (id, lane, position) = (entry.upstream(), entry.lane(), entry.position());
+        let (line, lane, position) = (entry.line(), entry.lane(), entry.position());
         if matches!(entry.place, Place::Asleep { .. }) {
             self.timers.cancel(position.ready_at, Timer::Wake(call));
         }
-        self.upstream(id).lanes.remove(lane, position);
-        self.loaded -= 1;
+        let upstream = self.upstream(line.upstream);
+        upstream.line_mut(line.durability).lanes.remove(lane, position);
         // The call may have been the one that its quota was blocked for.
-        let quota = self.upstream(id).quota;
+        let quota = upstream.quota;
         self.wake(quota);
-        self.want_more(id, lane);
+        self.left_lane(line, lane);
+    }
+
+    /// A call stands in its lane no more.
+    pub(super) fn left_lane(&mut self, line: LineId, lane: LaneId) {
+        if line.durability == Durability::Durable {
+            self.loaded -= 1;
+            self.want_more(line.upstream, lane);
+        }
     }
 
     fn is_too_much(&self, id: UpstreamId, lane: LaneId) -> bool {
         let Memory { calls_max, lane_max, lane_min } = self.memory;
-        let loaded = self.upstreams[id.0 as usize].lanes.loaded(lane);
+        let loaded = self.upstreams[id.0 as usize].lanes().loaded(lane);
         loaded > lane_min && (self.loaded > calls_max || loaded > lane_max)
     }
 
@@ -164,7 +180,7 @@ impl Dispatcher {
         let (id, lane, position) = (entry.upstream(), entry.lane(), entry.position());
         let (has_callback, is_asleep) = (entry.spec.callback.is_some(), matches!(entry.place, Place::Asleep { .. }));
         self.leave_to_store(entry);
-        let stood = self.upstream(id).lanes.remove(lane, position);
+        let stood = self.upstream(id).lanes_mut().remove(lane, position);
         if stood {
             self.loaded -= 1;
         }
@@ -185,7 +201,7 @@ impl Dispatcher {
             entry.state = State::Scheduled;
         }
         let (call, id, lane, position) = (entry.spec.id, entry.upstream(), entry.lane(), entry.position());
-        self.upstream(id).lanes.leave_out(lane, position, 1);
+        self.upstream(id).lanes_mut().leave_out(lane, position, 1);
         if let Some(deadline) = entry.deadline {
             self.timers.cancel(deadline, Timer::Deadline(call));
             self.note_stored_deadline(deadline);
@@ -207,27 +223,28 @@ impl Dispatcher {
     /// A call that was left to the store never came there. Gives the state it had.
     pub(super) fn forget_left(&mut self, call: CallId) -> Option<State> {
         let LeftNew { upstream, lane, state } = self.left_new.remove(&call)?;
-        self.upstream(upstream).lanes.forget_one_beyond(lane);
+        self.upstream(upstream).lanes_mut().forget_one_beyond(lane);
         Some(state)
     }
 
     /// A call may go on: its upstream takes turns at its quota, unless something of itself keeps it from that.
-    fn wake_for(&mut self, id: UpstreamId, call: CallId) {
-        let upstream = &mut self.upstreams[id.0 as usize];
-        let quota = &mut self.quotas[upstream.quota.0 as usize];
-        if upstream.blocked.is_some() {
+    fn wake_for(&mut self, id: LineId, call: CallId) {
+        let upstream = &mut self.upstreams[id.upstream.0 as usize];
+        let charged = upstream.quota;
+        let line = upstream.line_mut(id.durability);
+        let quota = &mut self.quotas[charged.0 as usize];
+        if line.blocked.is_some() {
             // What unblocks it makes it take turns again.
             return;
         }
-        if !upstream.takes_turns {
-            upstream.takes_turns = true;
+        if !line.takes_turns {
+            line.takes_turns = true;
             quota.turns.push_back(id);
         }
         // A blocked quota is woken by what unblocks it, or by a call that goes before the one it is blocked for.
-        let is_front = quota.turns.front() == Some(&id) && upstream.lanes.peek().is_some_and(|next| next.call == call);
-        if quota.blocked.is_none() || is_front {
-            let quota = upstream.quota;
-            self.wake(quota);
+        let is_front = quota.turns.front() == Some(&id) && line.lanes.peek().is_some_and(|next| next.call == call);
+        if quota.blocked.is_none() || quota.is_crowded_out || is_front {
+            self.wake(charged);
         }
     }
 }

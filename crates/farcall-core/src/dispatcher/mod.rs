@@ -9,6 +9,7 @@ mod cancel;
 mod census;
 mod change;
 mod entry;
+mod ephemeral;
 mod event;
 mod explain;
 mod finish;
@@ -42,7 +43,7 @@ pub use standing::{BreakerStanding, Standing, UpstreamStanding, Waiters};
 pub use storage::TURNS_IN_FLIGHT_MAX;
 pub use turn::{AskedBy, AttemptEnd, Callback, Effect, Mark, Progress, Seq, Turn, Write};
 
-use crate::call::{CallSpec, QuotaId, State, UpstreamId, WaitReason};
+use crate::call::{CallSpec, Durability, QuotaId, State, UpstreamId, WaitReason};
 use crate::id::CallId;
 use crate::id_map::IdMap;
 use crate::limit::{Limits, Past};
@@ -63,7 +64,8 @@ use upstream::Upstream;
 
 /// Writes that one turn may hold.
 const TURN_WRITES_MAX: usize = 1_000;
-/// Attempts that may be out at once over all upstreams, beside one of each quota.
+/// Durable attempts that may be out at once over all upstreams, beside one of each quota. Of ephemeral calls there are only
+/// so many anyway.
 const ATTEMPTS_MAX: u32 = 1_024;
 
 /// All decisions of one engine.
@@ -93,12 +95,14 @@ pub struct Dispatcher {
     timers: Timers,
     /// Quotas at which something may start, in turns.
     ready: VecDeque<QuotaId>,
-    /// Quotas at which no more starts because too many attempts are out over all. Each quota stands in one of the two
-    /// queues at most, and is `is_ready` then.
+    /// Quotas at which no more durable calls start because too many attempts are out over all.
     crowded_out: VecDeque<QuotaId>,
-    /// Attempts that are out.
+    /// Attempts that are out, and how many of them are of durable calls.
     in_flight: u32,
+    in_flight_durable: u32,
     census: Census,
+    /// Of ephemeral calls; those that have ended count as pruned.
+    ephemeral_census: Census,
     /// As it was with the last turn that is durable.
     durable_census: Census,
     draining: bool,
@@ -109,6 +113,8 @@ pub struct Dispatcher {
     writes: Vec<Write>,
     /// What rests on those writes.
     effects_after: Vec<Effect>,
+    /// Decided of ephemeral calls since the last turn.
+    unstored: Vec<Write>,
     /// What may happen now.
     effects: Vec<Effect>,
     gate: Gate,
@@ -139,13 +145,16 @@ impl Dispatcher {
             ready: VecDeque::new(),
             crowded_out: VecDeque::new(),
             in_flight: 0,
+            in_flight_durable: 0,
             census: Census::default(),
+            ephemeral_census: Census::default(),
             durable_census: Census::default(),
             draining: false,
             rng: fastrand::Rng::with_seed(seed),
             seq: Seq::default(),
             writes: Vec::new(),
             effects_after: Vec::new(),
+            unstored: Vec::new(),
             effects: Vec::new(),
             gate: Gate::default(),
             storage: Storage::default(),
@@ -209,13 +218,14 @@ impl Dispatcher {
             Event::Committed { seq } => self.committed(now, seq),
             Event::CommitFailed { seq } => self.commit_failed(now, seq),
             Event::Cancel { call } => self.cancel(now, call),
+            Event::Abandoned { call } => self.abandoned(now, call),
             Event::Filed { call } => self.filed(now, call),
             Event::Loaded(loaded) => self.loaded(now, *loaded),
             Event::LoadFailed => self.load_failed(now),
             Event::Stored { bytes } => self.pruning.stored(bytes),
             Event::StaleFound { ask, found } => self.stale_found(now, ask, found),
             Event::StaleUnread => self.stale_unread(now),
-            Event::Drain { until } => self.drain(until),
+            Event::Drain { until } => self.drain(now, until),
         }
     }
 
@@ -234,7 +244,8 @@ impl Dispatcher {
         let has_ready = !self.ready.is_empty() || (!self.is_full() && !self.crowded_out.is_empty());
         let may_start = has_ready && self.starts_max() > self.writes.len();
         let has_writes = !self.writes.is_empty() && self.may_write();
-        if may_start || has_writes || self.may_ask() || !self.effects.is_empty() {
+        let has_news = !self.effects.is_empty() || !self.unstored.is_empty();
+        if may_start || has_writes || self.may_ask() || has_news {
             return Some(now);
         }
         self.timers.next()
@@ -242,7 +253,7 @@ impl Dispatcher {
 
     /// Whether everything decided has been handed over, and all of it is durable.
     pub fn is_settled(&self) -> bool {
-        self.writes.is_empty() && self.effects.is_empty() && self.gate.is_empty()
+        self.writes.is_empty() && self.unstored.is_empty() && self.effects.is_empty() && self.gate.is_empty()
     }
 
     /// The upstream of a live call.
@@ -297,20 +308,22 @@ impl Dispatcher {
 
     fn accept(&mut self, now: Now, spec: CallSpec, callback: Option<Callback>) {
         let call = spec.id;
-        if callback.is_none() && self.is_held_up() {
+        let durability = spec.durability;
+        let is_durable = durability == Durability::Durable;
+        if is_durable && callback.is_none() && self.is_held_up() {
             return self.effects.push(Effect::Refuse { call });
         }
-        let acknowledges = callback.is_none();
+        let acknowledges = is_durable && callback.is_none();
         let not_before = spec.not_before.filter(|&at| at > now.instant);
         let state = if not_before.is_some() { State::Scheduled } else { State::Queued };
         let place = not_before.unwrap_or_else(|| self.end_of_line(now));
         let is_held = spec.callback_of.is_some_and(|of| of.held);
         let ready_at = (!is_held).then_some(place);
-        self.writes.push(Write::Insert { call, state, ready_at, callback });
+        self.record(durability, Write::Insert { call, state, ready_at, callback });
         if acknowledges {
             self.effects_after.push(Effect::Acknowledge { call });
         }
-        self.census.accept(state);
+        self.census_of(durability).accept(state);
         let asleep = not_before.map(|_| WaitReason::NotBefore);
         let entry = Entry { is_stored: false, ..Entry::new(spec, state, Tries::default(), 0, place) };
         self.place_new(entry, asleep);
@@ -357,13 +370,14 @@ impl Dispatcher {
         }
     }
 
-    fn drain(&mut self, until: Instant) {
+    fn drain(&mut self, now: Now, until: Instant) {
         self.draining = true;
         self.ready.clear();
         self.crowded_out.clear();
         for quota in &mut self.quotas {
-            quota.is_ready = false;
+            (quota.is_ready, quota.is_crowded_out) = (false, false);
         }
+        self.send_away(now);
         self.timers.set(until, Timer::Drain);
     }
 

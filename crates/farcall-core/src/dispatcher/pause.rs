@@ -58,7 +58,7 @@ impl Dispatcher {
         for (_, call) in told {
             self.leave_lane(call);
             let ready_at = self.end_of_line(now);
-            self.writes.push(Write::Release { call, ready_at });
+            self.record(self.durability_of(call), Write::Release { call, ready_at });
             self.stand(call, ready_at, None);
         }
     }

@@ -6,7 +6,7 @@
 use std::collections::VecDeque;
 use std::num::NonZeroU32;
 
-use super::upstream::Block;
+use super::upstream::{Block, LineId};
 use crate::breaker::{Breaker, Passage};
 use crate::call::{UpstreamId, WaitReason};
 use crate::limit::{Admission, Limits};
@@ -20,20 +20,23 @@ pub(super) struct Quota {
     pub(super) limits: Limits,
     /// Bounds all attempts together, where that is configured.
     pub(super) concurrency: Option<NonZeroU32>,
-    /// Attempts that are out.
+    /// Attempts that are out, and how many of them are of durable calls.
     pub(super) in_flight: u32,
+    pub(super) in_flight_durable: u32,
     /// Somebody paused it: nothing is started, whatever the limits say.
     pub(super) is_paused: bool,
     /// It asked everybody to wait until then.
     pub(super) closed_until: Option<Instant>,
     /// Where one is configured.
     pub(super) breaker: Option<Breaker>,
-    /// Upstreams that may have something to start, the one whose turn it is in front. Each stands here at most once.
-    pub(super) turns: VecDeque<UpstreamId>,
+    /// Lines that may have something to start, the one whose turn it is in front. Each stands here at most once.
+    pub(super) turns: VecDeque<LineId>,
     /// Why the next call does not start, and until when where that is known.
     pub(super) blocked: Option<Block>,
-    /// It stands in the ring of quotas to ask, or was crowded out of it.
+    /// It stands in the ring of quotas to ask.
     pub(super) is_ready: bool,
+    /// It stands among those whose durable calls find no room.
+    pub(super) is_crowded_out: bool,
     /// The timer that is set for it.
     pub(super) wake_at: Option<Instant>,
 }
@@ -45,12 +48,14 @@ impl Quota {
             limits,
             concurrency: policy.concurrency,
             in_flight: 0,
+            in_flight_durable: 0,
             is_paused: false,
             closed_until: None,
             breaker: policy.breaker.map(Breaker::new),
             turns: VecDeque::new(),
             blocked: None,
             is_ready: false,
+            is_crowded_out: false,
             wake_at: None,
         }
     }

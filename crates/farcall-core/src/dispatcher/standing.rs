@@ -7,9 +7,10 @@ use std::time::Duration;
 
 use super::entry::{Entry, Place};
 use super::restore::waited;
+use super::upstream::LineId;
 use super::{Census, Dispatcher};
 use crate::breaker::{Breaker, BreakerState};
-use crate::call::{State, UpstreamId, WaitReason};
+use crate::call::{Durability, State, UpstreamId, WaitReason};
 use crate::id::{AttemptId, CallId};
 use crate::lane::Beyond;
 use crate::lifecycle::{self, Step};
@@ -33,7 +34,7 @@ pub struct UpstreamStanding {
     /// In its lanes; of calls that only the store holds also those that wait for their time.
     pub waiting: u64,
     pub in_flight: u32,
-    /// Attempts that may be out at once.
+    /// Attempts that may be out at once; where that is not configured, of durable calls.
     pub concurrency: u32,
     /// What keeps its next call from starting, and until when where that is known.
     pub blocked: Option<WaitReason>,
@@ -87,14 +88,19 @@ impl Waiters {
 }
 
 impl Dispatcher {
-    /// The counts of all calls.
+    /// The counts of all durable calls.
     pub const fn census(&self) -> Census {
         self.census
     }
 
-    /// The counts of all calls as they are on disk.
+    /// The counts of all durable calls as they are on disk.
     pub const fn durable_census(&self) -> Census {
         self.durable_census
+    }
+
+    /// The counts of the ephemeral calls that have not ended.
+    pub const fn ephemeral_census(&self) -> Census {
+        self.ephemeral_census
     }
 
     /// Attempts that are out.
@@ -115,7 +121,7 @@ impl Dispatcher {
             // However long its own wait is, a pause has no end that is known.
             Place::Asleep { .. } | Place::Lane if is_paused => (Some(WaitReason::Paused), None),
             Place::Asleep { reason } => (Some(reason), Some(entry.ready_at)),
-            Place::Lane => self.reason_to_wait(entry.upstream()),
+            Place::Lane => self.reason_to_wait(entry.line()),
             Place::Held | Place::Running | Place::Ended => (None, None),
         };
         Some(Standing { state: entry.state, wait_reason, next_at, is_cancel_requested: entry.is_cancel_requested })
@@ -125,11 +131,12 @@ impl Dispatcher {
     pub fn upstream_standing(&mut self, id: UpstreamId, now: Instant) -> UpstreamStanding {
         let upstream = &self.upstreams[id.0 as usize];
         let quota = &mut self.quotas[upstream.quota.0 as usize];
-        let blocked = upstream.blocked.or(quota.blocked);
+        let blocked = upstream.lines().iter().find_map(|line| line.blocked).or(quota.blocked);
+        let ready: usize = upstream.lines().iter().map(|line| line.lanes.ready()).sum();
         UpstreamStanding {
-            waiting: u64::try_from(upstream.lanes.ready()).unwrap_or(u64::MAX) + upstream.lanes.beyond(),
-            in_flight: upstream.in_flight,
-            concurrency: upstream.concurrency(),
+            waiting: u64::try_from(ready).unwrap_or(u64::MAX) + upstream.lanes().beyond(),
+            in_flight: upstream.in_flight(),
+            concurrency: upstream.concurrency(Durability::Durable),
             blocked: blocked.map(|block| block.reason),
             blocked_until: blocked.and_then(|block| block.until),
             is_paused: upstream.is_withdrawn || quota.is_paused,
@@ -147,7 +154,7 @@ impl Dispatcher {
         let (wait_reason, next_at) = match asleep {
             _ if self.is_paused(id) => (Some(WaitReason::Paused), None),
             Some(reason) => (Some(reason), Some(ready_at)),
-            None => self.reason_to_wait(id),
+            None => self.reason_to_wait(LineId { upstream: id, durability: Durability::Durable }),
         };
         let due = lifecycle::next(state, Step::Due).filter(|_| asleep.is_none());
         Standing { state: due.unwrap_or(state), wait_reason, next_at, is_cancel_requested: false }
@@ -164,8 +171,8 @@ impl Dispatcher {
         in_lanes.filter_map(Entry::waits_since).for_each(|since| waiters.note_ready(now, since));
         for (place, upstream) in self.upstreams.iter().enumerate() {
             let id = UpstreamId(u32::try_from(place).expect("as many as have numbers"));
-            for Beyond { lane, count, edge } in upstream.lanes.stored() {
-                let last = upstream.lanes.last(lane).and_then(|last| self.calls.get(&last.call));
+            for Beyond { lane, count, edge } in upstream.lanes().stored() {
+                let last = upstream.lanes().last(lane).and_then(|last| self.calls.get(&last.call));
                 let state = last.map_or(State::Scheduled, |entry| entry.state);
                 waiters.count(self.stored_standing(now, id, state, edge.ready_at), count);
                 waiters.note_ready(now, edge.ready_at);
@@ -179,8 +186,9 @@ impl Dispatcher {
         self.upstreams[id.0 as usize].is_withdrawn || self.quota_of(id).is_paused
     }
 
-    fn reason_to_wait(&self, id: UpstreamId) -> (Option<WaitReason>, Option<Instant>) {
-        match self.upstreams[id.0 as usize].blocked.or(self.quota_of(id).blocked) {
+    fn reason_to_wait(&self, id: LineId) -> (Option<WaitReason>, Option<Instant>) {
+        let own = self.upstreams[id.upstream.0 as usize].line(id.durability).blocked;
+        match own.or(self.quota_of(id.upstream).blocked) {
             Some(block) => (Some(block.reason), block.until),
             None => (Some(WaitReason::Fairness), None),
         }

@@ -69,13 +69,14 @@ impl Dispatcher {
         self.seq = Seq(self.seq.0 + 1);
         let seq = self.seq;
         let effects = std::mem::take(&mut self.effects);
+        let unstored = std::mem::take(&mut self.unstored);
         if !self.may_write() || self.writes.is_empty() {
-            return Turn { seq, writes: Vec::new(), effects };
+            return Turn { seq, writes: Vec::new(), unstored, effects };
         }
         let writes = std::mem::take(&mut self.writes);
         let after = std::mem::take(&mut self.effects_after);
         self.gate.hold(Held { seq, writes: writes.clone(), effects: after, census: self.census });
-        Turn { seq, writes, effects }
+        Turn { seq, writes, unstored, effects }
     }
 
     /// An effect that rests on every write decided so far.

@@ -8,6 +8,7 @@ use std::num::NonZeroU32;
 use std::time::Duration;
 
 mod cancels;
+mod ephemeral;
 mod explain;
 mod failures;
 mod forget;
@@ -19,7 +20,7 @@ mod timings;
 
 use super::*;
 use crate::attempt::{AttemptKind, AttemptOutcome, AttemptResult, BytesSent};
-use crate::call::{CallSpec, ErrorKind, Method, Overrides, Priority, Source, TenantId};
+use crate::call::{CallSpec, Durability, ErrorKind, Method, Overrides, Priority, Source, TenantId};
 use crate::id::AttemptId;
 use crate::policy::{CallbackPolicy, LimitSpec};
 use crate::retry::{Backoff, Jitter, RetryPolicy};
@@ -31,6 +32,7 @@ struct Bench {
     upstream: UpstreamId,
     now_ms: i64,
     writes: Vec<Write>,
+    unstored: Vec<Write>,
     effects: Vec<Effect>,
 }
 
@@ -38,7 +40,7 @@ impl Bench {
     fn new(policy: UpstreamPolicy) -> Self {
         let mut dispatcher = Dispatcher::new(UpstreamPolicy::default(), 7);
         let upstream = dispatcher.declare(policy);
-        Self { dispatcher, upstream, now_ms: 0, writes: Vec::new(), effects: Vec::new() }
+        Self { dispatcher, upstream, now_ms: 0, writes: vec![], unstored: vec![], effects: vec![] }
     }
 
     fn now(&self) -> Now {
@@ -51,6 +53,7 @@ impl Bench {
             id: CallId::from_bits(number),
             upstream: self.upstream,
             source: Source::Api,
+            durability: Durability::Durable,
             method: Method::Post,
             priority: Priority::default(),
             tenant: TenantId::default(),
@@ -102,6 +105,7 @@ impl Bench {
             }
         }
         self.effects.extend(turn.effects);
+        self.unstored.extend(turn.unstored);
         let seq = (!turn.writes.is_empty()).then_some(turn.seq);
         self.writes.extend(turn.writes);
         seq

@@ -22,11 +22,13 @@ pub struct Turn {
     pub seq: Seq,
     /// To be committed together, in this order.
     pub writes: Vec<Write>,
+    /// What was decided of ephemeral calls, in this order: it is true at once, and stored nowhere.
+    pub unstored: Vec<Write>,
     /// May happen now: what they rest on is durable.
     pub effects: Vec<Effect>,
 }
 
-/// A change that must be durable before what rests on it happens.
+/// A change that must be durable before what rests on it happens; of an ephemeral call, one that is only told.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Write {
     Insert {

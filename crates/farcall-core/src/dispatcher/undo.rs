@@ -7,8 +7,9 @@ use std::collections::HashMap;
 
 use super::entry::{Cut, Place};
 use super::gate::Held;
+use super::upstream::LineId;
 use super::{Dispatcher, Effect, Write};
-use crate::call::{ErrorKind, State};
+use crate::call::{Durability, ErrorKind, State};
 use crate::id::{AttemptId, CallId};
 use crate::lifecycle::{self, Step};
 use crate::time::Now;
@@ -89,10 +90,10 @@ impl Dispatcher {
             self.census.change(entry.state, state);
             entry.state = state;
             let (ready_at, lane, cost) = (entry.ready_at, entry.lane(), limits.cap(entry.spec.cost.get()));
-            self.upstreams[id.0 as usize].lanes.give_back(lane, cost);
+            self.upstreams[id.0 as usize].lanes_mut().give_back(lane, cost);
             self.stand(call, ready_at, None);
         }
-        self.leave(id, live.quota);
+        self.leave(LineId { upstream: id, durability: Durability::Durable }, live.quota);
         live.cut
     }
 

@@ -5,7 +5,7 @@ use std::num::NonZeroU32;
 use std::time::Duration;
 
 use farcall_core::attempt::{AttemptResult, BytesSent};
-use farcall_core::call::{CallSpec, ErrorKind, Method, Priority, Source, State, TenantId, UpstreamId};
+use farcall_core::call::{CallSpec, Durability, ErrorKind, Method, Priority, Source, State, TenantId, UpstreamId};
 use farcall_core::dispatcher::{Dispatcher, Effect, Event, Seq, TURNS_IN_FLIGHT_MAX, Write};
 use farcall_core::hop::{Heading, Hop, REDIRECTS_MAX, Redirect};
 use farcall_core::id::{AttemptId, CallId};
@@ -138,6 +138,7 @@ fn event(act: Act, offered: &mut u128, now: Now) -> Option<Event> {
                 id: call,
                 upstream: UpstreamId(upstream),
                 source: if has_file { Source::Inbox } else { Source::Api },
+                durability: Durability::Durable,
                 method: Method::Get,
                 priority: Priority::default(),
                 tenant: TenantId::default(),

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-use farcall_core::call::{CallSpec, Method, Priority, Source, TenantId, UpstreamId};
+use farcall_core::call::{CallSpec, Durability, Method, Priority, Source, TenantId, UpstreamId};
 use farcall_core::dispatcher::{Dispatcher, Event, Memory, Seq};
 use farcall_core::id::CallId;
 use farcall_core::policy::{LimitSpec, UpstreamPolicy};
@@ -30,6 +30,7 @@ fn filled(upstreams: u32) -> (Dispatcher, HashSet<CallId>) {
             id: CallId::from_bits(u128::from(number) + 1),
             upstream,
             source: Source::Bulk,
+            durability: Durability::Durable,
             method: Method::Get,
             priority: Priority::default(),
             tenant: TenantId::default(),

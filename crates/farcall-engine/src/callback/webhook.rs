@@ -12,7 +12,7 @@ use url::Url;
 
 use super::signature::SigningKey;
 use crate::config::{Addresses, Upstream};
-use crate::execute::HttpRequest;
+use crate::execute::{Coding, HttpRequest};
 use crate::handle::CallView;
 use crate::outcome;
 
@@ -58,6 +58,7 @@ pub(crate) fn request(delivery: Delivery, mut headers: HeaderMap, upstream: &Ups
         url,
         headers,
         body,
+        coding: Coding::Removed,
         content_type: None,
         max_response: upstream.max_response,
         addresses,

@@ -135,6 +135,7 @@ impl Layer {
 
     fn policy(&self, dialect: Dialect) -> UpstreamPolicy {
         let default = UpstreamPolicy::default();
+        let retry_ephemeral = self.retry.resolve(&RetryPolicy::none());
         let retry = self.retry.resolve(&match dialect {
             Dialect::Farcall => RetryPolicy::durable(),
             Dialect::Ephemeral | Dialect::Kofaf => RetryPolicy::none(),
@@ -149,6 +150,7 @@ impl Layer {
             timeout: self.timeout.unwrap_or(default.timeout),
             on_unknown: self.on_unknown(dialect, &retry),
             retry,
+            retry_ephemeral,
             breaker: self.breaker.flatten(),
             idempotent: self.idempotent.unwrap_or(default.idempotent),
             success_statuses: self.success.clone().unwrap_or_default().statuses,

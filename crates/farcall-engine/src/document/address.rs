@@ -182,7 +182,7 @@ fn parse(field: &Field<'_>, text: &str) -> Result<Url, Fault> {
 }
 
 /// Whether a path has dot segments for a server that decodes `%2f` and `%5c` before it resolves them.
-fn hides_dot_segments(path: &str) -> bool {
+pub(crate) fn hides_dot_segments(path: &str) -> bool {
     if !path.contains('%') {
         return false;
     }

@@ -29,6 +29,8 @@ use crate::callback::SigningKey;
 use crate::config::{Config, Declared, Upstream};
 use crate::trace::TraceContext;
 
+pub(crate) use address::hides_dot_segments;
+
 pub use crate::retry_override::{DelayOverride, RetryOverride};
 pub use parse::{callback_of, parse, with_idempotency_key};
 pub use schema::DocumentSchema;

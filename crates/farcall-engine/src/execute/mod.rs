@@ -33,6 +33,8 @@ pub struct HttpRequest {
     pub url: url::Url,
     pub headers: ::http::HeaderMap,
     pub body: Bytes,
+    /// Whose business the coding of the answer's body is.
+    pub coding: Coding,
     /// A media type the answer must have to be `content_ok`; lower case, without parameters.
     pub content_type: Option<String>,
     /// Largest decoded body, in bytes.
@@ -41,6 +43,15 @@ pub struct HttpRequest {
     pub addresses: Addresses,
     /// Through whom it goes.
     pub proxy: Option<Arc<Proxy>>,
+}
+
+/// Whose business the coding of an answer's body is (RFC 9110, section 8.4).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Coding {
+    /// Ours: codings that we know are asked for and removed.
+    Removed,
+    /// The caller's: none is asked for, and what comes stays as it is.
+    Kept,
 }
 
 /// How one attempt ended.

@@ -14,7 +14,7 @@ use http::header::{CONTENT_TYPE, EXPECT, HeaderMap, HeaderName, HeaderValue, USE
 use super::{AGENT, RequestError, add_own, body, idempotency, proxy, trace_of, upstream_headers, with_host};
 use crate::config::{Addresses, Upstream};
 use crate::document::Document;
-use crate::execute::HttpRequest;
+use crate::execute::{Coding, HttpRequest};
 use crate::redirect::Asked;
 
 /// The upstreams that a hop has to do with.
@@ -78,6 +78,7 @@ pub(crate) fn build(
     Ok(HttpRequest {
         headers,
         body,
+        coding: Coding::Removed,
         content_type: document.success.content_type.clone().unwrap_or_else(|| home.success.content_type.clone()),
         max_response: document.max_response.unwrap_or(home.max_response),
         addresses: ends.addresses(&asked, via),

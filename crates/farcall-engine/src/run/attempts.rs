@@ -29,6 +29,7 @@ use crate::document::{Routing, UpstreamRef};
 use crate::execute::http::Transport;
 use crate::execute::process::{Command, Spawner};
 use crate::execute::{HttpRequest, Milestones, Report};
+use crate::forward::Request;
 use crate::reads::Reads;
 use crate::redirect::{Asked, Next};
 use crate::request;
@@ -61,6 +62,11 @@ pub(super) enum Target {
     /// Without its document, it reads that itself.
     Http {
         kept: Option<Arc<Kept>>,
+        way: Way,
+    },
+    /// Of a call that somebody waits for.
+    Forward {
+        request: Arc<Request>,
         way: Way,
     },
     /// To where redirects have led the call.
@@ -133,6 +139,9 @@ impl Run {
             return Target::Command { spawner: Arc::clone(&self.spawner) };
         };
         let way = Way::to(known);
+        if let Some(request) = self.forwards.request(call) {
+            return Target::Forward { request, way };
+        }
         match hop.map(|hop| self.upstreams.get(hop).expect("a redirect leads to an upstream that is known")) {
             Some(there) => Target::Hop { home: way, there: Way::to(there) },
             None if known.serves == Serves::Webhooks => Target::Webhook { way },
@@ -188,6 +197,7 @@ impl Attempt {
                 }
                 Err(report) => (*report).into(),
             },
+            Target::Forward { request, way } => self.forward(&request, &way).await.into(),
             // Rarer, and on the heap, so that a runner is not as large as they are.
             Target::Hop { home, there } => Box::pin(self.hop(&home, &there)).await,
             Target::Webhook { way } => Box::pin(self.tell(&way)).await.into(),

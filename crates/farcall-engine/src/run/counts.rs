@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use farcall_core::attempt::{AttemptKind, AttemptOutcome};
 use farcall_core::call::{Source, State, UpstreamId};
-use farcall_core::dispatcher::{Seq, Write};
+use farcall_core::dispatcher::{Progress, Seq, Write};
 use farcall_core::id_map::IdMap;
 use farcall_core::time::Now;
 use farcall_store::port;
@@ -60,6 +60,13 @@ impl Counts {
         decided.iter().zip(stored).for_each(|(decided, stored)| note(decided, stored, &mut counts));
         if !counts.is_empty() {
             self.held.push_back((seq, counts));
+        }
+    }
+
+    /// Counts what was decided of a call that is not stored.
+    pub(super) fn note_unstored(&mut self, decided: &Write, upstreams: &Upstreams) {
+        for count in [started(decided), attempted(decided), finished(decided)].into_iter().flatten() {
+            self.count(count, upstreams);
         }
     }
 
@@ -142,18 +149,23 @@ fn whose(id: UpstreamId, upstreams: &Upstreams) -> Whose<'_> {
 }
 
 fn note(decided: &Write, stored: &port::Write, counts: &mut Vec<Count>) {
-    match (decided, stored) {
-        (_, port::Write::Insert(insert)) => counts.push(Count::Accepted(insert.call.source)),
-        (&Write::Start { upstream, waited: Some(waited), .. }, _) => counts.push(Count::Waited { upstream, waited }),
-        (&Write::Settle { upstream, attempt, progress, .. }, _) => {
-            if let Some(end) = attempt {
-                let (outcome, kind, took) = (end.outcome, end.kind, end.took);
-                counts.push(Count::Attempted { upstream, outcome, kind, took });
-            }
-            if let Some(state) = progress.map(|progress| progress.state).filter(|state| state.is_end()) {
-                counts.push(Count::Finished { upstream, state });
-            }
-        }
-        _ => {}
+    if let port::Write::Insert(insert) = stored {
+        counts.push(Count::Accepted(insert.call.source));
     }
+    counts.extend([started(decided), attempted(decided), finished(decided)].into_iter().flatten());
+}
+
+fn started(decided: &Write) -> Option<Count> {
+    let &Write::Start { upstream, waited: Some(waited), .. } = decided else { return None };
+    Some(Count::Waited { upstream, waited })
+}
+
+fn attempted(decided: &Write) -> Option<Count> {
+    let &Write::Settle { upstream, attempt: Some(end), .. } = decided else { return None };
+    Some(Count::Attempted { upstream, outcome: end.outcome, kind: end.kind, took: end.took })
+}
+
+fn finished(decided: &Write) -> Option<Count> {
+    let &Write::Settle { upstream, progress: Some(Progress { state, .. }), .. } = decided else { return None };
+    state.is_end().then_some(Count::Finished { upstream, state })
 }

@@ -6,7 +6,7 @@
 use std::num::NonZeroU32;
 use std::sync::Arc;
 
-use farcall_core::call::{CallSpec, CallbackOf, Method, Overrides, Priority, UpstreamId};
+use farcall_core::call::{CallSpec, CallbackOf, Durability, Method, Overrides, Priority, UpstreamId};
 use farcall_core::dispatcher::{Event, LaneLoad, Loaded, Recovered, Wanted};
 use farcall_core::hop::Hop;
 use farcall_core::id::CallId;
@@ -178,6 +178,7 @@ pub(super) fn recovered(record: &CallRecord, upstream: UpstreamId, steady: Stead
         id: record.id,
         upstream,
         source: record.source,
+        durability: Durability::Durable,
         method: Method::of(&record.method),
         priority: Priority::new(record.priority).unwrap_or_default(),
         tenant: record.tenant_id,

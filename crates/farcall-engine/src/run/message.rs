@@ -15,9 +15,11 @@ use tokio::sync::oneshot;
 use super::batches::Answers;
 use super::explain::{ReadLane, StoredCall};
 use super::load::Found;
+use super::seen::Sight;
 use super::watchers::CancelAnswer;
 use crate::config::Config;
 use crate::document::UpstreamRef;
+use crate::forward::Offer;
 use crate::handle::{ControlError, Explained, Overview, Setting, Submission, UpstreamView};
 use crate::journal::FailedCommit;
 use crate::metrics::Measured;
@@ -37,8 +39,12 @@ pub(crate) enum Message {
     /// From a handle.
     Submit {
         submissions: Vec<Submission>,
+        /// Whoever wants to see the first of them once it is durable.
+        viewer: Option<oneshot::Sender<Sight>>,
         reply: oneshot::Sender<Answers>,
     },
+    /// A call that somebody waits for.
+    Forward(Box<Offer>),
     /// Why calls wait, in their order.
     Standings {
         asked: Vec<StandingAsk>,

@@ -16,6 +16,7 @@ mod departure;
 mod documents;
 mod events;
 mod explain;
+mod forwards;
 mod hops;
 mod load;
 mod loading;
@@ -25,6 +26,7 @@ mod pending;
 mod prune;
 mod recover;
 mod runners;
+mod seen;
 mod start_up;
 mod stats;
 mod storage;
@@ -50,8 +52,10 @@ use tokio_util::task::TaskTracker;
 
 pub(crate) use casualty::survived;
 pub(crate) use explain::{ReadLane, StoredCall};
+pub(crate) use forwards::Leaving;
 pub(crate) use load::next_reference;
 pub(crate) use message::{Message, StandingAsk};
+pub(crate) use seen::Sight;
 pub(crate) use watchers::CancelAnswer;
 
 use crate::clock;
@@ -71,6 +75,7 @@ use control::Control;
 use counts::Counts;
 use damage::DamagedCalls;
 use documents::Documents;
+use forwards::Forwards;
 use news::Told;
 use pending::Pending;
 use runners::Runners;
@@ -132,6 +137,7 @@ pub(crate) struct Run {
     documents: Documents,
     own_callbacks: OwnCallbacks,
     pending: Pending,
+    forwards: Forwards,
     /// Ended calls whose files are not in place yet.
     unfiled: u64,
     /// Free bytes of the store, and when that was asked.
@@ -204,6 +210,7 @@ impl Run {
         match told {
             Told::Sent { attempt, at } => self.dispatcher.handle(now, Event::Sent { attempt, at }),
             Told::FirstByte { attempt, at } => self.dispatcher.handle(now, Event::FirstByte { attempt, at }),
+            Told::Abandoned { call } => self.dispatcher.handle(now, Event::Abandoned { call }),
             Told::Reported { attempt, report, next, runner } => {
                 self.runners.put(runner);
                 self.reported(now, attempt, report, next);
@@ -266,6 +273,7 @@ impl Run {
             if is_failed { SubmitError::StoreFailed } else { SubmitError::Draining }
         });
         let overview = self.overview();
+        self.forwards.clear();
         self.last_overview.set(overview).expect("a loop stops once");
         for running in self.pending.running.values() {
             running.abort.cancel();
@@ -291,7 +299,8 @@ impl Run {
     fn receive(&mut self, message: Message) {
         let now = clock::now();
         match message {
-            Message::Submit { submissions, reply } => self.submit(submissions, reply),
+            Message::Submit { submissions, viewer, reply } => self.submit(submissions, viewer, reply),
+            Message::Forward(offer) => self.forward(*offer),
             Message::Standings { asked, reply } => {
                 let _ = reply.send(asked.into_iter().map(|asked| self.standing(now, asked)).collect());
             }
@@ -324,6 +333,7 @@ impl Run {
         self.prune(now.instant);
         let turn = self.dispatcher.turn(now);
         self.count_unfiled(&turn.effects);
+        self.take_unstored(&turn.unstored, now);
         if std::mem::take(&mut self.is_unpublished) {
             self.publish();
         }
@@ -356,6 +366,7 @@ impl Run {
             match effect {
                 Effect::Acknowledge { call } => {
                     crash::reach(Point::Acknowledging);
+                    self.show(call);
                     self.pending.acknowledge(call);
                 }
                 Effect::Refuse { call } => self.refuse(call),

@@ -8,7 +8,7 @@ use std::future::poll_fn;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::{Poll, Waker};
 
-use farcall_core::id::AttemptId;
+use farcall_core::id::{AttemptId, CallId};
 use farcall_core::time::Instant;
 
 use super::runners::Runner;
@@ -46,6 +46,10 @@ pub(super) enum Told {
     FirstByte {
         attempt: AttemptId,
         at: Instant,
+    },
+    /// Nobody waits for this call any more.
+    Abandoned {
+        call: CallId,
     },
     Reported {
         attempt: AttemptId,
@@ -117,8 +121,6 @@ impl News {
 mod tests {
     use std::future::Future;
     use std::pin::pin;
-
-    use farcall_core::id::CallId;
 
     use super::*;
 

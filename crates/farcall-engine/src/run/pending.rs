@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use super::batches::{Batches, Place};
 use super::departure::Departure;
 use super::loading::Unread;
+use super::seen::Viewer;
 use crate::execute::Report;
 use crate::handle::{Accepted, SubmitError};
 use crate::redirect::Asked;
@@ -56,6 +57,8 @@ pub(super) struct Unacknowledged {
     pub(super) key: Option<(String, String)>,
     /// It came from a file of this name.
     pub(super) file: Option<Vec<u8>>,
+    /// Whoever wants to see it.
+    pub(super) viewer: Option<Viewer>,
     /// Nearly always one alone.
     first: Option<(Place, Accepted)>,
     more: Vec<(Place, Accepted)>,
@@ -63,7 +66,7 @@ pub(super) struct Unacknowledged {
 
 impl Unacknowledged {
     pub(super) fn new(key: Option<(String, String)>, file: Option<Vec<u8>>) -> Self {
-        Self { key, file, first: None, more: Vec::new() }
+        Self { key, file, viewer: None, first: None, more: Vec::new() }
     }
 
     pub(super) fn wait(&mut self, place: Place, accepted: Accepted) {

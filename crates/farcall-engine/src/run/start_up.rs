@@ -19,6 +19,7 @@ use super::attempts::Surroundings;
 use super::counts::Counts;
 use super::damage::DamagedCalls;
 use super::documents::Documents;
+use super::forwards::{Forwards, Leaving};
 use super::news::News;
 use super::pending::Pending;
 use super::recover::{self, Clocks, Rebuilt};
@@ -30,6 +31,7 @@ use crate::clock;
 use crate::config::{Config, Live};
 use crate::execute::process::Spawner;
 use crate::filing::FilingQueue;
+use crate::forward::Places;
 use crate::handle::{Handle, Snapshot};
 use crate::journal::Journal;
 use crate::keeper::{Keeper, Keeping};
@@ -153,6 +155,7 @@ fn start_with(mut store: Box<dyn Store>, options: Options, files: CallFiles) -> 
         documents: Documents::default(),
         own_callbacks,
         pending: Pending::default(),
+        forwards: Forwards::default(),
         free_bytes: None,
         space_announcer: SpaceAnnouncer::default(),
         pruned_at: now.instant,
@@ -179,6 +182,8 @@ fn handle_to(run: &Run) -> Handle {
         last_overview: Arc::clone(&run.last_overview),
         metrics: Arc::clone(run.counts.metrics()),
         inbox: None,
+        places: Places::default(),
+        leaving: Leaving(Arc::clone(&run.around.news)),
         inbox_waker: None,
     }
 }

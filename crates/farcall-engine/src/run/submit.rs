@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use farcall_core::call::{CallSpec, Method, Overrides, State, TenantId, UpstreamId};
+use farcall_core::call::{CallSpec, Durability, Method, Overrides, State, TenantId, UpstreamId};
 use farcall_core::dispatcher::Event;
 use farcall_core::id::CallId;
 use farcall_core::steady::SteadyClock;
@@ -18,6 +18,7 @@ use super::batches::Answers;
 use super::callbacks::OwnWebhook;
 use super::documents::Kept;
 use super::pending::Unacknowledged;
+use super::seen::{Sight, Viewer};
 use super::{CancelAnswer, Message, Run};
 use crate::clock;
 use crate::document::{Document, Rejection, RejectionKind, When};
@@ -26,13 +27,22 @@ use crate::upstreams::{Making, UpstreamError, Upstreams, declared_name, limit_ke
 
 impl Run {
     /// Offers each call by itself; what one comes to does not touch the others.
-    pub(super) fn submit(&mut self, submissions: Vec<Submission>, reply: oneshot::Sender<Answers>) {
+    pub(super) fn submit(
+        &mut self,
+        submissions: Vec<Submission>,
+        mut viewer: Option<oneshot::Sender<Sight>>,
+        reply: oneshot::Sender<Answers>,
+    ) {
         let places = self.pending.batches.open(submissions.len(), reply);
         for (submission, place) in submissions.into_iter().zip(places) {
             let offered = self.offer(submission);
             let waits = offered.as_ref().ok().and_then(|accepted| self.pending.unacknowledged.get_mut(&accepted.id));
             match (offered, waits) {
-                (Ok(accepted), Some(call)) => call.wait(place, accepted),
+                (Ok(accepted), Some(call)) => {
+                    // Who submits a call again is answered like everybody who asks for it.
+                    call.viewer = viewer.take().filter(|_| !accepted.is_replay).map(Viewer::new).or(call.viewer.take());
+                    call.wait(place, accepted);
+                }
                 (answer, _) => self.pending.batches.answer(place, answer),
             }
         }
@@ -182,6 +192,7 @@ impl Run {
             id,
             upstream,
             source: submission.source,
+            durability: Durability::Durable,
             method: Method::of(document.method.as_str()),
             priority: document.priority,
             tenant: tenant_id(document.tenant.as_deref()),
@@ -201,7 +212,7 @@ impl Run {
 pub(super) fn refuse_all(messages: &mut mpsc::Receiver<Message>, error: impl Fn() -> SubmitError) {
     messages.close();
     while let Ok(message) = messages.try_recv() {
-        if let Message::Submit { submissions, reply } = message {
+        if let Message::Submit { submissions, reply, .. } = message {
             drop(reply.send(submissions.iter().map(|_| Err(error())).collect()));
         }
     }
@@ -291,7 +302,7 @@ mod tests {
         let submission = Submission { document, bytes, source, via, file: None, scope, retry_of: None, id: None };
         let (sender, mut messages) = mpsc::channel(1);
         let (reply, mut answer) = oneshot::channel();
-        sender.try_send(Message::Submit { submissions: vec![submission], reply }).expect("room for one");
+        sender.try_send(Message::Submit { submissions: vec![submission], viewer: None, reply }).expect("room for one");
         refuse_all(&mut messages, || SubmitError::Draining);
         let answers = answer.try_recv().expect("an answer");
         assert!(matches!(answers[..], [Err(SubmitError::Draining)]));

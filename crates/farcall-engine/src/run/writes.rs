@@ -30,15 +30,20 @@ impl Run {
                     }
                 };
                 insert.call.progress = record::Progress::waiting(state, ready_at.map(|at| self.steady.steady(at)));
+                self.see_insert(&insert);
                 port::Write::Insert(insert)
             }
-            Write::Start { attempt, kind, at, .. } => port::Write::Start(port::Start {
-                call: attempt.call,
-                number: attempt.number,
-                kind,
-                started_at: at.timestamp,
-                granted_at: self.steady.steady(at.instant),
-            }),
+            Write::Start { attempt, kind, at, .. } => {
+                let start = port::Start {
+                    call: attempt.call,
+                    number: attempt.number,
+                    kind,
+                    started_at: at.timestamp,
+                    granted_at: self.steady.steady(at.instant),
+                };
+                self.see_start(&start);
+                port::Write::Start(start)
+            }
             Write::Settle { call, upstream, attempt, progress } => {
                 if let Some(kept) = self.pending.kept.remove(&(call, attempt.map(|end| end.number))) {
                     return port::Write::Settle(kept);
@@ -154,6 +159,11 @@ fn stored_progress(progress: Progress, steady: SteadyClock, message: Option<&str
         status: progress.status,
         error: progress.error.map(|kind| error(kind, message, progress.status, None)),
     }
+}
+
+/// What went wrong with a call that has no answer, for whoever waited for it.
+pub(super) fn error_message(kind: ErrorKind, message: Option<&str>) -> String {
+    error(kind, message, None, None).message
 }
 
 /// The error as users read it: what the executor said, else what the kind means.

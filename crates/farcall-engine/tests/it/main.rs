@@ -3,6 +3,7 @@
 mod config;
 mod engine;
 mod forgotten;
+mod forward;
 mod hostile;
 mod http;
 mod scale;

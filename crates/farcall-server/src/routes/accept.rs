@@ -104,11 +104,17 @@ pub(super) fn invalid_key(detail: impl Into<String>) -> Problem {
 }
 
 /// The call is durable now: whatever happens here, the answer is 202, or 200 with the outcome when that comes in time.
-pub(super) async fn answer(face: &Face, accepted: Accepted, wait: Option<Duration>) -> Response {
+/// `seen` is what it looked like then, where that is known.
+pub(super) async fn answer(
+    face: &Face,
+    (accepted, seen): (Accepted, Option<CallView>),
+    wait: Option<Duration>,
+) -> Response {
     let id = accepted.id;
-    let view = match wait {
-        Some(wait) => within(face, id, wait).await,
-        None => read_back(face, id).await,
+    let view = match (wait, seen) {
+        (Some(wait), _) => within(face, id, wait).await,
+        (None, Some(seen)) => Some(seen),
+        (None, None) => read_back(face, id).await,
     };
     let has_ended = view.as_ref().is_some_and(|view| view.record.progress.state.is_end());
     let status = if wait.is_some() && has_ended { StatusCode::OK } else { StatusCode::ACCEPTED };

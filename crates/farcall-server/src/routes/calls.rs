@@ -41,10 +41,10 @@ async fn accept(State(face): State<Arc<Face>>, request: Request<Body>) -> Result
         retry_of: None,
         id: None,
     };
-    let accepted = face.handle.submit(submission).await?;
+    let (accepted, seen) = face.handle.submit_seen(submission).await?;
     // Nothing of the body is needed while the client waits.
     drop(held);
-    Ok(answer(&face, accepted, wait_preferred(&parts.headers)).await)
+    Ok(answer(&face, (accepted, seen), wait_preferred(&parts.headers)).await)
 }
 
 async fn list(State(face): State<Arc<Face>>, uri: Uri) -> Result<Response, Problem> {

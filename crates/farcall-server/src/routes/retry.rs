@@ -21,7 +21,7 @@ pub(super) async fn retry(State(face): State<Arc<Face>>, request: Request<Body>)
     let idempotency_key = key_in_header(&parts.headers)?;
     let Caller { via, scope } = Caller::of(&parts);
     let accepted = face.handle.retry(id, RetryAs { via, scope, idempotency_key, trace: trace(&parts.headers) }).await?;
-    Ok(answer(&face, accepted, wait_preferred(&parts.headers)).await)
+    Ok(answer(&face, (accepted, None), wait_preferred(&parts.headers)).await)
 }
 
 pub(super) fn operation() -> Operation {

@@ -64,6 +64,39 @@ async fn a_call_is_found_by_either_form_of_its_id() {
     }
 }
 
+/// The answer is told from memory, and a look from the store.
+#[tokio::test]
+async fn an_accepted_call_is_answered_as_a_look_at_it_shows_it() {
+    // Connections are made, and never answered.
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = silent.local_addr().expect("an address");
+    let file = format!(
+        "upstreams:\n  silent: {{base_url: 'http://{address}', concurrency: 1}}\n  \
+           paused: {{base_url: 'http://127.0.0.1:1/p', rate_hour: 5}}\n"
+    );
+    let farcall = Setup::new().with_file(&file).start().await;
+    assert_eq!(farcall.send("POST", "/v1/upstreams/paused/pause", "").await.status, 200);
+    let own = r#""tags": ["t"], "tenant": "a", "priority": 1, "headers": {"authorization": "x", "accept": "*/*"}"#;
+    let cases = [
+        ("silent", "", ("running", &Value::Null, 1)),
+        ("silent", "", ("queued", &json!("concurrency"), 0)),
+        ("paused", "", ("queued", &json!("paused"), 0)),
+        ("paused", r#""deadline": 60, "#, ("queued", &json!("paused"), 0)),
+    ];
+    for (upstream, more, (state, reason, attempts)) in cases {
+        let document = format!(r#"{{"upstream": "{upstream}", "end_point": "/x", {more}{own}}}"#);
+        let trace = "traceparent: 00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01\n";
+        let accepted = farcall.post_call(trace, &document).await;
+        let call = accepted.json();
+        assert_eq!(
+            (&call["state"], &call["wait_reason"], &call["attempts"]),
+            (&json!(state), reason, &json!(attempts))
+        );
+        let looked_at = farcall.get(&format!("/v1/calls/{}", id_of(&accepted))).await;
+        assert_eq!(accepted.json(), looked_at.json());
+    }
+}
+
 #[tokio::test]
 async fn an_ended_call_shows_its_outcome_and_its_attempt() {
     let body = r#"{"b":1.50,  "a":[1e400]}"#;

@@ -243,7 +243,10 @@ async fn a_store_that_cannot_be_read_says_so() {
     let farcall = Setup::new().with(|setup| setup.store = Box::new(Unreadable::new(Reading::Fails))).start().await;
     let accepted = farcall.post_call("", LATER).await;
     let id = accepted.header("farcall-call-id").expect("it is accepted all the same").to_owned();
-    assert_eq!((accepted.status, accepted.json()), (202, json!({"id": id})));
+    assert_eq!((accepted.status, &accepted.json()["state"]), (202, &json!("scheduled")), "told from memory");
+    let awaited = farcall.post_call("Prefer: wait=0\n", LATER).await;
+    let id_alone = json!({"id": awaited.header("farcall-call-id").expect("it is accepted, too")});
+    assert_eq!((awaited.status, awaited.json()), (202, id_alone), "and it stays accepted");
     for path in [format!("/v1/calls/{id}"), format!("/v1/calls/{id}/attempts")] {
         let reply = farcall.get(&path).await;
         check(&reply, 503, "store_failed", None);

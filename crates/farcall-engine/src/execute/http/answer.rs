@@ -10,6 +10,7 @@ use farcall_store::record::ResponseRecord;
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, StatusCode, response};
 
+use super::super::Coding;
 use super::decode::Collector;
 use super::retry_after;
 
@@ -22,9 +23,12 @@ pub(super) struct Answer {
 }
 
 impl Answer {
-    /// The head is here; at most `body_bytes_max` decoded bytes of body will be.
-    pub(super) fn new(head: response::Parts, body_bytes_max: u64) -> Self {
-        let body = Collector::new(&head.headers, body_bytes_max);
+    /// The head is here; at most `body_bytes_max` bytes of body will be, counted as they are kept.
+    pub(super) fn new(head: response::Parts, coding: Coding, body_bytes_max: u64) -> Self {
+        let body = match coding {
+            Coding::Removed => Collector::new(&head.headers, body_bytes_max),
+            Coding::Kept => Collector::as_it_is(body_bytes_max),
+        };
         Self { status: head.status, headers: head.headers, body }
     }
 
@@ -70,7 +74,7 @@ mod tests {
         if let Some(value) = content_type {
             response.headers_mut().insert(CONTENT_TYPE, value.parse().expect("a header value"));
         }
-        let answer = Answer::new(response.into_parts().0, 0);
+        let answer = Answer::new(response.into_parts().0, Coding::Removed, 0);
         assert_eq!(answer.is_of_type(wanted), expected, "{content_type:?} for {wanted:?}");
     }
 
@@ -92,7 +96,7 @@ mod tests {
         for (name, value) in [("x-b", "1"), ("set-cookie", "a"), ("x-a", "2"), ("set-cookie", "b")] {
             response.headers_mut().append(name, value.parse().expect("a header value"));
         }
-        let record = Answer::new(response.into_parts().0, 0).into_record();
+        let record = Answer::new(response.into_parts().0, Coding::Removed, 0).into_record();
         let names: Vec<&str> = record.headers.iter().map(|(name, _)| name.as_str()).collect();
         assert_eq!(names, ["x-b", "set-cookie", "set-cookie", "x-a"]);
         assert_eq!((record.status, record.body, record.decoded), (200, bytes::Bytes::new(), false));

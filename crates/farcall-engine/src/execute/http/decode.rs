@@ -51,12 +51,15 @@ pub(super) struct Capped {
 impl Collector {
     /// For an answer with these headers.
     pub(super) fn new(headers: &HeaderMap, bytes_max: u64) -> Self {
-        let bytes_max = usize::try_from(bytes_max).unwrap_or(usize::MAX);
-        let capped = Capped { bytes: Vec::new(), bytes_max, overflowed: false };
-        match Decoder::new(headers, capped) {
+        match Decoder::new(headers, Capped::new(bytes_max)) {
             Ok(decoder) => Self::Coded { decoder, received: false },
             Err(capped) => Self::AsIs(capped),
         }
+    }
+
+    /// Whatever its headers say.
+    pub(super) fn as_it_is(bytes_max: u64) -> Self {
+        Self::AsIs(Capped::new(bytes_max))
     }
 
     /// Takes what came.
@@ -204,6 +207,13 @@ async fn unpack(decoder: &mut (dyn Write + Send), piece: &[u8]) -> io::Result<()
 impl fmt::Debug for Decoder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())
+    }
+}
+
+impl Capped {
+    fn new(bytes_max: u64) -> Self {
+        let bytes_max = usize::try_from(bytes_max).unwrap_or(usize::MAX);
+        Self { bytes: Vec::new(), bytes_max, overflowed: false }
     }
 }
 

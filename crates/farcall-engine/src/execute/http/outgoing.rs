@@ -16,7 +16,7 @@ use http::{Method, Request, Uri};
 use http_body::{Body, Frame, SizeHint};
 use url::{Host, Url};
 
-use super::super::HttpRequest;
+use super::super::{Coding, HttpRequest};
 use super::classify::Failure;
 use super::decode;
 use super::meter::{Carrying, Meter};
@@ -79,11 +79,11 @@ impl Outgoing {
         let target = request.url[route.target_from()..url::Position::AfterQuery]
             .parse()
             .map_err(|_| invalid("the URL has a path or query that HTTP cannot carry"))?;
-        let HttpRequest { method, mut headers, body, .. } = request;
+        let HttpRequest { method, mut headers, body, coding, .. } = request;
         if !is_begun(&headers) {
             headers = begun(&headers, &route).ok_or_else(|| invalid("the URL's host cannot be sent as a header"))?;
         }
-        complete(&mut headers, &route, &method, body.len());
+        complete(&mut headers, &route, &method, (body.len(), coding));
         Ok(Self { route, method, target, headers, body })
     }
 
@@ -150,11 +150,11 @@ fn begun(given: &HeaderMap, route: &Route) -> Option<HeaderMap> {
 }
 
 /// Adds what is missing.
-fn complete(headers: &mut HeaderMap, route: &Route, method: &Method, body_bytes: usize) {
+fn complete(headers: &mut HeaderMap, route: &Route, method: &Method, (body_bytes, coding): (usize, Coding)) {
     if let Some(authorization) = route.reader().and_then(|proxy| proxy.authorization.clone()) {
         headers.insert(header::PROXY_AUTHORIZATION, authorization);
     }
-    if !headers.contains_key(header::ACCEPT_ENCODING) {
+    if coding == Coding::Removed && !headers.contains_key(header::ACCEPT_ENCODING) {
         headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static(decode::CODINGS));
     }
     // RFC 9110, section 8.6: methods that expect content say so even when there is none.
@@ -217,6 +217,7 @@ mod tests {
             url: url.parse().expect("a URL"),
             headers: HeaderMap::new(),
             body: Bytes::new(),
+            coding: Coding::Removed,
             content_type: None,
             max_response: 0,
             addresses: Addresses::Any,

@@ -15,7 +15,7 @@ use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
 use http_body::Body;
 use tokio_util::sync::CancellationToken;
 
-use super::super::{HttpRequest, Milestones, Report};
+use super::super::{Coding, HttpRequest, Milestones, Report};
 use super::answer::Answer;
 use super::classify::Failure;
 use super::connect::{self, Terms};
@@ -105,6 +105,7 @@ enum End {
 /// What the request says about its answer.
 struct Wish {
     content_type: Option<String>,
+    coding: Coding,
     body_bytes_max: u64,
 }
 
@@ -149,7 +150,8 @@ impl Transport {
         abort: CancellationToken,
     ) -> Report {
         let started = clock::instant();
-        let wish = Wish { content_type: request.content_type.take(), body_bytes_max: request.max_response };
+        let content_type = request.content_type.take();
+        let wish = Wish { content_type, coding: request.coding, body_bytes_max: request.max_response };
         let mut progress = Progress::default();
         let end = tokio::select! {
             biased;
@@ -266,7 +268,7 @@ impl Transport {
         let switches_protocols = head.status == StatusCode::SWITCHING_PROTOCOLS;
         // Two ideas of where the body ends (RFC 9112, section 6.3): whatever follows may be another's answer.
         let is_ambiguous = head.headers.contains_key(TRANSFER_ENCODING) && head.headers.contains_key(CONTENT_LENGTH);
-        let answer = progress.answer.insert(Answer::new(head, wish.body_bytes_max));
+        let answer = progress.answer.insert(Answer::new(head, wish.coding, wish.body_bytes_max));
         if switches_protocols {
             return Err(Failure::new(ErrorKind::Protocol, "the answer switches protocols, which nobody asked for"));
         }
@@ -299,7 +301,7 @@ impl Transport {
         let mut exchange = place.begin(outgoing, &meter)?;
         let route = &outgoing.route;
         let (head, announced) = exchange.head(|allowed| self.pool.use_http1(route, allowed)).await?;
-        let answer = progress.answer.insert(Answer::new(head, wish.body_bytes_max));
+        let answer = progress.answer.insert(Answer::new(head, wish.coding, wish.body_bytes_max));
         if announced.is_some_and(|announced| answer.body.refuses(announced)) {
             return Err(answer.body.too_large());
         }

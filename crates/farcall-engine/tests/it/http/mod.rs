@@ -19,7 +19,7 @@ use farcall_core::call::ErrorKind;
 use farcall_core::time::Instant;
 use farcall_engine::config::Addresses;
 use farcall_engine::execute::http::{Transport, TransportSettings};
-use farcall_engine::execute::{HttpRequest, Milestones, Report};
+use farcall_engine::execute::{Coding, HttpRequest, Milestones, Report};
 use http::{HeaderMap, Method};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -49,6 +49,7 @@ fn request(method: Method, url: Url, body: impl Into<Bytes>) -> HttpRequest {
         url,
         headers,
         body,
+        coding: Coding::Removed,
         content_type: None,
         max_response: BODY_BYTES_MAX,
         addresses: Addresses::Any,

@@ -38,13 +38,14 @@ async fn whoever_takes_the_connection_next_changes_nothing_in_the_report() -> Re
         url,
         headers: HeaderMap::new(),
         body: Bytes::new(),
+        coding: Coding::Removed,
         content_type: None,
         max_response: 100,
         addresses: Addresses::Any,
         proxy: None,
     };
     let route = Outgoing::prepare(request.clone()).map_err(|failure| failure.message)?.route;
-    let wish = Wish { content_type: None, body_bytes_max: 100 };
+    let wish = Wish { content_type: None, coding: Coding::Removed, body_bytes_max: 100 };
     let (mut progress, started) = (Progress::default(), clock::instant());
     let end = transport.attempt(request, &wish, None, &mut progress).await;
     // The next request on the connection begins before this one has reported.
