@@ -190,6 +190,14 @@ impl Breaker {
         }
     }
 
+    /// Since when a probe is out, if one is.
+    pub const fn probing_since(&self) -> Option<Instant> {
+        match self.phase {
+            Phase::Probing { since, .. } => Some(since),
+            Phase::Closed | Phase::Open { .. } => None,
+        }
+    }
+
     /// Whether an attempt may start now.
     pub fn passage(&self, now: Instant) -> Passage {
         match self.phase {

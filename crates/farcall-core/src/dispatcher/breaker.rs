@@ -21,6 +21,9 @@ impl Dispatcher {
         let Some(breaker) = &mut self.quota(live.quota).breaker else { return };
         if let Some(state) = breaker.leave(now.instant, pass, evidence, sent) {
             self.breaker_turned(live.quota, state);
+            if state == BreakerState::Open {
+                self.turn_away(now, live.quota);
+            }
         }
     }
 

@@ -255,9 +255,10 @@ impl Dispatcher {
     fn follow(&mut self, now: Now, call: CallId, over: &Over) {
         let entry = &self.calls[&call];
         let others_are_out = !entry.live.is_empty();
-        let is_late = entry.deadline.is_some_and(|deadline| deadline <= now.instant);
         let status = over.end.status;
-        match self.final_decision(now, call, over) {
+        let decision = self.final_decision(now, call, over);
+        let is_late = entry.comes_too_late(now.instant, &decision);
+        match decision {
             Decision::End { state: State::Succeeded, error } => {
                 self.end(now, call, State::Succeeded, error, status, Some(over.end));
             }

@@ -13,6 +13,7 @@ mod ephemeral;
 mod event;
 mod explain;
 mod finish;
+mod foresee;
 mod forget;
 mod gate;
 mod load;
@@ -35,6 +36,7 @@ use std::collections::{BTreeSet, VecDeque};
 pub use census::Census;
 pub use event::Event;
 pub use explain::{Explanation, Held, StoredPlace};
+pub use foresee::Refusal;
 pub use load::{LaneLoad, Loaded, Wanted};
 pub use memory::Memory;
 pub use prune::{Stale, StaleAsk, StaleCall};
@@ -313,6 +315,9 @@ impl Dispatcher {
         if is_durable && callback.is_none() && self.is_held_up() {
             return self.effects.push(Effect::Refuse { call });
         }
+        if let Some(refusal) = self.refusal(now, &spec).filter(|_| !is_durable) {
+            return self.effects.push(Effect::Refused { call, refusal });
+        }
         let acknowledges = is_durable && callback.is_none();
         let not_before = spec.not_before.filter(|&at| at > now.instant);
         let state = if not_before.is_some() { State::Scheduled } else { State::Queued };
@@ -327,6 +332,7 @@ impl Dispatcher {
         let asleep = not_before.map(|_| WaitReason::NotBefore);
         let entry = Entry { is_stored: false, ..Entry::new(spec, state, Tries::default(), 0, place) };
         self.place_new(entry, asleep);
+        self.expire_if_hopeless(now, call);
     }
 
     /// Asks a quota for its next call in the coming turn.

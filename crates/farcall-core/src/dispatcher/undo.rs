@@ -147,6 +147,7 @@ fn still_follows(effect: &Effect, refused: &Refused) -> bool {
         }
         Effect::Acknowledge { .. }
         | Effect::Refuse { .. }
+        | Effect::Refused { .. }
         | Effect::Launch { .. }
         | Effect::Abort { .. }
         | Effect::Load

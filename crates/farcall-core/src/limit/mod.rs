@@ -7,6 +7,7 @@
 //! is counted by the dispatcher. Proof that this bounds the window and token buckets do not: `docs/design/0002`.
 
 mod past;
+mod schedule;
 #[cfg(test)]
 mod tests;
 mod window;
@@ -17,6 +18,7 @@ use crate::policy::{LimitSpec, UpstreamPolicy};
 use crate::time::Instant;
 
 pub use past::{Ask, Past, PastGrant};
+pub use schedule::Schedule;
 pub(crate) use window::DOUBTED_WINDOW_MAX;
 use window::{FreeAt, Window};
 

@@ -260,6 +260,7 @@ impl Bench {
                 | Effect::Load
                 | Effect::FindStale
                 | Effect::BreakerTurned { .. }
+                | Effect::Refused { .. }
                 | Effect::UpstreamStored { .. } => {}
             }
         }

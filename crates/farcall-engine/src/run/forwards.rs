@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use farcall_core::call::{CallSpec, Durability, ErrorKind, Method, Priority, State, TenantId, UpstreamId};
-use farcall_core::dispatcher::{AttemptEnd, Event, Progress, Write};
+use farcall_core::dispatcher::{AttemptEnd, Effect, Event, Progress, Refusal, Write};
 use farcall_core::id::{AttemptId, CallId};
 use farcall_core::id_map::IdMap;
 use farcall_core::time::Now;
@@ -57,6 +57,17 @@ impl Forwards {
     /// What an attempt of this call is made of.
     pub(super) fn request(&self, call: CallId) -> Option<Arc<Request>> {
         self.calls.get(&call).map(|waiting| Arc::clone(&waiting.request))
+    }
+
+    /// Tells those that are turned away: nothing of their calls was sent.
+    pub(super) fn refuse(&mut self, effects: &[Effect]) {
+        for effect in effects {
+            if let &Effect::Refused { call, refusal: Refusal { reason, retry_after } } = effect
+                && let Some(waiting) = self.calls.remove(&call)
+            {
+                drop(waiting.reply.send(Err(ForwardError::Refused { reason, retry_after })));
+            }
+        }
     }
 
     /// Nobody is answered any more.

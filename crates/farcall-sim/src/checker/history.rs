@@ -12,7 +12,7 @@ use farcall_core::steady::Steady;
 use farcall_store::record::{AttemptRecord, CallRecord};
 
 use super::terms::{CallTerms, terms};
-use super::{Check, Violation, breakers, ensure, violation};
+use super::{Check, Violation, breakers, ensure, expires, violation};
 use crate::facts::{Closing, Cut, Facts, Launch, Reported};
 use crate::plan::Plan;
 use crate::workload::METHODS;
@@ -20,7 +20,7 @@ use crate::world::World;
 
 /// What an attempt came to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Came {
+pub(super) enum Came {
     Success,
     /// Sent on to the upstream at this place, by a request of this method.
     Redirected(usize, &'static str),
@@ -91,8 +91,11 @@ fn check_call(world: &World, call: &CallRecord, attempts: &[AttemptRecord]) -> C
         last = Some((attempt.granted_at, at, came));
     }
     let end = call.progress.state;
-    let expires_rightly =
-        end == State::Expired && call.deadline.is_some_and(|at| world.facts.finishes.get(&call.id) >= Some(&at));
+    let expires_rightly = end == State::Expired
+        && call.deadline.is_some_and(|at| {
+            world.facts.finishes.get(&call.id) >= Some(&at)
+                || expires::is_hopeless(world, call, at, (&terms, counts.retries, last.map(|(_, at, came)| (at, came))))
+        });
     let is_right = match next {
         Next::End(state) => end == state,
         Next::Attempt(_) => {
@@ -259,9 +262,11 @@ impl Counts {
 
 /// The contract's table; with jitter any shorter wait is right too.
 fn least_delay(retry: &RetryPolicy, n: u32) -> Duration {
-    if retry.jitter == Jitter::Full {
-        return Duration::ZERO;
-    }
+    if retry.jitter == Jitter::Full { Duration::ZERO } else { full_delay(retry, n) }
+}
+
+/// Without jitter.
+pub(super) fn full_delay(retry: &RetryPolicy, n: u32) -> Duration {
     let seconds = match retry.backoff {
         Backoff::Constant(wait) => wait.as_secs_f64(),
         Backoff::Geometric { base, factor } => (1..n).fold(base.as_secs_f64(), |wait, _| wait * factor),

@@ -1,11 +1,12 @@
 //! Whether what happened is what was promised. Nothing here asks the machine what it should have done.
 //!
 //! Some checks run while the world turns (`ledger`, `caution`, `promptness`, `order`, `timings`), the others on the whole run: the upstreams' own logs of
-//! arrivals (`windows`), every call's history (`history`), callbacks (`callbacks`), paused upstreams (`pauses`), breakers (`breakers`).
+//! arrivals (`windows`), every call's history (`history`, `expires`), callbacks (`callbacks`), paused upstreams (`pauses`), breakers (`breakers`).
 
 mod breakers;
 mod callbacks;
 mod caution;
+mod expires;
 mod history;
 mod ledger;
 mod liveness;
