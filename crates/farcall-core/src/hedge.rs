@@ -4,6 +4,7 @@
 //! take is learned in `latency`, and when a hedge is started, and when it is kept back, is decided in the
 //! dispatcher. Why each rule is as it is: `docs/design/0040`.
 
+use crate::share::Share;
 use std::time::Duration;
 
 use crate::call::{WaitReason, words};
@@ -41,25 +42,6 @@ pub enum HedgeDelay {
 pub enum Hedging {
     Never,
     By(HedgePolicy),
-}
-
-/// A part of a whole, in thousandths.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Share(u32);
-
-impl Share {
-    /// The whole.
-    pub const ALL: Self = Self(1_000);
-
-    /// So many thousandths.
-    pub const fn from_permille(permille: u32) -> Self {
-        Self(permille)
-    }
-
-    /// In thousandths.
-    pub const fn permille(self) -> u32 {
-        self.0
-    }
 }
 
 /// Below which part of the attempts a delay lies: from half of them to 999 in a thousand.
@@ -121,7 +103,8 @@ impl From<WaitReason> for HeldBack {
 ///
 /// # Example
 /// ```
-/// # use farcall_core::hedge::{HedgeBudget, Share};
+/// # use farcall_core::hedge::HedgeBudget;
+/// # use farcall_core::share::Share;
 /// let mut budget = HedgeBudget::default();
 /// (0..10).for_each(|_| budget.note_first(Share::from_permille(100)));
 /// assert!(budget.take());
@@ -129,7 +112,7 @@ impl From<WaitReason> for HeldBack {
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct HedgeBudget {
-    /// Thousandths of a hedge.
+    /// In parts of a hedge, as [`Share::parts`].
     saved: u32,
 }
 
@@ -139,12 +122,12 @@ impl HedgeBudget {
 
     /// A first attempt was made.
     pub fn note_first(&mut self, share: Share) {
-        self.saved = self.saved.saturating_add(share.0).min(Self::SAVED_MAX * Share::ALL.0);
+        self.saved = self.saved.saturating_add(share.parts()).min(Self::SAVED_MAX * Share::ALL.parts());
     }
 
     /// Takes what one hedge costs, if there is enough.
     pub const fn take(&mut self) -> bool {
-        let Some(left) = self.saved.checked_sub(Share::ALL.0) else { return false };
+        let Some(left) = self.saved.checked_sub(Share::ALL.parts()) else { return false };
         self.saved = left;
         true
     }

@@ -4,6 +4,7 @@
 //! virtual clock and replayed from a seed. Bodies, headers and URLs never come here.
 
 pub mod attempt;
+pub mod breaker;
 pub mod call;
 pub mod classify;
 pub mod dispatcher;
@@ -20,6 +21,7 @@ pub mod remaining;
 pub mod retention;
 pub mod retry;
 pub mod settle;
+pub mod share;
 pub mod steady;
 pub mod time;
 pub mod timers;

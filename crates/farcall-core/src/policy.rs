@@ -5,6 +5,7 @@
 use std::num::NonZeroU32;
 use std::time::Duration;
 
+use crate::breaker::BreakerPolicy;
 use crate::call::{Durability, Method, Overrides, UpstreamId};
 use crate::hedge::{HedgePolicy, Hedging};
 use crate::retry::{OnUnknown, RetryPolicy, StatusSet};
@@ -43,6 +44,8 @@ pub struct UpstreamPolicy {
     pub retry: RetryPolicy,
     /// Of calls that somebody waits for.
     pub retry_ephemeral: RetryPolicy,
+    /// Leaves the upstream alone while it fails; it holds for all that share its quota.
+    pub breaker: Option<BreakerPolicy>,
     pub on_unknown: Option<OnUnknown>,
     pub idempotent: bool,
     pub success_statuses: StatusSet,
@@ -78,6 +81,7 @@ impl Default for UpstreamPolicy {
             timeout: Duration::from_secs(30),
             retry: RetryPolicy::durable(),
             retry_ephemeral: RetryPolicy::none(),
+            breaker: None,
             on_unknown: None,
             idempotent: false,
             success_statuses: StatusSet::success(),

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use farcall_core::call::{ErrorKind, Overrides, Source, Via};
+use farcall_core::call::{ErrorKind, Overrides, Source, Via, WaitReason};
 use farcall_core::hedge::Hedging;
 use farcall_core::id::CallId;
 use farcall_core::retry::{RetryPolicy, StatusSet};
@@ -104,6 +104,9 @@ pub enum ForwardError {
     /// Too many wait for answers already. Nothing was sent.
     #[error("too many requests wait for answers")]
     Overloaded { retry_after: Duration },
+    /// It could not have started in time, or its upstream is left alone because it fails. Nothing was sent.
+    #[error("the call cannot start in time: {reason}")]
+    Refused { reason: WaitReason, retry_after: Duration },
     #[error("farcall is stopping")]
     Draining,
     /// Its deadline passed.

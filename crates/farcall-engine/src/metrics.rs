@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use farcall_core::breaker::BreakerState;
 use farcall_core::call::{Source, State, WaitReason};
 use farcall_core::dispatcher::Census;
 use prometheus_client::metrics::counter::Counter;
@@ -61,6 +62,7 @@ struct Standing {
     limit_used: Levels<2>,
     limit_capacity: Levels<2>,
     cooldown: Seconds<1>,
+    breaker: Levels<1>,
     files: Counters<1>,
 }
 
@@ -151,6 +153,8 @@ impl Standing {
         registry.register("limit_capacity", "Slots that a limit has", self.limit_capacity.clone());
         let help = "How long an upstream has asked everybody to keep away from now on";
         registry.register("cooldown_seconds", help, self.cooldown.clone());
+        let help = "How the breaker of an upstream stands: 0 closed (or none), 1 half open, 2 open";
+        registry.register("breaker_state", help, self.breaker.clone());
         registry.register("inbox_files", "Call files taken and rejected", self.files.clone());
     }
 
@@ -161,6 +165,7 @@ impl Standing {
         self.limit_used.clear();
         self.limit_capacity.clear();
         self.cooldown.clear();
+        self.breaker.clear();
     }
 
     fn put(&self, measured: &Measured) {
@@ -175,12 +180,16 @@ impl Standing {
         self.oldest_age.set(measured.oldest_age.as_secs_f64());
         let now = clock::now().timestamp;
         let mut cooldowns: BTreeMap<&str, Duration> = BTreeMap::new();
+        let mut breakers: BTreeMap<&str, BreakerState> = BTreeMap::new();
         let mut limits: BTreeMap<(&str, Duration), (u32, u32)> = BTreeMap::new();
         for view in &measured.upstreams {
             let name = if view.is_declared { declared(&view.name) } else { UNDECLARED };
             let left = view.closed_until.map(|until| until.since(now)).unwrap_or_default();
             let longest = cooldowns.entry(name).or_default();
             *longest = left.max(*longest);
+            let state = view.breaker.map_or(BreakerState::Closed, |(state, _)| state);
+            let worst = breakers.entry(name).or_insert(state);
+            *worst = state.max(*worst);
             for limit in &view.limits {
                 let one = (limit.used, limit.spec.count.get());
                 let fullest = limits.entry((name, limit.spec.window)).or_insert(one);
@@ -189,6 +198,9 @@ impl Standing {
         }
         for (name, left) in cooldowns {
             self.cooldown.get_or_create(&label("upstream", name)).set(left.as_secs_f64());
+        }
+        for (name, state) in breakers {
+            self.breaker.get_or_create(&label("upstream", name)).set(state as i64);
         }
         for ((name, window), (used, capacity)) in limits {
             let labels = [("upstream", name.to_owned()), ("window", duration::to_text(window))];

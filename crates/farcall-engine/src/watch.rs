@@ -1,7 +1,8 @@
-//! Following calls: waiting for the end of one, and hearing of everything that happens to any.
+//! Following calls: waiting for the end of one, and hearing of everything that happens to any, and of breakers.
 //!
-//! Told is what is durable. Whoever is too slow misses events and hears how many.
+//! Of calls is told what is durable. Whoever is too slow misses events and hears how many.
 
+use farcall_core::breaker::BreakerState;
 use farcall_core::call::{ErrorKind, State};
 use farcall_core::id::CallId;
 use farcall_core::time::Timestamp;
@@ -18,6 +19,24 @@ pub struct CallEvent {
     pub upstream: Option<String>,
     pub at: Timestamp,
     pub what: Happened,
+}
+
+/// The breaker of an upstream has opened, or closed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BreakerEvent {
+    /// Its name, or its origin when it is not declared.
+    pub upstream: String,
+    pub at: Timestamp,
+    pub state: BreakerState,
+    /// When a probe may go, if it has opened.
+    pub until: Option<Timestamp>,
+}
+
+/// What is told to whoever follows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum News {
+    Call(CallEvent),
+    Breaker(BreakerEvent),
 }
 
 /// What has happened to a call.
@@ -68,12 +87,13 @@ pub struct End(oneshot::Receiver<()>);
 
 /// Everything that happens from now on.
 #[derive(Debug)]
-pub struct Events(broadcast::Receiver<CallEvent>);
+pub struct Events(broadcast::Receiver<News>);
 
 /// What comes next.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Next {
     Event(CallEvent),
+    Breaker(BreakerEvent),
     /// So many came and went before they could be told.
     Missed(u64),
 }
@@ -89,7 +109,8 @@ impl Events {
     /// The next, or nothing when farcall has stopped.
     pub async fn next(&mut self) -> Option<Next> {
         match self.0.recv().await {
-            Ok(event) => Some(Next::Event(event)),
+            Ok(News::Call(event)) => Some(Next::Event(event)),
+            Ok(News::Breaker(event)) => Some(Next::Breaker(event)),
             Err(broadcast::error::RecvError::Lagged(missed)) => Some(Next::Missed(missed)),
             Err(broadcast::error::RecvError::Closed) => None,
         }
@@ -106,7 +127,7 @@ impl Handle {
         End(end)
     }
 
-    /// Everything that happens to any call from now on.
+    /// Everything that happens to any call, or to a breaker, from now on.
     pub fn events(&self) -> Events {
         Events(self.news.subscribe())
     }

@@ -5,13 +5,14 @@
 
 use std::collections::BTreeSet;
 
+use farcall_core::breaker::BreakerState;
 use farcall_core::call::UpstreamId;
 use farcall_core::dispatcher::Event;
 use farcall_store::record::{Recovery, UpstreamRecord};
 
 use crate::checker::{Check, ensure, violation};
 use crate::engine::Added;
-use crate::facts::{Opening, Pause};
+use crate::facts::{BreakerTurn, Opening, Pause, Turned};
 use crate::log::Line;
 use crate::recovery;
 use crate::world::World;
@@ -84,12 +85,29 @@ impl World {
         self.note(Line::Forgotten { upstreams: places.len() });
         let Some(process) = &mut self.process else { return Ok(()) };
         for place in places {
+            let (quota, boot) = (place, process.boot);
+            self.facts.breaker_turns.push(BreakerTurn { quota, boot, at: self.now, what: Turned::ByHand });
             process.order.begin_anew(place);
             // Short windows are taken as full, as after a restart.
             let windows = self.policies[place].limits.iter().map(|limit| limit.window);
             process.added.extend(windows.map(|window| Added { place, window, at: self.now }));
         }
         Ok(())
+    }
+
+    /// The engine tells that a breaker opened or closed.
+    pub(crate) fn breaker_turned(&mut self, upstream: UpstreamId, state: BreakerState) {
+        let (quota, at) = (self.plan.quota(upstream.0 as usize), self.now);
+        let Some(boot) = self.process.as_ref().map(|process| process.boot) else { return };
+        let what = if state == BreakerState::Open { Turned::Opened } else { Turned::Closed };
+        let opened = what == Turned::Opened;
+        self.note(Line::Breaker { upstream: upstream.0, opened });
+        // What somebody did by hand is known.
+        let turns = &mut self.facts.breaker_turns;
+        let by_hand = |turn: &BreakerTurn| (turn.quota, turn.at, turn.what) == (quota, at, Turned::ByHand);
+        if opened || !turns.iter().rev().any(by_hand) {
+            turns.push(BreakerTurn { quota, boot, at, what });
+        }
     }
 
     fn resume_quota(&mut self, quota: usize) {
@@ -105,6 +123,8 @@ impl World {
             told.until = told.until.min(self.now);
         }
         process.is_dirty = true;
+        let boot = process.boot;
+        self.facts.breaker_turns.push(BreakerTurn { quota, boot, at: self.now, what: Turned::ByHand });
         let open = self.facts.pauses.iter_mut().filter(|pause| pause.quota == quota && pause.until.is_none());
         for pause in open {
             pause.until = Some(self.now);

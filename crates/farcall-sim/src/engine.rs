@@ -336,6 +336,10 @@ impl World {
                 Effect::CancelMissed { call } => self.cancel_missed(call)?,
                 Effect::UpstreamStored { ticket } => self.upstream_stored(ticket),
                 Effect::Ended { call, has_file } => self.ended(call, has_file)?,
+                Effect::Refused { call, .. } => {
+                    return Err(violation(format!("{call} is refused, and nobody waits for it")));
+                }
+                Effect::BreakerTurned { upstream, state } => self.breaker_turned(upstream, state),
             }
         }
         Ok(())

@@ -84,7 +84,7 @@ impl World {
     fn earn_hedges(&mut self, attempt: AttemptId, method: &str) {
         let is_first = self.ledger.running(attempt).is_some_and(|stored| stored.kind == AttemptKind::First);
         let terms = terms(&self.plan, &self.facts, attempt.call);
-        let share = terms.hedge(method).and_then(|hedge| hedge.budget).map(|budget| budget.permille());
+        let share = terms.hedge(method).and_then(|hedge| hedge.budget).map(|budget| budget.parts());
         let home = terms.upstream;
         if let Some(process) = self.process.as_mut().filter(|_| is_first) {
             process.hedges.earn(home, share);

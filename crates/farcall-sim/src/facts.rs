@@ -39,6 +39,8 @@ pub(crate) struct Facts {
     pub(crate) cancels: BTreeMap<CallId, Vec<Steady>>,
     pub(crate) pauses: Vec<Pause>,
     pub(crate) openings: Vec<Opening>,
+    /// As the engine told them, in order.
+    pub(crate) breaker_turns: Vec<BreakerTurn>,
     pub(crate) commits_failed: u64,
     /// Hedges that turns decided, by call; those whose commits were lost included.
     pub(crate) hedges: BTreeMap<CallId, u32>,
@@ -93,6 +95,23 @@ pub(crate) struct Opening {
     pub(crate) at: Steady,
     /// That is durable.
     pub(crate) is_stored: bool,
+}
+
+/// A breaker opened or closed.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct BreakerTurn {
+    pub(crate) quota: usize,
+    pub(crate) boot: usize,
+    pub(crate) at: Instant,
+    pub(crate) what: Turned,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Turned {
+    Opened,
+    Closed,
+    /// Somebody resumed its upstream, or that was forgotten: it knows nothing of before.
+    ByHand,
 }
 
 /// Where a call comes from.

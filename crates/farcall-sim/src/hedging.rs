@@ -4,7 +4,8 @@
 
 use std::time::Duration;
 
-use farcall_core::hedge::{HedgeDelay, HedgePolicy, Hedging, Percentile, Share};
+use farcall_core::hedge::{HedgeDelay, HedgePolicy, Hedging, Percentile};
+use farcall_core::share::Share;
 
 use crate::dice::Dice;
 use crate::plan::UpstreamPlan;

@@ -35,6 +35,7 @@ pub(crate) enum Line {
     Cancel { call: CallId },
     Pause { upstream: u32 },
     Resume { upstream: u32 },
+    Breaker { upstream: u32, opened: bool },
     Launch { attempt: AttemptId, upstream: u32 },
     Abort { attempt: AttemptId },
     Sent { attempt: AttemptId },

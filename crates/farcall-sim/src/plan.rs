@@ -101,6 +101,7 @@ impl Plan {
                 upstream.account = dice.percent(70).then(|| Account::draw(dice));
             }
         }
+        draw_breakers(dice, &mut upstreams);
         Self { start, wall_ahead, forms, upstreams, calls, faults, memory, retention }
     }
 
@@ -124,6 +125,17 @@ impl Plan {
     /// Whether callbacks to this upstream go to a URL.
     pub(crate) fn is_webhook(&self, place: usize) -> bool {
         self.upstreams[place].shares.is_some()
+    }
+}
+
+/// Last of all, so that whatever else a seed decides does not change with them.
+fn draw_breakers(dice: &mut Dice, upstreams: &mut [UpstreamPlan]) {
+    if !dice.percent(40) {
+        return;
+    }
+    let calls = upstreams.iter_mut().skip(1).filter(|upstream| upstream.shares.is_none());
+    for upstream in calls {
+        upstream.policy.breaker = dice.percent(60).then(|| policies::breaker(dice));
     }
 }
 

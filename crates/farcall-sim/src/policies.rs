@@ -5,9 +5,11 @@
 use std::num::NonZeroU32;
 use std::time::Duration;
 
+use farcall_core::breaker::BreakerPolicy;
 use farcall_core::call::UpstreamId;
 use farcall_core::policy::{CallbackPolicy, LimitSpec, UpstreamPolicy};
 use farcall_core::retry::{Backoff, Jitter, MethodSet, OnUnknown, RetryPolicy, StatusSet};
+use farcall_core::share::Share;
 
 use crate::dice::Dice;
 
@@ -50,6 +52,7 @@ pub(crate) fn draw(dice: &mut Dice, forms: Forms, targets: &[u32]) -> UpstreamPo
         timeout: dice.spread(Duration::from_millis(200), Duration::from_secs(90)),
         retry: retry(dice, forms.requeue),
         retry_ephemeral: RetryPolicy::none(),
+        breaker: None,
         on_unknown: *dice.pick(&[None, None, Some(OnUnknown::Retry), Some(OnUnknown::Stop)]),
         idempotent: dice.percent(20),
         success_statuses: StatusSet::new(dice.pick(&[vec![(200, 299)], vec![(200, 200), (404, 404)]]).clone()),
@@ -64,6 +67,17 @@ pub(crate) fn draw(dice: &mut Dice, forms: Forms, targets: &[u32]) -> UpstreamPo
 
 fn callback(dice: &mut Dice, forms: Forms, targets: &[u32]) -> Option<UpstreamId> {
     (forms.callbacks && dice.percent(60)).then(|| UpstreamId(*dice.pick(targets)))
+}
+
+/// A breaker that opens soon.
+pub(crate) fn breaker(dice: &mut Dice) -> BreakerPolicy {
+    let percent = *dice.pick(&[1.0, 25.0, 50.0, 90.0, 100.0]);
+    BreakerPolicy {
+        failures: Share::from_percent(percent).expect("a share"),
+        calls: NonZeroU32::new(dice.count(1, 6)).expect("counted from one"),
+        window: dice.spread(Duration::from_millis(100), Duration::from_secs(1_000)),
+        open: dice.spread(Duration::from_millis(100), Duration::from_secs(300)),
+    }
 }
 
 /// Windows, as a new configuration may have them.

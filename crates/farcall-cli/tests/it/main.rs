@@ -3,6 +3,7 @@
 //! They start processes, use directories of their own and nothing but loopback, and run side by side.
 
 mod batch;
+mod breakers;
 mod call;
 mod cancels;
 mod client;

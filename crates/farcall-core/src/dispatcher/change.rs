@@ -43,6 +43,7 @@ impl Dispatcher {
         let quota = &mut self.quotas[charged.0 as usize];
         quota.limits.change(&policy, &past, grants, now.instant);
         quota.concurrency = policy.concurrency;
+        self.change_breaker(charged, policy.breaker);
         self.change_own(id, policy);
     }
 

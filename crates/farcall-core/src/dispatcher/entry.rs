@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::finish::Over;
 use super::upstream::LineId;
 use crate::attempt::AttemptKind;
+use crate::breaker::Pass;
 use crate::call::{CallSpec, ErrorKind, Method, QuotaId, State, UpstreamId, WaitReason};
 use crate::hedge::HeldBack;
 use crate::hop::{Heading, Hop};
@@ -168,6 +169,8 @@ pub(super) struct Live {
     /// What it is charged to, and its slots there.
     pub(super) quota: QuotaId,
     pub(super) grant: Grant,
+    /// What the breaker there, if there is one, let it through with.
+    pub(super) pass: Option<Pass>,
     /// Its start is stored, or need not be.
     pub(super) is_durable: bool,
     /// Its grant is stored apart, because its call is not.
@@ -204,6 +207,7 @@ impl Live {
             upstream,
             quota,
             grant,
+            pass: None,
             is_durable: false,
             is_granted: false,
             sent_at: None,

@@ -80,6 +80,10 @@ impl Dispatcher {
             // What came of it is all that will.
             Decision::Wait { until, .. } if is_too_late(until) => failed(over),
             _ if self.draining => failed(over),
+            // Nobody is kept waiting for an upstream that is left alone.
+            Decision::Wait { .. } | Decision::Requeue { .. } if self.is_shut(now.instant, entry.upstream()) => {
+                failed(over)
+            }
             goes_on
             @ (Decision::Wait { .. } | Decision::Requeue { .. } | Decision::HandBack | Decision::Hop { .. }) => goes_on,
         }

@@ -127,7 +127,8 @@ impl Dispatcher {
         if upstream.is_withdrawn || quota.is_paused {
             return None;
         }
-        let begins = quota.closed_until.map_or(now, |until| until.max(now));
+        let open_until = quota.breaker.as_ref().and_then(|breaker| breaker.open_until(now));
+        let begins = quota.closed_until.into_iter().chain(open_until).fold(now, Instant::max);
         let cost = ahead.cost + u64::from(quota.limits.cap(asked.cost));
         let by_limits = quota.limits.forecast(begins, cost, latency);
         let in_flight = upstream.line(id.durability).in_flight;

@@ -9,6 +9,7 @@ use super::entry::{Cut, Entry, Live, Place};
 use super::upstream::LineId;
 use super::{AskedBy, AttemptEnd, Callback, Dispatcher, Effect, Mark, Progress, Write};
 use crate::attempt::{AttemptOutcome, AttemptResult, BytesSent};
+use crate::breaker::{Evidence, evidence};
 use crate::call::{
     CallSpec, CallbackOf, Durability, ErrorKind, Method, Priority, QuotaId, Source, State, TenantId, UpstreamId,
 };
@@ -167,12 +168,8 @@ impl Dispatcher {
     pub(super) fn cut(&mut self, call: CallId, number: Option<u32>, cut: Cut) {
         let Some(entry) = self.calls.get_mut(&call) else { return };
         for live in entry.live.iter_mut().filter(|live| number.is_none_or(|number| number == live.number)) {
-            let was_cut = live.cut.is_some();
-            // Of a call that has ended nothing is decided by what cut its attempt off before.
-            if !was_cut || cut == Cut::Lost {
+            if live.cut.is_none() {
                 live.cut = Some(cut);
-            }
-            if !was_cut {
                 // One whose start is not durable is out nowhere; it will not be launched.
                 if live.is_durable {
                     let attempt = AttemptId { call, number: live.number };
@@ -235,6 +232,7 @@ impl Dispatcher {
         let tries = self.calls[&attempt.call].tries;
         let chance = self.chance();
         let decision = self.with_terms(attempt.call, |terms| decide(terms, tries, verdict, now.instant, chance));
+        self.tell_breaker(now, live, evidence(verdict, status));
         let end = Some(attempt_end(now, live, verdict.outcome(), status, verdict.error()));
         self.follow(now, attempt.call, &Over { end, decision, is_cut: false });
     }
@@ -258,11 +256,13 @@ impl Dispatcher {
             BytesSent::No | BytesSent::Refused => AttemptOutcome::Cancelled,
             BytesSent::Maybe => AttemptOutcome::Unknown,
         };
+        self.tell_breaker(now, live, Evidence::Nothing);
         let end = Some(attempt_end(now, live, outcome, None, Some(kind)));
         self.follow(now, attempt.call, &Over { end, decision, is_cut: true });
     }
 
     fn settle_loser(&mut self, now: Now, attempt: AttemptId, live: &Live) {
+        self.tell_breaker(now, live, Evidence::Nothing);
         self.learn(now, live);
         let end = attempt_end(now, live, AttemptOutcome::Cancelled, None, None);
         self.push_settle(attempt.call, Some(end), None);
@@ -285,10 +285,11 @@ impl Dispatcher {
     /// Carries a decision out.
     pub(super) fn follow_finally(&mut self, now: Now, call: CallId, over: &Over) {
         let entry = &self.calls[&call];
-        let is_late = entry.deadline.is_some_and(|deadline| deadline <= now.instant);
         let (status, error) = over.end.map_or((None, None), |end| (end.status, end.error));
         let cause = (status, error);
-        match self.final_decision(now, call, over) {
+        let decision = self.final_decision(now, call, over);
+        let is_late = entry.comes_too_late(now.instant, &decision);
+        match decision {
             Decision::End { state, error } => self.end(now, call, state, error, status, over.end),
             Decision::Wait { .. } | Decision::Requeue { .. } | Decision::HandBack | Decision::Hop { .. } if is_late => {
                 self.end(now, call, State::Expired, Some(ErrorKind::Deadline), status, over.end);

@@ -1,7 +1,7 @@
 //! Forgetting upstreams that nothing needs, so that memory does not grow with everybody that was ever called.
 //!
 //! One goes when a start that restored it from the store would allow no more than it does now: nobody waits, nothing is
-//! out or on its way to the store, every slot is free, it did not ask to keep away, and nobody paused it. Its number
+//! out or on its way to the store, every slot is free, it did not ask to keep away, its breaker is not open, and nobody paused it. Its number
 //! may name another one afterwards. Which ones may go at all is up to whoever declared them.
 
 use std::collections::HashSet;
@@ -74,7 +74,8 @@ impl Dispatcher {
         if let Some(at) = self.quota(id).wake_at {
             self.timers.cancel(at, Timer::Quota(id));
         }
-        *self.quota(id) = Quota::new(Limits::new(&UpstreamPolicy::default()), None);
+        let nothing = UpstreamPolicy::default();
+        *self.quota(id) = Quota::new(self.commands, Limits::new(&nothing), &nothing);
     }
 
     /// Upstreams that something in memory names.
@@ -98,7 +99,8 @@ impl Dispatcher {
 impl Quota {
     /// All of it is free, and nothing keeps anybody away.
     fn is_idle(&mut self, now: Instant) -> bool {
-        let is_shut = self.is_paused || self.closed_until.is_some_and(|until| until > now);
+        let is_open = self.breaker.as_ref().is_some_and(|breaker| breaker.open_until(now).is_some());
+        let is_shut = self.is_paused || is_open || self.closed_until.is_some_and(|until| until > now);
         let is_used = self.limits.usage(now).iter().any(|usage| usage.used > 0) || self.limits.told(now).is_some();
         self.in_flight == 0 && !self.is_ready && !self.is_crowded_out && !is_shut && !is_used
     }

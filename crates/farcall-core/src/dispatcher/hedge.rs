@@ -11,7 +11,8 @@ use super::finish::Over;
 use super::start::rests_on_store;
 use super::{AttemptEnd, Dispatcher};
 use crate::attempt::{AttemptKind, AttemptOutcome};
-use crate::call::{Durability, ErrorKind, QuotaId, State, UpstreamId};
+use crate::breaker::{Breaker, Passage};
+use crate::call::{Durability, ErrorKind, QuotaId, State, UpstreamId, WaitReason};
 use crate::hedge::{HedgeDelay, HedgePolicy, HeldBack};
 use crate::id::{AttemptId, CallId};
 use crate::latency::Latencies;
@@ -244,6 +245,11 @@ impl Dispatcher {
         let charged = upstream.quota;
         if let Some(block) = upstream.obstacle(durability).or_else(|| self.quota(charged).obstacle(now.instant, cost)) {
             return Err(block.reason.into());
+        }
+        // Whether an upstream that failed works again is for whoever waits to find out.
+        let is_probe = |breaker: &Breaker| breaker.passage(now.instant) == Passage::Probe;
+        if self.quota(charged).breaker.as_ref().is_some_and(is_probe) {
+            return Err(WaitReason::BreakerOpen.into());
         }
         if durability == Durability::Durable && self.is_full() {
             return Err(HeldBack::Concurrency);

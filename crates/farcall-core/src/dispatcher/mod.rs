@@ -4,6 +4,7 @@
 //! be asked again ([`Dispatcher::next_wakeup`]). It knows no clock and no I/O: time comes in, writes and effects go
 //! out. The engine commits a turn's writes and says so; the effects that rest on them come with a later turn (`gate`).
 
+mod breaker;
 mod cancel;
 mod census;
 mod change;
@@ -12,6 +13,7 @@ mod ephemeral;
 mod event;
 mod explain;
 mod finish;
+mod foresee;
 mod forget;
 mod gate;
 mod grants;
@@ -38,12 +40,13 @@ use std::collections::{BTreeSet, VecDeque};
 pub use census::Census;
 pub use event::Event;
 pub use explain::{Explanation, Held, StoredPlace};
+pub use foresee::Refusal;
 pub use hedge::HedgeStanding;
 pub use load::{LaneLoad, Loaded, Wanted};
 pub use memory::Memory;
 pub use prune::{Stale, StaleAsk, StaleCall};
 pub use restore::{OpenAttempt, Recovered};
-pub use standing::{Standing, UpstreamStanding, Waiters};
+pub use standing::{BreakerStanding, Standing, UpstreamStanding, Waiters};
 pub use storage::TURNS_IN_FLIGHT_MAX;
 pub use turn::{AskedBy, AttemptEnd, Callback, Effect, Mark, Progress, Seq, Turn, Write};
 
@@ -190,15 +193,13 @@ impl Dispatcher {
     /// Adds an upstream to which nothing was sent before.
     pub fn declare(&mut self, policy: UpstreamPolicy) -> UpstreamId {
         let limits = Limits::new(&policy);
-        let quota = self.add_quota(&policy, limits);
-        self.add_upstream(policy, quota)
+        self.declare_with(policy, limits)
     }
 
     /// Adds an upstream as an earlier process left its limits.
     pub fn declare_restored(&mut self, policy: UpstreamPolicy, past: &Past, now: Now) -> UpstreamId {
         let limits = Limits::restore(&policy, past, now.instant);
-        let quota = self.add_quota(&policy, limits);
-        self.add_upstream(policy, quota)
+        self.declare_with(policy, limits)
     }
 
     /// Adds an upstream that shares the quota of another: the limits of `with` hold for both together. Of the policy's
@@ -285,8 +286,16 @@ impl Dispatcher {
         self.in_flight == 0
     }
 
+    fn declare_with(&mut self, policy: UpstreamPolicy, limits: Limits) -> UpstreamId {
+        let quota = self.add_quota(&policy, limits);
+        let id = self.add_upstream(policy, quota);
+        self.quota(quota).owner = id;
+        id
+    }
+
+    /// Nobody owns it yet.
     fn add_quota(&mut self, policy: &UpstreamPolicy, limits: Limits) -> QuotaId {
-        let quota = Quota::new(limits, policy.concurrency);
+        let quota = Quota::new(self.commands, limits, policy);
         if let Some(id) = self.vacant.quotas.pop() {
             *self.quota(id) = quota;
             return id;
@@ -330,6 +339,9 @@ impl Dispatcher {
         if is_durable && callback.is_none() && self.is_held_up() {
             return self.effects.push(Effect::Refuse { call });
         }
+        if let Some(refusal) = self.refusal(now, &spec).filter(|_| !is_durable) {
+            return self.effects.push(Effect::Refused { call, refusal });
+        }
         let acknowledges = is_durable && callback.is_none();
         let not_before = spec.not_before.filter(|&at| at > now.instant);
         let state = if not_before.is_some() { State::Scheduled } else { State::Queued };
@@ -344,6 +356,7 @@ impl Dispatcher {
         let asleep = not_before.map(|_| WaitReason::NotBefore);
         let entry = Entry { is_stored: false, ..Entry::new(spec, state, Tries::default(), 0, place) };
         self.place_new(entry, asleep);
+        self.expire_if_hopeless(now, call);
     }
 
     /// Asks a quota for its next call in the coming turn.

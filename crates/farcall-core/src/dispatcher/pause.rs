@@ -17,8 +17,8 @@ impl Dispatcher {
         self.note_upstream(id, ticket);
     }
 
-    /// Starts again what was kept back by a pause, because the upstream asked everybody to keep away, or because it said that
-    /// little of its quota remains. The calls that
+    /// Starts again what was kept back by a pause, by an open breaker, because the upstream asked everybody to keep away, or
+    /// because it said that little of its quota remains. The calls that
     /// it told so themselves go on too, as far as they are in memory. `Effect::UpstreamStored` tells under this ticket
     /// when that is durable.
     pub fn resume(&mut self, now: Now, id: UpstreamId, ticket: u64) {
@@ -31,6 +31,7 @@ impl Dispatcher {
             self.writes.push(Write::Open { upstream: id });
             self.wake_throttled(now, charged);
         }
+        self.close_breaker(charged);
         self.note_upstream(id, ticket);
         self.wake(charged);
     }

@@ -7,12 +7,16 @@ use std::collections::VecDeque;
 use std::num::NonZeroU32;
 
 use super::upstream::{Block, LineId};
+use crate::breaker::{Breaker, Passage};
 use crate::call::{UpstreamId, WaitReason};
 use crate::limit::{Admission, Limits};
+use crate::policy::UpstreamPolicy;
 use crate::time::Instant;
 
 #[derive(Debug, Clone)]
 pub(super) struct Quota {
+    /// The upstream that was declared with it, and whose policy it is.
+    pub(super) owner: UpstreamId,
     pub(super) limits: Limits,
     /// Bounds all attempts together, where that is configured.
     pub(super) concurrency: Option<NonZeroU32>,
@@ -27,6 +31,8 @@ pub(super) struct Quota {
     pub(super) closed_until: Option<Instant>,
     /// Until when the store has it closed, as far as that was written by this process.
     pub(super) stored_closing: Option<Instant>,
+    /// Where one is configured.
+    pub(super) breaker: Option<Breaker>,
     /// Lines that may have something to start, the one whose turn it is in front. Each stands here at most once.
     pub(super) turns: VecDeque<LineId>,
     /// Why the next call does not start, and until when where that is known.
@@ -40,16 +46,18 @@ pub(super) struct Quota {
 }
 
 impl Quota {
-    pub(super) const fn new(limits: Limits, concurrency: Option<NonZeroU32>) -> Self {
+    pub(super) fn new(owner: UpstreamId, limits: Limits, policy: &UpstreamPolicy) -> Self {
         Self {
+            owner,
             limits,
-            concurrency,
+            concurrency: policy.concurrency,
             sharers: Vec::new(),
             in_flight: 0,
             in_flight_durable: 0,
             is_paused: false,
             closed_until: None,
             stored_closing: None,
+            breaker: policy.breaker.map(Breaker::new),
             turns: VecDeque::new(),
             blocked: None,
             is_ready: false,
@@ -66,6 +74,9 @@ impl Quota {
         if let Some(until) = self.closed_until.filter(|&until| until > now) {
             return Some(Block { reason: WaitReason::Cooldown, until: Some(until) });
         }
+        if let Some(block) = self.breaker_block(now) {
+            return Some(block);
+        }
         if self.concurrency.is_some_and(|most| self.in_flight >= most.get()) {
             return Some(Block { reason: WaitReason::Concurrency, until: None });
         }
@@ -73,6 +84,16 @@ impl Quota {
             Admission::Ready => None,
             Admission::NotBefore(at) => Some(Block { reason: WaitReason::RateLimit, until: Some(at) }),
             Admission::Full => Some(Block { reason: WaitReason::RateLimit, until: None }),
+        }
+    }
+
+    /// What the breaker says against a start.
+    fn breaker_block(&self, now: Instant) -> Option<Block> {
+        let reason = WaitReason::BreakerOpen;
+        match self.breaker.as_ref()?.passage(now) {
+            Passage::Free | Passage::Probe => None,
+            Passage::NotBefore(at) => Some(Block { reason, until: Some(at) }),
+            Passage::AfterProbe => Some(Block { reason, until: None }),
         }
     }
 

@@ -7,6 +7,7 @@ use super::entry::{Cut, Live};
 use super::finish::{Over, attempt_end};
 use super::{Dispatcher, Effect};
 use crate::attempt::AttemptResult;
+use crate::breaker::evidence;
 use crate::call::{ErrorKind, State};
 use crate::classify::{Verdict, classify};
 use crate::id::AttemptId;
@@ -70,6 +71,7 @@ impl Dispatcher {
         verdict: Verdict,
         result: &AttemptResult,
     ) {
+        self.tell_breaker(now, live, evidence(verdict, result.status));
         let decision = match verdict {
             Verdict::Success => Decision::End { state: State::Succeeded, error: None },
             _ => Decision::End {

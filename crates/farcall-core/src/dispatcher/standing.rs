@@ -9,6 +9,7 @@ use super::entry::{Entry, Place};
 use super::restore::waited;
 use super::upstream::LineId;
 use super::{Census, Dispatcher};
+use crate::breaker::{Breaker, BreakerState};
 use crate::call::{Durability, State, UpstreamId, WaitReason};
 use crate::id::{AttemptId, CallId};
 use crate::lane::Beyond;
@@ -45,9 +46,25 @@ pub struct UpstreamStanding {
     pub closed_until: Option<Instant>,
     /// It said that so much more may start until then, less what is out.
     pub told: Option<(u64, Instant)>,
+    /// Where one is configured.
+    pub breaker: Option<BreakerStanding>,
     pub limits: Vec<Usage>,
     /// With `smooth`: when the next attempt may be, and how far apart they are.
     pub spacing: Option<Spacing>,
+}
+
+/// How a breaker stands just now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BreakerStanding {
+    pub state: BreakerState,
+    /// Until when nothing starts, while it is open.
+    pub open_until: Option<Instant>,
+}
+
+impl BreakerStanding {
+    fn of(breaker: &Breaker, now: Instant) -> Self {
+        Self { state: breaker.state(now), open_until: breaker.open_until(now) }
+    }
 }
 
 /// How many calls wait, by reason, and the earliest moment at which one may go on.
@@ -128,6 +145,7 @@ impl Dispatcher {
             is_withdrawn: upstream.is_withdrawn,
             closed_until: quota.closed_until.filter(|&until| until > now),
             told: quota.limits.told(now),
+            breaker: quota.breaker.as_ref().map(|breaker| BreakerStanding::of(breaker, now)),
             limits: quota.limits.usage(now),
             spacing: quota.limits.spacing(),
         }

@@ -11,6 +11,7 @@ use super::restore::waited;
 use super::upstream::{Block, LineId};
 use super::{ATTEMPTS_MAX, Dispatcher, Effect, Write};
 use crate::attempt::AttemptKind;
+use crate::breaker::Pass;
 use crate::call::{Durability, QuotaId, State, UpstreamId, WaitReason};
 use crate::id::{AttemptId, CallId};
 use crate::lane::Waiting;
@@ -213,6 +214,7 @@ impl Dispatcher {
         let quota = &mut self.quotas[charged.0 as usize];
         let grant = quota.limits.grant(now.instant, cost);
         let is_granted = durability == Durability::Ephemeral && quota.limits.outlast_restarts();
+        let pass = quota.breaker.as_mut().map(|breaker| breaker.enter(now.instant));
         let durable = u32::from(durability == Durability::Durable);
         upstream.line_mut(durability).in_flight += 1;
         quota.in_flight += 1;
@@ -222,9 +224,10 @@ impl Dispatcher {
 
         entry.attempts += 1;
         let attempt = AttemptId { call, number: entry.attempts };
+        let kind = if pass.is_some_and(Pass::is_probe) { AttemptKind::Probe } else { kind };
         let is_durable = !rests_on_store(durability, &quota.limits);
         let live = Live::new(attempt.number, kind, (id, charged), grant);
-        entry.live.push(Live { is_durable, is_granted, ..live });
+        entry.live.push(Live { pass, is_durable, is_granted, ..live });
         entry.place = Place::Running;
         let state = lifecycle::next(entry.state, Step::Start).expect("only calls that wait or run are started");
         debug_assert_eq!(state, State::Running, "a started call runs");

@@ -4,7 +4,9 @@
 
 use std::time::Duration;
 
+use super::foresee::Refusal;
 use crate::attempt::{AttemptKind, AttemptOutcome};
+use crate::breaker::BreakerState;
 use crate::call::{ErrorKind, State, UpstreamId};
 use crate::hop::Heading;
 use crate::id::{AttemptId, CallId};
@@ -158,6 +160,8 @@ pub enum Effect {
     Acknowledge { call: CallId },
     /// Tell them that it is not: it cannot be stored now, and nothing of it is kept.
     Refuse { call: CallId },
+    /// Tell them that an ephemeral call is not taken on, or not any more: nothing of it was sent.
+    Refused { call: CallId, refusal: Refusal },
     /// Make an attempt of a call of this upstream, at `hop` when a redirect has led the call there; from `not_after` on, the
     /// call's deadline, only report it aborted and nothing written.
     Launch { attempt: AttemptId, upstream: UpstreamId, hop: Option<UpstreamId>, not_after: Option<Instant> },
@@ -179,4 +183,6 @@ pub enum Effect {
     UpstreamStored { ticket: u64 },
     /// The call has ended, durably.
     Ended { call: CallId, has_file: bool },
+    /// The breaker of this upstream has opened or closed. It is not stored, so this rests on nothing.
+    BreakerTurned { upstream: UpstreamId, state: BreakerState },
 }

@@ -92,7 +92,9 @@ impl Dispatcher {
         let mut live = entry.live.swap_remove(place);
         assert!(!live.is_durable, "{attempt:?} is durable and cannot be undone");
         let (id, durability) = (live.upstream, entry.spec.durability);
-        let limits = &mut self.quotas[live.quota.0 as usize].limits;
+        let quota = &mut self.quotas[live.quota.0 as usize];
+        quota.undo_pass(live.pass);
+        let limits = &mut quota.limits;
         limits.undo(&mut live.grant);
         entry.attempts -= 1;
         let is_last = entry.live.is_empty();
@@ -165,13 +167,14 @@ fn still_follows(effect: &Effect, refused: &Refused) -> bool {
         }
         Effect::Acknowledge { .. }
         | Effect::Refuse { .. }
+        | Effect::Refused { .. }
         | Effect::Launch { .. }
         | Effect::Relay { .. }
         | Effect::Withhold { .. }
         | Effect::Abort { .. }
         | Effect::Load
         | Effect::FindStale => false,
-        Effect::UpstreamStored { .. } => true,
+        Effect::UpstreamStored { .. } | Effect::BreakerTurned { .. } => true,
     }
 }
 

@@ -127,6 +127,16 @@ impl Lanes {
         is_removed
     }
 
+    /// Those of one lane that may go on and are in memory, in order, with what each costs.
+    pub fn ready_in(&self, lane: LaneId) -> impl Iterator<Item = (Position, u32)> {
+        self.known(lane).into_iter().flat_map(Window::ready_calls)
+    }
+
+    /// How many of one lane may go on and are in memory.
+    pub fn ready_of(&self, lane: LaneId) -> usize {
+        self.known(lane).map_or(0, Window::ready)
+    }
+
     /// Calls in memory that may go on.
     pub const fn ready(&self) -> usize {
         self.ready

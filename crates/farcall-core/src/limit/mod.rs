@@ -7,6 +7,7 @@
 //! is counted by the dispatcher. Proof that this bounds the window and token buckets do not: `docs/design/0002`.
 
 mod past;
+mod schedule;
 #[cfg(test)]
 mod tests;
 mod told;
@@ -19,6 +20,7 @@ use crate::remaining::Remaining;
 use crate::time::Instant;
 
 pub use past::{Ask, Past, PastGrant};
+pub use schedule::Schedule;
 use told::{Counted, Told};
 pub(crate) use window::DOUBTED_WINDOW_MAX;
 use window::{FreeAt, RESTART_FULL_WINDOW_MAX, Window};

@@ -4,7 +4,7 @@
 //! [`STEPS`] in a window: a slot is free late by less than a [`STEPS`]th of the window and never early, and however many
 //! slots there are, their account stays small.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, btree_map};
 use std::time::Duration;
 
 use super::Admission;
@@ -190,8 +190,13 @@ impl Window {
         self.cooling.len()
     }
 
+    /// Slots it has, and how many cool, by the moment at which they are free.
+    pub(super) fn cooling(&self) -> (u64, u64, btree_map::Iter<'_, Instant, u64>) {
+        (u64::from(self.spec.count.get()), self.cooling_sum, self.cooling.iter())
+    }
+
     /// A slot that cools from `from` is free then.
-    fn free_at(&self, from: Instant) -> Instant {
+    pub(super) fn free_at(&self, from: Instant) -> Instant {
         let exact = from + self.spec.window + self.spec.window / 1_000;
         match step_us(self.spec) {
             None => exact,

@@ -272,6 +272,8 @@ impl Bench {
                 | Effect::Abort { .. }
                 | Effect::Load
                 | Effect::FindStale
+                | Effect::BreakerTurned { .. }
+                | Effect::Refused { .. }
                 | Effect::UpstreamStored { .. } => {}
             }
         }

@@ -4,7 +4,8 @@
 
 use std::time::Duration;
 
-use farcall_core::hedge::{EXTRA_MAX, HedgeDelay, HedgePolicy, Share};
+use farcall_core::hedge::{EXTRA_MAX, HedgeDelay, HedgePolicy};
+use farcall_core::share::Share;
 
 use super::diagnostic::Span;
 use super::reader::{KeyReader, Reader, Zero};
@@ -95,14 +96,14 @@ fn after(reader: &mut Reader<'_>, node: &Node) -> Option<HedgeDelay> {
 fn budget(reader: &mut Reader<'_>, node: &Node) -> Option<Option<Share>> {
     let share = match &node.value {
         Value::Text(text) if text == "none" => return Some(None),
-        Value::Text(text) => share::from_text(text),
+        Value::Text(text) => share::from_text(text).filter(|share| share.parts() > 0),
         _ => None,
     };
     if share.is_none() {
         let written = reader.diagnostics.written(node.span).to_owned();
         reader
             .error(node.span, format!("{written} is no share of the first attempts"))
-            .hint("from `0.1%` to `100%`, or `none` for no bound");
+            .hint("from `0.01%` to `100%`, or `none` for no bound");
     }
     share.map(Some)
 }

@@ -8,6 +8,7 @@ use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use farcall_core::breaker::BreakerPolicy;
 use farcall_core::policy::{CallbackPolicy, LimitSpec, UpstreamPolicy};
 use farcall_core::retry::{OnUnknown, RetryPolicy};
 use url::Url;
@@ -33,6 +34,8 @@ pub(super) struct Layer {
     pub rates: [Option<NonZeroU32>; 4],
     pub limits: Option<Vec<LimitSpec>>,
     pub retry: RetryLayer,
+    /// `Some(None)` is `breaker: off`.
+    pub breaker: Option<Option<BreakerPolicy>>,
     pub timeout: Option<Duration>,
     pub connect_timeout: Option<Duration>,
     /// `Some(None)` is `deadline: none`.
@@ -88,6 +91,7 @@ impl Layer {
             rates: [second.or(second_below), minute.or(minute_below), hour.or(hour_below), day.or(day_below)],
             limits: self.limits.or_else(|| below.limits.clone()),
             retry: self.retry.over(&below.retry),
+            breaker: self.breaker.or(below.breaker),
             timeout: self.timeout.or(below.timeout),
             connect_timeout: self.connect_timeout.or(below.connect_timeout),
             deadline: self.deadline.or(below.deadline),
@@ -161,6 +165,7 @@ impl Layer {
             on_unknown: self.on_unknown(dialect, &retry),
             retry,
             retry_ephemeral,
+            breaker: self.breaker.flatten(),
             idempotent: self.idempotent.unwrap_or(default.idempotent),
             success_statuses: self.success.clone().unwrap_or_default().statuses,
             // Where they go is known once every upstream is.

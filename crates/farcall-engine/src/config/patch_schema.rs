@@ -8,7 +8,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde_json::{Value, json};
 
 use super::limits::WINDOWS_MAX;
-use crate::schema::{duration, hedge, one_of, positive_duration, status_list, token};
+use crate::schema::{SHARE, duration, hedge, one_of, positive_duration, status_list, token};
 
 /// A number, a slash and a window, which is a length of time or a number of seconds.
 const LIMIT: &str =
@@ -72,6 +72,7 @@ fn properties() -> Value {
         "wait": patched(duration(), "The same wait before each retry."),
         "on_unknown": patched(one_of(&["retry", "stop"]), "What follows an attempt of which bytes were sent and no answer came."),
         "hedge": patched(hedge(), "When an attempt that takes long is repeated beside it."),
+        "breaker": patched(breaker(), "When the upstream is left alone because it fails, and for how long."),
         "timeout": patched(positive_duration(), "Of one attempt."),
         "deadline": patched(deadline, "Of a whole call that has none of its own."),
         "success": patched(success(), "What counts as success."),
@@ -114,6 +115,21 @@ fn retry() -> Value {
         ],
     });
     json!({ "anyOf": [count, mapping], "examples": [3, { "max": 5, "wait": "2s" }] })
+}
+
+fn breaker() -> Value {
+    let mapping = json!({
+        "type": "object",
+        "properties": {
+            "failures": { "type": "string", "allOf": [{ "pattern": SHARE }, { "pattern": "[1-9]" }], "examples": ["50%"] },
+            "calls": { "type": "integer", "minimum": 1, "maximum": u32::MAX },
+            "window": positive_duration(),
+            "open": positive_duration(),
+        },
+        "additionalProperties": false,
+    });
+    let examples = json!([{ "failures": "50%", "calls": 10, "window": "30s", "open": "30s" }, "off"]);
+    json!({ "anyOf": [mapping, one_of(&["off"])], "examples": examples })
 }
 
 fn success() -> Value {

@@ -9,11 +9,13 @@ use std::ops::RangeInclusive;
 use std::path::Path;
 use std::time::Duration;
 
+use farcall_core::share::Share;
+
 use super::diagnostic::{Diagnostic, Diagnostics, Span};
 use super::tree::{Entry, Key, Node, Value};
 use crate::nearest::nearest;
 use crate::quantity::duration::{self, DurationError};
-use crate::quantity::size;
+use crate::quantity::{share, size};
 
 /// A key that a mapping may have, and how its value is read into a `T`.
 pub(super) type KeyReader<T> = (&'static str, fn(&mut Reader<'_>, &Entry, &mut T));
@@ -254,6 +256,20 @@ impl Reader<'_> {
                 None
             }
         }
+    }
+
+    /// A share in percent.
+    pub(super) fn share(&mut self, node: &Node) -> Option<Share> {
+        const HINT: &str = "write a share with its sign, such as `50%`";
+        let Value::Text(text) = &node.value else {
+            self.mismatch(node, "a share").hint(HINT);
+            return None;
+        };
+        let share = share::from_text(text);
+        if share.is_none() {
+            self.error(node.span, format!("`{text}` is no share from 0% to 100%")).hint(HINT);
+        }
+        share
     }
 
     /// A number of bytes within a range.

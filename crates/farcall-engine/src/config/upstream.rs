@@ -12,7 +12,7 @@ use super::layer::Layer;
 use super::model::{Addresses, HeaderCaps, Success};
 use super::reader::{KeyReader, Reader, Zero};
 use super::tree::{Entry, Node, Value};
-use super::{base_url, callback, file, headers, hedge, limits, patch, proxy, statuses};
+use super::{base_url, breaker, callback, file, headers, hedge, limits, patch, proxy, statuses};
 use crate::media_type;
 use crate::quantity::size::SIZE_MAX;
 
@@ -51,8 +51,8 @@ pub(super) const KEYS: &[KeyReader<Layer>] = &[
     ("callback_success", |reader, entry, layer| layer.callback_success = callback::read(reader, &entry.node)),
     ("callback_fail", |reader, entry, layer| layer.callback_fail = callback::read(reader, &entry.node)),
     ("hedge", |reader, entry, layer| layer.hedge = hedge::read(reader, entry)),
-    ("breaker", |reader, entry, layer| reader.later(entry, layer)),
     ("forwarded", |reader, entry, layer| layer.forwarded = reader.boolean(&entry.node)),
+    ("breaker", |reader, entry, layer| layer.breaker = breaker::read(reader, &entry.node)),
     ("proxy", |reader, entry, layer| layer.proxy = proxy::read(reader, &entry.node)),
     ("redirects", |reader, entry, layer| layer.redirects = read_redirects(reader, &entry.node)),
     ("addresses", |reader, entry, layer| layer.addresses = read_addresses(reader, &entry.node)),

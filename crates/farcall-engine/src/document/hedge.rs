@@ -2,7 +2,8 @@
 //!
 //! It replaces its upstream's as a whole.
 
-use farcall_core::hedge::{EXTRA_MAX, HedgeDelay, HedgePolicy, Hedging, Share};
+use farcall_core::hedge::{EXTRA_MAX, HedgeDelay, HedgePolicy, Hedging};
+use farcall_core::share::Share;
 
 use super::field::{Fault, Field, mapping};
 use super::json::Shape;
@@ -51,8 +52,8 @@ fn budget(field: &Field<'_>) -> Result<Option<Share>, Fault> {
     if is_none(field) {
         return Ok(None);
     }
-    let share = field.value.string().and_then(|text| share::from_text(&text));
-    share.map(Some).ok_or_else(|| field.wrong("must be a share from \"0.1%\" to \"100%\", or \"none\""))
+    let share = field.value.string().and_then(|text| share::from_text(&text)).filter(|share| share.parts() > 0);
+    share.map(Some).ok_or_else(|| field.wrong("must be a share from \"0.01%\" to \"100%\", or \"none\""))
 }
 
 fn is_none(field: &Field<'_>) -> bool {

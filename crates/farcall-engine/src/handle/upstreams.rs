@@ -5,6 +5,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use farcall_core::breaker::BreakerState;
 use farcall_core::call::WaitReason;
 use farcall_core::dispatcher::UpstreamStanding;
 use farcall_core::limit::Admission;
@@ -40,6 +41,8 @@ pub struct UpstreamView {
     pub closed_until: Option<Timestamp>,
     /// By what it said of its quota so many more attempts may start until then, beside those that are out.
     pub told: Option<(u64, Timestamp)>,
+    /// How its breaker stands, where it has one, and until when nothing starts while it is open.
+    pub breaker: Option<(BreakerState, Option<Timestamp>)>,
     /// Calls that wait for it.
     pub waiting: u64,
     /// Attempts of its calls that are out, and how many may be.
@@ -68,7 +71,7 @@ pub struct LimitView {
 pub enum Setting {
     /// Starts nothing there, also after a restart.
     Pause,
-    /// Starts again, also what the upstream itself asked to wait.
+    /// Starts again, also what the upstream itself asked to wait, or what its breaker kept back.
     Resume,
     Patch(PatchDocument),
 }
@@ -102,6 +105,7 @@ impl UpstreamView {
             is_paused: false,
             closed_until: standing.closed_until.map(time),
             told: standing.told.map(|(remaining, until)| (remaining, time(until))),
+            breaker: standing.breaker.map(|breaker| (breaker.state, breaker.open_until.map(time))),
             waiting: standing.waiting,
             in_flight: standing.in_flight,
             concurrency: standing.concurrency,

@@ -1,27 +1,31 @@
-//! Parts of a whole as people write them: shares such as `10%` and `2.5%`, percentiles such as `p95` and `p99.9`.
+//! Parts of a whole as people write them: shares such as `50%` and `12.5%`, percentiles such as `p95` and `p99.9`.
 //!
-//! One digit after the point at most, and one way to write each but for a zero there.
+//! Without its sign a number is none: whether 0.5 means a half or half of a hundredth nobody can tell.
 
-use farcall_core::hedge::{Percentile, Share};
+use farcall_core::hedge::Percentile;
+use farcall_core::share::Share;
 
-/// A share from 0.1 % to 100 %, to a tenth of a percent.
+/// Reads a share from 0 % to 100 %; nothing for any other text.
 ///
 /// # Example
 /// ```
-/// # use farcall_core::hedge::Share;
-/// # use farcall_engine::quantity::share;
-/// assert_eq!(share::from_text("10%"), Some(Share::from_permille(100)));
-/// assert_eq!(share::from_text("2.5%"), Some(Share::from_permille(25)));
-/// assert_eq!(share::from_text("101%"), None);
+/// # use farcall_engine::quantity::share::from_text;
+/// assert_eq!(from_text("12.5%").map(|share| share.percent()), Some(12.5));
+/// assert_eq!(from_text("0.5"), None);
 /// ```
 pub fn from_text(text: &str) -> Option<Share> {
-    let permille = tenths(text.strip_suffix('%')?)?;
-    (1..=Share::ALL.permille()).contains(&permille).then(|| Share::from_permille(permille))
+    let number = text.strip_suffix('%')?;
+    let number = number.strip_suffix(' ').unwrap_or(number);
+    let (whole, fraction) = number.split_once('.').unwrap_or((number, "0"));
+    let is_number = |digits: &str| !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
+    let is_short = (whole.len() <= 2 || whole == "100") && fraction.len() <= 2;
+    let is_plain = is_number(whole) && is_number(fraction) && is_short;
+    number.parse().ok().filter(|_| is_plain).and_then(Share::from_percent)
 }
 
-/// As it is written.
+/// As it is read.
 pub fn to_text(share: Share) -> String {
-    format!("{}%", tenths_text(share.permille()))
+    format!("{}%", share.percent())
 }
 
 /// A percentile from p50 to p99.9.
@@ -66,24 +70,30 @@ mod tests {
     use super::*;
 
     #[test]
-    fn shares_and_percentiles_read_back_as_they_are_written() {
-        for text in ["0.1%", "1%", "10%", "12.5%", "100%"] {
-            assert_eq!(from_text(text).map(to_text).as_deref(), Some(text));
-        }
+    fn percentiles_read_back_as_they_are_written() {
         for text in ["p50", "p95", "p99", "p99.9"] {
             assert_eq!(percentile_from_text(text).map(percentile_to_text).as_deref(), Some(text));
         }
     }
 
     #[test]
-    fn other_texts_are_neither() {
-        for text in [
-            "", "%", "10", "10 %", "-1%", "+1%", "0%", "0.0%", "100.1%", "1.25%", ".5%", "5.%", "1e1%", "05%", "99999%",
-        ] {
-            assert_eq!(from_text(text), None, "{text}");
-        }
+    fn other_texts_are_no_percentiles() {
         for text in ["p", "95", "P95", "p49.9", "p100", "p99.95", "p9 5", "pp95", "p-95", "p095"] {
             assert_eq!(percentile_from_text(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_share_has_its_sign_and_lies_between_nothing_and_all() {
+        for text in ["0%", "0.01%", "12.5%", "100%"] {
+            assert_eq!(from_text(text).map(to_text).as_deref(), Some(text));
+        }
+        assert_eq!(from_text("20 %"), from_text("20.00%"));
+        for text in [
+            "", "%", "50", "0.5", "-1%", "+5%", "100.01%", "101%", "1e1%", ".5%", "5.%", "50%%", "inf%", "1.001%",
+            "005%", "5  %",
+        ] {
+            assert_eq!(from_text(text), None, "{text}");
         }
     }
 }

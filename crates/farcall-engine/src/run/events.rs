@@ -4,14 +4,17 @@
 
 use std::collections::VecDeque;
 
+use farcall_core::breaker::BreakerState;
+use farcall_core::call::UpstreamId;
 use farcall_core::dispatcher::{Seq, Write};
 use farcall_core::time::{Now, Timestamp};
 use farcall_store::port;
 use tokio::sync::broadcast;
 
 use super::Run;
-use crate::upstreams::declared_name;
-use crate::watch::{CallEvent, Happened};
+use crate::clock;
+use crate::upstreams::{declared_name, limit_key};
+use crate::watch::{BreakerEvent, CallEvent, Happened, News};
 
 /// Events that may wait for a follower who is slow; then it misses the oldest and is told how many.
 const EVENTS_MAX: usize = 4_096;
@@ -19,7 +22,7 @@ const EVENTS_MAX: usize = 4_096;
 /// Everybody who follows, and what they will be told.
 #[derive(Debug)]
 pub(super) struct Events {
-    followers: broadcast::Sender<CallEvent>,
+    followers: broadcast::Sender<News>,
     /// Of turns on their way to the disk.
     held: VecDeque<(Seq, Vec<CallEvent>)>,
 }
@@ -31,7 +34,7 @@ impl Default for Events {
 }
 
 impl Events {
-    pub(super) fn sender(&self) -> broadcast::Sender<CallEvent> {
+    pub(super) fn sender(&self) -> broadcast::Sender<News> {
         self.followers.clone()
     }
 
@@ -56,7 +59,7 @@ impl Events {
         while let Some((_, events)) = self.held.pop_front_if(|(held, _)| *held <= seq) {
             for event in events {
                 // Whoever followed may have gone.
-                let _ = self.followers.send(event);
+                let _ = self.followers.send(News::Call(event));
             }
         }
     }
@@ -68,6 +71,25 @@ impl Events {
 }
 
 impl Run {
+    /// A breaker has opened or closed: whoever follows hears of it, and the log.
+    pub(super) fn breaker_turned(&mut self, id: UpstreamId, state: BreakerState) {
+        let Some(known) = self.upstreams.get(id) else { return };
+        let (now, upstream) = (clock::now(), limit_key(&known.reference).to_owned());
+        let standing = self.dispatcher.upstream_standing(id, now.instant).breaker;
+        let until = standing.and_then(|standing| standing.open_until).map(|at| now.timestamp_of(at));
+        let upstream_name = upstream.as_str();
+        match state {
+            BreakerState::Open | BreakerState::HalfOpen => {
+                let until_unix_ms = until.map(|at| at.as_micros() / 1_000);
+                tracing::warn!(upstream = upstream_name, until_unix_ms, "an upstream fails: its breaker is open");
+            }
+            BreakerState::Closed => tracing::info!(upstream = upstream_name, "the breaker is closed"),
+        }
+        let event = BreakerEvent { upstream, at: now.timestamp, state, until };
+        // Mostly nobody follows.
+        let _ = self.watchers.events.followers.send(News::Breaker(event));
+    }
+
     /// What those who follow calls hear of a write once it is durable.
     pub(super) fn event_of(&self, decided: &Write, stored: &port::Write, now: Now) -> Option<CallEvent> {
         let name = |id| self.upstreams.get(id).and_then(|known| declared_name(&known.reference));

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use farcall_core::attempt::AttemptResult;
 use farcall_core::call::{CallSpec, Durability, ErrorKind, Method, Priority, Source, State, TenantId, UpstreamId};
-use farcall_core::dispatcher::{AttemptEnd, Event, Progress, Write};
+use farcall_core::dispatcher::{AttemptEnd, Effect, Event, Progress, Refusal, Write};
 use farcall_core::id::{AttemptId, CallId};
 use farcall_core::id_map::IdMap;
 use farcall_core::time::{Now, Timestamp};
@@ -101,6 +101,17 @@ impl Forwards {
 
     pub(super) fn ids(&self) -> impl Iterator<Item = CallId> {
         self.calls.keys().copied()
+    }
+
+    /// Tells those that are turned away: nothing of their calls was sent.
+    pub(super) fn refuse(&mut self, effects: &[Effect]) {
+        for effect in effects {
+            if let &Effect::Refused { call, refusal: Refusal { reason, retry_after } } = effect
+                && let Some(waiting) = self.calls.remove(&call)
+            {
+                drop(waiting.reply.send(Err(ForwardError::Refused { reason, retry_after })));
+            }
+        }
     }
 
     /// Nobody is answered any more.

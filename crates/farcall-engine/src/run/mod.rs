@@ -349,6 +349,7 @@ impl Run {
             self.counts.suppressed(upstream, hedges, &self.upstreams);
         }
         self.count_unfiled(&turn.effects);
+        self.forwards.refuse(&turn.effects);
         self.take_unstored(&turn.unstored, now);
         if std::mem::take(&mut self.is_unpublished) {
             self.publish();
@@ -398,6 +399,9 @@ impl Run {
                 Effect::CancelMissed { call } => self.watchers.tell(call, CancelAnswer::Missed),
                 Effect::UpstreamStored { ticket } => self.upstream_stored(ticket),
                 Effect::Ended { call, has_file } => self.ended(call, has_file),
+                // Told before what was decided with it.
+                Effect::Refused { .. } => {}
+                Effect::BreakerTurned { upstream, state } => self.breaker_turned(upstream, state),
             }
         }
         self.load_unread();

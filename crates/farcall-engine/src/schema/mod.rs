@@ -9,6 +9,6 @@ mod word;
 
 pub use form::{CallIdText, MethodName, Priority, Time};
 pub(crate) use form::{
-    date_time, duration, hedge, label, method, one_of, positive_duration, scalar, size, status_list, token, url,
+    SHARE, date_time, duration, hedge, label, method, one_of, positive_duration, scalar, size, status_list, token, url,
 };
 pub use word::{Word, Words};

@@ -6,6 +6,7 @@ use std::borrow::Cow;
 use std::marker::PhantomData;
 
 use farcall_core::attempt::{AttemptKind, AttemptOutcome};
+use farcall_core::breaker::BreakerState;
 use farcall_core::call::{ErrorKind, Source, State, WaitReason};
 use farcall_core::hedge::HeldBack;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
@@ -51,6 +52,7 @@ macro_rules! words {
 words! {
     State, "CallState", "Where a call stands: it waits (`scheduled`, `queued`, `retrying`), runs, or has ended.";
     Source, "CallSource", "Where a call came in.";
+    BreakerState, "BreakerState", "How a breaker stands: everything may start, one attempt as a probe, or nothing.";
     WaitReason, "WaitReason", "Why a call that has not ended does not run.";
     ErrorKind, "ErrorKind", "What went wrong.";
     HeldBack, "HeldBack", "Why an attempt that takes long is not hedged just now.";

@@ -1,6 +1,6 @@
 //! GET `/v1/events` and `/v1/calls/{id}/events`: server-sent events.
 //!
-//! The stream of all calls has one short event for everything that happens and is durable; a client that is too slow is
+//! The stream of all calls has one short event for everything that happens and is durable, and for breakers; a client that is too slow is
 //! told how many it missed. That of one call has the call itself, as it is now and after each change, and ends with it.
 
 use std::convert::Infallible;
@@ -20,7 +20,7 @@ use serde_json::{Value, json};
 use super::{CallInPath, Face, unknown_call};
 use crate::openapi::{Answer, Content, Operation, Parameter};
 use crate::problem::{Code, Problem};
-use crate::wire::{Call, CallEvent};
+use crate::wire::{BreakerEvent, Call, CallEvent};
 
 const EVENT_STREAM: &str = "text/event-stream";
 /// A comment is sent this often while nothing happens, so that a broken connection is noticed.
@@ -31,6 +31,7 @@ pub(super) async fn of_all(State(face): State<Arc<Face>>) -> Response {
     let stream = unfold((face, events), |(face, mut events)| async move {
         let event = match next(&face, &mut events).await? {
             Next::Event(event) => sse(event.what.as_str(), &CallEvent::of(&event)),
+            Next::Breaker(event) => sse("breaker", &BreakerEvent::of(&event)),
             Next::Missed(missed) => sse("missed", &json!({ "missed": missed })),
         };
         Some((Ok::<_, Infallible>(event), (face, events)))
@@ -68,6 +69,7 @@ impl Following {
         loop {
             match next(&self.face, &mut self.events).await? {
                 Next::Event(event) if event.call != self.id => {}
+                Next::Breaker(_) => {}
                 // What was missed may have been about it.
                 Next::Event(_) | Next::Missed(_) => return self.face.handle.call(self.id).await.ok().flatten(),
             }
@@ -97,13 +99,15 @@ pub(super) fn operation() -> Operation {
     let events: fn(&mut SchemaGenerator) -> Value = |generator| {
         let missed =
             json!({ "type": "object", "properties": { "missed": { "type": "integer" } }, "required": ["missed"] });
-        let data = json!({ "anyOf": [generator.subschema_for::<CallEvent<'_>>(), missed] });
-        one_event(&["accepted", "started", "waiting", "ended", "missed"], &data)
+        let call = generator.subschema_for::<CallEvent<'_>>();
+        let breaker = generator.subschema_for::<BreakerEvent<'_>>();
+        let data = json!({ "anyOf": [call, breaker, missed] });
+        one_event(&["accepted", "started", "waiting", "ended", "breaker", "missed"], &data)
     };
-    Operation::get("followAll", "Everything that happens to any call")
+    Operation::get("followAll", "Everything that happens to any call, and to breakers")
         .tag("Events")
         .about(
-            "Server-sent events, each with a `CallEvent`, once it is durable. A client that is too slow gets `missed` with how many \
+            "Server-sent events, each with a `CallEvent`, once it is durable, or `breaker` with a `BreakerEvent`. A client that is too slow gets `missed` with how many \
              it missed. The schema is that of one event.",
         )
         .answer(Answer::new(200, "A stream that ends when farcall stops", Content::new(EVENT_STREAM, events)))

@@ -1,7 +1,8 @@
-//! Something that has happened to a call, as the stream of all events tells it.
+//! Something that has happened to a call, or to a breaker, as the stream of all events tells it.
 //!
 //! Short: whoever needs more of the call asks for it.
 
+use farcall_core::breaker::BreakerState;
 use farcall_core::call::{ErrorKind, State};
 use farcall_engine::outcome::rfc3339;
 use farcall_engine::schema::{CallIdText, Time, Word};
@@ -27,6 +28,27 @@ pub(crate) struct CallEvent<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<Time>")]
     next_at: Option<String>,
+}
+
+/// The breaker of an upstream has opened or closed.
+#[derive(Debug, serde::Serialize, schemars::JsonSchema)]
+pub(crate) struct BreakerEvent<'a> {
+    upstream: &'a str,
+    #[schemars(with = "Time")]
+    at: String,
+    #[schemars(with = "Word<BreakerState>")]
+    state: &'static str,
+    /// When a probe may go, if it has opened.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<Time>")]
+    until: Option<String>,
+}
+
+impl<'a> BreakerEvent<'a> {
+    pub(crate) fn of(event: &'a watch::BreakerEvent) -> Self {
+        let (state, until) = (event.state.as_str(), event.until.map(rfc3339));
+        Self { upstream: &event.upstream, at: rfc3339(event.at), state, until }
+    }
 }
 
 impl<'a> CallEvent<'a> {

@@ -10,7 +10,7 @@ use farcall_engine::{CallView, Explained, HedgingView, UpstreamView};
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::upstream::{Concurrency, Limit, Quota, Spacing};
+use super::upstream::{Breaker, Concurrency, Limit, Quota, Spacing};
 
 #[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct Explanation {
@@ -82,7 +82,9 @@ enum Gate {
         #[schemars(with = "Option<Time>")]
         closed_until: Option<String>,
     },
-    BreakerOpen {},
+    BreakerOpen {
+        breaker: Option<Breaker>,
+    },
     Paused {
         missing: bool,
     },
@@ -149,7 +151,7 @@ fn gate(view: &CallView, explained: &Explained, reason: WaitReason) -> Gate {
             let closed_until = upstream.and_then(|upstream| upstream.closed_until).map(rfc3339);
             Gate::Cooldown { closed_until: closed_until.or(until) }
         }
-        WaitReason::BreakerOpen => Gate::BreakerOpen {},
+        WaitReason::BreakerOpen => Gate::BreakerOpen { breaker: upstream.and_then(Breaker::of) },
         WaitReason::Paused => Gate::Paused { missing: upstream.is_some_and(|upstream| upstream.is_missing) },
         WaitReason::Fairness => Gate::Fairness {},
     }
@@ -209,7 +211,10 @@ fn why(view: &CallView, explained: &Explained, reason: WaitReason, name: &str) -
             _ => "As many attempts are out over all upstreams as may be.".to_owned(),
         },
         WaitReason::Cooldown => format!("{name} asked everybody to keep away{until}."),
-        WaitReason::BreakerOpen => format!("The breaker of {name} is open{until}."),
+        WaitReason::BreakerOpen if until.is_empty() => {
+            format!("{name} has failed too often; a probe is out, and what becomes of it decides whether others go.")
+        }
+        WaitReason::BreakerOpen => format!("{name} has failed too often: its breaker is open{until}."),
         WaitReason::Paused if explained.upstream.as_ref().is_some_and(|upstream| upstream.is_missing) => {
             format!("The configuration has no upstream {name} any more.")
         }

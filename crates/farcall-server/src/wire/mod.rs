@@ -15,7 +15,7 @@ mod upstream;
 pub(crate) use attempt::Attempts;
 pub(crate) use call::AcceptedId;
 pub(crate) use calls::Calls;
-pub(crate) use event::CallEvent;
+pub(crate) use event::{BreakerEvent, CallEvent};
 pub(crate) use explain::Explanation;
 pub(crate) use farcall_engine::outcome::Call;
 pub(crate) use health::Health;

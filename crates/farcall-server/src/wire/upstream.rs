@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use farcall_core::breaker::BreakerState;
 use farcall_core::hedge::{HedgeDelay, HedgePolicy};
 use farcall_core::retry::{Backoff, Jitter, MethodSet, OnUnknown, RetryPolicy, StatusSet};
 use farcall_engine::config::{Addresses, CallbackAction, Upstream as Settings};
@@ -31,13 +32,15 @@ pub(crate) struct Upstream<'a> {
     name: &'a str,
     declared: bool,
     base_url: Option<&'a str>,
-    /// `missing`, `paused`, `closed` (it asked everybody to keep away) or `open`.
+    /// `missing`, `paused`, `closed` (it asked everybody to keep away), `failing` (its breaker is not closed) or `open`.
     state: &'static str,
     paused: bool,
     #[schemars(with = "Option<Time>")]
     closed_until: Option<String>,
     /// What it said remains of its own quota, as long as that holds.
     quota: Option<Quota>,
+    /// Null without one.
+    breaker: Option<Breaker>,
     /// Calls that wait for it.
     waiting: u64,
     /// Attempts of its calls that are out.
@@ -89,6 +92,16 @@ pub(crate) struct Spacing {
     next_at: String,
 }
 
+/// How a breaker stands.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct Breaker {
+    #[schemars(with = "Word<BreakerState>")]
+    state: &'static str,
+    /// While it is open: when a probe may go.
+    #[schemars(with = "Option<Time>")]
+    until: Option<String>,
+}
+
 #[derive(Debug, Serialize, JsonSchema)]
 struct Policy<'a> {
     limits: Vec<String>,
@@ -97,6 +110,7 @@ struct Policy<'a> {
     strict: bool,
     jitter_ms: u64,
     retry: Retry<'a>,
+    breaker: Option<BreakerPolicy>,
     on_unknown: Option<&'static str>,
     idempotent: bool,
     timeout_ms: u64,
@@ -130,6 +144,15 @@ struct Retry<'a> {
     requeue: u32,
     throttle_max: u32,
     retry_after_max_ms: u64,
+}
+
+#[derive(Debug, Serialize, JsonSchema)]
+struct BreakerPolicy {
+    /// As the configuration writes it.
+    failures: String,
+    calls: u32,
+    window_ms: u64,
+    open_ms: u64,
 }
 
 /// One of the three forms.
@@ -199,6 +222,7 @@ impl<'a> Upstream<'a> {
             paused: view.is_paused,
             closed_until: view.closed_until.map(rfc3339),
             quota: Quota::of(view),
+            breaker: Breaker::of(view),
             waiting: view.waiting,
             in_flight: view.in_flight,
             wait_reason: view.wait_reason.map(farcall_core::call::WaitReason::as_str),
@@ -217,6 +241,7 @@ fn state(view: &UpstreamView) -> &'static str {
         UpstreamView { is_missing: true, .. } => "missing",
         UpstreamView { is_paused: true, .. } => "paused",
         UpstreamView { closed_until: Some(_), .. } => "closed",
+        UpstreamView { breaker: Some((BreakerState::Open | BreakerState::HalfOpen, _)), .. } => "failing",
         UpstreamView { .. } => "open",
     }
 }
@@ -252,6 +277,12 @@ impl Spacing {
     }
 }
 
+impl Breaker {
+    pub(crate) fn of(view: &UpstreamView) -> Option<Self> {
+        view.breaker.map(|(state, until)| Self { state: state.as_str(), until: until.map(rfc3339) })
+    }
+}
+
 impl<'a> Policy<'a> {
     fn of(settings: &'a Settings) -> Self {
         let policy = &settings.policy;
@@ -262,6 +293,12 @@ impl<'a> Policy<'a> {
             strict: policy.strict,
             jitter_ms: ms(policy.jitter),
             retry: Retry::of(&policy.retry),
+            breaker: policy.breaker.map(|breaker| BreakerPolicy {
+                failures: share::to_text(breaker.failures),
+                calls: breaker.calls.get(),
+                window_ms: ms(breaker.window),
+                open_ms: ms(breaker.open),
+            }),
             on_unknown: policy.on_unknown.map(|choice| match choice {
                 OnUnknown::Retry => "retry",
                 OnUnknown::Stop => "stop",

@@ -9,7 +9,7 @@ use crate::upstream::Upstream;
 
 const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
 
-async fn follow(farcall: &Farcall, path: &str) -> Client<TcpStream> {
+pub(crate) async fn follow(farcall: &Farcall, path: &str) -> Client<TcpStream> {
     let mut client = farcall.connect().await;
     client.send(format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n")).await;
     let head = client.head().await;
@@ -19,7 +19,7 @@ async fn follow(farcall: &Farcall, path: &str) -> Client<TcpStream> {
 }
 
 /// Name and data of the next event.
-async fn event(client: &mut Client<TcpStream>) -> Option<(String, Value)> {
+pub(crate) async fn event(client: &mut Client<TcpStream>) -> Option<(String, Value)> {
     let text = String::from_utf8(client.chunk().await?).expect("events are text");
     let field =
         |name: &str| text.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default().trim().to_owned();

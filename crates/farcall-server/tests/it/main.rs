@@ -1,6 +1,7 @@
 //! The server from the outside: real connections over loopback and the socket, a real engine on a store in memory.
 
 mod addresses;
+mod breakers;
 mod bulk;
 mod calls;
 mod connections;

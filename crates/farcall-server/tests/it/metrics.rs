@@ -118,6 +118,7 @@ async fn what_was_done_is_counted_and_how_it_stands_is_told() {
         ("farcall_limit_used{upstream=\"shop\",window=\"1h\"}", 2.0),
         ("farcall_limit_capacity{upstream=\"shop\",window=\"1h\"}", 10.0),
         ("farcall_cooldown_seconds{upstream=\"shop\"}", 0.0),
+        ("farcall_breaker_state{upstream=\"shop\"}", 0.0),
         ("farcall_http_requests_total{route=\"/v1/calls\",status=\"202\"}", 4.0),
         ("farcall_http_requests_in_flight", 1.0),
     ]);

@@ -214,7 +214,6 @@ async fn a_patch_that_cannot_be_is_refused_whole_with_its_place() {
     check(&patch(r#"{"hedge": {"extra": 1}}"#).await, 422, "invalid_policy", Some("hedge"));
     check(&patch(r#"{"hedge": {"after": "p20"}}"#).await, 422, "invalid_policy", Some("hedge"));
     check(&patch(r#"{"timeout": 1, "hedge": {"after": 1}}"#).await, 422, "invalid_policy", Some("hedge"));
-    check(&patch(r#"{"breaker": {"calls": 1}}"#).await, 501, "not_available_yet", Some("breaker"));
     check(&patch("[1]").await, 400, "malformed_document", None);
     check(&patch("{\"timeout\": 1").await, 400, "malformed_document", None);
     check(&patch("limits: [5/1s]").await, 400, "malformed_document", None);

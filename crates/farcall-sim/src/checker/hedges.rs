@@ -12,7 +12,7 @@ use crate::engine::Process;
 use crate::world::World;
 
 /// What a whole hedge costs.
-const WHOLE: u64 = 1_000;
+const WHOLE: u64 = 10_000;
 
 /// What one process has earned and spent, by the upstream of the calls.
 #[derive(Debug, Clone, Default)]

@@ -13,7 +13,7 @@ use farcall_store::record::{AttemptRecord, CallRecord};
 
 use super::round::{self, Round};
 use super::terms::{CallTerms, terms};
-use super::{Check, Violation, ensure, violation};
+use super::{Check, Violation, breakers, ensure, expires, violation};
 use crate::facts::{Cut, Facts, Reported};
 use crate::plan::Plan;
 use crate::workload::METHODS;
@@ -103,8 +103,16 @@ fn check_call(world: &World, call: &CallRecord, attempts: &[AttemptRecord]) -> C
         last = Some((attempt.granted_at, judged));
     }
     let end = call.progress.state;
-    let expires_rightly =
-        end == State::Expired && call.deadline.is_some_and(|at| world.facts.finishes.get(&call.id) >= Some(&at));
+    let expires_rightly = end == State::Expired
+        && call.deadline.is_some_and(|at| {
+            world.facts.finishes.get(&call.id) >= Some(&at)
+                || expires::is_hopeless(
+                    world,
+                    call,
+                    at,
+                    (&terms, counts.retries, last.map(|(_, judged)| (judged.at, judged.came))),
+                )
+        });
     let is_right = match next {
         Next::End(state) => end == state,
         Next::Attempt(_) => {
@@ -230,7 +238,12 @@ impl Trail {
         // That those before a hop were hedges may be forgotten.
         let is_forgotten = self.redirects > 0 && world.facts.hedges.contains_key(&id.call);
         let is_excused = is_forgotten && attempt.kind == AttemptKind::Retry;
-        ensure(attempt.kind == kind || is_excused, || format!("{id:?} is called {}, and is a {kind}", attempt.kind))?;
+        let granted_at = world.facts.decided.get(&id).map(|decided| decided.granted_at);
+        let is_probe = attempt.kind == AttemptKind::Probe
+            && granted_at.is_some_and(|granted_at| breakers::may_be_probe(world, id, granted_at));
+        ensure(attempt.kind == kind || is_excused || is_probe, || {
+            format!("{id:?} is called {}, and is a {kind}", attempt.kind)
+        })?;
         let Some(launch) = world.facts.launches.get(&id) else { return Ok(()) };
         let is_right = (launch.place, launch.method) == (self.place, self.method);
         ensure(is_right, || format!("{id:?} went elsewhere than it should: {launch:?}, {self:?}"))
@@ -288,9 +301,11 @@ impl Counts {
 
 /// The contract's table; with jitter any shorter wait is right too.
 fn least_delay(retry: &RetryPolicy, n: u32) -> Duration {
-    if retry.jitter == Jitter::Full {
-        return Duration::ZERO;
-    }
+    if retry.jitter == Jitter::Full { Duration::ZERO } else { full_delay(retry, n) }
+}
+
+/// Without jitter.
+pub(super) fn full_delay(retry: &RetryPolicy, n: u32) -> Duration {
     let seconds = match retry.backoff {
         Backoff::Constant(wait) => wait.as_secs_f64(),
         Backoff::Geometric { base, factor } => (1..n).fold(base.as_secs_f64(), |wait, _| wait * factor),

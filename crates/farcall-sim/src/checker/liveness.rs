@@ -10,6 +10,9 @@ use super::cost_of;
 use crate::hedging;
 use crate::world::World;
 
+/// More than any call of a plan is tried: every retry of every round, every wait for Retry-After, every restart.
+const ATTEMPTS_MAX: usize = 60;
+
 /// From the moment of healing on.
 pub(crate) fn time_to_end(world: &World) -> Duration {
     let faults = &world.plan.faults;
@@ -25,7 +28,7 @@ pub(crate) fn time_to_end(world: &World) -> Duration {
     // Calls that the process may have died of go one after the other.
     let calls = u32::try_from(world.plan.calls.len()).expect("plans are small");
     let suspects = Duration::from_secs(3) * calls * 3;
-    longest + restarts + callbacks + suspects + faults.downtime_max + patience(world) + step
+    longest + restarts + callbacks + suspects + faults.downtime_max + patience(world) + breakers(world) + step
 }
 
 /// Until every call has been sent once more.
@@ -60,6 +63,24 @@ fn time_of_upstream(world: &World, place: usize, policy: &UpstreamPolicy, step: 
 fn policies_hedge(world: &World) -> bool {
     let own = world.plan.calls.iter().filter_map(|call| call.overrides.as_ref());
     world.policies.iter().any(|policy| policy.hedge.is_some()) || own.into_iter().any(|own| own.hedge.is_some())
+}
+
+/// Until every breaker has closed: a probe that was under way may fail, and each that a deadline cuts off says nothing.
+/// One that is given too little time fails for ever, until no call has a retry left.
+fn breakers(world: &World) -> Duration {
+    let calls = || world.plan.calls.iter();
+    let own = calls().filter_map(|call| call.overrides.as_ref()?.timeout).min();
+    let time_of = |(place, policy): (usize, &UpstreamPolicy)| {
+        let open = policy.breaker?.open;
+        let timeout = own.map_or(policy.timeout, |own| own.min(policy.timeout));
+        let probes = if timeout < world.networks[place].healthy_max() {
+            calls().count() * ATTEMPTS_MAX
+        } else {
+            calls().filter(|call| call.deadline.is_some() || call.cancel_after.is_some()).count() + 4
+        };
+        Some(open * u32::try_from(probes).expect("plans are small"))
+    };
+    world.policies.iter().enumerate().filter_map(time_of).max().unwrap_or_default()
 }
 
 /// What a call may still be told to wait by answers that were under way, and by its own wishes.

@@ -1,12 +1,14 @@
 //! Whether what happened is what was promised. Nothing here asks the machine what it should have done.
 //!
 //! Some checks run while the world turns (`ledger`, `caution`, `promptness`, `order`, `timings`, `hedges`), the others on the whole run: the upstreams' own logs of
-//! arrivals (`windows`), every call's history (`history`, `round`), upstreams that ask to wait
-//! (`closings`), callbacks (`callbacks`), paused upstreams (`pauses`), and what upstreams told of their quota (`told`).
+//! arrivals (`windows`), every call's history (`history`, `round`, `expires`), upstreams that ask to wait
+//! (`closings`), callbacks (`callbacks`), paused upstreams (`pauses`), breakers (`breakers`), and what upstreams told of their quota (`told`).
 
+mod breakers;
 mod callbacks;
 mod caution;
 mod closings;
+mod expires;
 mod hedges;
 mod history;
 mod ledger;
@@ -65,5 +67,6 @@ pub(crate) fn check_whole(world: &World) -> Check {
     callbacks::check(world)?;
     pauses::check(world)?;
     told::check(world)?;
+    breakers::check(world)?;
     world.ledger.check_final(&world.store, &world.facts)
 }

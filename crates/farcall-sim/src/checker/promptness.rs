@@ -13,7 +13,7 @@ use farcall_core::policy::{LimitSpec, UpstreamPolicy};
 use farcall_core::time::Instant;
 use farcall_store::record::{AttemptRecord, CallRecord};
 
-use super::{Check, cost_of, ensure, quota_of, terms, told};
+use super::{Check, breakers, cost_of, ensure, quota_of, terms, told};
 use crate::engine::Process;
 use crate::world::World;
 
@@ -51,7 +51,8 @@ pub(crate) fn check_prompt(world: &World) -> Check {
         }
     }
     for (quota, cost) in waiting {
-        let is_shut = is_closed(world, quota) || told::may_hold_up(world, quota, cost);
+        let is_told_off = told::may_hold_up(world, quota, cost) || breakers::may_hold(world, process, quota);
+        let is_shut = is_closed(world, quota) || is_told_off;
         let is_held = is_shut || is_used_up(world, process, quota) || !has_room(world, quota, cost);
         ensure(is_held, || format!("calls to upstream {quota} wait though one of cost {cost} may start"))?;
     }

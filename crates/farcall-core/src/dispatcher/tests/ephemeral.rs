@@ -121,7 +121,7 @@ fn it_goes_on_while_nothing_can_be_stored() {
 
 #[test]
 fn durable_calls_that_crowd_each_other_do_not_keep_it_waiting() {
-    let (mut bench, other) = crowded();
+    let (mut bench, other) = super::crowded::crowded();
     let spec = CallSpec { upstream: other, ..bench.waited_for(5_000) };
     let before = bench.launches().len();
     bench.offer(spec);

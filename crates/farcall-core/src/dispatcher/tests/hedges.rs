@@ -1,8 +1,9 @@
 //! Attempts that are added to a try: when, out of what, which one decides, and what becomes of the others.
 
 use super::*;
-use crate::hedge::{HedgeDelay, HedgePolicy, Hedging, HeldBack, Percentile, Share};
+use crate::hedge::{HedgeDelay, HedgePolicy, Hedging, HeldBack, Percentile};
 use crate::hop::Redirect;
+use crate::share::Share;
 
 const AFTER_MS: i64 = 300;
 

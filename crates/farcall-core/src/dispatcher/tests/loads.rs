@@ -31,6 +31,8 @@ fn a_call_that_ended_while_it_was_read_does_not_end_again() {
     let memory = Memory { calls_max: 100, lane_max: 2, lane_min: 1 };
     bench.dispatcher = Dispatcher::new(UpstreamPolicy::default(), 7).with_memory(memory);
     bench.upstream = bench.dispatcher.declare(UpstreamPolicy::default());
+    // Else they would end at once: their deadlines come before their times.
+    bench.dispatcher.restore_pause(bench.upstream);
     let near = sleeper(&bench, 1, 500, None);
     let (ends_here, ends_there) = (sleeper(&bench, 2, 1_000, Some(20)), sleeper(&bench, 3, 2_000, Some(10)));
     for spec in [&near, &ends_here, &ends_there] {

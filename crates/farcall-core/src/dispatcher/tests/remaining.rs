@@ -8,7 +8,7 @@ fn said(remaining: u64, seconds: u64) -> Option<Remaining> {
 }
 
 impl Bench {
-    fn offer_all(&mut self, numbers: std::ops::RangeInclusive<u128>) -> &mut Self {
+    pub(super) fn offer_all(&mut self, numbers: std::ops::RangeInclusive<u128>) -> &mut Self {
         for number in numbers {
             let spec = self.spec(number);
             self.offer(spec);

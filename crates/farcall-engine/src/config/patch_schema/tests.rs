@@ -44,9 +44,9 @@ fn the_examples_of_the_schema_are_patches() {
     }
 }
 
-#[test]
-fn the_schema_and_the_reader_agree_on_every_value_of_every_key() {
-    let mut values = vec![
+/// Lists and mappings, right and wrong.
+fn composed() -> Vec<Value> {
+    vec![
         json!(null),
         json!(true),
         json!(false),
@@ -78,6 +78,17 @@ fn the_schema_and_the_reader_agree_on_every_value_of_every_key() {
         json!({ "content_type": "x" }),
         json!({ "on_unknown": "stop" }),
         json!({ "max_delay": 0 }),
+        json!({ "failures": "50%" }),
+        json!({ "failures": "12.5 %", "calls": 1, "window": 1, "open": "1s" }),
+        json!({ "failures": "0%" }),
+        json!({ "failures": "0.00%" }),
+        json!({ "failures": "100.01%" }),
+        json!({ "failures": "101%" }),
+        json!({ "failures": 50 }),
+        json!({ "calls": 0 }),
+        json!({ "calls": 4_294_967_296_u64 }),
+        json!({ "window": 0 }),
+        json!({ "open": "0s" }),
         json!({ "base": 0 }),
         json!({ "retry_after_max": 0 }),
         json!({ "requeue": 4_294_967_295_u64 }),
@@ -94,7 +105,12 @@ fn the_schema_and_the_reader_agree_on_every_value_of_every_key() {
         json!(vec!["1/1s"; 16]),
         json!(vec!["1/1s"; 17]),
         json!([null]),
-    ];
+    ]
+}
+
+#[test]
+fn the_schema_and_the_reader_agree_on_every_value_of_every_key() {
+    let mut values = composed();
     values.extend([0.0, -1.0, 1.0, 5.0, 200.0, 3_153_600_001.0, 1e-9, 0.5, -0.5, 1.5].map(|number| json!(number)));
     values
         .extend([3_153_600_000_i64, 3_153_600_001, 0, 1, -1, 4_294_967_295, 4_294_967_296].map(|number| json!(number)));
