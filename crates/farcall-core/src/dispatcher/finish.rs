@@ -167,12 +167,8 @@ impl Dispatcher {
     pub(super) fn cut(&mut self, call: CallId, number: Option<u32>, cut: Cut) {
         let Some(entry) = self.calls.get_mut(&call) else { return };
         for live in entry.live.iter_mut().filter(|live| number.is_none_or(|number| number == live.number)) {
-            let was_cut = live.cut.is_some();
-            // Of a call that has ended nothing is decided by what cut its attempt off before.
-            if !was_cut || cut == Cut::Lost {
+            if live.cut.is_none() {
                 live.cut = Some(cut);
-            }
-            if !was_cut {
                 // One whose start is not durable is out nowhere; it will not be launched.
                 if live.is_durable {
                     let attempt = AttemptId { call, number: live.number };
