@@ -27,7 +27,7 @@ use crate::reads::{Own, Reads};
 use crate::run::{Message, Sight, StandingAsk, next_reference};
 use crate::trace::TraceContext;
 use crate::upstreams::UpstreamError;
-use crate::watch::CallEvent;
+use crate::watch::News;
 
 pub use explain::Explained;
 pub use upstreams::{ControlError, LimitView, Setting, UpstreamView};
@@ -203,7 +203,7 @@ impl UpstreamOverview {
 pub struct Handle {
     pub(crate) messages: mpsc::Sender<Message>,
     pub(crate) snapshots: watch::Receiver<Snapshot>,
-    pub(crate) news: broadcast::Sender<CallEvent>,
+    pub(crate) news: broadcast::Sender<News>,
     pub(crate) operations: Arc<Operations>,
     pub(crate) reads: Arc<Reads>,
     pub(crate) config: Live,
