@@ -28,7 +28,7 @@ use crate::reads::{Own, Reads};
 use crate::run::{Guest, Leaving, Message, Sight, StandingAsk, next_reference};
 use crate::trace::TraceContext;
 use crate::upstreams::UpstreamError;
-use crate::watch::CallEvent;
+use crate::watch::News;
 
 pub use explain::{Explained, HedgingView};
 pub use upstreams::{ControlError, LimitView, Setting, UpstreamView};
@@ -204,7 +204,7 @@ impl UpstreamOverview {
 pub struct Handle {
     pub(crate) messages: mpsc::Sender<Message>,
     pub(crate) snapshots: watch::Receiver<Snapshot>,
-    pub(crate) news: broadcast::Sender<CallEvent>,
+    pub(crate) news: broadcast::Sender<News>,
     pub(crate) operations: Arc<Operations>,
     pub(crate) reads: Arc<Reads>,
     pub(crate) config: Live,

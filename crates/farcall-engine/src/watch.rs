@@ -68,7 +68,15 @@ pub struct End(oneshot::Receiver<()>);
 
 /// Everything that happens from now on.
 #[derive(Debug)]
-pub struct Events(broadcast::Receiver<CallEvent>);
+pub struct Events(broadcast::Receiver<News>);
+
+/// What is told to all who follow.
+#[derive(Debug, Clone)]
+pub(crate) enum News {
+    Event(CallEvent),
+    /// So many that were decided while nobody followed are durable now.
+    Untold(u64),
+}
 
 /// What comes next.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -89,7 +97,8 @@ impl Events {
     /// The next, or nothing when farcall has stopped.
     pub async fn next(&mut self) -> Option<Next> {
         match self.0.recv().await {
-            Ok(event) => Some(Next::Event(event)),
+            Ok(News::Event(event)) => Some(Next::Event(event)),
+            Ok(News::Untold(count)) => Some(Next::Missed(count)),
             Err(broadcast::error::RecvError::Lagged(missed)) => Some(Next::Missed(missed)),
             Err(broadcast::error::RecvError::Closed) => None,
         }

@@ -360,6 +360,8 @@ impl Run {
                 let both = turn.writes.iter().zip(&writes);
                 let events = both.filter_map(|(decided, stored)| self.event_of(decided, stored, now)).collect();
                 self.watchers.events.hold(turn.seq, events);
+            } else {
+                self.watchers.events.pass_over(turn.seq, writes.len());
             }
             self.journal.commit(turn.seq, writes, self.pending.running.len());
         }
