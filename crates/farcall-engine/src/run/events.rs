@@ -50,7 +50,7 @@ impl Events {
     /// This has happened, and rests on nothing that is to be stored.
     pub(super) fn tell(&self, event: CallEvent) {
         // Whoever followed may have gone.
-        let _ = self.followers.send(event);
+        let _ = self.followers.send(News::Event(event));
     }
 
     pub(super) fn hold(&mut self, seq: Seq, events: Vec<CallEvent>) {
