@@ -1,4 +1,6 @@
 //! Upstreams that ask everybody to keep away: nothing starts there until then, whoever was told.
+//!
+//! What an attempt that had lost was told counts, too.
 
 use farcall_core::attempt::AttemptOutcome;
 use farcall_core::id::AttemptId;
