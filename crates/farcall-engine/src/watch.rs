@@ -35,8 +35,10 @@ pub struct BreakerEvent {
 /// What is told to whoever follows.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum News {
-    Call(CallEvent),
+    Event(CallEvent),
     Breaker(BreakerEvent),
+    /// So many that were decided while nobody followed are durable now.
+    Untold(u64),
 }
 
 /// What has happened to a call.
@@ -109,8 +111,9 @@ impl Events {
     /// The next, or nothing when farcall has stopped.
     pub async fn next(&mut self) -> Option<Next> {
         match self.0.recv().await {
-            Ok(News::Call(event)) => Some(Next::Event(event)),
+            Ok(News::Event(event)) => Some(Next::Event(event)),
             Ok(News::Breaker(event)) => Some(Next::Breaker(event)),
+            Ok(News::Untold(count)) => Some(Next::Missed(count)),
             Err(broadcast::error::RecvError::Lagged(missed)) => Some(Next::Missed(missed)),
             Err(broadcast::error::RecvError::Closed) => None,
         }

@@ -24,7 +24,15 @@ const EVENTS_MAX: usize = 4_096;
 pub(super) struct Events {
     followers: broadcast::Sender<News>,
     /// Of turns on their way to the disk.
-    held: VecDeque<(Seq, Vec<CallEvent>)>,
+    held: VecDeque<(Seq, Held)>,
+}
+
+/// What there is to tell of a turn.
+#[derive(Debug)]
+enum Held {
+    Events(Vec<CallEvent>),
+    /// Nobody followed when it was decided; who does before it is durable has missed so many.
+    Untold(u64),
 }
 
 impl Default for Events {
@@ -45,21 +53,29 @@ impl Events {
     /// This has happened, and rests on nothing that is to be stored.
     pub(super) fn tell(&self, event: CallEvent) {
         // Whoever followed may have gone.
-        let _ = self.followers.send(event);
+        let _ = self.followers.send(News::Event(event));
     }
 
     pub(super) fn hold(&mut self, seq: Seq, events: Vec<CallEvent>) {
         if !events.is_empty() {
-            self.held.push_back((seq, events));
+            self.held.push_back((seq, Held::Events(events)));
         }
+    }
+
+    /// Of this turn's writes, so many, no events were made.
+    pub(super) fn pass_over(&mut self, seq: Seq, writes: usize) {
+        self.held.push_back((seq, Held::Untold(u64::try_from(writes).unwrap_or(u64::MAX))));
     }
 
     /// Every turn up to this one is durable.
     pub(super) fn committed(&mut self, seq: Seq) {
-        while let Some((_, events)) = self.held.pop_front_if(|(held, _)| *held <= seq) {
-            for event in events {
-                // Whoever followed may have gone.
-                let _ = self.followers.send(News::Call(event));
+        while let Some((_, held)) = self.held.pop_front_if(|(held, _)| *held <= seq) {
+            // Whoever followed may have gone.
+            match held {
+                Held::Events(events) => {
+                    events.into_iter().for_each(|event| drop(self.followers.send(News::Event(event))));
+                }
+                Held::Untold(count) => drop(self.followers.send(News::Untold(count))),
             }
         }
     }
@@ -119,4 +135,22 @@ fn happened(progress: &farcall_store::record::Progress, next_at: Option<Timestam
         return Happened::Ended { state, status, error: progress.error.as_ref().map(|error| error.kind) };
     }
     Happened::Waits { state, status, next_at }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_comes_between_a_decision_and_its_commit_is_told_what_was_missed() {
+        let mut events = Events::default();
+        assert!(!events.is_followed());
+        events.pass_over(Seq(1), 2);
+        events.pass_over(Seq(2), 3);
+        events.committed(Seq(1));
+        let mut follower = events.sender().subscribe();
+        events.committed(Seq(2));
+        assert!(matches!(follower.try_recv(), Ok(News::Untold(3))), "it would wait for ends that nobody tells");
+        assert!(follower.try_recv().is_err());
+    }
 }

@@ -109,7 +109,8 @@ impl Forwards {
             if let &Effect::Refused { call, refusal: Refusal { reason, retry_after } } = effect
                 && let Some(waiting) = self.calls.remove(&call)
             {
-                drop(waiting.reply.send(Err(ForwardError::Refused { reason, retry_after })));
+                // Nothing was given on: it was never sent.
+                let _ = waiting.reply.map(|reply| reply.send(Err(ForwardError::Refused { reason, retry_after })));
             }
         }
     }

@@ -22,6 +22,7 @@ mod load;
 mod loading;
 mod message;
 mod news;
+mod overview;
 mod pending;
 mod permits;
 mod prune;
@@ -42,7 +43,6 @@ use std::sync::{Arc, OnceLock};
 use std::task::Poll;
 use std::time::Duration;
 
-use farcall_core::call::UpstreamId;
 use farcall_core::dispatcher::{Dispatcher, Effect, Event, Standing};
 use farcall_core::id::CallId;
 use farcall_core::steady::SteadyClock;
@@ -65,12 +65,12 @@ use crate::clock;
 use crate::config::{Config, Live};
 use crate::execute::process::Spawner;
 use crate::filing::FilingQueue;
-use crate::handle::{Overview, Snapshot, StoreHealth, SubmitError, UpstreamOverview};
+use crate::handle::{Overview, Snapshot, StoreHealth, SubmitError};
 use crate::journal::Journal;
 use crate::keeper::Keeper;
 use crate::reads::Reads;
 use crate::result_file::Filing;
-use crate::upstreams::{Making, Serves, Upstreams, limit_key};
+use crate::upstreams::{Making, Upstreams};
 use announce::{Announcer, SpaceAnnouncer};
 use attempts::Surroundings;
 use callbacks::OwnCallbacks;
@@ -361,6 +361,8 @@ impl Run {
                 let both = turn.writes.iter().zip(&writes);
                 let events = both.filter_map(|(decided, stored)| self.event_of(decided, stored, now)).collect();
                 self.watchers.events.hold(turn.seq, events);
+            } else {
+                self.watchers.events.pass_over(turn.seq, writes.len());
             }
             self.journal.commit(turn.seq, writes, self.pending.running.len());
         }
@@ -399,8 +401,8 @@ impl Run {
                 Effect::CancelMissed { call } => self.watchers.tell(call, CancelAnswer::Missed),
                 Effect::UpstreamStored { ticket } => self.upstream_stored(ticket),
                 Effect::Ended { call, has_file } => self.ended(call, has_file),
-                // Told before what was decided with it.
-                Effect::Refused { .. } => {}
+                // Those who wait for an answer were told before what was decided with it.
+                Effect::Refused { call, .. } => self.permits.ended(call, false),
                 Effect::BreakerTurned { upstream, state } => self.breaker_turned(upstream, state),
             }
         }
@@ -474,31 +476,5 @@ impl Run {
             attempts: self.stats.attempts(),
             damaged: self.damaged.live(),
         });
-    }
-
-    fn overview(&mut self) -> Overview {
-        let now = clock::now();
-        let waiters = self.dispatcher.waiters(now);
-        let known = self.upstreams.iter().map(|(id, known)| (id, known.serves, limit_key(&known.reference).to_owned()));
-        let (calls, webhooks): (Vec<_>, Vec<_>) = known.partition(|&(_, serves, _)| serves == Serves::Calls);
-        let mut upstreams: Vec<UpstreamOverview> =
-            calls.into_iter().map(|(id, _, name)| self.upstream_overview(id, name, now.instant)).collect();
-        let others = self.stats.others();
-        if others.attempts > 0 || !others.ended.is_empty() {
-            upstreams.push(others.clone().overview("others".to_owned()));
-        }
-        let commands = self.dispatcher.command_upstream();
-        let mut callbacks = self.upstream_overview(commands, "callbacks".to_owned(), now.instant);
-        for (id, _, name) in webhooks {
-            callbacks.add(self.upstream_overview(id, name, now.instant));
-        }
-        let next_at = waiters.next_at.map(|at| now.timestamp_of(at));
-        Overview { upstreams, callbacks, waiting: waiters.by_reason.into_iter().collect(), next_at }
-    }
-
-    fn upstream_overview(&mut self, id: UpstreamId, name: String, now: Instant) -> UpstreamOverview {
-        let standing = self.dispatcher.upstream_standing(id, now);
-        let (waiting, in_flight, is_paused) = (standing.waiting, standing.in_flight, standing.is_paused);
-        UpstreamOverview { waiting, in_flight, is_paused, ..self.stats.tally(id).overview(name) }
     }
 }

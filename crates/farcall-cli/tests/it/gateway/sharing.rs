@@ -23,11 +23,15 @@ fn no_window_holds_more_than_the_limit_whoever_asks() -> Outcome {
     let answered = AtomicUsize::new(0);
     std::thread::scope(|scope| {
         scope.spawn(|| {
-            (0..CALLS).for_each(|n| drop_file(dir, format!("{n}.json"), r#"{"upstream": "api"}"#).expect("a file"));
+            for number in 0..CALLS {
+                drop_file(dir, format!("{number}.json"), r#"{"upstream": "api"}"#).expect("a file");
+            }
         });
         scope.spawn(|| {
-            (0..CALLS)
-                .for_each(|_| assert_eq!(post_call(dir, &json!({"upstream": "api"})).expect("an answer").status, 202));
+            for _ in 0..CALLS {
+                let answer = post_call(dir, &json!({"upstream": "api"})).expect("an answer");
+                assert_eq!(answer.status, 202, "{answer:?}");
+            }
         });
         for path in ["/proxy/api/x", "/api/smart?timeout=170000"] {
             for _ in 0..3 {
