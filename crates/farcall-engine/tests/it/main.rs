@@ -6,6 +6,7 @@ mod forgotten;
 mod forward;
 mod hostile;
 mod http;
+mod refusals;
 mod scale;
 mod storage;
 mod upstream;
