@@ -7,6 +7,7 @@ mod forward;
 mod hostile;
 mod http;
 mod permits;
+mod refusals;
 mod scale;
 mod storage;
 mod told;
