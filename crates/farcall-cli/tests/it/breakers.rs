@@ -67,7 +67,6 @@ fn an_upstream_that_is_down_sees_probes_alone_and_then_each_call_once() -> Outco
     let span = probes[PROBES - 1] - probes[0];
     assert!(span >= OPEN * (u32::try_from(PROBES)? - 2), "{PROBES} probes within {span:?}");
     assert!(arrivals.len() * 10 <= CALLS * 12, "{} arrivals for {CALLS} calls", arrivals.len());
-    eprintln!("{} arrivals for {CALLS} calls, all done {:?} after healing", arrivals.len(), healed_at.elapsed());
     assert_eq!(program.terminate()?.code(), Some(0));
     Ok(())
 }
@@ -106,7 +105,6 @@ fn an_upstream_that_is_dead_or_slow_delays_no_other() -> Outcome {
     submit(dir.path(), "dead", 500)?;
     until("the slow one to be full", || (slow.arrivals().len() >= 16).then_some(()));
     let beside = p99(dir.path(), 300)?;
-    eprintln!("p99 {alone:?} alone, {beside:?} beside a slow and a dead upstream");
     // A busy machine alone moves it by some milliseconds; one that was held up would wait for seconds.
     assert!(beside <= alone.mul_f64(1.2) + Duration::from_millis(100), "{beside:?} beside them, {alone:?} alone");
     program.kill()?;

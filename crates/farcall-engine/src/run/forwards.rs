@@ -109,8 +109,9 @@ impl Forwards {
             if let &Effect::Refused { call, refusal: Refusal { reason, retry_after } } = effect
                 && let Some(waiting) = self.calls.remove(&call)
             {
-                // Nothing was given on: it was never sent.
-                let _ = waiting.reply.map(|reply| reply.send(Err(ForwardError::Refused { reason, retry_after })));
+                // Nothing was given on of what was never sent.
+                let Some(reply) = waiting.reply else { continue };
+                drop(reply.send(Err(ForwardError::Refused { reason, retry_after })));
             }
         }
     }

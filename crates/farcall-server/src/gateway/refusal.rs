@@ -3,7 +3,7 @@
 //! A call that was made is named in the head of the problem.
 
 use axum::response::{IntoResponse, Response};
-use farcall_core::call::ErrorKind;
+use farcall_core::call::{ErrorKind, WaitReason};
 use farcall_engine::forward::ForwardError;
 
 use crate::problem::{Code, Problem};
@@ -22,6 +22,7 @@ pub(super) fn answer(error: ForwardError) -> Response {
         ForwardError::UnknownUpstream { .. }
         | ForwardError::Rejected(_)
         | ForwardError::Overloaded { .. }
+        | ForwardError::Refused { .. }
         | ForwardError::Draining => None,
     };
     let mut response = problem(error).into_response();
@@ -31,6 +32,20 @@ pub(super) fn answer(error: ForwardError) -> Response {
     response
 }
 
+/// Why a call was not taken on, and nothing of it sent.
+fn turned_away(reason: WaitReason) -> &'static str {
+    match reason {
+        WaitReason::BreakerOpen => "the upstream fails, and is left alone for a while (breaker_open)",
+        WaitReason::Cooldown => "the upstream asks everybody to keep away for longer than this may take (cooldown)",
+        WaitReason::NotBefore => "it is not to start before its time is over (not_before)",
+        WaitReason::RateLimit
+        | WaitReason::Backoff
+        | WaitReason::Concurrency
+        | WaitReason::Paused
+        | WaitReason::Fairness => "the limits of the upstream allow no attempt before its time is over (rate_limit)",
+    }
+}
+
 fn problem(error: ForwardError) -> Problem {
     match error {
         ForwardError::UnknownUpstream { .. } => unknown_upstream(),
@@ -38,6 +53,9 @@ fn problem(error: ForwardError) -> Problem {
         ForwardError::Draining => Problem::new(Code::Draining, "farcall is stopping and passes nothing on any more"),
         ForwardError::Overloaded { retry_after } => {
             Problem::new(Code::Busy, "too many requests wait for answers already").retrying_in(retry_after)
+        }
+        ForwardError::Refused { reason, retry_after } => {
+            Problem::new(Code::Busy, turned_away(reason)).retrying_in(retry_after)
         }
         ForwardError::Expired { attempts, .. } => {
             Problem::new(Code::UpstreamTimeout, format!("the time was over after {attempts} attempts"))

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
-use farcall_core::call::{Source, Via};
+use farcall_core::call::{Source, Via, WaitReason};
 use farcall_core::id::CallId;
 use farcall_core::time::Instant;
 use farcall_engine::clock;
@@ -117,6 +117,7 @@ impl Wish {
         match error {
             ForwardError::Expired { id, .. } => with_id(id, self.too_late()),
             ForwardError::Failed { id, message, attempts, .. } => with_id(id, all_failed(&message, attempts)),
+            ForwardError::Refused { reason, .. } if reason != WaitReason::BreakerOpen => self.too_late(),
             error => refusal::answer(error),
         }
     }

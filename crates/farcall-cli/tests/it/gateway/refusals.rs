@@ -95,3 +95,28 @@ fn a_client_that_hangs_up_is_waited_with_no_longer() -> Outcome {
     }
     Ok(())
 }
+
+#[test]
+fn what_limits_or_a_breaker_keep_from_being_in_time_is_turned_away_at_once_and_not_sent() -> Outcome {
+    let limited = Peer::saying(OK)?;
+    let failing = Peer::saying("HTTP/1.1 500 No\ncontent-length: 0\n\n")?;
+    let gateway = Gateway::open(&format!(
+        "upstreams:\n  limited: {{ base_url: \"{}\", rate_hour: 1 }}\n  failing: {{ base_url: \"{}\", \
+         breaker: {{ failures: 50%, calls: 2, window: 30s, open: 10m }} }}\n",
+        limited.url(),
+        failing.url()
+    ))?;
+    let ask =
+        |name: &str| gateway.ask(&format!("GET /proxy/{name}/ HTTP/1.1\nhost: localhost\nfarcall-timeout: 60000\n\n"));
+    assert_eq!(ask("limited")?.status, 200);
+    let turned_away = ask("limited")?;
+    assert_eq!(turned_away.problem(), (503, "busy".to_owned()));
+    let retry_after_s: u64 = turned_away.header("retry-after").ok_or("it says when to come back")?.parse()?;
+    assert!((3_000..=3_700).contains(&retry_after_s), "{retry_after_s}");
+    assert_eq!([ask("failing")?.status, ask("failing")?.status], [500, 500], "answers are given on as they are");
+    let turned_away = ask("failing")?;
+    assert_eq!(turned_away.problem(), (503, "busy".to_owned()));
+    assert!(turned_away.text().contains("breaker_open"), "{}", turned_away.text());
+    assert_eq!((limited.heads().len(), failing.heads().len()), (1, 2));
+    Ok(())
+}
