@@ -55,7 +55,6 @@ fn an_upstream_that_is_down_sees_probes_alone_and_then_each_call_once() -> Outco
     let before = down.arrivals().len();
     until("probes", || (down.arrivals().len() >= before + PROBES).then_some(()));
     is_back.store(true, Ordering::Relaxed);
-    let healed_at = Instant::now();
     let succeeded = || program.health().ok()?["calls"]["succeeded"].as_u64();
     until("all to succeed", || succeeded().filter(|&count| count == CALLS as u64));
     let arrivals: Vec<Instant> = down.arrivals().iter().map(|arrival| arrival.at).collect();
