@@ -6,11 +6,12 @@
 
 use std::time::Duration;
 
-use farcall_core::attempt::{AttemptKind, BytesSent};
+use farcall_core::attempt::{AttemptKind, AttemptOutcome, BytesSent};
 use farcall_core::breaker::BreakerPolicy;
 use farcall_core::call::ErrorKind;
 use farcall_core::id::AttemptId;
 use farcall_core::time::Instant;
+use farcall_store::record::AttemptRecord;
 
 use super::{Check, ensure, quota_of, terms, violation};
 use crate::engine::Process;
@@ -110,8 +111,13 @@ fn phases(world: &World, quota: usize, boot: usize) -> Vec<Phase> {
     phases
 }
 
-/// Whether an end says that the upstream fails; nothing when it says nothing.
+/// Whether an end says that the upstream fails; nothing when it says nothing, as those of hedges and of attempts that lost.
 fn fails(world: &World, id: AttemptId, what: Reported) -> Option<bool> {
+    let is_hedge_or_lost =
+        |stored: &AttemptRecord| stored.kind == AttemptKind::Hedge || stored.outcome == AttemptOutcome::Cancelled;
+    if world.ledger.attempt(id).is_some_and(is_hedge_or_lost) {
+        return None;
+    }
     let result = match what {
         Reported::Aborted { cut: Cut::Timeout, .. } => return Some(true),
         Reported::Aborted { .. } => return None,
