@@ -86,7 +86,7 @@ impl Bench {
 
     fn load(&self, calls: std::ops::Range<u32>) -> Outcome {
         for number in calls {
-            let call = json!({"upstream": "api", "end_point": format!("/{number}"), "deadline": "1h"});
+            let call = json!({"upstream": "api", "end_point": format!("/{number}"), "deadline": "2h"});
             drop_file(self.dir.path(), format!("{number}.json"), &call.to_string())?;
         }
         Ok(())
