@@ -360,7 +360,7 @@ async fn a_restart_remembers_what_windows_over_a_second_have_counted() -> Outcom
     let second = start(dir.path(), store.attach())?;
     let timeout = Some(Duration::from_millis(50));
     let third = bounded(second.handle().forward(Forward { timeout, ..get("/") })).await;
-    assert!(matches!(third, Err(ForwardError::Expired { attempts: 0, .. })), "{third:?}");
+    assert!(matches!(third, Err(ForwardError::Refused { reason: WaitReason::RateLimit, .. })), "{third:?}");
     assert_eq!(upstream.arrivals().len(), 2);
     stop(second).await
 }
