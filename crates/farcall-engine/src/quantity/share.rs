@@ -19,7 +19,8 @@ pub fn from_text(text: &str) -> Option<Share> {
     let (whole, fraction) = number.split_once('.').unwrap_or((number, "0"));
     let is_number = |digits: &str| !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
     let is_short = (whole.len() <= 2 || whole == "100") && fraction.len() <= 2;
-    let is_plain = is_number(whole) && is_number(fraction) && is_short;
+    let is_padded = whole.len() > 1 && whole.starts_with('0');
+    let is_plain = is_number(whole) && is_number(fraction) && is_short && !is_padded;
     number.parse().ok().filter(|_| is_plain).and_then(Share::from_percent)
 }
 
@@ -91,7 +92,7 @@ mod tests {
         assert_eq!(from_text("20 %"), from_text("20.00%"));
         for text in [
             "", "%", "50", "0.5", "-1%", "+5%", "100.01%", "101%", "1e1%", ".5%", "5.%", "50%%", "inf%", "1.001%",
-            "005%", "5  %",
+            "005%", "05%", "5  %",
         ] {
             assert_eq!(from_text(text), None, "{text}");
         }

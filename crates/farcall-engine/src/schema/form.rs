@@ -21,7 +21,9 @@ const DURATION: &str = "^([0-9]{1,4}(\\.[0-9]{1,6})?d)?([0-9]{1,5}(\\.[0-9]{1,6}
 const SIZE: &str = "^([1-9][0-9]{0,14} ?B|[1-9][0-9]{0,11} ?(kB|KB|KiB)|[1-9][0-9]{0,8} ?(MB|MiB)|\
      [1-9][0-9]{0,5} ?(GB|GiB)|[1-9][0-9]{0,2} ?(TB|TiB))$";
 /// From 0 % to 100 %, with two digits behind the point at most.
-pub(crate) const SHARE: &str = "^(100(\\.0{1,2})?|[0-9]{1,2}(\\.[0-9]{1,2})?) ?%$";
+pub(crate) const SHARE: &str = "^(100(\\.0{1,2})?|([0-9]|[1-9][0-9])(\\.[0-9]{1,2})?) ?%$";
+/// The same without 0 %.
+const POSITIVE_SHARE: &str = "^(100(\\.0{1,2})?|[1-9][0-9]?(\\.[0-9]{1,2})?|0\\.(0[1-9]|[1-9][0-9]?)) ?%$";
 /// The scheme, a host without user information, and a path and query without fragment, blanks or backslashes.
 const URL: &str = "^[Hh][Tt][Tt][Pp][Ss]?://[^\\u0000-\\u0020\\u007f/?#@\\\\]+([/?][^\\u0000-\\u0020\\u007f#\\\\]*)?$";
 /// The longest URL, which is what the HTTP client can carry.
@@ -86,7 +88,7 @@ pub(crate) fn positive_duration() -> Value {
 /// When an attempt that takes long is repeated beside it, or that none is.
 pub(crate) fn hedge() -> Value {
     let percentile = json!({ "type": "string", "pattern": "^p[5-9][0-9](\\.[0-9])?$" });
-    let share = json!({ "type": "string", "pattern": "^(100(\\.0)?|[1-9][0-9]?(\\.[0-9])?|0\\.[1-9])%$" });
+    let share = json!({ "type": "string", "pattern": POSITIVE_SHARE });
     let mapping = json!({
         "type": "object",
         "properties": {

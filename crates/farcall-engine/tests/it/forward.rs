@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use farcall_core::call::{ErrorKind, Source, State, Via};
+use farcall_core::call::{ErrorKind, Source, State, Via, WaitReason};
 use farcall_engine::Engine;
 use farcall_engine::forward::{
     AnswerMode, Forward, ForwardBody, ForwardError, ForwardOverrides, ForwardSuccess, Forwarded,
