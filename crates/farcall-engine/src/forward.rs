@@ -151,6 +151,8 @@ pub(crate) struct Request {
 struct Waiting {
     call: CallId,
     leaving: Leaving,
+    /// There was an answer, or there will be none: nobody need be told.
+    is_over: bool,
 }
 
 impl Handle {
@@ -170,11 +172,10 @@ impl Handle {
         let (reply, answer) = oneshot::channel();
         let deadline = timeout.map(|timeout| now.instant + timeout);
         let offer = Offer { id, source, deadline, overrides, request: Arc::new(request), reply, place };
-        let waiting = Waiting { call: id, leaving: self.leaving.clone() };
+        let mut waiting = Waiting { call: id, leaving: self.leaving.clone(), is_over: false };
         self.messages.send(Message::Forward(Box::new(offer))).await.map_err(|_| ForwardError::Draining)?;
         let answered = answer.await.unwrap_or(Err(ForwardError::Draining));
-        // It has ended.
-        std::mem::forget(waiting);
+        waiting.is_over = true;
         answered
     }
 
@@ -201,6 +202,8 @@ impl Handle {
 
 impl Drop for Waiting {
     fn drop(&mut self) {
-        self.leaving.abandon(self.call);
+        if !self.is_over {
+            self.leaving.abandon(self.call);
+        }
     }
 }
