@@ -87,13 +87,18 @@ pub(crate) fn positive_duration() -> Value {
 
 /// When an attempt that takes long is repeated beside it, or that none is.
 pub(crate) fn hedge() -> Value {
+    let mut length = positive_duration();
+    // Of lengths in general they are too long for this one: longer than an attempt may take.
+    if let Some(length) = length.as_object_mut() {
+        length.remove("examples");
+    }
     let percentile = json!({ "type": "string", "pattern": "^p[5-9][0-9](\\.[0-9])?$" });
     let share = json!({ "type": "string", "pattern": POSITIVE_SHARE });
     let mapping = json!({
         "type": "object",
         "properties": {
             "after": {
-                "anyOf": [positive_duration(), percentile],
+                "anyOf": [length, percentile],
                 "description": "How long an attempt is out, or as long as this part of them takes, which is learned.",
                 "examples": ["300ms", "p95"],
             },
